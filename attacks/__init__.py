@@ -1,0 +1,45 @@
+"""Pure torch, no Lightning: attacks, what they may do, what they want, and the judge that measures them.
+
+One attack a file in this folder; `core/` holds what they are made of, `threats/` and `objectives/` their choices,
+`judge/` what runs them and trusts none.
+"""
+
+from .core.ascend import ascend
+from .core.attack import Attack
+from .core.frozen_eval import frozen_eval
+from .core.objective import Objective
+from .core.sample_rng import SampleRng
+from .core.threat import Threat
+from .fgsm import FGSM
+from .judge.evaluate import evaluate
+from .judge.meter import Cost
+from .judge.report import Report
+from .objectives.losses import CrossEntropy, Loss, Margin
+from .objectives.targeted import Targeted
+from .objectives.untargeted import Untargeted
+from .pgd import PGD
+from .random_noise import RandomNoise
+from .threats.l2 import L2
+from .threats.linf import Linf
+
+__all__ = [
+    "FGSM",
+    "L2",
+    "PGD",
+    "Attack",
+    "Cost",
+    "CrossEntropy",
+    "Linf",
+    "Loss",
+    "Margin",
+    "Objective",
+    "RandomNoise",
+    "Report",
+    "SampleRng",
+    "Targeted",
+    "Threat",
+    "Untargeted",
+    "ascend",
+    "evaluate",
+    "frozen_eval",
+]

@@ -1,0 +1,84 @@
+"""`ascend`: the one loop that climbs a gain per sample inside a threat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .per_sample import per_sample
+from .threat import Threat
+
+Measure = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""`measure(x, rows) -> (gain, reached)`: x `(M, ...)`, its rows in the whole batch int64 `(M,)`; float and bool `(M,)`."""
+
+StepSize = Callable[[int, Threat], "float | Tensor"]
+"""`step_size(step, threat)`: the size of a step, a number or one per sample `(M,)` of the threat's samples."""
+
+
+def ascend(
+    measure: Measure,
+    x: Tensor,
+    *,
+    start: Tensor,
+    threat: Threat,
+    num_steps: int,
+    step_size: StepSize,
+    early_stop: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """Climbs `measure`'s gain from `start` by projected steepest ascent.
+
+    A sample that has reached its goal stays where it reached it, with early stopping and without. With it, such
+    samples leave the batch, so that the work shrinks. The point after the last step is not measured.
+
+    Args:
+        measure: the gain to climb, and whether the goal is reached, for a batch of points.
+        x: the unchanged samples, float `(N, ...)`.
+        start: where to begin, inside the threat, `(N, ...)`.
+        threat: what the points must stay inside.
+        num_steps: how many gradient steps, at least 1.
+        step_size: the size of each step in the unit of eps.
+        early_stop: whether finished samples leave the batch; False keeps computing them, which changes no result.
+
+    Returns:
+        The points, `(N, ...)`, and which of them are known to have reached the goal, bool `(N,)`.
+
+    Raises:
+        ValueError: the gain does not depend on the points by a differentiable path.
+    """
+    points, reached = start.clone(), torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    rows, here, settled = torch.arange(len(x), device=x.device), start, reached.clone()
+    # Asking which samples are finished waits for an accelerator: there, not at every step.
+    leave_every = 1 if x.device.type == "cpu" else 5
+    for step in range(num_steps):
+        here = here.detach().requires_grad_()
+        gain, now_reached = measure(here, rows)
+        grad = _gradient(gain, here)
+        with torch.no_grad():
+            settled = settled | now_reached
+            target = here + per_sample(step_size(step, threat), x) * threat.direction(grad)
+            moved = threat.project(target, x)
+            here = torch.where(settled.reshape(-1, *[1] * (x.ndim - 1)), here, moved)
+            if early_stop and step % leave_every == 0 and bool(settled.any()):
+                points[rows[settled]] = here[settled]
+                reached[rows[settled]] = True
+                keep = ~settled
+                rows, here, x, threat = rows[keep], here[keep], x[keep], threat.take(keep)
+                settled = settled[keep]
+                if not len(rows):
+                    break
+    points[rows] = here.detach()
+    reached[rows] = settled
+    return points, reached
+
+
+def _gradient(gain: Tensor, x: Tensor) -> Tensor:
+    """The gradient of each sample's own gain; summed, not averaged, so that it is the same in any batch."""
+    if not gain.requires_grad:
+        raise ValueError(
+            "the model's output does not depend on its input by a differentiable path, so that no gradient attack "
+            "can climb: check for `detach`, `no_grad`, `argmax`, rounding or numpy inside the model"
+        )
+    (grad,) = torch.autograd.grad(gain.sum(), x)
+    return grad.nan_to_num(nan=0.0)  # the meter counts such gradients; one bad pixel must not cost the others

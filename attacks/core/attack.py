@@ -1,0 +1,81 @@
+"""`Attack`: a function of a model and a batch that returns the batch as an attacker would change it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import ClassVar, Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ..objectives.untargeted import Untargeted
+from .checks import check_batch, computing_dtype
+from .frozen_eval import frozen_eval
+from .logits import logits_as_float
+from .objective import Objective
+from .per_sample import PerSample
+from .sample_rng import SampleRng
+from .threat import Threat
+
+Self = TypeVar("Self", bound="Attack")
+
+
+class Attack(PerSample):
+    """A frozen value, and a function `(model, x, y) -> x_adv`.
+
+    A subclass is a frozen dataclass with the fields `threat` and, where it has a choice, `objective`, and defines
+    `perturb`. It knows no Trainer, no device and no logger, and keeps nothing between calls.
+    """
+
+    threat: Threat
+    objective: Objective = Untargeted()
+    kind: ClassVar[Literal["control", "one step", "gradient", "black box"]] = "gradient"
+    """What the signs of masking compare: each kind should be at least as strong as the ones before it, and a
+    gradient attack at least as strong as a black box."""
+
+    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:
+        """The attack itself, called where gradients are on, the weights frozen and the modes set.
+
+        Args:
+            model: images to logits `(N, C)`.
+            x: the samples, inside the threat's box, float `(N, ...)`, N >= 1; not to be changed.
+            y: the true classes, int64 `(N,)`.
+            rng: noise per sample; the global random state is not to be used.
+
+        Returns:
+            A new tensor like `x`, inside the threat around it.
+        """
+        raise TypeError(f"{type(self).__name__} must define perturb(self, model, x, y, rng)")
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng | None = None) -> Tensor:
+        """Attacks a batch, safely: in evaluation mode, with frozen weights, and everything restored after.
+
+        Args:
+            model: any module from images to logits `(N, C)`.
+            x: images inside the threat's box, float `(N, ...)`; half precision is computed in float32.
+            y: the true classes, int64 `(N,)`.
+            rng: noise per sample; None numbers the rows, with seed 0.
+
+        Returns:
+            The attacked images: a new tensor of the same shape, float32 (float64 for a float64 model).
+
+        Raises:
+            ValueError: the batch is not one that this attack can start from; the message says why.
+        """
+        check_batch(x, y)
+        self.threat.check_input(x)
+        self.check_rows(len(x))
+        rng = SampleRng.numbered(len(x)) if rng is None else rng
+        with frozen_eval(model), logits_as_float(model):
+            # A clone made here carries gradients even if the caller's tensors come from inference mode.
+            x, y = x.detach().to(computing_dtype(model)).clone(), y.clone()
+            if not len(x):
+                return x
+            with torch.no_grad():
+                aimed = self.aimed(model, x, y, rng)
+            return aimed.perturb(model, x, y, rng).detach()
+
+    def aimed(self: Self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Self:
+        """The same attack with its objective's choices made (`Objective.aim`)."""
+        objective = self.objective.aim(lambda: model(x), y, rng)
+        return self if objective is self.objective else replace(self, objective=objective)  # type: ignore[type-var]

@@ -1,0 +1,77 @@
+"""What a batch, its labels and a model's logits must be like, in words that help the one who gave them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def computing_dtype(model: nn.Module) -> torch.dtype:
+    """float64 for a model of float64 weights, float32 for every other."""
+    dtypes = {p.dtype for p in model.parameters() if p.is_floating_point()}
+    return torch.float64 if dtypes == {torch.float64} else torch.float32
+
+
+def check_batch(x: Tensor, y: Tensor) -> None:
+    """Raises ValueError where `x` and `y` are not samples with one class number each."""
+    for name, value in (("images", x), ("labels", y)):
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{name} must be a tensor, got {type(value).__name__}")
+    if x.ndim < 2:
+        raise ValueError(f"images must be a batch `(N, ...)`, got the shape {tuple(x.shape)}")
+    if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
+        raise ValueError(f"labels must be class numbers, int64 `(N,)`, got {y.dtype}; for one-hot use `y.argmax(1)`")
+    if y.ndim == 2 and y.shape[1] == 1:
+        raise ValueError(f"labels must be `(N,)`, got a column {tuple(y.shape)}; use `y[:, 0]`")
+    if y.ndim != 1:
+        raise ValueError(f"labels must be class numbers `(N,)`, got the shape {tuple(y.shape)}; one-hot? `y.argmax(1)`")
+    if len(y) != len(x):
+        raise ValueError(f"there must be one label per image, got {len(x)} images and {len(y)} labels")
+    if y.device != x.device:
+        raise ValueError(f"images and labels must be on one device, got {x.device} and {y.device}")
+
+
+def check_labels(y: Tensor, num_classes: int) -> None:
+    """Raises ValueError where a label is not one of the classes."""
+    wrong = (y < 0) | (y >= num_classes)
+    if bool(wrong.any()):
+        row = int(wrong.nonzero()[0])
+        raise ValueError(
+            f"labels must be classes of the model, 0 to {num_classes - 1}; sample {row} has the label {int(y[row])}"
+        )
+
+
+def check_device(model: nn.Module, x: Tensor) -> None:
+    """Raises ValueError where the model's parameters lie elsewhere than the images."""
+    device = next((p.device for p in model.parameters()), x.device)
+    if device != x.device:
+        raise ValueError(f"the model is on {device} and the images on {x.device}: move one with `.to(device)`")
+
+
+def check_logits(logits: Tensor, sample_ids: Tensor, where: str) -> None:
+    """Raises ValueError where logits have another shape than `(N, C)`, C >= 2, or are not finite.
+
+    Args:
+        sample_ids: int64 `(N,)`, to name the first bad sample by.
+        where: which forward this was, for the message.
+    """
+    if logits.ndim != 2 or len(logits) != len(sample_ids) or logits.shape[1] < 2:
+        raise ValueError(
+            f"the model must return logits of shape ({len(sample_ids)}, classes) with 2 classes or more, "
+            f"got {tuple(logits.shape)} ({where})"
+        )
+    bad = ~logits.isfinite().all(1)
+    if bool(bad.any()):
+        raise ValueError(
+            f"the model returned NaN or infinite logits for {int(bad.sum())} of {len(logits)} samples "
+            f"({where}, first sample id {int(sample_ids[bad][0])})"
+        )
+
+
+def check_not_probabilities(logits: Tensor) -> None:
+    """Raises ValueError where the rows of `logits` are probabilities, each >= 0 and of sum 1."""
+    if len(logits) and bool((logits >= 0).all()) and bool(((logits.sum(1) - 1).abs() < 1e-4).all()):
+        raise ValueError(
+            "the model returned probabilities where logits are due (every row is >= 0 and sums to 1): "
+            "leave out the last softmax, or attack `log(probabilities)`"
+        )

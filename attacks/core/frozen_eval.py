@@ -1,0 +1,69 @@
+"""`frozen_eval`: the context that every gradient measurement runs in, and that leaves no trace."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import numpy as np
+import torch
+from torch import nn
+from torch.backends import cudnn
+
+
+@contextmanager
+def frozen_eval(model: nn.Module, *, freeze: bool = True, training: bool = False) -> Iterator[None]:
+    """Puts a model into evaluation mode with frozen weights and gradients on, and restores everything after.
+
+    Inside, batches from `torch.inference_mode` must be cloned before they can carry a gradient. Restored, module by
+    module: the training flags and which parameters need a gradient; and the random state of torch (CPU, and the
+    accelerators that hold the model), numpy and Python.
+
+    Args:
+        model: any module; partly frozen and partly training ones come back as they were.
+        freeze: whether the parameters stop needing gradients; False for measuring the parameters' own gradients.
+        training: whether the modules keep their modes, for examples made in the mode of training.
+    """
+    modes = {module: module.training for module in model.modules()}
+    needed_grad = [p for p in model.parameters() if p.requires_grad]
+    accelerators = {p.device for p in model.parameters()} | {b.device for b in model.buffers()}
+    accelerators = {device for device in accelerators if device.type not in ("cpu", "meta")}
+    with ExitStack() as stack:
+        _fork_random_state(stack, accelerators)
+        if any(isinstance(module, nn.RNNBase) for module in modes) and accelerators:
+            # cuDNN refuses the backward of a recurrent net in evaluation mode.
+            stack.enter_context(
+                cudnn.flags(
+                    enabled=False,
+                    benchmark=cudnn.benchmark,
+                    deterministic=cudnn.deterministic,
+                    allow_tf32=cudnn.allow_tf32,
+                )
+            )
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        try:
+            if not training:
+                model.eval()
+            if freeze:
+                for parameter in needed_grad:
+                    parameter.requires_grad_(False)
+            yield
+        finally:
+            for module, mode in modes.items():
+                module.training = mode  # not module.train(mode): that would set the children too
+            for parameter in needed_grad:
+                parameter.requires_grad_(True)
+
+
+def _fork_random_state(stack: ExitStack, accelerators: set[torch.device]) -> None:
+    """Restores the global random states when the stack closes."""
+    by_type: dict[str, list[int]] = {}
+    for device in accelerators:
+        by_type.setdefault(device.type, []).append(device.index or 0)
+    stack.enter_context(torch.random.fork_rng(devices=[]))
+    for kind, indices in by_type.items():
+        stack.enter_context(torch.random.fork_rng(devices=indices, device_type=kind))
+    stack.callback(random.setstate, random.getstate())
+    stack.callback(np.random.set_state, np.random.get_state())

@@ -1,0 +1,51 @@
+"""What a model's output is taken to be: one tensor of logits in full precision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def logits_of(output: Any) -> Tensor:
+    """The logits in a model's output: the tensor itself or its attribute `logits`, at least float32.
+
+    Raises:
+        ValueError: the output is a tuple, a dict or something else without an attribute `logits`.
+    """
+    logits = output if isinstance(output, Tensor) else getattr(output, "logits", None)
+    if not isinstance(logits, Tensor):
+        kind = type(output).__name__
+        inside = f" with the keys {list(output)}" if isinstance(output, dict) else ""
+        raise ValueError(
+            f"the model must return a tensor of logits, or an output with `.logits`; it returned a {kind}{inside}: "
+            "wrap it in a module whose forward picks the logits"
+        )
+    if not logits.is_floating_point():
+        raise ValueError(f"the model must return floating point logits, got {logits.dtype}")
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+@contextmanager
+def logits_as_float(model: nn.Module) -> Iterator[None]:
+    """Inside, `model(x)` takes float32 whatever precision its weights have, and gives `logits_of` its output."""
+    dtypes = {p.dtype for p in model.parameters() if p.is_floating_point()}
+    half = next(iter(dtypes)) if len(dtypes) == 1 and dtypes <= {torch.bfloat16, torch.float16} else None
+
+    def cast_input(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        if half is None or not args or not isinstance(args[0], Tensor) or not args[0].is_floating_point():
+            return None
+        return (args[0].to(half), *args[1:])
+
+    def take_logits(_: nn.Module, args: tuple[Any, ...], output: Any) -> Tensor:
+        return logits_of(output)
+
+    handles = [model.register_forward_pre_hook(cast_input), model.register_forward_hook(take_logits)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,46 @@
+"""`Objective`: what the attacker wants."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TypeVar
+
+from torch import Tensor
+
+from .per_sample import PerSample
+from .sample_rng import SampleRng
+
+Self = TypeVar("Self", bound="Objective")
+
+
+class Objective(PerSample, ABC):
+    """What the attacker wants of each sample; a subclass is a frozen dataclass.
+
+    Everywhere: `logits` float `(N, C)`, `y` the true class, int64 `(N,)`.
+    """
+
+    @abstractmethod
+    def gain(self, logits: Tensor, y: Tensor) -> Tensor:
+        """What the attacker climbs, larger is better for the attacker: float `(N,)`."""
+
+    @abstractmethod
+    def reached(self, logits: Tensor, y: Tensor) -> Tensor:
+        """Whether the attacker has what it wants: bool `(N,)`."""
+
+    def correct(self, logits: Tensor, y: Tensor) -> Tensor:
+        """Whether the model is right: bool `(N,)`."""
+        return logits.argmax(1) == y
+
+    def aim(self: Self, clean_logits: Callable[[], Tensor], y: Tensor, rng: SampleRng) -> Self:
+        """The same objective with every choice made that depends on the unattacked samples.
+
+        Args:
+            clean_logits: gives the logits of the unattacked samples, `(N, C)`; one forward where it is called.
+            y: the true class, int64 `(N,)`.
+            rng: for choices at random.
+        """
+        return self
+
+    def check_classes(self, num_classes: int) -> None:
+        """Raises ValueError where this objective cannot be had of a model with so many classes."""

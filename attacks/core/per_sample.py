@@ -1,0 +1,66 @@
+"""Frozen values that may hold one number per sample, and can be cut down to some of the samples."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+Self = TypeVar("Self", bound="PerSample")
+
+
+class PerSample:
+    """A frozen dataclass whose tensor fields run over the samples of the batch along their first axis.
+
+    A first axis of length 1 (and a tensor without axes) holds for every sample.
+    """
+
+    def take(self: Self, rows: Tensor) -> Self:
+        """Returns the same value for some samples of the batch.
+
+        Args:
+            rows: the samples to keep, bool `(N,)` or int64 `(M,)`.
+
+        Raises:
+            ValueError: a tensor field has neither one row nor one row per sample of the batch.
+        """
+        if not dataclasses.is_dataclass(self):
+            return self  # no fields, nothing to cut
+        changes: dict[str, Any] = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, PerSample):
+                cut = value.take(rows)
+                if cut is not value:
+                    changes[field.name] = cut
+            elif isinstance(value, Tensor) and value.ndim and len(value) != 1:
+                changes[field.name] = value[rows.to(value.device)]
+        return dataclasses.replace(self, **changes) if changes else self
+
+    def check_rows(self, num_samples: int) -> None:
+        """Raises ValueError where a tensor field fits a batch of another size."""
+        if not dataclasses.is_dataclass(self):
+            return
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, PerSample):
+                value.check_rows(num_samples)
+            elif isinstance(value, Tensor) and value.ndim and len(value) not in (1, num_samples):
+                raise ValueError(
+                    f"{type(self).__name__}({field.name}=...) must hold one row per sample "
+                    f"({num_samples}) or a single one, got {len(value)}"
+                )
+
+
+def per_sample(value: float | Tensor, like: Tensor) -> float | Tensor:
+    """Shapes a number or a `(N,)` tensor of numbers so that it multiplies `like`, `(N, ...)`, row by row."""
+    if not isinstance(value, Tensor) or value.ndim == 0:
+        return value
+    return value.to(like).reshape(-1, *[1] * (like.ndim - 1))
+
+
+def norms(rows: Tensor, p: float = 2) -> Tensor:
+    """The p-norm of each sample of `rows`, `(N, ...)`, over all its other axes: `(N,)`."""
+    return torch.linalg.vector_norm(rows.flatten(1), ord=p, dim=1)

@@ -1,0 +1,43 @@
+"""`Threat`: what the attacker may do."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor
+
+from .per_sample import PerSample
+from .sample_rng import SampleRng
+
+
+class Threat(PerSample, ABC):
+    """What the attacker may do to each sample; a subclass is a frozen dataclass.
+
+    All methods work per sample: no result depends on the other samples of the batch.
+    """
+
+    eps: float | Tensor
+
+    @abstractmethod
+    def start(self, x: Tensor, rng: SampleRng) -> Tensor:
+        """A random point of the threat around `x`, `(N, ...)`."""
+
+    @abstractmethod
+    def direction(self, grad: Tensor) -> Tensor:
+        """The steepest direction of unit length, in this threat's norm, for a gradient `(N, ...)`; 0 for 0."""
+
+    @abstractmethod
+    def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """The point of the threat around `x` nearest to `x_adv`, both `(N, ...)`."""
+
+    @abstractmethod
+    def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """How far `x_adv` is from `x` in the unit of eps: float `(N,)`."""
+
+    @abstractmethod
+    def contains(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """Whether `x_adv` is inside the threat around `x`, to float tolerance: bool `(N,)`."""
+
+    @abstractmethod
+    def check_input(self, x: Tensor) -> None:
+        """Raises ValueError where `x` is not a batch that this threat can start from."""

@@ -1,0 +1,1 @@
+"""The judge: `evaluate.py` runs attacks and measures again whatever they return."""

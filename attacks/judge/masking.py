@@ -1,0 +1,69 @@
+"""Signs of gradient masking: that an attack failed because it was blind, and not because the model is robust.
+
+Source: Athalye, Carlini, Wagner, "Obfuscated gradients give a false sense of security", 2018, section 3.1;
+Carlini et al., "On evaluating adversarial robustness", 2019, section 5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..core.attack import Attack
+from ..core.threat import Threat
+from ..objectives.untargeted import Untargeted
+from .meter import Cost
+
+_MANY_GRADIENTS = 0.05
+_STRENGTH = {"control": 0, "one step": 1, "black box": 2, "gradient": 3}
+
+
+def signs_of_masking(
+    attacks: Mapping[str, Attack], num_robust: Mapping[str, int], cost: Mapping[str, Cost], num_samples: int
+) -> list[str]:
+    """Looks for them in what an evaluation has measured anyway.
+
+    Args:
+        attacks: the attacks by name.
+        num_robust: by attack, the samples that are right before and after it.
+        cost: by attack, its counts.
+        num_samples: samples evaluated.
+
+    Returns:
+        One sentence for each sign.
+    """
+    signs = []
+    for name, counted in cost.items():
+        zero = counted.num_zero_gradients / max(1, counted.num_backwards)
+        if zero > _MANY_GRADIENTS:
+            signs.append(
+                f"{name}: {zero:.0%} of its gradients were exactly zero, so that it could not see where to go; "
+                "its accuracy is not robustness. Try a margin loss, or a black box"
+            )
+        if counted.num_broken_gradients:
+            signs.append(
+                f"{name}: {counted.num_broken_gradients} of its {counted.num_backwards} gradients were not finite"
+            )
+    for weak, strong in _comparable_pairs(attacks):
+        gap = num_robust[strong] - num_robust[weak]
+        if gap > max(1, 0.01 * num_samples):
+            signs.append(
+                f"{weak} ({attacks[weak].kind}) turned {gap} samples more than {strong} ({attacks[strong].kind}) "
+                "inside the same threat: the gradients mislead, or the stronger attack has too few steps"
+            )
+    return signs
+
+
+def _comparable_pairs(attacks: Mapping[str, Attack]) -> list[tuple[str, str]]:
+    """Untargeted attacks inside the same threat, the one that should be weaker first."""
+    names = [name for name, attack in attacks.items() if isinstance(attack.objective, Untargeted)]
+    return [
+        (weak, strong)
+        for weak in names
+        for strong in names
+        if _STRENGTH[attacks[weak].kind] < _STRENGTH[attacks[strong].kind]
+        and _same_threat(attacks[weak].threat, attacks[strong].threat)
+    ]
+
+
+def _same_threat(one: Threat, other: Threat) -> bool:
+    return repr(one) == repr(other)

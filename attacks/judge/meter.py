@@ -1,0 +1,73 @@
+"""What an attack costs and what its gradients look like, counted at the model and not by the attack."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Samples passed through the model.
+
+    Attributes:
+        num_forwards: samples forwarded.
+        num_backwards: samples whose gradient with respect to the input was taken.
+        num_zero_gradients: of these gradients, how many were exactly zero.
+        num_broken_gradients: of these gradients, how many were not finite.
+        seconds: time spent in the attack.
+    """
+
+    num_forwards: int = 0
+    num_backwards: int = 0
+    num_zero_gradients: int = 0
+    num_broken_gradients: int = 0
+    seconds: float = 0.0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(*(mine + theirs for mine, theirs in zip(vars(self).values(), vars(other).values(), strict=True)))
+
+
+class Meter:
+    """Counts while it is attached to a model by `metered`."""
+
+    def __init__(self) -> None:
+        self.num_forwards = 0
+        self.num_backwards = 0
+        # Counted where the gradients are, without waiting for an accelerator: [zero, not finite].
+        self._bad_gradients: Tensor | None = None
+
+    def see_forward(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        x = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
+        if x is None:
+            return
+        self.num_forwards += len(x)
+        if x.requires_grad and torch.is_grad_enabled():
+            x.register_hook(self.see_gradient)
+
+    def see_gradient(self, grad: Tensor) -> None:
+        self.num_backwards += len(grad)
+        largest = grad.detach().flatten(1).abs().amax(1)  # NaN and infinity survive both operations
+        bad = torch.stack([(largest == 0).sum(), (~largest.isfinite()).sum()])
+        self._bad_gradients = bad if self._bad_gradients is None else self._bad_gradients + bad
+
+    def cost(self, seconds: float) -> Cost:
+        """What was counted, with the time it took."""
+        zero, broken = (0, 0) if self._bad_gradients is None else self._bad_gradients.tolist()
+        return Cost(self.num_forwards, self.num_backwards, zero, broken, seconds)
+
+
+@contextmanager
+def metered(model: nn.Module) -> Iterator[Meter]:
+    """Counts the samples that pass through `model` forwards and backwards."""
+    meter = Meter()
+    handle = model.register_forward_pre_hook(meter.see_forward, with_kwargs=True)
+    try:
+        yield meter
+    finally:
+        handle.remove()

@@ -1,0 +1,1 @@
+"""What the attacker wants: `objective.py` says which decision, `losses.py` how near it is."""

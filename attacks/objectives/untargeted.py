@@ -1,0 +1,27 @@
+"""`Untargeted`: any wrong class will do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ..core.objective import Objective
+from .losses import CrossEntropy, Loss
+
+
+@dataclass(frozen=True)
+class Untargeted(Objective):
+    """The attacker wants any wrong class.
+
+    Args:
+        loss: what is climbed: the loss of the true class.
+    """
+
+    loss: Loss = CrossEntropy()
+
+    def gain(self, logits: Tensor, y: Tensor) -> Tensor:
+        return self.loss(logits, y)
+
+    def reached(self, logits: Tensor, y: Tensor) -> Tensor:
+        return logits.argmax(1) != y

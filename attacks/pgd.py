@@ -1,0 +1,112 @@
+"""`PGD`: projected gradient descent.
+
+Source: Madry et al., "Towards deep learning models resistant to adversarial attacks", 2018, section 2.1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .core.ascend import ascend
+from .core.attack import Attack
+from .core.objective import Objective
+from .core.sample_rng import SampleRng
+from .core.threat import Threat
+from .objectives.untargeted import Untargeted
+from .threats.ball import parse_number
+
+
+@dataclass(frozen=True, kw_only=True)
+class PGD(Attack):
+    """Projected gradient ascent from a random start.
+
+    Restarts and early stopping are per sample: a sample that has fallen is not attacked again, and of one that
+    never falls the restart with the largest gain is kept.
+
+    Args:
+        threat: what the attacker may do.
+        objective: what the attacker wants.
+        num_steps: gradient steps per restart, >= 1.
+        step_size: size of a step in the unit of eps, > 0, a number or a string such as `"2/255"`.
+        rel_step_size: the same as a share of eps; give one of the two, or neither for `2.5 / num_steps` of eps.
+        num_restarts: starts tried for each sample, >= 1; more than one needs `random_start`.
+        random_start: whether to start from a random point of the threat or from the sample itself.
+        early_stop: whether fallen samples leave the batch at once; False computes their restart to its end, for the
+            same result.
+
+    Raises:
+        ValueError: a value is outside its range.
+
+    Example:
+        >>> attack = PGD(threat=Linf(eps=8 / 255), num_steps=20)
+        >>> x_adv = attack(model, x, y)
+    """
+
+    threat: Threat
+    objective: Objective = Untargeted()
+    num_steps: int = 20
+    step_size: float | str | None = None
+    rel_step_size: float | None = None
+    num_restarts: int = 1
+    random_start: bool = True
+    early_stop: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("num_steps", "num_restarts"):
+            if not getattr(self, name) >= 1:
+                raise ValueError(f"PGD({name}=...) must be >= 1, got {getattr(self, name)}")
+        if self.step_size is not None and self.rel_step_size is not None:
+            raise ValueError("PGD(step_size=..., rel_step_size=...): give one of the two, got both")
+        for name in ("step_size", "rel_step_size"):
+            value = getattr(self, name)
+            if value is not None:
+                value = parse_number(value, f"PGD({name}=...)")
+                if not 0 < value < float("inf"):
+                    raise ValueError(f"PGD({name}=...) must be > 0 and finite, got {value:g}")
+                object.__setattr__(self, name, value)
+        if self.num_restarts > 1 and not self.random_start:
+            raise ValueError("PGD(num_restarts=...) above 1 needs random_start=True: all starts would be the same")
+
+    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:
+        best, best_gain = x.clone(), torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
+        rows = torch.arange(len(x), device=x.device)  # the samples that have not fallen
+        for restart in range(self.num_restarts):
+            attack, y_left = self.take(rows), y[rows]
+            found, reached = attack.climb(model, x[rows], y_left, rng.take(rows).fold(restart))
+            if self.num_restarts == 1:
+                return found
+            with torch.no_grad():
+                logits = model(found)
+            gain = attack.objective.gain(logits, y_left)
+            reached = reached | attack.objective.reached(logits, y_left)
+            better = reached | (gain > best_gain[rows])
+            best[rows[better]], best_gain[rows[better]] = found[better], gain[better]
+            rows = rows[~reached]
+            if not len(rows):
+                break
+        return best
+
+    def climb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> tuple[Tensor, Tensor]:
+        """One restart: the points, and which are known to have reached the objective, bool `(N,)`."""
+
+        def measure(points: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+            objective, logits = self.objective.take(rows), model(points)
+            return objective.gain(logits, y[rows]), objective.reached(logits.detach(), y[rows])
+
+        return ascend(
+            measure,
+            x,
+            start=self.threat.start(x, rng) if self.random_start else x,
+            threat=self.threat,
+            num_steps=self.num_steps,
+            step_size=self._step_size,
+            early_stop=self.early_stop,
+        )
+
+    def _step_size(self, step: int, threat: Threat) -> float | Tensor:
+        if self.step_size is not None:
+            return self.step_size  # type: ignore[return-value]  # parsed in __post_init__
+        return (self.rel_step_size or 2.5 / self.num_steps) * threat.eps

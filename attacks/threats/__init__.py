@@ -1,0 +1,1 @@
+"""What the attacker may do: one threat a file."""

@@ -1,0 +1,73 @@
+"""`L2`: the change of an image has a Euclidean length of at most eps."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..core.per_sample import norms, per_sample
+from ..core.sample_rng import SampleRng
+from .ball import Ball
+
+
+@dataclass(frozen=True, eq=False)
+class L2(Ball):
+    """The change of an image, as one vector, has a Euclidean length of at most eps.
+
+    Args:
+        eps: radius for pixels in [0, 1]: > 0, a string such as `"1/2"`, or one per sample, float `(N,)`.
+        box: lowest and highest pixel value, None for no box.
+
+    Raises:
+        ValueError: eps is not > 0.
+    """
+
+    p: ClassVar[float] = 2
+    eps: float | str | Tensor
+    _: KW_ONLY
+    box: tuple[float, float] | None = (0.0, 1.0)
+
+    def start(self, x: Tensor, rng: SampleRng) -> Tensor:
+        # Uniform in the ball (before the box): a uniform direction, and a radius whose D-th power is uniform.
+        radius = rng.fold(1).uniform(x.flatten(1)[:, :1]).flatten() ** (1 / x.shape[1:].numel())
+        step = per_sample(self.eps, x) * per_sample(radius, x) * self.direction(rng.normal(x))
+        return self.project(x + step, x)
+
+    def direction(self, grad: Tensor) -> Tensor:
+        # Scaled by the largest entry first: the square of a small float32 gradient is 0.
+        grad = grad / per_sample(norms(grad, float("inf")).clamp_min(torch.finfo(grad.dtype).tiny), grad)
+        return grad / per_sample(norms(grad).clamp_min(torch.finfo(grad.dtype).tiny), grad)
+
+    def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        change = x_adv - x
+        if self.box is None:
+            scale = per_sample(self.eps, x) / per_sample(norms(change), x).clamp_min(torch.finfo(x.dtype).tiny)
+            return x + change * scale.clamp_max(1)
+        return self.clip(x + change * per_sample(self._scale_in_box(change, x), x))
+
+    def _scale_in_box(self, change: Tensor, x: Tensor) -> Tensor:
+        """The factor s in (0, 1] such that clip(x + s * change) is the projection onto ball and box together.
+
+        By the Karush-Kuhn-Tucker conditions the projection has that form, with the largest s whose clipped change
+        is no longer than eps. Pixel i stops moving at s_i = room_i / |change_i|; with the pixels sorted by s_i the
+        squared length is quadratic between neighbours, so that the right interval gives s in closed form.
+        """
+        low, high = self.box  # type: ignore[misc]
+        size = change.flatten(1).abs()
+        room = torch.where(change > 0, high - x, x - low).flatten(1).clamp_min(0)
+        eps = torch.as_tensor(self.eps, dtype=x.dtype, device=x.device).reshape(-1, 1)
+        stops_at, order = torch.sort((room / size.clamp_min(1e-30)).clamp_max(1e18), dim=1)
+        stopped = room.gather(1, order).square().cumsum(1)  # squared length of the pixels that stopped by then
+        squares = size.gather(1, order).square()
+        moving = squares.flip(1).cumsum(1).flip(1) - squares  # what the others contribute, per s squared
+        length = stopped + moving * stops_at.square()
+        # The first breakpoint at which the length exceeds eps; before it, `stopped` and `moving` are the previous.
+        interval = (length <= eps.square()).sum(1, keepdim=True)
+        zero = torch.zeros_like(stopped[:, :1])
+        stopped_before = torch.cat([zero, stopped], 1).gather(1, interval)
+        moving_before = torch.cat([squares.sum(1, keepdim=True), moving], 1).gather(1, interval)
+        scale = ((eps.square() - stopped_before).clamp_min(0) / moving_before.clamp_min(1e-30)).sqrt()
+        return torch.where(interval == size.shape[1], 1.0, scale).clamp_max(1).flatten()

@@ -1,0 +1,50 @@
+"""`Linf`: every pixel may change by at most eps."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..core.per_sample import per_sample
+from ..core.sample_rng import SampleRng
+from .ball import Ball
+
+
+@dataclass(frozen=True, eq=False)
+class Linf(Ball):
+    """Every pixel may change by at most eps.
+
+    Args:
+        eps: radius in pixels of [0, 1]: > 0, a string such as `"8/255"`, or one per sample, float `(N,)`.
+        box: lowest and highest pixel value, None for no box.
+
+    Raises:
+        ValueError: eps is not > 0, or larger than the box.
+    """
+
+    p: ClassVar[float] = float("inf")
+    eps: float | str | Tensor
+    _: KW_ONLY
+    box: tuple[float, float] | None = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        largest = float(self.eps.max()) if isinstance(self.eps, Tensor) and self.eps.numel() else self.eps
+        if self.box is not None and not isinstance(largest, Tensor) and float(largest) > self.box[1] - self.box[0]:
+            raise ValueError(
+                f"Linf(eps=...) must be <= {self.box[1] - self.box[0]:g}, the width of the box, got {largest:g}; "
+                f"did you mean {largest:g}/255?"
+            )
+
+    def start(self, x: Tensor, rng: SampleRng) -> Tensor:
+        return self.project(x + per_sample(self.eps, x) * (2 * rng.uniform(x) - 1), x)
+
+    def direction(self, grad: Tensor) -> Tensor:
+        return grad.sign()
+
+    def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        eps = per_sample(self.eps, x)
+        return self.clip(torch.minimum(torch.maximum(x_adv, x - eps), x + eps))

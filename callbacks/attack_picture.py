@@ -1,0 +1,85 @@
+"""The picture of an attack: samples before and after it, and the difference enlarged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """Samples before and after an attack, on the CPU.
+
+    Attributes:
+        before, after: pixels in [0, 1], float `(N, C, H, W)`, C 1 or 3.
+        logits_before, logits_after: float `(N, classes)`.
+        label: the true classes, int64 `(N,)`.
+    """
+
+    before: Tensor
+    after: Tensor
+    logits_before: Tensor
+    logits_after: Tensor
+    label: Tensor
+
+
+def attack_picture(attacked: Attacked, *, title: str, class_names: Sequence[str] | None = None) -> Figure:
+    """Draws one column per sample: before, after, and the difference enlarged to the full range around grey.
+
+    The predicted class and its probability stand below each picture, in red where it is wrong.
+    """
+    from matplotlib.figure import Figure
+
+    num_samples = len(attacked.label)
+    figure = Figure(figsize=(1.35 * num_samples + 1.0, 5.4), dpi=100, layout="constrained")
+    axes = figure.add_subplot()  # one axes for all pictures: 24 of them would take six times as long
+    difference = attacked.after - attacked.before
+    largest = difference.flatten(1).abs().amax(1).clamp_min(1e-12)
+    enlarged = 0.5 + difference / (2 * largest[:, None, None, None])
+    rows = (
+        ("before", attacked.before, _captions(attacked.logits_before, attacked.label, class_names)),
+        ("after", attacked.after, _captions(attacked.logits_after, attacked.label, class_names)),
+        ("difference", enlarged, [(f"x {0.5 / size:.3g}", "dimgrey") for size in largest.tolist()]),
+    )
+    for row, (name, images, captions) in enumerate(rows):
+        top = -1.45 * row
+        axes.text(-0.12, top - 0.5, name, ha="right", va="center", fontsize=11)
+        for column, (image, (caption, color)) in enumerate(zip(images, captions, strict=True)):
+            left = 1.15 * column
+            axes.imshow(
+                _for_display(image),
+                extent=(left, left + 1, top - 1, top),
+                cmap="gray",
+                vmin=0,
+                vmax=1,
+                interpolation="nearest",
+            )
+            axes.text(left + 0.5, top - 1.06, caption, ha="center", va="top", fontsize=9, color=color)
+    axes.set_xlim(-0.75, 1.15 * num_samples)
+    axes.set_ylim(-1.45 * 2 - 1.35, 0.05)
+    axes.set_aspect("equal")
+    axes.axis("off")
+    figure.suptitle(title, fontsize=12)
+    return figure
+
+
+def _captions(logits: Tensor, label: Tensor, class_names: Sequence[str] | None) -> list[tuple[str, str]]:
+    probability, predicted = torch.softmax(logits.double(), 1).max(1)
+    names = [str(i) if class_names is None else str(class_names[i])[:18] for i in predicted.tolist()]
+    return [
+        (f"{name} ({p:.0%})", "darkgreen" if right else "crimson")
+        for name, p, right in zip(names, probability.tolist(), (predicted == label).tolist(), strict=True)
+    ]
+
+
+def _for_display(image: Tensor) -> np.ndarray:
+    pixels = image.clamp(0, 1).permute(1, 2, 0).numpy()
+    return pixels[..., 0] if pixels.shape[2] == 1 else pixels[..., :3]

@@ -1,0 +1,141 @@
+"""`GradientNorm`: how large gradients are, step by step in training and on the samples of a validation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from touchstone.attacks import frozen_eval
+
+from .probe import Probe, gather_by_id, loader_suffix
+from .samples import Samples
+
+_NEVER = 2**62
+
+
+class GradientNorm(Probe):
+    """Logs gradient norms: during training per layer, during validation of input and parameters.
+
+    Training, per optimizer step, accumulated, unscaled and before clipping: `grad_norm/train/total`,
+    `grad_norm/train/LAYER` for each module that has parameters of its own, `update_ratio/LAYER` (the length of the
+    step that was taken over the length of the weights), and a warning that names the parameter whose gradient was
+    first not finite. Validation and test: `grad_norm/S/input`, the mean over samples of the norm of the gradient of
+    each sample's cross-entropy; `grad_norm/S/parameters`, the norm of the gradient of their mean.
+
+    Args:
+        update_ratio: whether to log update ratios; they cost a copy of the weights at every logged step.
+        every_n_epochs, max_samples, normalization, batch_keys: as in `Probe`, for validation and test.
+    """
+
+    def __init__(self, *, update_ratio: bool = True, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.update_ratio = update_ratio
+        self._sums: dict[int, list[Tensor]] = {}
+        self._first_bad: dict[int, Tensor] = {}  # by optimizer: the first step at which each gradient was not finite
+        self._reported = False
+        self._before: dict[str, list[Tensor]] = {}
+
+    # Training.
+
+    def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer) -> None:
+        owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        named = [(n, p) for n, p in pl_module.named_parameters() if id(p) in owned and p.grad is not None]
+        if not named:
+            return
+        norms = torch.stack(torch._foreach_norm([p.grad.detach().float() for _, p in named]))  # type: ignore[union-attr]
+        self._watch(trainer, id(optimizer), [name for name, _ in named], norms)
+        if not _logs_now(trainer):
+            return
+        values = {"grad_norm/train/total": norms.norm()}
+        for layer, rows in _by_layer([name for name, _ in named]).items():
+            values[f"grad_norm/train/{layer}"] = norms[rows].norm()
+        pl_module.log_dict(values, on_step=True, on_epoch=False)
+        if self.update_ratio:
+            self._before = {name: [p, p.detach().clone()] for name, p in named}
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if not self._before:
+            return
+        now, before = zip(*self._before.values(), strict=True)
+        steps = torch.stack(torch._foreach_norm(torch._foreach_sub([p.detach() for p in now], list(before))))
+        sizes = torch.stack(torch._foreach_norm(list(before)))
+        layers = _by_layer(list(self._before))
+        self._before = {}
+        pl_module.log_dict(
+            {
+                f"update_ratio/{layer}": steps[rows].norm() / sizes[rows].norm().clamp_min(1e-12)
+                for layer, rows in layers.items()
+            },
+            on_step=True,
+            on_epoch=False,
+        )
+
+    def _watch(self, trainer: pl.Trainer, optimizer: int, names: list[str], norms: Tensor) -> None:
+        """Remembers, without waiting for an accelerator, when each gradient was first not finite."""
+        if self._reported or getattr(trainer.precision_plugin, "scaler", None) is not None:
+            return  # a gradient scaler looks for its scale by steps that overflow, and skips them
+        step = torch.where(norms.isfinite(), _NEVER, trainer.global_step)
+        first = self._first_bad.get(optimizer)
+        self._first_bad[optimizer] = step if first is None or len(first) != len(step) else torch.minimum(first, step)
+        if norms.device.type != "cpu" and not _logs_now(trainer):
+            return
+        earliest = int(self._first_bad[optimizer].min())
+        if earliest < _NEVER:
+            self._reported = True
+            name = names[int((self._first_bad[optimizer] == earliest).nonzero()[0])]
+            rank_zero_warn(f"GradientNorm: at step {earliest} the gradient of {name!r} was not finite, the first to be so")
+
+    # Validation and test.
+
+    def see(self, model: nn.Module, samples: Samples, loader_index: int) -> None:
+        with frozen_eval(model, freeze=False):
+            x, y = samples.x.clone().requires_grad_(), samples.y.clone()
+            parameters = [p for p in model.parameters() if p.requires_grad]
+            losses = F.cross_entropy(_logits(model(x)), y, reduction="none")
+            of_input, *of_parameters = torch.autograd.grad(
+                losses.sum(), [x, *parameters], allow_unused=True, materialize_grads=True
+            )
+        kept = self._values.setdefault(loader_index, {})
+        kept.setdefault("_id", []).append(samples.ids)
+        kept.setdefault("input", []).append(of_input.flatten(1).norm(dim=1))
+        sums = self._sums.get(loader_index)
+        self._sums[loader_index] = of_parameters if sums is None else torch._foreach_add(sums, of_parameters)
+
+    def conclude(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str, loader_index: int) -> None:
+        values = {name: torch.cat(parts) for name, parts in self._values.pop(loader_index, {}).items()}
+        norms = gather_by_id(values)["input"]
+        sums = self._sums.pop(loader_index, [])
+        if dist.is_available() and dist.is_initialized():
+            for tensor in sums:
+                dist.all_reduce(tensor)
+        suffix = loader_suffix(trainer, loader_index)
+        module.log(f"grad_norm/{stage}/input{suffix}", norms.double().mean().float())
+        if sums:
+            total = torch.stack(torch._foreach_norm(sums)).norm() / len(norms)
+            module.log(f"grad_norm/{stage}/parameters{suffix}", total)
+
+
+def _logs_now(trainer: pl.Trainer) -> bool:
+    """Whether Lightning writes this step's values; computing others would be thrown away."""
+    return trainer._logger_connector.should_update_logs
+
+
+def _by_layer(names: list[str]) -> dict[str, list[int]]:
+    """The positions of each module's own parameters, by the module's name."""
+    layers: dict[str, list[int]] = {}
+    for position, name in enumerate(names):
+        layers.setdefault(name.rpartition(".")[0] or name, []).append(position)
+    return layers
+
+
+def _logits(output: Any) -> Tensor:
+    return output if isinstance(output, Tensor) else output.logits

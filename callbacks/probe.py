@@ -1,0 +1,185 @@
+"""`Probe`: the base of every measurement on validation and test samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import torch.distributed as dist
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor, nn
+
+from touchstone.attacks import frozen_eval
+from touchstone.nets import Normalize
+
+from .samples import Samples, SampleStream
+
+
+class Probe(pl.Callback):
+    """Measures something on the samples of each validation and test pass, and changes nothing.
+
+    A measurement of one's own is a subclass with one method, `measure`.
+
+    Args:
+        every_n_epochs: during `fit`, measure at the validations of every n-th epoch, >= 1.
+        max_samples: measure only the first samples of the dataset, >= 1; None for all.
+        normalization: mean and standard deviation per channel, if the batches come normalized; then `measure`
+            gets pixels in [0, 1] all the same, and a model that takes them.
+        batch_keys: the keys of images and labels, if the batches are dicts.
+
+    Raises:
+        ValueError: a value is outside its range.
+
+    Example:
+        >>> class Confidence(Probe):
+        ...     def measure(self, model, x, y):
+        ...         return {"confidence": model(x).softmax(1).amax(1)}  # logged as val/confidence
+    """
+
+    def __init__(
+        self,
+        *,
+        every_n_epochs: int = 1,
+        max_samples: int | None = None,
+        normalization: tuple[Sequence[float], Sequence[float]] | None = None,
+        batch_keys: tuple[str, str] | None = None,
+    ) -> None:
+        name = type(self).__name__
+        if every_n_epochs < 1:
+            raise ValueError(f"{name}(every_n_epochs=...) must be >= 1, got {every_n_epochs}")
+        if max_samples is not None and max_samples < 1:
+            raise ValueError(f"{name}(max_samples=...) must be >= 1, or None for all samples, got {max_samples}")
+        self.every_n_epochs = every_n_epochs
+        self.max_samples = max_samples
+        self.normalize = None if normalization is None else Normalize(*normalization)
+        self.batch_keys = batch_keys
+        self._streams: dict[int, SampleStream] = {}
+        self._values: dict[int, dict[str, list[Tensor]]] = {}
+
+    def measure(self, model: nn.Module, x: Tensor, y: Tensor) -> Mapping[str, Tensor]:
+        """Measures a batch, in evaluation mode, with gradients on and the weights frozen.
+
+        Args:
+            model: pixels to logits.
+            x: pixels in [0, 1], float `(N, ...)`.
+            y: the true classes, int64 `(N,)`.
+
+        Returns:
+            Values by name, one per sample, `(N,)`. Their mean over all samples is logged as `val/NAME` or `test/NAME`.
+        """
+        raise TypeError(f"{type(self).__name__} must define measure(self, model, x, y)")
+
+    # What a subclass that is more than a mean over samples overrides.
+
+    def see(self, model: nn.Module, samples: Samples, loader_index: int) -> None:
+        """Takes in the next samples of the pass."""
+        with frozen_eval(model):
+            measured = self.measure(model, samples.x.clone(), samples.y.clone())
+        kept = self._values.setdefault(loader_index, {})
+        for name, values in {"_id": samples.ids, **measured}.items():
+            if values.shape != samples.ids.shape:
+                raise ValueError(
+                    f"{type(self).__name__}.measure: {name!r} must have one value per sample, "
+                    f"({len(samples)},), got {tuple(values.shape)}"
+                )
+            kept.setdefault(name, []).append(values.detach())
+
+    def conclude(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str, loader_index: int) -> None:
+        """Logs what the pass has shown; called on every process."""
+        values = {name: torch.cat(parts) for name, parts in self._values.pop(loader_index, {}).items()}
+        values = gather_by_id(values)
+        for name, value in values.items():
+            if name != "_id":
+                module.log(f"{stage}/{name}{loader_suffix(trainer, loader_index)}", value.double().mean().float())
+
+    # The schedule.
+
+    def is_due(self, trainer: pl.Trainer) -> bool:
+        """Whether the current pass is one to measure."""
+        if trainer.sanity_checking:
+            return False
+        return trainer.state.fn != TrainerFn.FITTING or (trainer.current_epoch + 1) % self.every_n_epochs == 0
+
+    def _see_batch(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, index: int) -> None:
+        if not self.is_due(trainer):
+            return
+        if index not in self._streams:
+            loaders = trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
+            loader = loaders[index] if isinstance(loaders, (list, tuple)) else loaders
+            self._streams[index] = SampleStream(trainer, loader, self.max_samples, self.batch_keys)
+        samples = self._streams[index].take(batch)
+        if samples is None:
+            return
+        model: nn.Module = module
+        if self.normalize is not None:
+            normalize = self.normalize.to(samples.x.device)
+            model = nn.Sequential(normalize, module)
+            samples = Samples(_onto_pixels(normalize.undo(samples.x)), samples.y, samples.ids)
+        self.see(model, samples, index)
+
+    def _conclude_pass(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
+        if self.is_due(trainer):
+            for index in sorted(self._streams):
+                self.conclude(trainer, module, stage, index)
+        self._streams.clear()
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._streams.clear()  # an interrupted pass may have left some
+        self._values.clear()
+
+    on_test_epoch_start = on_validation_epoch_start
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        self._see_batch(trainer, pl_module, batch, dataloader_idx)
+
+    on_test_batch_end = on_validation_batch_end
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._conclude_pass(trainer, pl_module, "val")
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._conclude_pass(trainer, pl_module, "test")
+
+
+def loader_suffix(trainer: pl.Trainer, index: int) -> str:
+    """What Lightning appends to the names of one of several data loaders."""
+    loaders = trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
+    return f"/dataloader_idx_{index}" if isinstance(loaders, (list, tuple)) and len(loaders) > 1 else ""
+
+
+def gather_by_id(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The rows of all processes in the order of `values["_id"]`, each id once; on the CPU.
+
+    A collective: every process calls it, with the same names.
+    """
+    mine = {name: value.cpu() for name, value in values.items()}
+    parts = [mine]
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        parts = [None] * dist.get_world_size()  # type: ignore[list-item]
+        dist.all_gather_object(parts, mine)
+        parts = [part for part in parts if part]
+    names = list(parts[0]) if parts else []
+    whole = {name: torch.cat([part[name] for part in parts]) for name in names}
+    if not whole:
+        return whole
+    ids, rows = _first_of_each(whole["_id"])
+    return {name: ids if name == "_id" else value[rows] for name, value in whole.items()}
+
+
+def _first_of_each(ids: Tensor) -> tuple[Tensor, Tensor]:
+    """The distinct ids in ascending order, and the row of the first of each."""
+    order = torch.argsort(ids, stable=True)
+    ordered = ids[order]
+    first = torch.ones_like(ordered, dtype=torch.bool)
+    first[1:] = ordered[1:] != ordered[:-1]
+    return ordered[first], order[first]
+
+
+def _onto_pixels(x: Tensor) -> Tensor:
+    """Undoing a normalization leaves pixels a rounding error outside [0, 1]; what lies further out stays there."""
+    rounded = x.clamp(0, 1)
+    return torch.where((x - rounded).abs() < 1e-3, rounded, x)

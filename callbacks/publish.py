@@ -1,0 +1,48 @@
+"""Pictures and texts of a run: in TensorBoard, and as files in the run folder for people who only have that."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as pl
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def run_folder(trainer: pl.Trainer) -> Path | None:
+    """The folder of this run, or None where the trainer has none. A collective: every process calls it."""
+    folder = trainer.log_dir
+    return None if folder is None else Path(folder)
+
+
+def tensorboard_writers(trainer: pl.Trainer) -> list[Any]:
+    """The summary writers of the trainer's TensorBoard loggers."""
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+
+
+def publish_picture(trainer: pl.Trainer, folder: Path | None, tag: str, figure: Figure) -> None:
+    """Shows a figure under `tag` and keeps it as `figures/TAG.png` of the run folder. For rank zero."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    pixels = np.asarray(canvas.buffer_rgba())[..., :3]
+    for writer in tensorboard_writers(trainer):
+        writer.add_image(tag, pixels, trainer.global_step, dataformats="HWC")
+    if folder is not None:
+        path = folder / "figures" / (re.sub(r"[^\w.-]+", "_", tag) + ".png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+
+
+def publish_text(trainer: pl.Trainer, tag: str, text: str) -> None:
+    """Shows a text (Markdown) under `tag`. For rank zero."""
+    for writer in tensorboard_writers(trainer):
+        writer.add_text(tag, text, trainer.global_step)

@@ -1,0 +1,90 @@
+"""The files of an evaluation in the run folder: `report.json` for reading, `verdicts.npz` for measuring again."""
+
+from __future__ import annotations
+
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+
+from touchstone import __version__
+from touchstone.attacks import Report
+
+
+def interval(num_right: int, num_samples: int) -> list[float]:
+    """The 95 % confidence interval of a share (Wilson's score interval)."""
+    from scipy.stats import binomtest
+
+    if num_samples == 0:
+        return [0.0, 1.0]
+    found = binomtest(num_right, num_samples).proportion_ci(0.95, method="wilson")
+    return [float(found.low), float(found.high)]
+
+
+def summary(report: Report, stage: str) -> dict[str, Any]:
+    """What `report.json` holds: shares in [0, 1], seconds, counts of samples."""
+    num_samples = len(report.sample_id)
+
+    def share(flags: torch.Tensor) -> float:
+        return float(flags.double().mean()) if len(flags) else 0.0
+
+    attacks = {
+        name: {
+            "threat": repr(attack.threat),
+            "robust_accuracy": share(report.robust[name]),
+            "ci95": interval(int(report.robust[name].sum()), num_samples),
+            "success": attack_success(report, name),
+            "num_forwards": report.cost[name].num_forwards,
+            "num_backwards": report.cost[name].num_backwards,
+            "seconds": report.cost[name].seconds,
+        }
+        for name, attack in report.attacks.items()
+    }
+    per_class = {}
+    for label in report.label.unique().tolist():
+        rows = report.label == label
+        per_class[str(label)] = {
+            "num_samples": int(rows.sum()),
+            "clean_accuracy": share(report.clean_correct[rows]),
+            "worst_case": share(report.worst_case[rows]),
+            **{name: share(verdict[rows]) for name, verdict in report.robust.items()},
+        }
+    return {
+        "stage": stage,
+        "num_samples": num_samples,
+        "clean_accuracy": share(report.clean_correct),
+        "clean_ci95": interval(int(report.clean_correct.sum()), num_samples),
+        "worst_case": share(report.worst_case),
+        "worst_case_ci95": interval(int(report.worst_case.sum()), num_samples),
+        "attacks": attacks,
+        "per_class": per_class,
+        "warnings": report.warnings,
+        "versions": {
+            "touchstone": __version__,
+            "torch": str(torch.__version__),
+            "lightning": str(pl.__version__),
+            "python": platform.python_version(),
+        },
+    }
+
+
+def attack_success(report: Report, name: str) -> float:
+    """The share of the samples that were right before and that the attack turned (targeted: into the target)."""
+    return int(report.success[name].sum()) / max(1, int(report.clean_correct.sum()))
+
+
+def write_report(report: Report, stage: str, folder: Path) -> None:
+    """Writes `report.json` and `verdicts.npz` into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "report.json").write_text(json.dumps(summary(report, stage), indent=2) + "\n", encoding="utf-8")
+    np.savez_compressed(
+        folder / "verdicts.npz",
+        sample_id=report.sample_id.cpu().numpy(),
+        label=report.label.cpu().numpy(),
+        clean_prediction=report.clean_prediction.cpu().numpy(),
+        **{f"robust_{name}": verdict.cpu().numpy() for name, verdict in report.robust.items()},
+    )

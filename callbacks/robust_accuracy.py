@@ -1,0 +1,302 @@
+"""`RobustAccuracy`: accuracy before and after attack, at every validation and test."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor, nn
+
+from touchstone.attacks import Attack, Report, evaluate, frozen_eval
+from touchstone.attacks.judge.evaluate import check_names
+from touchstone.attacks.judge.meter import Cost
+
+from .attack_picture import Attacked, attack_picture
+from .probe import Probe, gather_by_id, loader_suffix
+from .publish import publish_picture, publish_text, run_folder, tensorboard_writers
+from .report_files import attack_success, write_report
+from .samples import Samples
+
+
+class RobustAccuracy(Probe):
+    """Attacks the samples of each validation and test pass and logs accuracy before and after.
+
+    With S for val or test and A for an attack's name: `S/clean_accuracy`, `S/robust_accuracy/A`,
+    `S/robust_accuracy/worst_case`, `S/attack_success/A`, the pictures `attack/A`, and signs of gradient masking as
+    the text `S/warnings`. `report.json` and `verdicts.npz` of the last pass lie in the run folder. Several entries
+    of one trainer form one pass over the same samples.
+
+    Args:
+        attacks: attacks by name; the names become tags.
+        every_n_epochs: during `fit`, attack at the validations of every n-th epoch, >= 1.
+        max_samples: attack only the first samples of the dataset, >= 1; None for all.
+        batch_size: samples attacked at a time, >= 1, whatever the loader's batch size.
+        seed: seeds the random starts, together with each sample's position in the dataset.
+        num_images: samples shown in the pictures, 0 for no pictures.
+        images_every_n_epochs: during `fit`, pictures every n-th epoch, >= 1; at a test always.
+        normalization: mean and standard deviation per channel, if the batches come normalized; the attacks then
+            work in pixels all the same, so that eps keeps its meaning.
+        batch_keys: the keys of images and labels, if the batches are dicts.
+
+    Raises:
+        ValueError: a value is outside its range; in `setup`, names collide between entries, or entries disagree on
+            the samples, or a checkpoint or an early stop would rank new weights by an old figure.
+
+    Example:
+        >>> RobustAccuracy(attacks={"pgd": PGD(threat=Linf(eps=8 / 255))}, max_samples=1000)
+    """
+
+    def __init__(
+        self,
+        attacks: dict[str, Attack],
+        *,
+        every_n_epochs: int = 1,
+        max_samples: int | None = None,
+        batch_size: int = 256,
+        seed: int = 0,
+        num_images: int = 8,
+        images_every_n_epochs: int = 5,
+        normalization: tuple[Sequence[float], Sequence[float]] | None = None,
+        batch_keys: tuple[str, str] | None = None,
+    ) -> None:
+        super().__init__(
+            every_n_epochs=every_n_epochs,
+            max_samples=max_samples,
+            normalization=normalization,
+            batch_keys=batch_keys,
+        )
+        check_names(attacks)
+        if not attacks:
+            raise ValueError("RobustAccuracy(attacks=...) must name at least one attack")
+        for name, value, least in (
+            ("batch_size", batch_size, 1),
+            ("num_images", num_images, 0),
+            ("images_every_n_epochs", images_every_n_epochs, 1),
+        ):
+            if value < least:
+                raise ValueError(f"RobustAccuracy({name}=...) must be >= {least}, got {value}")
+        self.attacks = attacks
+        self.batch_size = batch_size
+        self.seed = seed
+        self.num_images = num_images
+        self.images_every_n_epochs = images_every_n_epochs
+        self._suite: dict[str, Attack] = {}  # the attacks of all entries; empty where another entry measures
+        self._waiting: dict[int, list[Samples]] = {}
+        self._reports: dict[int, list[Report]] = {}
+        self._pictured: dict[int, dict[str, list[Attacked]]] = {}
+        self._warned = False
+
+    # One pass of several entries.
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        entries = [callback for callback in trainer.callbacks if isinstance(callback, RobustAccuracy)]  # type: ignore[attr-defined]
+        self._suite = {}
+        if entries[0] is not self:
+            return  # the first entry measures for all
+        for entry in entries:
+            for name in ("every_n_epochs", "max_samples", "seed", "batch_keys"):
+                if getattr(entry, name) != getattr(self, name):
+                    raise ValueError(
+                        "all RobustAccuracy entries of a trainer attack the same samples: they must agree on "
+                        f"{name}, got {getattr(self, name)} and {getattr(entry, name)}"
+                    )
+            taken = sorted(set(entry.attacks) & set(self._suite))
+            if taken:
+                raise ValueError(f"two RobustAccuracy entries name an attack {taken[0]!r}: names must be unique")
+            self._suite.update(entry.attacks)
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            self._check_not_ranked_by_old_figures(callback, trainer)
+        self._lay_out_charts(trainer)
+
+    def _check_not_ranked_by_old_figures(self, callback: Callback, trainer: pl.Trainer) -> None:
+        """Lightning keeps a figure until the next one: whoever ranks weights by it must wait for that one."""
+        monitor = getattr(callback, "monitor", None)
+        is_ours = isinstance(monitor, str) and monitor.startswith(
+            ("val/clean_accuracy", "val/robust_accuracy/", "val/attack_success/")
+        )
+        if self.every_n_epochs == 1 or not is_ours:
+            return
+        name = type(callback).__name__
+        if isinstance(callback, EarlyStopping):
+            raise ValueError(
+                f"{name}(monitor={monitor!r}) looks at every validation, but RobustAccuracy measures only every "
+                f"{self.every_n_epochs} epochs: set RobustAccuracy(every_n_epochs=1)"
+            )
+        if isinstance(callback, ModelCheckpoint) and (
+            callback._every_n_epochs < 1 or callback._every_n_epochs % self.every_n_epochs
+        ):
+            raise ValueError(
+                f"{name}(monitor={monitor!r}) would rank new weights by an old figure, since RobustAccuracy measures "
+                f"only every {self.every_n_epochs} epochs: set {name}(every_n_epochs={self.every_n_epochs})"
+            )
+
+    def is_due(self, trainer: pl.Trainer) -> bool:
+        return bool(self._suite) and super().is_due(trainer)
+
+    # The pass.
+
+    def see(self, model: nn.Module, samples: Samples, loader_index: int) -> None:
+        waiting = self._waiting.setdefault(loader_index, [])
+        waiting.append(samples)
+        if sum(len(part) for part in waiting) >= self.batch_size:
+            self._attack_waiting(model, loader_index)
+
+    def _attack_waiting(self, model: nn.Module, loader_index: int) -> None:
+        waiting = self._waiting.pop(loader_index, [])
+        if not waiting:
+            return
+        samples = Samples.join(waiting)
+        report = evaluate(
+            model,
+            samples.x,
+            samples.y,
+            self._suite,
+            seed=self.seed,
+            sample_ids=samples.ids,
+            batch_size=self.batch_size,
+            keep_adversarial=self._pictures_left(loader_index) > 0,
+        )
+        if report.x_adv:
+            self._keep_for_pictures(model, samples, report, loader_index)
+        self._reports.setdefault(loader_index, []).append(replace(report, x_adv={}))
+
+    def conclude(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str, loader_index: int) -> None:
+        model: nn.Module = module if self.normalize is None else nn.Sequential(self.normalize, module)
+        self._attack_waiting(model, loader_index)
+        report = _gathered(self._reports.pop(loader_index, []), self._suite)
+        if not len(report.sample_id):
+            return
+        suffix = loader_suffix(trainer, loader_index)
+        share = {name: float(verdict.double().mean()) for name, verdict in report.robust.items()}
+        clean, worst = (float(v.double().mean()) for v in (report.clean_correct, report.worst_case))
+        module.log(f"{stage}/clean_accuracy{suffix}", clean, prog_bar=True)
+        module.log(f"{stage}/robust_accuracy/worst_case{suffix}", worst, prog_bar=True)
+        for name in self._suite:
+            module.log(f"{stage}/robust_accuracy/{name}{suffix}", share[name])
+            module.log(f"{stage}/attack_success/{name}{suffix}", attack_success(report, name))
+        self._publish(trainer, module, stage, loader_index, report, suffix)
+
+    def _publish(
+        self,
+        trainer: pl.Trainer,
+        module: pl.LightningModule,
+        stage: str,
+        loader_index: int,
+        report: Report,
+        suffix: str,
+    ) -> None:
+        """Writes report, warnings and pictures, on rank zero."""
+        folder = run_folder(trainer)
+        pictured = self._pictured.pop(loader_index, {})
+        if not trainer.is_global_zero:
+            return
+        warnings = report.warnings
+        publish_text(trainer, f"{stage}/warnings{suffix}", "\n".join(f"- {w}" for w in warnings) or "none")
+        if warnings and not self._warned:
+            self._warned = True
+            rank_zero_warn(f"signs of gradient masking at {stage}: " + "; ".join(warnings))
+        if folder is not None:
+            write_report(report, stage, folder)
+        class_names = getattr(getattr(trainer, "datamodule", None), "class_names", None)
+        for name, parts in pictured.items():
+            attacked = Attacked(*(torch.cat([getattr(p, f) for p in parts]) for f in Attacked.__dataclass_fields__))
+            title = f"{name}: {self._suite[name].threat!r}"
+            figure = attack_picture(attacked, title=title, class_names=class_names)
+            publish_picture(trainer, folder, f"attack/{name}{suffix}", figure)
+
+    # Pictures.
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_validation_epoch_start(trainer, pl_module)
+        self._waiting.clear()
+        self._reports.clear()
+        self._pictured.clear()
+        in_fit = trainer.state.fn == "fit"
+        epoch, last = trainer.current_epoch + 1, trainer.max_epochs
+        self._draws = trainer.is_global_zero and (
+            not in_fit or epoch == last or epoch == 1 or epoch % self.images_every_n_epochs == 0
+        )
+
+    on_test_epoch_start = on_validation_epoch_start
+
+    def _pictures_left(self, loader_index: int) -> int:
+        drawn = self._pictured.get(loader_index, {})
+        num_drawn = max((sum(len(part.label) for part in parts) for parts in drawn.values()), default=0)
+        return self.num_images - num_drawn if self._draws else 0
+
+    def _keep_for_pictures(self, model: nn.Module, samples: Samples, report: Report, loader_index: int) -> None:
+        """Keeps the first samples, where they are images, with the model's logits before and after."""
+        if samples.x.ndim != 4 or samples.x.shape[1] not in (1, 3):
+            return
+        first = slice(0, self._pictures_left(loader_index))
+        kept = self._pictured.setdefault(loader_index, {})
+        before = samples.x[first].to(next(iter(report.x_adv.values())).dtype)
+        for name, x_adv in report.x_adv.items():
+            logits = [_logits(model, x) for x in (before, x_adv[first])]
+            tensors = (before, x_adv[first], *logits, samples.y[first])
+            kept.setdefault(name, []).append(Attacked(*(tensor.detach().cpu() for tensor in tensors)))
+
+    def _lay_out_charts(self, trainer: pl.Trainer) -> None:
+        """Puts the curves before and after attack into one chart of TensorBoard's custom scalars."""
+        if not trainer.is_global_zero:
+            return
+        chart = {
+            f"{stage}: accuracy before and after attack": [
+                "Multiline",
+                [f"{stage}/clean_accuracy", *(f"{stage}/robust_accuracy/{n}" for n in (*self._suite, "worst_case"))],
+            ]
+            for stage in ("val", "test")
+        }
+        for writer in tensorboard_writers(trainer):
+            writer.add_custom_scalars({"robustness": chart})
+
+
+@torch.no_grad()
+def _logits(model: nn.Module, x: Tensor) -> Tensor:
+    with frozen_eval(model), torch.no_grad():
+        output = model(x.clone())
+    return output if isinstance(output, Tensor) else output.logits
+
+
+def _gathered(reports: list[Report], suite: dict[str, Attack]) -> Report:
+    """The report over the samples of all processes, in the order of their ids, each once; the costs added up."""
+    rows: dict[str, Tensor] = {}
+    cost = {name: Cost() for name in suite}
+    if reports:
+        joined = Report.join(reports)
+        cost = joined.cost
+        rows = {
+            "_id": joined.sample_id,
+            "label": joined.label,
+            "prediction": joined.clean_prediction,
+            "correct": joined.clean_correct,
+            **{f"robust/{name}": joined.robust[name] for name in suite},
+            **{f"success/{name}": joined.success[name] for name in suite},
+        }
+    rows = gather_by_id(rows)
+    return Report(
+        attacks=dict(suite),
+        sample_id=rows.get("_id", torch.empty(0)),
+        label=rows.get("label", torch.empty(0)),
+        clean_prediction=rows.get("prediction", torch.empty(0)),
+        clean_correct=rows.get("correct", torch.empty(0, dtype=torch.bool)),
+        robust={name: rows.get(f"robust/{name}", torch.empty(0)) for name in suite},
+        success={name: rows.get(f"success/{name}", torch.empty(0)) for name in suite},
+        cost=gather_costs(cost),
+        x_adv={},
+    )
+
+
+def gather_costs(cost: dict[str, Cost]) -> dict[str, Cost]:
+    """The costs of all processes added up. A collective."""
+    import torch.distributed as dist
+
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return cost
+    parts: list[dict[str, Cost]] = [{}] * dist.get_world_size()
+    dist.all_gather_object(parts, cost)
+    return {name: sum((part[name] for part in parts), Cost()) for name in cost}

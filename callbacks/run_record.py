@@ -1,0 +1,72 @@
+"""`RunRecord`: what a run was: its config in the run folder, and config, graph and hyperparameters in TensorBoard."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.cli import SaveConfigCallback
+from torch import Tensor
+
+from touchstone.attacks import frozen_eval
+
+from .publish import publish_text, tensorboard_writers
+from .samples import images_and_labels
+
+
+class RunRecord(SaveConfigCallback):
+    """Saves `config.yaml`, and shows the config as text, the graph, and the hyperparameters beside final metrics.
+
+    `LightningCLI(save_config_callback=RunRecord)` creates it with the parsed config.
+    """
+
+    _traced = False
+
+    def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        text = self.parser.dump(self.config, skip_none=False)
+        publish_text(trainer, "config", "\n".join("    " + line for line in text.splitlines()))
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if self._traced or not trainer.is_global_zero:
+            return
+        self._traced = True
+        for writer in tensorboard_writers(trainer):
+            _trace(writer, pl_module, batch)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        from torch.utils.tensorboard.summary import hparams
+
+        metrics = {tag: 0.0 for tag in trainer.callback_metrics}  # their values are read from the curves
+        for writer in tensorboard_writers(trainer):
+            for part in hparams(_flat(self.config.as_dict()), metrics):
+                writer._get_file_writer().add_summary(part)
+
+
+def _trace(writer: Any, module: pl.LightningModule, batch: Any) -> None:
+    """Shows the graph of the module, where its batches are (input, ...) and it can be traced."""
+    import warnings
+
+    try:
+        x, _ = images_and_labels(batch, None)
+    except ValueError:
+        return
+    if not isinstance(x, Tensor):
+        return
+    with frozen_eval(module), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the tracer about itself
+        writer.add_graph(module, x[:1].clone())
+
+
+def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
+    """The scalars of a nested config by their dotted keys."""
+    if isinstance(config, dict):
+        items = config.items()
+    elif isinstance(config, (list, tuple)):
+        items = enumerate(config)
+    else:
+        return {prefix: config if isinstance(config, (bool, int, float, str)) else str(config)}
+    return {k: v for key, value in items for k, v in _flat(value, f"{prefix}.{key}" if prefix else str(key)).items()}

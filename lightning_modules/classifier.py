@@ -1,0 +1,112 @@
+"""`Classifier`: trains any net that turns images into logits, on the images or on attacked ones."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import lightning.pytorch as pl
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torchmetrics import MeanMetric, Metric
+from torchmetrics.classification import MulticlassAccuracy
+
+from touchstone.attacks import Attack, SampleRng, frozen_eval
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Classifier(pl.LightningModule):
+    """Minimises the cross-entropy of a net's logits.
+
+    Logs `train/loss`, `train/accuracy`, and `S/loss`, `S/accuracy` for S val and test, each over every sample of the
+    epoch. With a training attack, `train/...` is measured on the attacked images that the net learns from.
+
+    Args:
+        net: pixels in [0, 1], float `(N, C, H, W)`, to logits `(N, classes)`; normalization belongs inside it.
+        optimizer: makes the optimizer from the parameters.
+        lr_scheduler: makes the scheduler from the optimizer, stepped after every epoch; None for none.
+        label_smoothing: share of the target spread over all classes, in [0, 1).
+        train_attack: attack whose examples replace the images in training; None for ordinary training.
+        train_attack_mode: `"eval"` makes the examples in evaluation mode, so that they leave the running statistics
+            of BatchNorm alone; `"train"` makes them in the modes of training, as Madry et al. (2018) do, where each
+            step updates the statistics.
+
+    Raises:
+        ValueError: `label_smoothing` is outside its range.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        optimizer: OptimizerCallable = torch.optim.Adam,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        *,
+        label_smoothing: float = 0.0,
+        train_attack: Attack | None = None,
+        train_attack_mode: Literal["eval", "train"] = "eval",
+    ) -> None:
+        super().__init__()
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"Classifier(label_smoothing=...) must be in [0, 1), got {label_smoothing}")
+        self.net = net
+        self.make_optimizer, self.make_scheduler = optimizer, lr_scheduler
+        self.label_smoothing = label_smoothing
+        self.train_attack, self.train_attack_mode = train_attack, train_attack_mode
+        self.metrics = nn.ModuleDict(
+            {
+                stage: nn.ModuleDict({"loss": MeanMetric(), "accuracy": MulticlassAccuracy(average="micro")})
+                for stage in ("of_train", "of_val", "of_test")  # nn.ModuleDict has a method train
+            }
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pixels in [0, 1], `(N, C, H, W)`, to logits `(N, classes)`."""
+        return self.net(x)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        x, y = batch
+        if self.train_attack is not None:
+            x = self._attacked(x, y)
+        return self._step(x, y, "train")
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._step(*batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._step(*batch, "test")
+
+    def predict_step(self, batch: Batch | Tensor, batch_idx: int) -> Tensor:
+        """The probabilities of the classes, `(N, classes)`."""
+        return self(batch[0] if isinstance(batch, (tuple, list)) else batch).softmax(1)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        optimizer = self.make_optimizer(p for p in self.parameters() if p.requires_grad)
+        if self.make_scheduler is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": self.make_scheduler(optimizer)}  # type: ignore[return-value]
+
+    def _attacked(self, x: Tensor, y: Tensor) -> Tensor:
+        """The images as the training attack changes them, with noise of their own in every step."""
+        assert self.train_attack is not None
+        rng = SampleRng.numbered(len(x), seed=self.trainer.global_rank).fold(self.global_step)
+        if self.train_attack_mode == "eval":
+            return self.train_attack(self, x, y, rng).to(x.dtype)
+        with frozen_eval(self, training=True):
+            return self.train_attack.perturb(self, x.detach(), y, rng).detach()
+
+    def _step(self, x: Tensor, y: Tensor, stage: str) -> Tensor:
+        logits = self(x)
+        loss = F.cross_entropy(logits, y, label_smoothing=self.label_smoothing if stage == "train" else 0.0)
+        measured: dict[str, Metric] = self.metrics[f"of_{stage}"]  # type: ignore[assignment]
+        measured["loss"].update(loss.detach(), weight=len(x))
+        measured["accuracy"].update(logits.detach(), y)
+        self.log_dict(
+            {f"{stage}/{name}": metric for name, metric in measured.items()},
+            on_step=False,
+            on_epoch=True,
+            prog_bar=stage == "train",
+        )
+        return loss

@@ -1,0 +1,43 @@
+"""`Normalize`: the normalization as a layer, so that the net around it takes pixels in [0, 1]."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class Normalize(nn.Module):
+    """Subtracts a mean and divides by a standard deviation, channel by channel.
+
+    Args:
+        mean: one number per channel, in pixels of [0, 1].
+        std: one number per channel, > 0.
+
+    Raises:
+        ValueError: the two differ in length, or a standard deviation is not > 0.
+
+    Shape:
+        float `(N, C, H, W)` to the same.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        if len(mean) != len(std) or not len(mean):
+            raise ValueError(f"Normalize(mean=..., std=...) must have one number per channel, got {mean} and {std}")
+        if not all(value > 0 for value in std):
+            raise ValueError(f"Normalize(std=...) must be > 0, got {list(std)}")
+        # Not in the state dict: they are part of the architecture, and people load weights that lack them.
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.std
+
+    def undo(self, normalized: Tensor) -> Tensor:
+        """The pixels that `forward` would turn into `normalized`."""
+        return normalized * self.std + self.mean
