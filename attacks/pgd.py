@@ -5,6 +5,7 @@ Source: Madry et al., "Towards deep learning models resistant to adversarial att
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -31,7 +32,8 @@ class PGD(Attack):
         objective: what the attacker wants.
         num_steps: gradient steps per restart, >= 1.
         step_size: size of a step in the unit of eps, > 0, a number or a string such as `"2/255"`.
-        rel_step_size: the same as a share of eps; give one of the two, or neither for `2.5 / num_steps` of eps.
+        rel_step_size: the same as a share of eps; give one of the two, or neither for steps that fall from twice eps
+            to nothing along half a cosine, which end nearer to the worst case than any constant step.
         num_restarts: starts tried for each sample, >= 1; more than one needs `random_start`.
         random_start: whether to start from a random point of the threat or from the sample itself.
         early_stop: whether fallen samples leave the batch at once; False computes their restart to its end, for the
@@ -109,4 +111,6 @@ class PGD(Attack):
     def _step_size(self, step: int, threat: Threat) -> float | Tensor:
         if self.step_size is not None:
             return self.step_size  # type: ignore[return-value]  # parsed in __post_init__
-        return (self.rel_step_size or 2.5 / self.num_steps) * threat.eps
+        if self.rel_step_size is not None:
+            return self.rel_step_size * threat.eps
+        return (1 + math.cos(math.pi * step / self.num_steps)) * threat.eps

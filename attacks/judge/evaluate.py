@@ -109,6 +109,8 @@ def evaluate(
             robust, success = clean_correct.clone(), torch.zeros_like(clean_correct)
             x_adv, cost = (x.clone() if keep_adversarial else x), Cost()
             for rows in clean_correct.nonzero()[:, 0].split(batch_size):
+                if not len(rows):
+                    continue  # an empty tensor splits into one empty part
                 part = attack.take(rows)
                 objective = part.objective.aim(lambda rows=rows: logits[rows], y[rows], rng.take(rows))
                 if objective is not part.objective:

@@ -52,22 +52,22 @@ class L2(Ball):
         """The factor s in (0, 1] such that clip(x + s * change) is the projection onto ball and box together.
 
         By the Karush-Kuhn-Tucker conditions the projection has that form, with the largest s whose clipped change
-        is no longer than eps. Pixel i stops moving at s_i = room_i / |change_i|; with the pixels sorted by s_i the
-        squared length is quadratic between neighbours, so that the right interval gives s in closed form.
+        is no longer than eps. Pixel i moves by s * |change_i| until it meets the box, at s_i; with the pixels sorted
+        by s_i the squared length is quadratic in s between neighbours, so that the right interval gives s exactly.
         """
         low, high = self.box  # type: ignore[misc]
         size = change.flatten(1).abs()
         room = torch.where(change > 0, high - x, x - low).flatten(1).clamp_min(0)
         eps = torch.as_tensor(self.eps, dtype=x.dtype, device=x.device).reshape(-1, 1)
-        stops_at, order = torch.sort((room / size.clamp_min(1e-30)).clamp_max(1e18), dim=1)
-        stopped = room.gather(1, order).square().cumsum(1)  # squared length of the pixels that stopped by then
+        full = torch.minimum(size, room)  # how far each pixel moves for s = 1
+        meets_box_at, order = torch.sort(full / size.clamp_min(torch.finfo(x.dtype).tiny), dim=1)
+        stopped = full.gather(1, order).square().cumsum(1)  # squared length of the pixels that have stopped
         squares = size.gather(1, order).square()
         moving = squares.flip(1).cumsum(1).flip(1) - squares  # what the others contribute, per s squared
-        length = stopped + moving * stops_at.square()
-        # The first breakpoint at which the length exceeds eps; before it, `stopped` and `moving` are the previous.
+        length = stopped + moving * meets_box_at.square()
+        # The interval whose end is the first to exceed eps; inside it, `stopped` and `moving` are the previous ones.
         interval = (length <= eps.square()).sum(1, keepdim=True)
-        zero = torch.zeros_like(stopped[:, :1])
-        stopped_before = torch.cat([zero, stopped], 1).gather(1, interval)
-        moving_before = torch.cat([squares.sum(1, keepdim=True), moving], 1).gather(1, interval)
-        scale = ((eps.square() - stopped_before).clamp_min(0) / moving_before.clamp_min(1e-30)).sqrt()
+        stopped = torch.cat([torch.zeros_like(stopped[:, :1]), stopped], 1).gather(1, interval)
+        moving = torch.cat([squares.sum(1, keepdim=True), moving], 1).gather(1, interval)
+        scale = ((eps.square() - stopped).clamp_min(0) / moving.clamp_min(torch.finfo(x.dtype).tiny)).sqrt()
         return torch.where(interval == size.shape[1], 1.0, scale).clamp_max(1).flatten()

@@ -1,0 +1,28 @@
+"""The table of attacks: every row runs through every property of `test_attack_table.py`. A new attack is a new row."""
+
+from __future__ import annotations
+
+from touchstone.attacks import FGSM, L2, PGD, Attack, Linf, Margin, RandomNoise, Targeted, Untargeted
+
+LINF, SMALL_L2 = Linf(eps=0.1), L2(eps=0.5)
+
+ATTACKS: dict[str, Attack] = {
+    "noise": RandomNoise(threat=LINF),
+    "noise, 5 tries": RandomNoise(threat=LINF, num_tries=5),
+    "noise, l2": RandomNoise(threat=SMALL_L2),
+    "fgsm": FGSM(threat=LINF),
+    "fgsm, l2": FGSM(threat=SMALL_L2),
+    "pgd": PGD(threat=LINF, num_steps=8),
+    "pgd, l2": PGD(threat=SMALL_L2, num_steps=8),
+    "pgd, from the sample": PGD(threat=LINF, num_steps=8, random_start=False),
+    "pgd, margin": PGD(threat=LINF, num_steps=8, objective=Untargeted(loss=Margin())),
+    "pgd, restarts": PGD(threat=LINF, num_steps=4, num_restarts=3),
+    "pgd, restarts, l2": PGD(threat=SMALL_L2, num_steps=4, num_restarts=3),
+    "pgd, no early stop": PGD(threat=LINF, num_steps=8, early_stop=False),
+    "pgd, class 2": PGD(threat=LINF, num_steps=8, objective=Targeted(target=2)),
+    "pgd, random class": PGD(threat=LINF, num_steps=8, objective=Targeted(target="random")),
+    "pgd, least likely": PGD(threat=LINF, num_steps=8, objective=Targeted(target="least_likely")),
+    "pgd, runner-up, margin": PGD(
+        threat=LINF, num_steps=8, objective=Targeted(target="runner_up", loss=Margin())
+    ),
+}

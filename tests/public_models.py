@@ -1,0 +1,85 @@
+"""Public models with published figures, rebuilt from their state dicts, and the exact images to measure them on.
+
+`trades_mnist`: Zhang et al., "Theoretically principled trade-off between robustness and accuracy", 2019 (their
+SmallCNN). `resnet2b`: the small ResNet without BatchNorm of the verification benchmark of Wang et al., "Beta-CROWN",
+2021. Both take pixels in [0, 1].
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from touchstone.nets import Normalize
+
+
+class _Block(nn.Module):
+    def __init__(self, num_in: int, num_out: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(num_in, num_out, 3, stride, 1)
+        self.conv2 = nn.Conv2d(num_out, num_out, 3, 1, 1)
+        self.shortcut = nn.Sequential(nn.Conv2d(num_in, num_out, 1, stride)) if stride > 1 else nn.Sequential()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.conv2(F.relu(self.conv1(x))) + self.shortcut(x))
+
+
+class _ResNet2b(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 8, 3, 2, 1)
+        self.layer1 = nn.Sequential(_Block(8, 16, 2), _Block(16, 16, 1))
+        self.linear1, self.linear2 = nn.Linear(1024, 100), nn.Linear(100, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.layer1(F.relu(self.conv1(x)))
+        return self.linear2(F.relu(self.linear1(x.flatten(1))))
+
+
+def resnet2b(shared: Path) -> nn.Module:
+    net = _ResNet2b()
+    saved = torch.load(shared / "models/abcrown_resnet2b.pth", weights_only=True, map_location="cpu")
+    net.load_state_dict(saved["state_dict"])
+    return nn.Sequential(Normalize([0.4914, 0.4822, 0.4465], [0.2471, 0.2435, 0.2616]), net).eval()
+
+
+def trades_mnist(shared: Path) -> nn.Module:
+    def conv(num_in: int, num_out: int) -> nn.Module:
+        return nn.Conv2d(num_in, num_out, 3)
+
+    features = nn.Sequential(
+        OrderedDict(
+            conv1=conv(1, 32), relu1=nn.ReLU(), conv2=conv(32, 32), relu2=nn.ReLU(), pool1=nn.MaxPool2d(2),
+            conv3=conv(32, 64), relu3=nn.ReLU(), conv4=conv(64, 64), relu4=nn.ReLU(), pool2=nn.MaxPool2d(2),
+        )
+    )  # fmt: skip
+    classifier = nn.Sequential(
+        OrderedDict(
+            flat=nn.Flatten(), fc1=nn.Linear(1024, 200), relu1=nn.ReLU(), fc2=nn.Linear(200, 200), relu2=nn.ReLU(),
+            fc3=nn.Linear(200, 10),
+        )
+    )  # fmt: skip
+    net = nn.Sequential(OrderedDict(feature_extractor=features, classifier=classifier))
+    net.load_state_dict(
+        torch.load(shared / "models/trades_mnist_smallcnn.pt", weights_only=True, map_location="cpu")
+    )
+    return net.eval()
+
+
+def cifar_images(shared: Path, num_samples: int) -> tuple[Tensor, Tensor]:
+    data = np.load(shared / "data/cifar10_test1000_lossless.npz")
+    x = torch.tensor(data["x"][:num_samples]).permute(0, 3, 1, 2).float() / 255
+    return x, torch.tensor(data["y"][:num_samples]).long()
+
+
+def mnist_images(shared: Path, num_samples: int) -> tuple[Tensor, Tensor]:
+    images = np.frombuffer(gzip.open(shared / "data/t10k-images-idx3-ubyte.gz").read(), np.uint8, offset=16)
+    labels = np.frombuffer(gzip.open(shared / "data/t10k-labels-idx1-ubyte.gz").read(), np.uint8, offset=8)
+    x = torch.tensor(images.reshape(-1, 1, 28, 28)[:num_samples].copy()).float() / 255
+    return x, torch.tensor(labels[:num_samples].copy()).long()

@@ -1,0 +1,132 @@
+"""Threats: projections against independent solvers, and steps that are worth their length."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import brentq, minimize
+
+from touchstone.attacks import L2, Linf, SampleRng
+
+from .oracles import images
+
+FLOATS = st.floats(0, 1, width=32)
+
+
+@st.composite
+def pixels_and_points(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
+    size = draw(st.integers(1, 8))
+    x = draw(st.lists(FLOATS, min_size=size, max_size=size))
+    v = draw(st.lists(st.floats(-3, 3, width=32), min_size=size, max_size=size))
+    return np.array(x), np.array(v)
+
+
+@given(pixels_and_points(), st.floats(1e-3, 1))
+@settings(deadline=None)
+def test_linf_projection_is_the_nearest_point_of_ball_and_box(pair: tuple[np.ndarray, np.ndarray], eps: float) -> None:
+    x, v = pair
+    expected = np.clip(v, np.maximum(x - eps, 0), np.minimum(x + eps, 1))
+    got = Linf(eps=eps).project(torch.tensor(v)[None], torch.tensor(x)[None])[0]
+    assert np.allclose(got, expected, atol=1e-12)
+
+
+def l2_projection_by_root_finding(v: np.ndarray, x: np.ndarray, eps: float) -> np.ndarray:
+    """The KKT conditions give clip((v + m x) / (1 + m)); the multiplier m is found by bracketing, not by sorting."""
+
+    def point(multiplier: float) -> np.ndarray:
+        return np.clip((v + multiplier * x) / (1 + multiplier), 0, 1)
+
+    def excess(multiplier: float) -> float:
+        return float(np.linalg.norm(point(multiplier) - x) - eps)
+
+    return point(0.0) if excess(0.0) <= 0 else point(brentq(excess, 0, 1e9, xtol=1e-14, rtol=1e-14, maxiter=1000))
+
+
+@given(pixels_and_points(), st.floats(1e-3, 3))
+@settings(deadline=None)
+def test_l2_projection_is_the_nearest_point_of_ball_and_box(pair: tuple[np.ndarray, np.ndarray], eps: float) -> None:
+    x, v = pair
+    got = L2(eps=eps).project(torch.tensor(v)[None], torch.tensor(x)[None])[0].numpy()
+    assert np.allclose(got, l2_projection_by_root_finding(v, x, eps), atol=1e-6)
+
+
+def test_l2_projection_agrees_with_a_general_solver() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        x, v, eps = rng.uniform(0, 1, 5), rng.uniform(-1, 2, 5), 0.4
+        solved = minimize(
+            lambda z, v=v: ((z - v) ** 2).sum(),
+            x,
+            bounds=[(0, 1)] * 5,
+            constraints={"type": "ineq", "fun": lambda z, x=x: eps**2 - ((z - x) ** 2).sum()},
+            method="SLSQP",
+            options={"ftol": 1e-14, "maxiter": 500},
+        ).x
+        got = L2(eps=eps).project(torch.tensor(v)[None], torch.tensor(x)[None])[0].numpy()
+        assert np.allclose(got, solved, atol=1e-5)
+
+
+@pytest.mark.parametrize("threat", [Linf(eps=0.1), L2(eps=0.5), L2(eps=0.5, box=None), Linf(eps=0.2, box=(-1, 1))])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_projected_points_are_contained_and_stay_where_they_are(threat: Linf | L2, dtype: torch.dtype) -> None:
+    x = images(50, dtype=dtype)
+    far = x + torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    projected = threat.project(far, x)
+    assert threat.contains(projected, x).all()
+    assert torch.allclose(threat.project(projected, x), projected, atol=1e-6)
+    assert not threat.contains(x + 1.5, x).any()
+
+
+@pytest.mark.parametrize("threat", [Linf(eps=0.1), L2(eps=0.5)])
+def test_a_point_just_outside_is_not_contained(threat: Linf | L2) -> None:
+    x = torch.full((1, 4), 0.5)
+    direction = threat.direction(torch.ones_like(x))
+    assert threat.contains(x + float(threat.eps) * direction, x).all()
+    assert not threat.contains(x + 1.001 * float(threat.eps) * direction, x).any()
+
+
+@pytest.mark.parametrize("threat", [Linf(eps=0.1), L2(eps=0.5)])
+def test_starts_are_inside_and_fill_the_threat(threat: Linf | L2) -> None:
+    x = torch.full((2000, 1, 2, 2), 0.5)
+    start = threat.start(x, SampleRng.numbered(2000))
+    assert threat.contains(start, x).all()
+    assert (start - x).mean(0).abs().max() < 0.02
+    assert threat.distance(start, x).max() > 0.95 * float(threat.eps)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-12, 1.0, 1e20])
+def test_l2_directions_have_unit_length_at_any_scale_of_the_gradient(scale: float) -> None:
+    grad = torch.randn(8, 1, 5, 5, generator=torch.Generator().manual_seed(0)) * scale
+    assert torch.allclose(L2(eps=1).direction(grad).flatten(1).norm(dim=1), torch.ones(8), atol=1e-5)
+    assert (L2(eps=1).direction(torch.zeros(2, 3)) == 0).all()
+
+
+def test_eps_is_read_as_people_write_it() -> None:
+    assert Linf(eps="8/255").eps == 8 / 255
+    assert L2(eps="0.5").eps == 0.5
+
+
+@pytest.mark.parametrize("threat", [Linf, L2])
+@pytest.mark.parametrize("eps", [0, -0.1, float("nan"), float("inf"), torch.tensor([0.1, 0.0])])
+def test_an_eps_that_is_not_positive_is_an_error(threat: type, eps: object) -> None:
+    with pytest.raises(ValueError, match=r"\(eps=...\) must be > 0"):
+        threat(eps=eps)
+
+
+def test_an_eps_beyond_the_box_asks_for_eighths_of_255() -> None:
+    with pytest.raises(ValueError, match="did you mean 8/255"):
+        Linf(eps=8)
+
+
+@pytest.mark.parametrize("eps", ["eight", "8/0", "1/2/3", None])
+def test_an_eps_that_is_no_number_is_an_error(eps: object) -> None:
+    with pytest.raises(ValueError, match=r"Linf\(eps=...\) must be a number such as"):
+        Linf(eps=eps)  # type: ignore[arg-type]
+
+
+def test_a_box_without_width_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"box=...\) must be \(low, high\)"):
+        L2(eps=1, box=(1, 1))
