@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from touchstone.attacks import frozen_eval
 
-from .probe import Probe, gather_by_id, loader_suffix
+from .probe import Probe, gather_by_id, log
 from .samples import Samples
 
 _NEVER = 2**62
@@ -107,8 +107,9 @@ class GradientNorm(Probe):
         kept = self._values.setdefault(loader_index, {})
         kept.setdefault("_id", []).append(samples.ids)
         kept.setdefault("input", []).append(of_input.flatten(1).norm(dim=1))
-        sums = self._sums.get(loader_index)
-        self._sums[loader_index] = of_parameters if sums is None else torch._foreach_add(sums, of_parameters)
+        if parameters:
+            sums = self._sums.get(loader_index)
+            self._sums[loader_index] = of_parameters if sums is None else torch._foreach_add(sums, of_parameters)
 
     def conclude(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str, loader_index: int) -> None:
         values = {name: torch.cat(parts) for name, parts in self._values.pop(loader_index, {}).items()}
@@ -117,11 +118,10 @@ class GradientNorm(Probe):
         if dist.is_available() and dist.is_initialized():
             for tensor in sums:
                 dist.all_reduce(tensor)
-        suffix = loader_suffix(trainer, loader_index)
-        module.log(f"grad_norm/{stage}/input{suffix}", norms.double().mean().float())
+        log(trainer, module, f"grad_norm/{stage}/input", norms.double().mean().float(), loader_index)
         if sums:
             total = torch.stack(torch._foreach_norm(sums)).norm() / len(norms)
-            module.log(f"grad_norm/{stage}/parameters{suffix}", total)
+            log(trainer, module, f"grad_norm/{stage}/parameters", total, loader_index)
 
 
 def _logs_now(trainer: pl.Trainer) -> bool:

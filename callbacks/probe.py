@@ -57,6 +57,7 @@ class Probe(pl.Callback):
         self.batch_keys = batch_keys
         self._streams: dict[int, SampleStream] = {}
         self._values: dict[int, dict[str, list[Tensor]]] = {}
+        self._has_seen_samples = False
 
     def measure(self, model: nn.Module, x: Tensor, y: Tensor) -> Mapping[str, Tensor]:
         """Measures a batch, in evaluation mode, with gradients on and the weights frozen.
@@ -92,7 +93,7 @@ class Probe(pl.Callback):
         values = gather_by_id(values)
         for name, value in values.items():
             if name != "_id":
-                module.log(f"{stage}/{name}{loader_suffix(trainer, loader_index)}", value.double().mean().float())
+                log(trainer, module, f"{stage}/{name}", value.double().mean().float(), loader_index)
 
     # The schedule.
 
@@ -103,6 +104,7 @@ class Probe(pl.Callback):
         return trainer.state.fn != TrainerFn.FITTING or (trainer.current_epoch + 1) % self.every_n_epochs == 0
 
     def _see_batch(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, index: int) -> None:
+        self._has_seen_samples = True
         if not self.is_due(trainer):
             return
         if index not in self._streams:
@@ -143,6 +145,25 @@ class Probe(pl.Callback):
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._conclude_pass(trainer, pl_module, "test")
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage in ("validate", "test") and not self._has_seen_samples and self._limit(trainer, stage) != 0:
+            raise ValueError(
+                f"{type(self).__name__} has measured nothing: the {'validation' if stage == 'validate' else 'test'} "
+                "has no samples; look at the data loader"
+            )
+
+    @staticmethod
+    def _limit(trainer: pl.Trainer, stage: str) -> float | int:
+        """The share or number of batches that the user wants of the pass; 0 switches it off."""
+        return trainer.limit_val_batches if stage == "validate" else trainer.limit_test_batches
+
+
+def log(
+    trainer: pl.Trainer, module: pl.LightningModule, tag: str, value: float | Tensor, loader_index: int, **options: Any
+) -> None:
+    """Logs a figure of a whole pass, equal on all processes."""
+    module.log(tag + loader_suffix(trainer, loader_index), value, add_dataloader_idx=False, **options)
 
 
 def loader_suffix(trainer: pl.Trainer, index: int) -> str:

@@ -16,7 +16,7 @@ from touchstone.attacks.judge.evaluate import check_names
 from touchstone.attacks.judge.meter import Cost
 
 from .attack_picture import Attacked, attack_picture
-from .probe import Probe, gather_by_id, loader_suffix
+from .probe import Probe, gather_by_id, loader_suffix, log
 from .publish import publish_picture, publish_text, run_folder, tensorboard_writers
 from .report_files import attack_success, write_report
 from .samples import Samples
@@ -170,27 +170,20 @@ class RobustAccuracy(Probe):
         report = _gathered(self._reports.pop(loader_index, []), self._suite)
         if not len(report.sample_id):
             return
-        suffix = loader_suffix(trainer, loader_index)
-        share = {name: float(verdict.double().mean()) for name, verdict in report.robust.items()}
-        clean, worst = (float(v.double().mean()) for v in (report.clean_correct, report.worst_case))
-        module.log(f"{stage}/clean_accuracy{suffix}", clean, prog_bar=True)
-        module.log(f"{stage}/robust_accuracy/worst_case{suffix}", worst, prog_bar=True)
-        for name in self._suite:
-            module.log(f"{stage}/robust_accuracy/{name}{suffix}", share[name])
-            module.log(f"{stage}/attack_success/{name}{suffix}", attack_success(report, name))
-        self._publish(trainer, module, stage, loader_index, report, suffix)
+        figures = {
+            "clean_accuracy": float(report.clean_correct.double().mean()),
+            "robust_accuracy/worst_case": float(report.worst_case.double().mean()),
+            **{f"robust_accuracy/{name}": float(v.double().mean()) for name, v in report.robust.items()},
+            **{f"attack_success/{name}": attack_success(report, name) for name in self._suite},
+        }
+        for name, value in figures.items():
+            in_bar = name in ("clean_accuracy", "robust_accuracy/worst_case")
+            log(trainer, module, f"{stage}/{name}", value, loader_index, prog_bar=in_bar)
+        self._publish(trainer, stage, loader_index, report)
 
-    def _publish(
-        self,
-        trainer: pl.Trainer,
-        module: pl.LightningModule,
-        stage: str,
-        loader_index: int,
-        report: Report,
-        suffix: str,
-    ) -> None:
+    def _publish(self, trainer: pl.Trainer, stage: str, loader_index: int, report: Report) -> None:
         """Writes report, warnings and pictures, on rank zero."""
-        folder = run_folder(trainer)
+        folder, suffix = run_folder(trainer), loader_suffix(trainer, loader_index)
         pictured = self._pictured.pop(loader_index, {})
         if not trainer.is_global_zero:
             return

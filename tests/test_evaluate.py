@@ -1,0 +1,456 @@
+"""The judge: what it refuses, in which words, and what it leaves as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from touchstone.attacks import (
+    FGSM,
+    PGD,
+    Attack,
+    Linf,
+    Objective,
+    RandomNoise,
+    SampleRng,
+    Targeted,
+    Threat,
+    Untargeted,
+    evaluate,
+    frozen_eval,
+)
+
+from .oracles import images, own_labels, small_net
+
+LINF = Linf(eps=0.1)
+PGD_5 = PGD(threat=LINF, num_steps=5)
+
+
+@pytest.fixture
+def net() -> nn.Module:
+    return small_net()
+
+
+@pytest.fixture
+def x() -> Tensor:
+    return images(12)
+
+
+@pytest.fixture
+def y(net: nn.Module, x: Tensor) -> Tensor:
+    return own_labels(net, x)
+
+
+@dataclass(frozen=True, eq=False)
+class Custom(Attack):
+    """An attack that does what the test wants."""
+
+    perturbation: Callable[..., Any]
+    threat: Threat = LINF
+    objective: Objective = Untargeted()
+
+    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Any:
+        return self.perturbation(model, x, y)
+
+
+class Called(nn.Module):
+    """A model that is a function."""
+
+    def __init__(self, function: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Any:
+        return self.function(x)
+
+
+def write_in_place(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    return x.add_(0.01)
+
+
+def train_and_run(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    model.train()
+    model(x)
+    model.eval()
+    return x
+
+
+def scale_weights(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    model[5].weight.data.mul_(1.0001)  # type: ignore[index,union-attr]
+    return x
+
+
+def unfreeze(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    model[5].weight.requires_grad_(True)  # type: ignore[index,union-attr]
+    return x
+
+
+def one_pixel_nan(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    x = x.clone()
+    x[3, 0, 0, 0] = torch.nan
+    return x
+
+
+@pytest.mark.parametrize(
+    ("perturbation", "message"),
+    [
+        (lambda m, x, y: x + 0.11, r"'bad' left its threat Linf\(eps=0.1.*sample id 100: distance 0.11"),
+        (lambda m, x, y: x - 0.06, r"'bad' left its threat"),  # inside the ball, outside the box
+        (one_pixel_nan, r"'bad' returned NaN or infinite values, first at sample id 103"),
+        (lambda m, x, y: x[:, :, :3], r"'bad' must return torch.float32 \(12, 1, 6, 6\)"),
+        (lambda m, x, y: x[:5], r"'bad' must return torch.float32 \(12, 1, 6, 6\)"),
+        (lambda m, x, y: x.double(), r"'bad' must return torch.float32 .* got torch.float64"),
+        (lambda m, x, y: x.half(), r"'bad' must return torch.float32 .* got torch.float16"),
+        (train_and_run, r"'bad' changed the model: 1.running_mean"),
+        (scale_weights, r"'bad' changed the model: 5.weight"),
+        (unfreeze, r"'bad' changed the model: requires_grad of 5.weight"),
+    ],
+)
+def test_an_attack_that_breaks_its_word_is_named(
+    net: nn.Module, x: Tensor, y: Tensor, perturbation: Callable[..., Any], message: str
+) -> None:
+    x = x - 0.05 if "0.06" in message else x
+    x[0, 0, 0, 0] = 0.05
+    y = own_labels(net, x)
+    with pytest.raises(ValueError, match=message):
+        evaluate(net, x, y, {"good": PGD_5, "bad": Custom(perturbation)}, sample_ids=torch.arange(100, 112))
+
+
+def test_an_attack_that_overrides_the_call_is_judged_as_well(net: nn.Module, x: Tensor, y: Tensor) -> None:
+    class Own(Attack):
+        threat = LINF
+
+        def __init__(self, function: Callable[..., Any]) -> None:
+            self.function = function
+
+        def __call__(self, model: nn.Module, x: Tensor, y: Tensor, rng: Any = None) -> Any:
+            return self.function(x)
+
+    assert evaluate(net, x, y, {"a": Own(lambda x: x)}).robust["a"].all()
+    with pytest.raises(ValueError, match="'a' left its threat"):
+        evaluate(net, x, y, {"a": Own(lambda x: (x + 0.2).clamp(0, 1))})
+    with pytest.raises(ValueError, match="'a' changed its input in place"):
+        evaluate(net, x, y, {"a": Own(lambda x: x.mul_(0.99))})
+    with pytest.raises(ValueError, match="'a' must return a tensor, got NoneType"):
+        evaluate(net, x, y, {"a": Own(lambda x: None)})
+
+
+def test_an_attack_that_changes_its_input_is_named(net: nn.Module, x: Tensor, y: Tensor) -> None:
+    class InPlace(Attack):
+        threat = LINF
+
+        def __call__(self, model: nn.Module, x: Tensor, y: Tensor, rng: Any = None) -> Tensor:
+            y[0] = (y[0] + 1) % 4
+            return x
+
+    with pytest.raises(ValueError, match="attack 'a' changed its input in place"):
+        evaluate(net, x, y, {"a": InPlace()})
+
+
+@pytest.mark.parametrize(
+    ("change_x", "message"),
+    [
+        (lambda x: x * 2, r"images must lie in \[0, 1\], got values from .*normalization=\(mean, std\)"),
+        (lambda x: x - 1, r"images must lie in \[0, 1\]"),
+        (lambda x: (x * 255).to(torch.uint8), r"images must be floating point, got torch.uint8; for uint8 use"),
+        (lambda x: x.where(x < 0.9, torch.nan), r"images must lie in \[0, 1\], got values from nan"),
+        (lambda x: x[0, 0, 0], r"images must be a batch"),
+        (lambda x: x.numpy(), r"images must be a tensor, got ndarray"),
+    ],
+)
+def test_images_that_are_none_are_refused(
+    net: nn.Module, x: Tensor, y: Tensor, change_x: Callable[[Tensor], Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        evaluate(net, change_x(x), y, {"pgd": PGD_5})
+
+
+@pytest.mark.parametrize(
+    ("change_y", "message"),
+    [
+        (lambda y: y.float(), r"labels must be class numbers.*got torch.float32"),
+        (lambda y: nn.functional.one_hot(y, 4), r"labels must be class numbers.*one-hot\?"),
+        (lambda y: y[:, None], r"labels must be `\(N,\)`, got a column \(12, 1\)"),
+        (lambda y: y[:-1], r"one label per image, got 12 images and 11 labels"),
+        (lambda y: y + 4, r"labels must be classes of the model, 0 to 3; sample \d+ has the label \d"),
+        (lambda y: y - 9, r"labels must be classes of the model, 0 to 3; sample 0 has the label -"),
+        (lambda y: y > 1, r"got torch.bool"),
+    ],
+)
+def test_labels_that_are_none_are_refused(
+    net: nn.Module, x: Tensor, y: Tensor, change_y: Callable[[Tensor], Tensor], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        evaluate(net, x, change_y(y), {"pgd": PGD_5})
+
+
+def nan_for_the_eighth(x: Tensor) -> Tensor:
+    logits = x.flatten(1)[:, :4] * 3
+    return torch.where(x.flatten(1).sum(1, keepdim=True) == images(12)[7].sum(), torch.nan, logits)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda x: x.flatten(1)[:, :4].softmax(1), "probabilities where logits are due"),
+        (lambda x: (x.flatten(1)[:, :4], x), "it returned a tuple: wrap it"),
+        (lambda x: {"scores": x.flatten(1)[:, :4]}, r"it returned a dict with the keys \['scores'\]"),
+        (lambda x: x.flatten(1)[:, 0], r"logits of shape \(5, classes\) with 2 classes or more, got \(5,\)"),
+        (lambda x: x.flatten(1)[:, :1], r"got \(5, 1\)"),
+        (lambda x: x.flatten(1)[:3, :4], r"logits of shape \(5, classes\)"),
+        (lambda x: x[:, :, :2, :2], r"got \(5, 1, 2, 2\)"),
+        (lambda x: x.flatten(1)[:, :4] * torch.inf, "NaN or infinite logits for 5 of 5 samples .*batch 0, first sample id 100"),
+        (nan_for_the_eighth, r"NaN or infinite logits for 1 of 5 samples \(before any attack, batch 1, first sample id 107"),
+        (lambda x: x.flatten(1)[:, :4].argmax(1, keepdim=True).expand(-1, 4), "must return floating point logits"),
+    ],
+)
+def test_outputs_that_are_no_logits_are_refused(x: Tensor, function: Callable[[Tensor], Any], message: str) -> None:
+    ids, y = torch.arange(100, 112), torch.zeros(12, dtype=torch.int64)
+    with pytest.raises(ValueError, match=message):
+        evaluate(Called(function), x, y, {"pgd": PGD_5}, sample_ids=ids, batch_size=5)
+
+
+def test_nan_logits_after_an_attack_name_the_attack(x: Tensor) -> None:
+    def fragile(x: Tensor) -> Tensor:
+        logits = x.flatten(1)[:, :4]
+        return torch.where(x.flatten(1).amax(1, keepdim=True) > 0.96, logits / 0, logits)
+
+    y = fragile(x).argmax(1)
+    with pytest.raises(ValueError, match="NaN or infinite logits.*after attack 'noise'"):
+        evaluate(Called(fragile), x, y, {"noise": RandomNoise(threat=Linf(eps=0.3))})
+
+
+@pytest.mark.parametrize("target", [4, torch.full((12,), 7)])
+def test_a_target_class_that_does_not_exist_is_refused(net: nn.Module, x: Tensor, y: Tensor, target: Any) -> None:
+    attack = PGD(threat=LINF, objective=Targeted(target=target))
+    with pytest.raises(ValueError, match=r"attack 't': Targeted\(target=\d\): the model has 4 classes, 0 to 3"):
+        evaluate(net, x, y, {"t": attack})
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (-1, "must be >= 0, got -1"),
+        ("runnerup", "did you mean 'runner_up'"),
+        (1.5, "must be a class, a tensor of classes or a choice"),
+        (torch.tensor([0.5]), "integers"),
+    ],
+)
+def test_a_target_that_is_no_class_is_refused(target: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Targeted(target=target)
+
+
+@pytest.mark.parametrize("field", ["threat", "objective"])
+def test_per_sample_values_must_fit_the_batch(net: nn.Module, x: Tensor, y: Tensor, field: str) -> None:
+    values: dict[str, Any] = {"threat": Linf(eps=torch.full((5,), 0.1)), "objective": Targeted(target=torch.zeros(5).long())}
+    attack = PGD(**{"threat": LINF, field: values[field]})
+    with pytest.raises(ValueError, match=r"must hold one row per sample \(12\) or a single one, got 5"):
+        evaluate(net, x, y, {"a": attack})
+
+
+@pytest.mark.parametrize("name", ["worst_case", "a/b", "", "pgd 20", "pgd\n"])
+def test_a_name_that_cannot_be_a_tag_is_refused(net: nn.Module, x: Tensor, y: Tensor, name: str) -> None:
+    with pytest.raises(ValueError, match="an attack's name must be"):
+        evaluate(net, x, y, {name: PGD_5})
+
+
+def test_what_is_no_attack_is_refused(net: nn.Module, x: Tensor, y: Tensor) -> None:
+    with pytest.raises(ValueError, match="attack 'a' must be an Attack with a threat"):
+        evaluate(net, x, y, {"a": lambda model, x, y: x})  # type: ignore[dict-item]
+    with pytest.raises(ValueError, match="attacks must be given by name"):
+        evaluate(net, x, y, [PGD_5])  # type: ignore[arg-type]
+
+
+def test_an_attack_without_perturb_says_what_to_define(net: nn.Module, x: Tensor, y: Tensor) -> None:
+    class Nothing(Attack):
+        threat = LINF
+
+    with pytest.raises(TypeError, match=r"Nothing must define perturb\(self, model, x, y, rng\)"):
+        evaluate(net, x, y, {"a": Nothing()})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_steps": 0}, r"PGD\(num_steps=...\) must be >= 1, got 0"),
+        ({"num_restarts": 0}, r"PGD\(num_restarts=...\) must be >= 1, got 0"),
+        ({"step_size": 0}, r"PGD\(step_size=...\) must be > 0"),
+        ({"step_size": "two"}, r"PGD\(step_size=...\) must be a number"),
+        ({"rel_step_size": -1.0}, r"PGD\(rel_step_size=...\) must be > 0"),
+        ({"step_size": 0.1, "rel_step_size": 0.1}, "give one of the two"),
+        ({"num_restarts": 2, "random_start": False}, "needs random_start=True"),
+    ],
+)
+def test_pgd_refuses_values_outside_their_range(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        PGD(threat=LINF, **options)
+
+
+def test_a_model_without_a_gradient_is_an_error_that_says_where_to_look(x: Tensor) -> None:
+    model = Called(lambda x: x.detach().flatten(1)[:, :4] * 3)
+    with pytest.raises(ValueError, match="attack 'pgd': the model's output does not depend on its input by a diff"):
+        evaluate(model, x, model(x).argmax(1), {"pgd": PGD_5})
+
+
+# What must work, with the same verdicts.
+
+
+@pytest.fixture
+def expected(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    robust = evaluate(net, x, y, {"pgd": PGD_5}).robust["pgd"]
+    assert robust.any()
+    assert not robust.all()
+    return robust
+
+
+def test_channels_last_and_non_contiguous_batches(net: nn.Module, x: Tensor, y: Tensor, expected: Tensor) -> None:
+    for form in (x.to(memory_format=torch.channels_last), x.transpose(2, 3).contiguous().transpose(2, 3)):
+        assert torch.equal(evaluate(net, form, y, {"pgd": PGD_5}).robust["pgd"], expected)
+
+
+def test_a_double_batch_for_a_float_model(net: nn.Module, x: Tensor, y: Tensor, expected: Tensor) -> None:
+    report = evaluate(net, x.double(), y, {"pgd": PGD_5}, keep_adversarial=True)
+    assert torch.equal(report.robust["pgd"], expected)
+    assert report.x_adv["pgd"].dtype == torch.float32
+
+
+def test_a_half_batch_is_computed_in_float32(net: nn.Module, x: Tensor, y: Tensor) -> None:
+    half = x.half()
+    report = evaluate(net, half, y, {"pgd": PGD_5}, keep_adversarial=True)
+    assert report.x_adv["pgd"].dtype == torch.float32
+    assert torch.equal(report.robust["pgd"], evaluate(net, half.float(), y, {"pgd": PGD_5}).robust["pgd"])
+
+
+def test_a_model_of_bfloat16_weights_keeps_x_in_float32(net: nn.Module, x: Tensor, y: Tensor) -> None:
+    report = evaluate(net.bfloat16(), x, y, {"pgd": PGD_5}, keep_adversarial=True)
+    assert report.x_adv["pgd"].dtype == torch.float32
+    assert LINF.contains(report.x_adv["pgd"], x).all()
+
+
+def test_a_model_without_parameters(x: Tensor) -> None:
+    model = Called(lambda x: x.flatten(1)[:, :4] * 9)
+    report = evaluate(model, x, model(x).argmax(1), {"pgd": PGD_5})
+    assert not report.worst_case.all()
+
+
+def test_an_output_with_logits(net: nn.Module, x: Tensor, y: Tensor, expected: Tensor) -> None:
+    @dataclass
+    class Output:
+        logits: Tensor
+
+    class Wrapped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = net
+
+        def forward(self, x: Tensor) -> Output:
+            return Output(self.inner(x))
+
+    assert torch.equal(evaluate(Wrapped(), x, y, {"pgd": PGD_5}).robust["pgd"], expected)
+
+
+def test_any_batch_size_gives_the_same_verdicts(net: nn.Module, x: Tensor, y: Tensor, expected: Tensor) -> None:
+    for batch_size in (1, 5, 12, 1000):
+        assert torch.equal(evaluate(net, x, y, {"pgd": PGD_5}, batch_size=batch_size).robust["pgd"], expected)
+
+
+def test_worst_case_needs_every_attack_and_the_clean_image(net: nn.Module, x: Tensor, y: Tensor) -> None:
+    y = y.clone()
+    y[0] = (y[0] + 1) % 4
+    report = evaluate(net, x, y, {"noise": RandomNoise(threat=LINF), "pgd": PGD_5, "fgsm": FGSM(threat=LINF)})
+    by_hand = [
+        bool(report.clean_correct[i]) and all(bool(verdict[i]) for verdict in report.robust.values()) for i in range(12)
+    ]
+    assert report.worst_case.tolist() == by_hand
+    assert not report.worst_case[0]
+
+
+def test_an_uncertain_attack_is_not_believed(net: nn.Module, x: Tensor, y: Tensor) -> None:
+    """An attack that returns the clean image has turned nothing, whatever it says of itself."""
+    report = evaluate(net, x, y, {"lazy": Custom(lambda m, x, y: x)})
+    assert report.robust["lazy"].all()
+    assert not report.success["lazy"].any()
+    assert report.cost["lazy"].num_forwards == 0
+
+
+# frozen_eval.
+
+
+def test_frozen_eval_restores_module_by_module_even_after_an_error(net: nn.Module) -> None:
+    net.train()
+    net[1].eval()
+    net[0].weight.requires_grad_(False)
+    modes, needs = [m.training for m in net.modules()], [p.requires_grad for p in net.parameters()]
+
+    def run() -> None:
+        with frozen_eval(net):
+            assert not any(m.training for m in net.modules())
+            assert not any(p.requires_grad for p in net.parameters())
+            torch.rand(1)
+            raise KeyError
+
+    state = torch.get_rng_state()
+    with pytest.raises(KeyError):
+        run()
+    assert modes == [m.training for m in net.modules()]
+    assert needs == [p.requires_grad for p in net.parameters()]
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_gradients_flow_inside_frozen_eval_under_inference_mode(net: nn.Module, x: Tensor) -> None:
+    with torch.inference_mode():
+        made_there = x + 0
+        with frozen_eval(net):
+            inside = made_there.clone().requires_grad_()
+            (grad,) = torch.autograd.grad(net(inside).sum(), inside)
+    assert grad.abs().sum() > 0
+
+
+def test_a_training_net_with_dropout_is_judged_as_in_evaluation(net: nn.Module, x: Tensor, y: Tensor) -> None:
+    training = evaluate(net.train(), x, y, {"pgd": PGD_5}).robust["pgd"]
+    assert net.training
+    assert torch.equal(training, evaluate(net.eval(), x, y, {"pgd": PGD_5}).robust["pgd"])
+
+
+# Signs of masking.
+
+
+def test_vanishing_gradients_are_a_sign_of_masking(net: nn.Module, x: Tensor, y: Tensor) -> None:
+    class Quantised(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = net
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.inner((x * 16).round() / 16)
+
+    model = Quantised()
+    warnings = evaluate(model, x, own_labels(model, x), {"pgd": PGD_5}).warnings
+    assert any("pgd: 100% of its gradients were exactly zero" in warning for warning in warnings)
+
+
+def test_noise_beating_the_gradient_is_a_sign_of_masking() -> None:
+    class Misleading(nn.Module):
+        """Noise turns it, but its gradient leads back to the centre."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            away = (x - 0.5).abs().flatten(1).mean(1)
+            margin = torch.where(away > 0.02, -1.0, 1.0) + (away - away.detach()) * 1e-3
+            return torch.stack([margin, -margin], 1)
+
+    x = torch.full((40, 1, 4, 4), 0.5)
+    y = torch.zeros(40, dtype=torch.int64)
+    attacks = {"noise": RandomNoise(threat=LINF), "pgd": PGD(threat=LINF, num_steps=5, random_start=False)}
+    warnings = evaluate(Misleading(), x, y, attacks).warnings
+    assert any("noise (control) turned 40 samples more than pgd (gradient)" in warning for warning in warnings)
+
+
+def test_an_honest_net_shows_no_sign(net: nn.Module, x: Tensor, y: Tensor) -> None:
+    attacks = {"noise": RandomNoise(threat=LINF), "fgsm": FGSM(threat=LINF), "pgd": PGD_5}
+    assert evaluate(net, x, y, attacks).warnings == []

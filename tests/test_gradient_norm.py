@@ -1,0 +1,92 @@
+"""`GradientNorm` against gradients taken by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import lightning.pytorch as pl
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from touchstone.callbacks import GradientNorm
+
+from .lightning_programs import OrdinaryModule, events, train_loader, trainer, val_loader
+
+
+def total_norm_by_hand(module: OrdinaryModule) -> float:
+    return sum(float((p.grad.double() ** 2).sum()) for p in module.parameters() if p.grad is not None) ** 0.5
+
+
+def test_training_norms_are_accumulated_and_before_clipping(tmp_path: Path) -> None:
+    by_hand: list[float] = []
+
+    class Watching(OrdinaryModule):
+        def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+            by_hand.append(total_norm_by_hand(self))
+
+    run = trainer(
+        tmp_path, GradientNorm(), accumulate_grad_batches=2, gradient_clip_val=1e-3, max_epochs=2
+    )
+    run.fit(Watching(), train_loader(4), val_loader())
+    logged = [event.value for event in events(tmp_path).Scalars("grad_norm/train/total")]
+    assert len(logged) == 10
+    assert logged == pytest.approx(by_hand, rel=1e-5)
+    assert min(logged) > 1e-3
+
+
+def test_layers_add_up_to_the_total_and_update_ratios_are_those_of_sgd(tmp_path: Path) -> None:
+    module = OrdinaryModule()
+    module.configure_optimizers = lambda: torch.optim.SGD(module.parameters(), lr=0.01)  # type: ignore[method-assign]
+    weight_before = module.net[5].weight.detach().clone(), module.net[5].bias.detach().clone()
+    trainer(tmp_path, GradientNorm(), max_steps=1).fit(module, train_loader(), val_loader())
+    seen = events(tmp_path)
+
+    def value(tag: str) -> float:
+        return seen.Scalars(tag)[0].value
+
+    layers = [tag for tag in seen.Tags()["scalars"] if tag.startswith("grad_norm/train/net.")]
+    assert sorted(layers) == ["grad_norm/train/net.0", "grad_norm/train/net.1", "grad_norm/train/net.5"]
+    assert sum(value(tag) ** 2 for tag in layers) == pytest.approx(value("grad_norm/train/total") ** 2, rel=1e-5)
+    size = sum(float((p.double() ** 2).sum()) for p in weight_before) ** 0.5
+    assert value("update_ratio/net.5") == pytest.approx(0.01 * value("grad_norm/train/net.5") / size, rel=1e-3)
+
+
+@pytest.mark.parametrize("batch_size", [5, 23])
+def test_validation_norms_equal_those_taken_by_hand(tmp_path: Path, batch_size: int) -> None:
+    module = OrdinaryModule().eval()
+    x, y = val_loader().dataset.tensors  # type: ignore[attr-defined]
+    norms: list[Tensor] = []
+    for i in range(len(x)):
+        xi = x[i : i + 1].clone().requires_grad_()
+        F.cross_entropy(module(xi), y[i : i + 1]).backward()
+        norms.append(xi.grad.norm())  # type: ignore[union-attr]
+    module.zero_grad()
+    F.cross_entropy(module(x), y).backward()
+    parameters = total_norm_by_hand(module)
+    module.zero_grad()
+    run = trainer(tmp_path, GradientNorm())
+    run.validate(module, val_loader(batch_size), verbose=False)
+    assert float(run.callback_metrics["grad_norm/val/input"]) == pytest.approx(float(torch.stack(norms).mean()), rel=1e-5)
+    assert float(run.callback_metrics["grad_norm/val/parameters"]) == pytest.approx(parameters, rel=1e-4)
+    assert all(p.grad is None for p in module.parameters())
+
+
+def test_a_net_with_frozen_weights_still_has_an_input_gradient(tmp_path: Path) -> None:
+    module = OrdinaryModule().requires_grad_(False)
+    run = trainer(tmp_path, GradientNorm())
+    run.validate(module, val_loader(), verbose=False)
+    assert float(run.callback_metrics["grad_norm/val/input"]) > 0
+    assert "grad_norm/val/parameters" not in run.callback_metrics
+
+
+def test_the_parameter_that_is_first_not_finite_is_named(tmp_path: Path) -> None:
+    class Breaking(OrdinaryModule):
+        def on_after_backward(self) -> None:
+            if self.global_step == 3:
+                self.net[5].weight.grad[0, 0] = torch.nan
+
+    pl.seed_everything(0)
+    with pytest.raises(UserWarning, match="at step 3 the gradient of 'net.5.weight' was not finite"):  # made an error
+        trainer(tmp_path, GradientNorm(), max_epochs=1).fit(Breaking(), train_loader(), val_loader())

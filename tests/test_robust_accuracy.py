@@ -1,0 +1,302 @@
+"""`RobustAccuracy` and `Probe` in a real Trainer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from touchstone.attacks import FGSM, PGD, Linf, RandomNoise, evaluate
+from touchstone.callbacks import GradientNorm, Probe, RobustAccuracy
+from touchstone.nets import Normalize
+
+from .lightning_programs import OrdinaryModule, events, samples, train_loader, trainer, val_loader, weights
+
+LINF = Linf(eps=0.08)
+ATTACKS = {"noise": RandomNoise(threat=LINF), "pgd": PGD(threat=LINF, num_steps=5), "fgsm": FGSM(threat=LINF)}
+
+
+class Confidence(Probe):
+    """The measurement of the README."""
+
+    def measure(self, model: nn.Module, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        return {"confidence": model(x).softmax(1).amax(1)}
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+@pytest.mark.parametrize("freeze_batchnorm", [False, True])
+def test_probes_do_not_change_training(tmp_path: Path, accumulate: int, freeze_batchnorm: bool) -> None:
+    def fit(name: str, *callbacks: pl.Callback) -> dict[str, Tensor]:
+        pl.seed_everything(3)
+        module = OrdinaryModule()
+        if freeze_batchnorm:
+            module.net[1].requires_grad_(False)
+            module.net[1].register_forward_pre_hook(lambda m, args: m.eval() and None)
+        trainer(
+            tmp_path / name, *callbacks, accumulate_grad_batches=accumulate, val_check_interval=2, max_epochs=3
+        ).fit(module, train_loader(), val_loader())
+        return weights(module)
+
+    alone = fit("alone")
+    watched = fit("watched", RobustAccuracy(ATTACKS), GradientNorm(), Confidence())
+    assert all(torch.equal(alone[key], watched[key]) for key in alone)
+    assert any(not torch.equal(alone[key], value) for key, value in weights(OrdinaryModule()).items())
+
+
+def test_the_same_report_in_fit_validate_test_and_without_lightning(tmp_path: Path) -> None:
+    module = OrdinaryModule()
+    module.configure_optimizers = lambda: torch.optim.SGD(module.parameters(), lr=0.0)  # type: ignore[method-assign]
+    module.net[1].eval()
+    x, y = val_loader().dataset.tensors  # type: ignore[attr-defined]
+
+    def verdicts(run: pl.Trainer) -> dict[str, np.ndarray]:
+        return dict(np.load(Path(run.log_dir) / "verdicts.npz"))  # type: ignore[arg-type]
+
+    frozen_module = module.eval()
+    runs = {}
+    for stage in ("validate", "test"):
+        run = trainer(tmp_path / stage, RobustAccuracy(ATTACKS, batch_size=7))
+        getattr(run, stage)(frozen_module, val_loader(), verbose=False)
+        runs[stage] = verdicts(run)
+    plain = evaluate(module, x, y, ATTACKS)
+    for stage, stored in runs.items():
+        assert stored["sample_id"].tolist() == list(range(23)), stage
+        assert np.array_equal(stored["clean_prediction"], plain.clean_prediction.numpy())
+        for name in ATTACKS:
+            assert np.array_equal(stored[f"robust_{name}"], plain.robust[name].numpy()), (stage, name)
+            assert 0 < plain.robust[name].sum()
+
+    run = trainer(tmp_path / "fit", RobustAccuracy(ATTACKS, batch_size=7), max_epochs=1)
+    trained = OrdinaryModule()
+    run.fit(trained, train_loader(), val_loader())
+    afterwards = evaluate(trained, x, y, ATTACKS)
+    for name in ATTACKS:
+        assert np.array_equal(verdicts(run)[f"robust_{name}"], afterwards.robust[name].numpy())
+
+
+def test_every_tag_of_the_table_is_in_the_event_file(tmp_path: Path) -> None:
+    run = trainer(tmp_path, RobustAccuracy(ATTACKS), GradientNorm())
+    module = OrdinaryModule()
+    run.fit(module, train_loader(), val_loader())
+    run.test(module, val_loader(), verbose=False)
+    seen = events(tmp_path)
+    scalars = {"grad_norm/train/total", "grad_norm/train/net.0", "grad_norm/train/net.5", "update_ratio/net.0"}
+    for stage in ("val", "test"):
+        scalars |= {f"{stage}/clean_accuracy", f"{stage}/robust_accuracy/worst_case"}
+        scalars |= {f"{stage}/robust_accuracy/{name}" for name in ATTACKS}
+        scalars |= {f"{stage}/attack_success/{name}" for name in ATTACKS}
+        scalars |= {f"grad_norm/{stage}/input", f"grad_norm/{stage}/parameters"}
+    for tag in scalars:
+        assert all(np.isfinite(event.value) for event in seen.Scalars(tag)), tag
+    assert len(seen.Scalars("grad_norm/train/total")) == 10  # every optimizer step
+    for name in ATTACKS:
+        assert seen.Images(f"attack/{name}")
+        assert (Path(run.log_dir) / "figures" / f"attack_{name}.png").stat().st_size > 1000  # type: ignore[arg-type]
+    texts = set(seen.Tags()["tensors"])
+    assert {"val/warnings/text_summary", "test/warnings/text_summary", "custom_scalars__config__"} <= texts
+
+
+def test_the_report_holds_what_the_tags_say(tmp_path: Path) -> None:
+    run = trainer(tmp_path, RobustAccuracy(ATTACKS))
+    run.test(OrdinaryModule(), val_loader(), verbose=False)
+    report = json.loads((Path(run.log_dir) / "report.json").read_text())  # type: ignore[arg-type]
+    assert {"stage", "num_samples", "clean_accuracy", "worst_case", "attacks", "per_class", "warnings", "versions"} <= set(report)
+    assert report["stage"] == "test"
+    assert report["num_samples"] == 23
+    for name, figures in report["attacks"].items():
+        assert figures["robust_accuracy"] == pytest.approx(float(run.callback_metrics[f"test/robust_accuracy/{name}"]))
+        assert figures["ci95"][0] <= figures["robust_accuracy"] <= figures["ci95"][1]
+        assert {"threat", "success", "num_forwards", "num_backwards", "seconds"} <= set(figures)
+    weighted = sum(c["clean_accuracy"] * c["num_samples"] for c in report["per_class"].values()) / 23
+    assert weighted == pytest.approx(report["clean_accuracy"])
+
+
+def test_several_entries_form_one_pass(tmp_path: Path) -> None:
+    run = trainer(tmp_path, RobustAccuracy({"fgsm": ATTACKS["fgsm"]}), RobustAccuracy({"pgd": ATTACKS["pgd"]}))
+    module = OrdinaryModule()
+    run.test(module, val_loader(), verbose=False)
+    x, y = val_loader().dataset.tensors  # type: ignore[attr-defined]
+    plain = evaluate(module, x, y, {"fgsm": ATTACKS["fgsm"], "pgd": ATTACKS["pgd"]})
+    worst = float(run.callback_metrics["test/robust_accuracy/worst_case"])
+    assert worst == pytest.approx(plain.worst_case.float().mean().item())
+    stored = np.load(Path(run.log_dir) / "verdicts.npz")  # type: ignore[arg-type]
+    assert {"robust_fgsm", "robust_pgd"} <= set(stored)
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        (RobustAccuracy({"pgd": ATTACKS["pgd"]}), "two RobustAccuracy entries name an attack 'pgd'"),
+        (RobustAccuracy({"b": ATTACKS["pgd"]}, seed=1), "must agree on seed, got 0 and 1"),
+        (RobustAccuracy({"b": ATTACKS["pgd"]}, max_samples=5), "must agree on max_samples, got None and 5"),
+    ],
+)
+def test_entries_that_disagree_are_refused(tmp_path: Path, second: RobustAccuracy, message: str) -> None:
+    run = trainer(tmp_path, RobustAccuracy({"pgd": ATTACKS["pgd"]}), second)
+    with pytest.raises(ValueError, match=message):
+        run.validate(OrdinaryModule(), val_loader(), verbose=False)
+
+
+@pytest.mark.parametrize("batch_size", [3, 10, 23])
+def test_max_samples_takes_the_first_of_the_dataset(tmp_path: Path, batch_size: int) -> None:
+    run = trainer(tmp_path, RobustAccuracy(ATTACKS, max_samples=11), Confidence(max_samples=11))
+    run.validate(OrdinaryModule(), val_loader(batch_size), verbose=False)
+    stored = np.load(Path(run.log_dir) / "verdicts.npz")  # type: ignore[arg-type]
+    assert stored["sample_id"].tolist() == list(range(11))
+    x, _ = val_loader().dataset.tensors  # type: ignore[attr-defined]
+    with torch.no_grad():
+        expected = OrdinaryModule().eval()(x[:11]).softmax(1).amax(1).mean().item()
+    assert float(run.callback_metrics["val/confidence"]) == pytest.approx(expected, abs=1e-6)
+
+
+def test_several_loaders_are_measured_one_by_one(tmp_path: Path) -> None:
+    run = trainer(tmp_path, RobustAccuracy(ATTACKS))
+    module = OrdinaryModule()
+    run.validate(module, [val_loader(), DataLoader(samples(7, seed=5), 4)], verbose=False)
+    x, y = samples(7, seed=5).tensors
+    expected = evaluate(module, x, y, ATTACKS).robust["pgd"].float().mean().item()
+    assert float(run.callback_metrics["val/robust_accuracy/pgd/dataloader_idx_1"]) == pytest.approx(expected)
+    assert "val/robust_accuracy/pgd/dataloader_idx_0" in run.callback_metrics
+
+
+# Schedules and whoever ranks weights by them.
+
+
+def test_attacks_every_n_epochs(tmp_path: Path) -> None:
+    trainer(tmp_path, RobustAccuracy(ATTACKS, every_n_epochs=2), max_epochs=5).fit(
+        OrdinaryModule(), train_loader(), val_loader()
+    )
+    steps = [event.step for event in events(tmp_path).Scalars("val/robust_accuracy/pgd")]
+    assert steps == [9, 19]  # five steps an epoch: after the second and the fourth
+
+
+@pytest.mark.parametrize(
+    "ranking",
+    [
+        ModelCheckpoint(monitor="val/robust_accuracy/worst_case", mode="max"),
+        ModelCheckpoint(monitor="val/robust_accuracy/pgd", mode="max", every_n_epochs=3),
+        ModelCheckpoint(monitor="val/clean_accuracy", mode="max", every_n_train_steps=5),
+        EarlyStopping(monitor="val/robust_accuracy/pgd", mode="max"),
+    ],
+)
+def test_new_weights_are_never_ranked_by_an_old_figure(tmp_path: Path, ranking: pl.Callback) -> None:
+    run = trainer(tmp_path, RobustAccuracy(ATTACKS, every_n_epochs=2), ranking, enable_checkpointing=True)
+    with pytest.raises(ValueError, match="every_n_epochs"):
+        run.fit(OrdinaryModule(), train_loader(), val_loader())
+
+
+def test_a_checkpoint_that_waits_for_fresh_figures_ranks_the_right_weights(tmp_path: Path) -> None:
+    checkpoint = ModelCheckpoint(
+        dirpath=tmp_path / "kept", monitor="val/robust_accuracy/pgd", mode="max", every_n_epochs=2, save_top_k=-1,
+        filename="{epoch}", auto_insert_metric_name=True,
+    )  # fmt: skip
+    trainer(
+        tmp_path, RobustAccuracy(ATTACKS, every_n_epochs=2), checkpoint, enable_checkpointing=True, max_epochs=5
+    ).fit(OrdinaryModule(), train_loader(), val_loader())
+    assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == ["epoch=1.ckpt", "epoch=3.ckpt"]
+
+
+# Batches as other people have them.
+
+
+class Mapped(Dataset):
+    """A dataset whose samples are made by a function of (x, y)."""
+
+    def __init__(self, make: Any) -> None:
+        self.tensors, self.make = val_loader().dataset.tensors, make  # type: ignore[attr-defined]
+
+    def __len__(self) -> int:
+        return len(self.tensors[0])
+
+    def __getitem__(self, index: int) -> Any:
+        return self.make(self.tensors[0][index], self.tensors[1][index])
+
+
+def robust_of(run: pl.Trainer) -> list[bool]:
+    return np.load(Path(run.log_dir) / "verdicts.npz")["robust_pgd"].tolist()  # type: ignore[arg-type]
+
+
+def test_batches_that_are_lists_or_dicts(tmp_path: Path) -> None:
+    module = OrdinaryModule()
+    plain = trainer(tmp_path / "plain", RobustAccuracy(ATTACKS))
+    plain.validate(module, val_loader(), verbose=False)
+    named = trainer(tmp_path / "named", RobustAccuracy(ATTACKS, batch_keys=("image", "label")))
+    named.validate(module, DataLoader(Mapped(lambda x, y: {"image": x, "label": y}), 10), verbose=False)
+    assert robust_of(named) == robust_of(plain)
+
+
+@pytest.mark.parametrize(
+    ("make", "keys", "message"),
+    [
+        (lambda x, y: {"image": x, "label": y}, None, r"keys \['image', 'label'\]: say which"),
+        (lambda x, y: {"image": x, "label": y}, ("pixels", "label"), "the batch has no 'pixels', its keys are"),
+    ],
+)
+def test_a_dict_without_its_keys_is_an_error(tmp_path: Path, make: Any, keys: Any, message: str) -> None:
+    run = trainer(tmp_path, RobustAccuracy(ATTACKS, batch_keys=keys))
+    with pytest.raises(ValueError, match=message):
+        run.validate(OrdinaryModule(), DataLoader(Mapped(make), 10), verbose=False)
+
+
+class Denormalizing(OrdinaryModule):
+    """A module whose net expects normalized images, as most people train theirs."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x * 0.25 + 0.5)
+
+
+def test_normalized_batches_are_attacked_in_pixels(tmp_path: Path) -> None:
+    plain = trainer(tmp_path / "plain", RobustAccuracy(ATTACKS))
+    plain.validate(OrdinaryModule(), val_loader(), verbose=False)
+    normalized = trainer(tmp_path / "normalized", RobustAccuracy(ATTACKS, normalization=([0.5], [0.25])), GradientNorm())
+    loader = DataLoader(Mapped(lambda x, y: (Normalize([0.5], [0.25])(x), y)), 10)
+    normalized.validate(Denormalizing(), loader, verbose=False)
+    assert robust_of(normalized) == robust_of(plain)
+
+
+def test_normalized_batches_without_the_option_are_an_error_that_names_it(tmp_path: Path) -> None:
+    run = trainer(tmp_path, RobustAccuracy(ATTACKS))
+    loader = DataLoader(Mapped(lambda x, y: (Normalize([0.5], [0.25])(x), y)), 10)
+    with pytest.raises(ValueError, match=r"images must lie in \[0, 1\].*`normalization=\(mean, std\)`"):
+        run.validate(Denormalizing(), loader, verbose=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_samples": 0}, r"RobustAccuracy\(max_samples=...\) must be >= 1"),
+        ({"every_n_epochs": 0}, r"RobustAccuracy\(every_n_epochs=...\) must be >= 1"),
+        ({"batch_size": 0}, r"RobustAccuracy\(batch_size=...\) must be >= 1"),
+        ({"num_images": -1}, r"RobustAccuracy\(num_images=...\) must be >= 0"),
+        ({"normalization": ([0.5], [0.0])}, r"Normalize\(std=...\) must be > 0"),
+        ({"attacks": {}}, "must name at least one attack"),
+        ({"attacks": {"a b": ATTACKS["pgd"]}}, "an attack's name must be"),
+    ],
+)
+def test_values_outside_their_range_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        RobustAccuracy(**{"attacks": ATTACKS, **options})
+
+
+def test_a_measurement_of_the_wrong_shape_names_itself(tmp_path: Path) -> None:
+    class Mean(Probe):
+        def measure(self, model: nn.Module, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+            return {"mean": x.mean()}
+
+    with pytest.raises(ValueError, match=r"Mean.measure: 'mean' must have one value per sample, \(10,\), got \(\)"):
+        trainer(tmp_path, Mean()).validate(OrdinaryModule(), val_loader(), verbose=False)
+
+
+@pytest.mark.filterwarnings("ignore:Total length of `DataLoader` across ranks is zero")
+def test_an_empty_dataset_is_an_error_that_says_so(tmp_path: Path) -> None:
+    run = trainer(tmp_path, RobustAccuracy(ATTACKS))
+    with pytest.raises(ValueError, match="measured nothing: the validation has no samples"):
+        run.validate(OrdinaryModule(), DataLoader(samples(0), 4), verbose=False)
