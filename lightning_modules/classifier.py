@@ -14,6 +14,7 @@ from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from touchstone.attacks import Attack, SampleRng, frozen_eval
+from touchstone.attacks.core.checks import check_batch, check_labels
 
 Batch = tuple[Tensor, Tensor]
 
@@ -99,7 +100,12 @@ class Classifier(pl.LightningModule):
 
     def _step(self, x: Tensor, y: Tensor, stage: str) -> Tensor:
         logits = self(x)
-        loss = F.cross_entropy(logits, y, label_smoothing=self.label_smoothing if stage == "train" else 0.0)
+        try:
+            loss = F.cross_entropy(logits, y, label_smoothing=self.label_smoothing if stage == "train" else 0.0)
+        except (IndexError, RuntimeError):
+            check_batch(x, y)  # says in words what is wrong, where it is the batch
+            check_labels(y, logits.shape[1])
+            raise
         measured: dict[str, Metric] = self.metrics[f"of_{stage}"]  # type: ignore[assignment]
         measured["loss"].update(loss.detach(), weight=len(x))
         measured["accuracy"].update(logits.detach(), y)
