@@ -19,11 +19,14 @@ from .objectives.targeted import Targeted
 from .objectives.untargeted import Untargeted
 from .pgd import PGD
 from .random_noise import RandomNoise
+from .strongest import Strongest
+from .threats.l1 import L1
 from .threats.l2 import L2
 from .threats.linf import Linf
 
 __all__ = [
     "FGSM",
+    "L1",
     "L2",
     "PGD",
     "Attack",
@@ -36,6 +39,7 @@ __all__ = [
     "RandomNoise",
     "Report",
     "SampleRng",
+    "Strongest",
     "Targeted",
     "Threat",
     "Untargeted",

@@ -5,13 +5,12 @@ Source: Madry et al., "Towards deep learning models resistant to adversarial att
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from .core.ascend import ascend
+from .core.ascend import StepSize, ascend, cosine_steps
 from .core.attack import Attack
 from .core.objective import Objective
 from .core.sample_rng import SampleRng
@@ -104,13 +103,14 @@ class PGD(Attack):
             start=self.threat.start(x, rng) if self.random_start else x,
             threat=self.threat,
             num_steps=self.num_steps,
-            step_size=self._step_size,
+            step_size=self._step_size(),
             early_stop=self.early_stop,
         )
 
-    def _step_size(self, step: int, threat: Threat) -> float | Tensor:
-        if self.step_size is not None:
-            return self.step_size  # type: ignore[return-value]  # parsed in __post_init__
-        if self.rel_step_size is not None:
-            return self.rel_step_size * threat.eps
-        return (1 + math.cos(math.pi * step / self.num_steps)) * threat.eps
+    def _step_size(self) -> StepSize:
+        step_size, rel_step_size = self.step_size, self.rel_step_size
+        if step_size is not None:
+            return lambda step, threat: step_size  # type: ignore[return-value]  # parsed in __post_init__
+        if rel_step_size is not None:
+            return lambda step, threat: rel_step_size * threat.eps
+        return cosine_steps(self.num_steps)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from touchstone.attacks import FGSM, L2, PGD, Attack, Linf, Margin, RandomNoise, Targeted, Untargeted
+from touchstone.attacks import FGSM, L1, L2, PGD, Attack, Linf, Margin, RandomNoise, Strongest, Targeted, Untargeted
 
-LINF, SMALL_L2 = Linf(eps=0.1), L2(eps=0.5)
+LINF, SMALL_L2, SMALL_L1 = Linf(eps=0.1), L2(eps=0.5), L1(eps=2.5)
 
 ATTACKS: dict[str, Attack] = {
     "noise": RandomNoise(threat=LINF),
     "noise, 5 tries": RandomNoise(threat=LINF, num_tries=5),
     "noise, l2": RandomNoise(threat=SMALL_L2),
+    "noise, l1": RandomNoise(threat=SMALL_L1),
     "fgsm": FGSM(threat=LINF),
     "fgsm, l2": FGSM(threat=SMALL_L2),
+    "fgsm, l1": FGSM(threat=SMALL_L1),
     "pgd": PGD(threat=LINF, num_steps=8),
     "pgd, l2": PGD(threat=SMALL_L2, num_steps=8),
+    "pgd, l1": PGD(threat=SMALL_L1, num_steps=8),
     "pgd, from the sample": PGD(threat=LINF, num_steps=8, random_start=False),
     "pgd, margin": PGD(threat=LINF, num_steps=8, objective=Untargeted(loss=Margin())),
     "pgd, restarts": PGD(threat=LINF, num_steps=4, num_restarts=3),
@@ -25,4 +28,7 @@ ATTACKS: dict[str, Attack] = {
     "pgd, runner-up, margin": PGD(
         threat=LINF, num_steps=8, objective=Targeted(target="runner_up", loss=Margin())
     ),
+    "strongest": Strongest(threat=LINF, num_steps=4, num_target_steps=4),
+    "strongest, l2": Strongest(threat=SMALL_L2, num_steps=4, num_target_steps=4, num_rounds=2, near=1),
+    "strongest, l1": Strongest(threat=SMALL_L1, num_steps=4, num_target_steps=4),
 }

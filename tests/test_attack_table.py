@@ -39,8 +39,7 @@ def y(net: nn.Module, x: Tensor) -> Tensor:
 @every_attack
 def test_stays_inside_the_threat(attack: Attack, net: nn.Module, x: Tensor, y: Tensor) -> None:
     x_adv = attack(net, x, y)
-    change = (x_adv.double() - x.double()).flatten(1).numpy()
-    length = np.abs(change).max(1) if attack.threat.p == np.inf else np.sqrt((change**2).sum(1))  # type: ignore[attr-defined]
+    length = np.linalg.norm((x_adv.double() - x.double()).flatten(1).numpy(), ord=attack.threat.p, axis=1)  # type: ignore[attr-defined]
     assert (length <= float(attack.threat.eps) + 1e-6).all()  # type: ignore[arg-type]
     assert x_adv.min() >= 0
     assert x_adv.max() <= 1

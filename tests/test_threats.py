@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import brentq, minimize
 
-from touchstone.attacks import L2, Linf, SampleRng
+from touchstone.attacks import L1, L2, Linf, SampleRng
+
+from touchstone.attacks.threats.ball import Ball
 
 from .oracles import images
 
@@ -53,6 +55,26 @@ def test_l2_projection_is_the_nearest_point_of_ball_and_box(pair: tuple[np.ndarr
     assert np.allclose(got, l2_projection_by_root_finding(v, x, eps), atol=1e-6)
 
 
+def l1_projection_by_root_finding(v: np.ndarray, x: np.ndarray, eps: float) -> np.ndarray:
+    """The KKT conditions give moves clip(|v - x| - m, 0, room); the multiplier m is found by bracketing."""
+    room = np.where(v > x, 1 - x, x)
+
+    def move(multiplier: float) -> np.ndarray:
+        return np.clip(np.abs(v - x) - multiplier, 0, room)
+
+    excess = move(0.0).sum() - eps
+    multiplier = 0.0 if excess <= 0 else brentq(lambda m: move(m).sum() - eps, 0, 10, xtol=1e-15, rtol=1e-14)
+    return x + np.sign(v - x) * move(multiplier)
+
+
+@given(pixels_and_points(), st.floats(1e-3, 5))
+@settings(deadline=None)
+def test_l1_projection_is_the_nearest_point_of_ball_and_box(pair: tuple[np.ndarray, np.ndarray], eps: float) -> None:
+    x, v = pair
+    got = L1(eps=eps).project(torch.tensor(v)[None], torch.tensor(x)[None])[0].numpy()
+    assert np.allclose(got, l1_projection_by_root_finding(v, x, eps), atol=1e-9)
+
+
 def test_l2_projection_agrees_with_a_general_solver() -> None:
     rng = np.random.default_rng(0)
     for _ in range(10):
@@ -69,9 +91,9 @@ def test_l2_projection_agrees_with_a_general_solver() -> None:
         assert np.allclose(got, solved, atol=1e-5)
 
 
-@pytest.mark.parametrize("threat", [Linf(eps=0.1), L2(eps=0.5), L2(eps=0.5, box=None), Linf(eps=0.2, box=(-1, 1))])
+@pytest.mark.parametrize("threat", [Linf(eps=0.1), L1(eps=2), L1(eps=2, box=None), L2(eps=0.5), L2(eps=0.5, box=None), Linf(eps=0.2, box=(-1, 1))])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_projected_points_are_contained_and_stay_where_they_are(threat: Linf | L2, dtype: torch.dtype) -> None:
+def test_projected_points_are_contained_and_stay_where_they_are(threat: Ball, dtype: torch.dtype) -> None:
     x = images(50, dtype=dtype)
     far = x + torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=dtype)
     projected = threat.project(far, x)
@@ -80,16 +102,16 @@ def test_projected_points_are_contained_and_stay_where_they_are(threat: Linf | L
     assert not threat.contains(x + 1.5, x).any()
 
 
-@pytest.mark.parametrize("threat", [Linf(eps=0.1), L2(eps=0.5)])
-def test_a_point_just_outside_is_not_contained(threat: Linf | L2) -> None:
+@pytest.mark.parametrize("threat", [Linf(eps=0.1), L2(eps=0.5), L1(eps=0.3)])
+def test_a_point_just_outside_is_not_contained(threat: Ball) -> None:
     x = torch.full((1, 4), 0.5)
     direction = threat.direction(torch.ones_like(x))
     assert threat.contains(x + float(threat.eps) * direction, x).all()
     assert not threat.contains(x + 1.001 * float(threat.eps) * direction, x).any()
 
 
-@pytest.mark.parametrize("threat", [Linf(eps=0.1), L2(eps=0.5)])
-def test_starts_are_inside_and_fill_the_threat(threat: Linf | L2) -> None:
+@pytest.mark.parametrize("threat", [Linf(eps=0.1), L2(eps=0.5), L1(eps=0.3)])
+def test_starts_are_inside_and_fill_the_threat(threat: Ball) -> None:
     x = torch.full((2000, 1, 2, 2), 0.5)
     start = threat.start(x, SampleRng.numbered(2000))
     assert threat.contains(start, x).all()
@@ -109,7 +131,7 @@ def test_eps_is_read_as_people_write_it() -> None:
     assert L2(eps="0.5").eps == 0.5
 
 
-@pytest.mark.parametrize("threat", [Linf, L2])
+@pytest.mark.parametrize("threat", [Linf, L1, L2])
 @pytest.mark.parametrize("eps", [0, -0.1, float("nan"), float("inf"), torch.tensor([0.1, 0.0])])
 def test_an_eps_that_is_not_positive_is_an_error(threat: type, eps: object) -> None:
     with pytest.raises(ValueError, match=r"\(eps=...\) must be > 0"):

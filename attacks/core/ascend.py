@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -17,6 +18,11 @@ StepSize = Callable[[int, Threat], "float | Tensor"]
 """`step_size(step, threat)`: the size of a step, a number or one per sample `(M,)` of the threat's samples."""
 
 
+def cosine_steps(num_steps: int) -> StepSize:
+    """Steps that fall from twice eps to nothing along half a cosine: first far, then near the worst case."""
+    return lambda step, threat: (1 + math.cos(math.pi * step / num_steps)) * threat.eps
+
+
 def ascend(
     measure: Measure,
     x: Tensor,
@@ -25,6 +31,7 @@ def ascend(
     threat: Threat,
     num_steps: int,
     step_size: StepSize,
+    momentum: float = 0.0,
     early_stop: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Climbs `measure`'s gain from `start` by projected steepest ascent.
@@ -39,6 +46,9 @@ def ascend(
         threat: what the points must stay inside.
         num_steps: how many gradient steps, at least 1.
         step_size: the size of each step in the unit of eps.
+        momentum: share of the previous move in each move, in [0, 1), as in Croce and Hein, "Reliable evaluation of
+            adversarial robustness with an ensemble of diverse parameter-free attacks", 2020, equation 1, whose
+            alpha is 1 - momentum.
         early_stop: whether finished samples leave the batch; False keeps computing them, which changes no result.
 
     Returns:
@@ -49,6 +59,7 @@ def ascend(
     """
     points, reached = start.clone(), torch.zeros(len(x), dtype=torch.bool, device=x.device)
     rows, here, settled = torch.arange(len(x), device=x.device), start, reached.clone()
+    previous = start
     # Asking which samples are finished waits for an accelerator: there, not at every step.
     leave_every = 1 if x.device.type == "cpu" else 5
     for step in range(num_steps):
@@ -59,13 +70,16 @@ def ascend(
             settled = settled | now_reached
             target = here + per_sample(step_size(step, threat), x) * threat.direction(grad)
             moved = threat.project(target, x)
+            if momentum:
+                blend = here + (1 - momentum) * (moved - here) + momentum * (here - previous)
+                moved, previous = threat.project(blend, x) if step else moved, here
             here = torch.where(settled.reshape(-1, *[1] * (x.ndim - 1)), here, moved)
             if early_stop and step % leave_every == 0 and bool(settled.any()):
                 points[rows[settled]] = here[settled]
                 reached[rows[settled]] = True
                 keep = ~settled
                 rows, here, x, threat = rows[keep], here[keep], x[keep], threat.take(keep)
-                settled = settled[keep]
+                settled, previous = settled[keep], previous[keep] if momentum else previous
                 if not len(rows):
                     break
     points[rows] = here.detach()

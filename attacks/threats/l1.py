@@ -1,0 +1,81 @@
+"""`L1`: the absolute changes of all pixels of an image add up to at most eps."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..core.per_sample import per_sample
+from ..core.sample_rng import SampleRng
+from .ball import Ball
+
+_STEP_SHARE = 0.05
+"""A step changes this share of the pixels: the single steepest one would meet the box at once and need as many steps
+as pixels (Tramer and Boneh, "Adversarial training and robustness for multiple perturbations", 2019, section 3)."""
+
+
+@dataclass(frozen=True, eq=False)
+class L1(Ball):
+    """The absolute changes of all pixels of an image add up to at most eps.
+
+    The projection is onto ball and box together, not onto one after the other, which would give away much of the
+    ball: Croce and Hein, "Mind the box: l1-APGD for sparse adversarial attacks on image classifiers", 2021.
+
+    Args:
+        eps: radius for pixels in [0, 1]: > 0, or one per sample, float `(N,)`.
+        box: lowest and highest pixel value, None for no box.
+
+    Raises:
+        ValueError: eps is not > 0.
+    """
+
+    p: ClassVar[float] = 1
+    eps: float | str | Tensor
+    _: KW_ONLY
+    box: tuple[float, float] | None = (0.0, 1.0)
+
+    def start(self, x: Tensor, rng: SampleRng) -> Tensor:
+        # Uniform in the ball (before the box): D + 1 exponentials over their sum, without the last, and signs.
+        noise = rng.uniform(x)
+        extra = rng.fold(1).uniform(x.flatten(1)[:, :1])
+        sizes = -torch.log1p(-noise)
+        total = sizes.flatten(1).sum(1) - torch.log1p(-extra)[:, 0]
+        signs = (rng.fold(2).uniform(x) < 0.5).to(x.dtype) * 2 - 1
+        return self.project(x + per_sample(self.eps, x) * signs * sizes / per_sample(total, x), x)
+
+    def direction(self, grad: Tensor) -> Tensor:
+        size = grad.flatten(1).abs()
+        num_changed = max(1, round(_STEP_SHARE * size.shape[1]))
+        steepest = size.topk(num_changed, dim=1).indices
+        chosen = torch.zeros_like(size).scatter_(1, steepest, 1 / num_changed)
+        return grad.sign() * chosen.reshape(grad.shape)
+
+    def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        change = x_adv - x
+        return self.clip(x + change.sign() * self._shrunk(change, x).reshape(x.shape))
+
+    def _shrunk(self, change: Tensor, x: Tensor) -> Tensor:
+        """How far each pixel moves in the projection: clip(|change| - m, 0, room), `(N, D)`.
+
+        By the Karush-Kuhn-Tucker conditions the projection has that form, with the smallest m >= 0 whose sum is no
+        longer than eps. The sum is piecewise linear in m: pixel i begins to shrink at |change_i| - room_i and ends
+        at |change_i|; along the sorted ends of these intervals the right piece gives m exactly.
+        """
+        size = change.flatten(1).abs()
+        room = size
+        if self.box is not None:
+            room = torch.minimum(size, torch.where(change > 0, self.box[1] - x, x - self.box[0]).flatten(1).clamp_min(0))
+        eps = torch.as_tensor(self.eps, dtype=x.dtype, device=x.device).reshape(-1, 1)
+        ends, order = torch.sort(torch.cat([size - room, size], 1), dim=1)
+        slope = torch.cat([torch.ones_like(size), -torch.ones_like(size)], 1).gather(1, order).cumsum(1)
+        # The sum at each end: at first all pixels move by their room; between two ends it falls by slope.
+        falls = slope[:, :-1] * ends.diff(dim=1)
+        total = room.sum(1, keepdim=True) - torch.cat([torch.zeros_like(ends[:, :1]), falls.cumsum(1)], 1)
+        piece = (total > eps).sum(1, keepdim=True).clamp_min(1) - 1  # the last end at which the sum exceeds eps
+        excess = (total.gather(1, piece) - eps).clamp_min(0)
+        m = ends.gather(1, piece) + excess / slope.gather(1, piece).clamp_min(1)
+        m = torch.where(total[:, :1] > eps, m, 0)
+        return torch.minimum((size - m).clamp_min(0), room)

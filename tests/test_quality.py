@@ -1,0 +1,123 @@
+"""Figures that the configs and attacks must reach: on digits, and on public models with published figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from torch import Tensor, nn
+
+from touchstone.attacks import FGSM, PGD, Linf, Margin, RandomNoise, Strongest, Untargeted, evaluate
+from touchstone.datamodules import DigitsDataModule
+
+from .public_models import cifar_images, mnist_images, resnet2b, trades_mnist
+
+SEEDS = (0, 1, 2)
+
+
+def trained_by(config: Path, seed: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> nn.Module:
+    """The module that `python train.py fit --config CONFIG` ends with."""
+    import train
+
+    monkeypatch.chdir(folder)
+    settings = yaml.safe_load(config.read_text())
+    callbacks = [c for c in settings["trainer"]["callbacks"] if "ModelCheckpoint" in c["class_path"]]
+    for callback in callbacks:
+        callback["init_args"].pop("monitor", None)
+    settings["trainer"]["callbacks"] = callbacks[-1:]  # measured below, once
+    settings["trainer"]["enable_progress_bar"] = False
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    assert train.main(["fit", "--config", "config.yaml", f"--seed_everything={seed}"]) == 0
+    from touchstone.lightning_modules import Classifier
+    from touchstone.nets import SmallCNN
+
+    newest = max(folder.rglob("last.ckpt"), key=lambda path: path.stat().st_mtime)
+    module = Classifier(SmallCNN(width=64))
+    module.load_state_dict(torch.load(newest, weights_only=True)["state_dict"])
+    return module
+
+
+def mean_shares(config: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """Clean accuracy and accuracy after PGD-20 at three eps on the held-out split, means over the seeds."""
+    data = DigitsDataModule()
+    data.setup("test")
+    x, y = data.test.tensors
+    attacks = {str(eps): PGD(threat=Linf(eps=eps), num_steps=20) for eps in (0.1, 0.15, 0.2)}
+    shares: list[list[float]] = []
+    for seed in SEEDS:
+        (folder / str(seed)).mkdir()
+        report = evaluate(trained_by(config, seed, folder / str(seed), monkeypatch), x, y, attacks)
+        shares.append([float(v.float().mean()) for v in (report.clean_correct, *report.robust.values())])
+    means = dict(zip(("clean", *attacks), np.mean(shares, axis=0).tolist(), strict=True))
+    print(config.name, {name: f"{share:.1%}" for name, share in means.items()})
+    return means
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_standard_net_is_accurate_and_falls(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    means = mean_shares(root / "configs/digits.yaml", tmp_path, monkeypatch)
+    assert means["clean"] >= 0.975
+    assert means["0.15"] <= 0.30
+    assert means["0.2"] <= 0.10
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_robust_net_is_accurate_and_stands(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    means = mean_shares(root / "configs/digits_robust.yaml", tmp_path, monkeypatch)
+    assert means["clean"] >= 0.97
+    assert means["0.15"] >= 0.78
+    assert means["0.1"] >= 0.85
+
+
+@pytest.mark.parametrize(
+    ("make_net", "make_images", "threat", "published_clean"),
+    [(resnet2b, cifar_images, Linf(eps="2/255"), 0.6925), (trades_mnist, mnist_images, Linf(eps=0.3), 0.9948)],
+    ids=["resnet2b", "trades_mnist"],
+)
+def test_public_models_have_their_published_clean_accuracy_and_attacks_their_order(
+    shared: Path,
+    make_net: Callable[[Path], nn.Module],
+    make_images: Callable[[Path, int], tuple[Tensor, Tensor]],
+    threat: Linf,
+    published_clean: float,
+) -> None:
+    x, y = make_images(shared, 200)
+    attacks: dict[str, Any] = {
+        "noise": RandomNoise(threat=threat),
+        "fgsm": FGSM(threat=threat),
+        "pgd": PGD(threat=threat, num_steps=20),
+        "margin": PGD(threat=threat, num_steps=20, objective=Untargeted(loss=Margin())),
+    }
+    report = evaluate(make_net(shared), x, y, attacks)
+    clean = float(report.clean_correct.float().mean())
+    assert abs(clean - published_clean) < 4 * (published_clean * (1 - published_clean) / 200) ** 0.5
+    robust = {name: int(verdict.sum()) for name, verdict in report.robust.items()}
+    assert robust["pgd"] < robust["fgsm"] < robust["noise"]
+    assert robust["margin"] <= robust["fgsm"]
+    assert report.warnings == []
+
+
+
+def test_strongest_finds_what_autoattack_finds_on_200_images(shared: Path) -> None:
+    x, y = cifar_images(shared, 200)
+    report = evaluate(resnet2b(shared), x, y, {"s": Strongest(threat=Linf(eps="2/255"))})
+    assert int(report.worst_case.sum()) <= 110
+    assert report.cost["s"].num_forwards + report.cost["s"].num_backwards <= 35 * 200
+
+
+@pytest.mark.slow
+def test_strongest_leaves_no_more_than_autoattack_at_a_hundredth_of_its_cost(shared: Path) -> None:
+    """AutoAttack leaves 550 of these 1,000 images, and passes some 5,400 samples an image through the model."""
+    x, y = cifar_images(shared, 1000)
+    net = resnet2b(shared)
+    for seed in range(5):
+        report = evaluate(net, x, y, {"s": Strongest(threat=Linf(eps="2/255"))}, seed=seed)
+        assert int(report.worst_case.sum()) <= 550
+        assert report.cost["s"].num_forwards + report.cost["s"].num_backwards <= 30 * 1000
