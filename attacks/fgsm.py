@@ -35,7 +35,5 @@ class FGSM(Attack):
     objective: Objective = Untargeted()
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:
-        one_step = PGD(
-            threat=self.threat, objective=self.objective, num_steps=1, rel_step_size=1.0, random_start=False
-        )
+        one_step = PGD(threat=self.threat, objective=self.objective, num_steps=1, rel_step_size=1.0, random_start=False)
         return one_step.perturb(model, x, y, rng)

@@ -44,7 +44,9 @@ class GradientNorm(Probe):
 
     # Training.
 
-    def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer) -> None:
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
+    ) -> None:
         owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
         named = [(n, p) for n, p in pl_module.named_parameters() if id(p) in owned and p.grad is not None]
         if not named:
@@ -92,7 +94,9 @@ class GradientNorm(Probe):
         if earliest < _NEVER:
             self._reported = True
             name = names[int((self._first_bad[optimizer] == earliest).nonzero()[0])]
-            rank_zero_warn(f"GradientNorm: at step {earliest} the gradient of {name!r} was not finite, the first to be so")
+            rank_zero_warn(
+                f"GradientNorm: at step {earliest} the gradient of {name!r} was not finite, the first to be so"
+            )
 
     # Validation and test.
 
@@ -109,7 +113,7 @@ class GradientNorm(Probe):
         kept.setdefault("input", []).append(of_input.flatten(1).norm(dim=1))
         if parameters:
             sums = self._sums.get(loader_index)
-            self._sums[loader_index] = of_parameters if sums is None else torch._foreach_add(sums, of_parameters)
+            self._sums[loader_index] = of_parameters if sums is None else list(torch._foreach_add(sums, of_parameters))
 
     def conclude(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str, loader_index: int) -> None:
         values = {name: torch.cat(parts) for name, parts in self._values.pop(loader_index, {}).items()}

@@ -83,6 +83,7 @@ def write_report(report: Report, stage: str, folder: Path) -> None:
     (folder / "report.json").write_text(json.dumps(summary(report, stage), indent=2) + "\n", encoding="utf-8")
     np.savez_compressed(
         folder / "verdicts.npz",
+        allow_pickle=False,
         sample_id=report.sample_id.cpu().numpy(),
         label=report.label.cpu().numpy(),
         clean_prediction=report.clean_prediction.cpu().numpy(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import lightning.pytorch as pl
@@ -63,6 +64,7 @@ def _trace(writer: Any, module: pl.LightningModule, batch: Any) -> None:
 
 def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
     """The scalars of a nested config by their dotted keys."""
+    items: Iterable[tuple[Any, Any]]
     if isinstance(config, dict):
         items = config.items()
     elif isinstance(config, (list, tuple)):

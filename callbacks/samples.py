@@ -53,14 +53,12 @@ class SampleStream:
         self, trainer: pl.Trainer, loader: Any, max_samples: int | None, batch_keys: Sequence[str] | None
     ) -> None:
         self._max_samples, self._batch_keys = max_samples, batch_keys
-        sampler = getattr(loader, "sampler", None)
-        if not isinstance(sampler, DistributedSampler):
-            sampler = getattr(getattr(loader, "batch_sampler", None), "sampler", None)
-        spread = isinstance(sampler, DistributedSampler)
-        self._stride = sampler.num_replicas if spread else 1
-        self._next_id = sampler.rank if spread else 0
+        samplers = (getattr(loader, "sampler", None), getattr(getattr(loader, "batch_sampler", None), "sampler", None))
+        spread = next((sampler for sampler in samplers if isinstance(sampler, DistributedSampler)), None)
+        self._stride = 1 if spread is None else spread.num_replicas
+        self._next_id = 0 if spread is None else spread.rank
         # A distributed sampler repeats samples until the processes have equally many: those ids lie beyond the end.
-        self._end = len(sampler.dataset) if spread else None  # type: ignore[arg-type]
+        self._end = None if spread is None else len(spread.dataset)  # type: ignore[arg-type]
 
     def take(self, batch: Any) -> Samples | None:
         """The samples of the next batch that are to be measured, or None."""

@@ -53,12 +53,12 @@ class DigitsDataModule(pl.LightningDataModule):
         )
 
     def train_dataloader(self) -> DataLoader:
-        return DataLoader(self.train, self.batch_size, shuffle=True, num_workers=self.num_workers)
+        return DataLoader(self.train, batch_size=self.batch_size, shuffle=True, num_workers=self.num_workers)
 
     def val_dataloader(self) -> DataLoader:
-        return DataLoader(self.val, self.eval_batch_size, num_workers=self.num_workers)
+        return DataLoader(self.val, batch_size=self.eval_batch_size, num_workers=self.num_workers)
 
     def test_dataloader(self) -> DataLoader:
-        return DataLoader(self.test, self.eval_batch_size, num_workers=self.num_workers)
+        return DataLoader(self.test, batch_size=self.eval_batch_size, num_workers=self.num_workers)
 
     predict_dataloader = test_dataloader

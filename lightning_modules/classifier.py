@@ -87,7 +87,7 @@ class Classifier(pl.LightningModule):
         optimizer = self.make_optimizer(p for p in self.parameters() if p.requires_grad)
         if self.make_scheduler is None:
             return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": self.make_scheduler(optimizer)}  # type: ignore[return-value]
+        return {"optimizer": optimizer, "lr_scheduler": self.make_scheduler(optimizer)}
 
     def _attacked(self, x: Tensor, y: Tensor) -> Tensor:
         """The images as the training attack changes them, with noise of their own in every step."""

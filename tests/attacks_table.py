@@ -25,9 +25,7 @@ ATTACKS: dict[str, Attack] = {
     "pgd, class 2": PGD(threat=LINF, num_steps=8, objective=Targeted(target=2)),
     "pgd, random class": PGD(threat=LINF, num_steps=8, objective=Targeted(target="random")),
     "pgd, least likely": PGD(threat=LINF, num_steps=8, objective=Targeted(target="least_likely")),
-    "pgd, runner-up, margin": PGD(
-        threat=LINF, num_steps=8, objective=Targeted(target="runner_up", loss=Margin())
-    ),
+    "pgd, runner-up, margin": PGD(threat=LINF, num_steps=8, objective=Targeted(target="runner_up", loss=Margin())),
     "strongest": Strongest(threat=LINF, num_steps=4, num_target_steps=4),
     "strongest, l2": Strongest(threat=SMALL_L2, num_steps=4, num_target_steps=4, num_rounds=2, near=1),
     "strongest, l1": Strongest(threat=SMALL_L1, num_steps=4, num_target_steps=4),

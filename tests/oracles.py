@@ -9,7 +9,9 @@ from torch import Tensor, nn
 class LinearModel(nn.Module):
     """Logits `flatten(x) @ weight.T + bias`: the worst case inside a ball has a closed form."""
 
-    def __init__(self, num_features: int = 12, num_classes: int = 3, seed: int = 0, dtype: torch.dtype = torch.float64) -> None:
+    def __init__(
+        self, num_features: int = 12, num_classes: int = 3, seed: int = 0, dtype: torch.dtype = torch.float64
+    ) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
         self.linear = nn.Linear(num_features, num_classes, dtype=dtype)
@@ -42,7 +44,9 @@ def small_net(seed: int = 0, dtype: torch.dtype = torch.float32, num_classes: in
     return net.to(dtype)
 
 
-def images(num_samples: int = 16, seed: int = 0, shape: tuple[int, ...] = (1, 6, 6), dtype: torch.dtype = torch.float32) -> Tensor:
+def images(
+    num_samples: int = 16, seed: int = 0, shape: tuple[int, ...] = (1, 6, 6), dtype: torch.dtype = torch.float32
+) -> Tensor:
     """Pixels in [0.05, 0.95]."""
     generator = torch.Generator().manual_seed(seed)
     return 0.05 + 0.9 * torch.rand(num_samples, *shape, generator=generator, dtype=dtype)

@@ -66,9 +66,7 @@ def trades_mnist(shared: Path) -> nn.Module:
         )
     )  # fmt: skip
     net = nn.Sequential(OrderedDict(feature_extractor=features, classifier=classifier))
-    net.load_state_dict(
-        torch.load(shared / "models/trades_mnist_smallcnn.pt", weights_only=True, map_location="cpu")
-    )
+    net.load_state_dict(torch.load(shared / "models/trades_mnist_smallcnn.pt", weights_only=True, map_location="cpu"))
     return net.eval()
 
 
@@ -79,7 +77,10 @@ def cifar_images(shared: Path, num_samples: int) -> tuple[Tensor, Tensor]:
 
 
 def mnist_images(shared: Path, num_samples: int) -> tuple[Tensor, Tensor]:
-    images = np.frombuffer(gzip.open(shared / "data/t10k-images-idx3-ubyte.gz").read(), np.uint8, offset=16)
-    labels = np.frombuffer(gzip.open(shared / "data/t10k-labels-idx1-ubyte.gz").read(), np.uint8, offset=8)
+    def read(name: str, offset: int) -> np.ndarray:
+        with gzip.open(shared / "data" / name) as file:
+            return np.frombuffer(file.read(), np.uint8, offset=offset)
+
+    images, labels = read("t10k-images-idx3-ubyte.gz", 16), read("t10k-labels-idx1-ubyte.gz", 8)
     x = torch.tensor(images.reshape(-1, 1, 28, 28)[:num_samples].copy()).float() / 255
     return x, torch.tensor(labels[:num_samples].copy()).long()

@@ -136,9 +136,7 @@ def test_an_empty_batch_gives_an_empty_report(attack: Attack, net: nn.Module, x:
 
 
 @every_attack
-def test_the_cost_is_what_a_hook_on_the_model_counts(
-    attack: Attack, net: nn.Module, x: Tensor, y: Tensor
-) -> None:
+def test_the_cost_is_what_a_hook_on_the_model_counts(attack: Attack, net: nn.Module, x: Tensor, y: Tensor) -> None:
     seen = []
     handle = net.register_forward_hook(lambda module, args, output: seen.append(len(args[0])))
     cost = evaluate(net, x, y, {"a": attack}).cost["a"]

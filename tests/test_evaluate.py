@@ -204,8 +204,14 @@ def nan_for_the_eighth(x: Tensor) -> Tensor:
         (lambda x: x.flatten(1)[:, :1], r"got \(5, 1\)"),
         (lambda x: x.flatten(1)[:3, :4], r"logits of shape \(5, classes\)"),
         (lambda x: x[:, :, :2, :2], r"got \(5, 1, 2, 2\)"),
-        (lambda x: x.flatten(1)[:, :4] * torch.inf, "NaN or infinite logits for 5 of 5 samples .*batch 0, first sample id 100"),
-        (nan_for_the_eighth, r"NaN or infinite logits for 1 of 5 samples \(before any attack, batch 1, first sample id 107"),
+        (
+            lambda x: x.flatten(1)[:, :4] * torch.inf,
+            "NaN or infinite logits for 5 of 5 samples .*batch 0, first sample id 100",
+        ),
+        (
+            nan_for_the_eighth,
+            r"NaN or infinite logits for 1 of 5 samples \(before any attack, batch 1, first sample id 107",
+        ),
         (lambda x: x.flatten(1)[:, :4].argmax(1, keepdim=True).expand(-1, 4), "must return floating point logits"),
     ],
 )
@@ -248,7 +254,10 @@ def test_a_target_that_is_no_class_is_refused(target: Any, message: str) -> None
 
 @pytest.mark.parametrize("field", ["threat", "objective"])
 def test_per_sample_values_must_fit_the_batch(net: nn.Module, x: Tensor, y: Tensor, field: str) -> None:
-    values: dict[str, Any] = {"threat": Linf(eps=torch.full((5,), 0.1)), "objective": Targeted(target=torch.zeros(5).long())}
+    values: dict[str, Any] = {
+        "threat": Linf(eps=torch.full((5,), 0.1)),
+        "objective": Targeted(target=torch.zeros(5).long()),
+    }
     attack = PGD(**{"threat": LINF, field: values[field]})
     with pytest.raises(ValueError, match=r"must hold one row per sample \(12\) or a single one, got 5"):
         evaluate(net, x, y, {"a": attack})

@@ -26,9 +26,7 @@ def test_training_norms_are_accumulated_and_before_clipping(tmp_path: Path) -> N
         def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
             by_hand.append(total_norm_by_hand(self))
 
-    run = trainer(
-        tmp_path, GradientNorm(), accumulate_grad_batches=2, gradient_clip_val=1e-3, max_epochs=2
-    )
+    run = trainer(tmp_path, GradientNorm(), accumulate_grad_batches=2, gradient_clip_val=1e-3, max_epochs=2)
     run.fit(Watching(), train_loader(4), val_loader())
     logged = [event.value for event in events(tmp_path).Scalars("grad_norm/train/total")]
     assert len(logged) == 10
@@ -68,7 +66,9 @@ def test_validation_norms_equal_those_taken_by_hand(tmp_path: Path, batch_size: 
     module.zero_grad()
     run = trainer(tmp_path, GradientNorm())
     run.validate(module, val_loader(batch_size), verbose=False)
-    assert float(run.callback_metrics["grad_norm/val/input"]) == pytest.approx(float(torch.stack(norms).mean()), rel=1e-5)
+    assert float(run.callback_metrics["grad_norm/val/input"]) == pytest.approx(
+        float(torch.stack(norms).mean()), rel=1e-5
+    )
     assert float(run.callback_metrics["grad_norm/val/parameters"]) == pytest.approx(parameters, rel=1e-4)
     assert all(p.grad is None for p in module.parameters())
 

@@ -104,7 +104,6 @@ def test_public_models_have_their_published_clean_accuracy_and_attacks_their_ord
     assert report.warnings == []
 
 
-
 def test_strongest_finds_what_autoattack_finds_on_200_images(shared: Path) -> None:
     x, y = cifar_images(shared, 200)
     report = evaluate(resnet2b(shared), x, y, {"s": Strongest(threat=Linf(eps="2/255"))})

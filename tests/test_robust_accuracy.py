@@ -72,7 +72,7 @@ def test_the_same_report_in_fit_validate_test_and_without_lightning(tmp_path: Pa
         assert np.array_equal(stored["clean_prediction"], plain.clean_prediction.numpy())
         for name in ATTACKS:
             assert np.array_equal(stored[f"robust_{name}"], plain.robust[name].numpy()), (stage, name)
-            assert 0 < plain.robust[name].sum()
+            assert plain.robust[name].sum() > 0
 
     run = trainer(tmp_path / "fit", RobustAccuracy(ATTACKS, batch_size=7), max_epochs=1)
     trained = OrdinaryModule()
@@ -108,7 +108,16 @@ def test_the_report_holds_what_the_tags_say(tmp_path: Path) -> None:
     run = trainer(tmp_path, RobustAccuracy(ATTACKS))
     run.test(OrdinaryModule(), val_loader(), verbose=False)
     report = json.loads((Path(run.log_dir) / "report.json").read_text())  # type: ignore[arg-type]
-    assert {"stage", "num_samples", "clean_accuracy", "worst_case", "attacks", "per_class", "warnings", "versions"} <= set(report)
+    assert {
+        "stage",
+        "num_samples",
+        "clean_accuracy",
+        "worst_case",
+        "attacks",
+        "per_class",
+        "warnings",
+        "versions",
+    } <= set(report)
     assert report["stage"] == "test"
     assert report["num_samples"] == 23
     for name, figures in report["attacks"].items():
@@ -256,7 +265,9 @@ class Denormalizing(OrdinaryModule):
 def test_normalized_batches_are_attacked_in_pixels(tmp_path: Path) -> None:
     plain = trainer(tmp_path / "plain", RobustAccuracy(ATTACKS))
     plain.validate(OrdinaryModule(), val_loader(), verbose=False)
-    normalized = trainer(tmp_path / "normalized", RobustAccuracy(ATTACKS, normalization=([0.5], [0.25])), GradientNorm())
+    normalized = trainer(
+        tmp_path / "normalized", RobustAccuracy(ATTACKS, normalization=([0.5], [0.25])), GradientNorm()
+    )
     loader = DataLoader(Mapped(lambda x, y: (Normalize([0.5], [0.25])(x), y)), 10)
     normalized.validate(Denormalizing(), loader, verbose=False)
     assert robust_of(normalized) == robust_of(plain)

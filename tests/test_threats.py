@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq, minimize
 
 from touchstone.attacks import L1, L2, Linf, SampleRng
-
 from touchstone.attacks.threats.ball import Ball
 
 from .oracles import images
@@ -78,20 +77,23 @@ def test_l1_projection_is_the_nearest_point_of_ball_and_box(pair: tuple[np.ndarr
 def test_l2_projection_agrees_with_a_general_solver() -> None:
     rng = np.random.default_rng(0)
     for _ in range(10):
-        x, v, eps = rng.uniform(0, 1, 5), rng.uniform(-1, 2, 5), 0.4
+        x, v = rng.uniform(0, 1, 5), rng.uniform(-1, 2, 5)
         solved = minimize(
             lambda z, v=v: ((z - v) ** 2).sum(),
             x,
             bounds=[(0, 1)] * 5,
-            constraints={"type": "ineq", "fun": lambda z, x=x: eps**2 - ((z - x) ** 2).sum()},
+            constraints={"type": "ineq", "fun": lambda z, x=x: 0.4**2 - ((z - x) ** 2).sum()},
             method="SLSQP",
             options={"ftol": 1e-14, "maxiter": 500},
         ).x
-        got = L2(eps=eps).project(torch.tensor(v)[None], torch.tensor(x)[None])[0].numpy()
+        got = L2(eps=0.4).project(torch.tensor(v)[None], torch.tensor(x)[None])[0].numpy()
         assert np.allclose(got, solved, atol=1e-5)
 
 
-@pytest.mark.parametrize("threat", [Linf(eps=0.1), L1(eps=2), L1(eps=2, box=None), L2(eps=0.5), L2(eps=0.5, box=None), Linf(eps=0.2, box=(-1, 1))])
+@pytest.mark.parametrize(
+    "threat",
+    [Linf(eps=0.1), L1(eps=2), L1(eps=2, box=None), L2(eps=0.5), L2(eps=0.5, box=None), Linf(eps=0.2, box=(-1, 1))],
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_projected_points_are_contained_and_stay_where_they_are(threat: Ball, dtype: torch.dtype) -> None:
     x = images(50, dtype=dtype)

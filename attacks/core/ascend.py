@@ -12,7 +12,8 @@ from .per_sample import per_sample
 from .threat import Threat
 
 Measure = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""`measure(x, rows) -> (gain, reached)`: x `(M, ...)`, its rows in the whole batch int64 `(M,)`; float and bool `(M,)`."""
+"""`measure(x, rows) -> (gain, reached)`: x `(M, ...)` and its rows in the whole batch, int64 `(M,)`, to float and bool
+`(M,)`."""
 
 StepSize = Callable[[int, Threat], "float | Tensor"]
 """`step_size(step, threat)`: the size of a step, a number or one per sample `(M,)` of the threat's samples."""

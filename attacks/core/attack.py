@@ -1,7 +1,7 @@
 """`Attack`: a function of a model and a batch that returns the batch as an attacker would change it."""
 
-from __future__ import annotations
-
+# No `from __future__ import annotations` here: jsonargparse reads a subclass's fields together with these annotations,
+# from the subclass's module, where as strings they would name nothing.
 from dataclasses import replace
 from typing import ClassVar, Literal, TypeVar
 
@@ -30,8 +30,7 @@ class Attack(PerSample):
     threat: Threat
     objective: Objective = Untargeted()
     kind: ClassVar[Literal["control", "one step", "gradient", "black box"]] = "gradient"
-    """What the signs of masking compare: each kind should be at least as strong as the ones before it, and a
-    gradient attack at least as strong as a black box."""
+    """What the signs of masking go by: every other kind should beat a control, and a gradient attack all others."""
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:
         """The attack itself, called where gradients are on, the weights frozen and the modes set.

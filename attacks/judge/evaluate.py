@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -112,7 +113,7 @@ def evaluate(
                 if not len(rows):
                     continue  # an empty tensor splits into one empty part
                 part = attack.take(rows)
-                objective = part.objective.aim(lambda rows=rows: logits[rows], y[rows], rng.take(rows))
+                objective = part.objective.aim(partial(logits.__getitem__, rows), y[rows], rng.take(rows))
                 if objective is not part.objective:
                     part = replace(part, objective=objective)  # type: ignore[type-var]
                 attacked, spent = _run(name, part, model, x[rows], y[rows], rng.take(rows))
@@ -148,9 +149,7 @@ def check_names(attacks: Mapping[str, Attack]) -> None:
             )
 
 
-def _run(
-    name: str, attack: Attack, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng
-) -> tuple[Tensor, Cost]:
+def _run(name: str, attack: Attack, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> tuple[Tensor, Cost]:
     """Runs one attack on one batch and checks what it returned."""
     given_x, given_y, start = x.clone(), y.clone(), time.perf_counter()
     with metered(model) as meter:

@@ -14,7 +14,14 @@ from ..objectives.untargeted import Untargeted
 from .meter import Cost
 
 _MANY_GRADIENTS = 0.05
-_STRENGTH = {"control": 0, "one step": 1, "black box": 2, "gradient": 3}
+# The second should turn at least as many samples as the first. A black box may well be weaker than one step.
+_ORDER = {
+    ("control", "one step"),
+    ("control", "black box"),
+    ("control", "gradient"),
+    ("one step", "gradient"),
+    ("black box", "gradient"),
+}
 
 
 def signs_of_masking(
@@ -60,7 +67,7 @@ def _comparable_pairs(attacks: Mapping[str, Attack]) -> list[tuple[str, str]]:
         (weak, strong)
         for weak in names
         for strong in names
-        if _STRENGTH[attacks[weak].kind] < _STRENGTH[attacks[strong].kind]
+        if (attacks[weak].kind, attacks[strong].kind) in _ORDER
         and _same_threat(attacks[weak].threat, attacks[strong].threat)
     ]
 

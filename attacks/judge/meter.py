@@ -42,15 +42,15 @@ class Meter:
         # Counted where the gradients are, without waiting for an accelerator: [zero, not finite].
         self._bad_gradients: Tensor | None = None
 
-    def see_forward(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _see_forward(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         x = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
         if x is None:
             return
         self.num_forwards += len(x)
         if x.requires_grad and torch.is_grad_enabled():
-            x.register_hook(self.see_gradient)
+            x.register_hook(self._see_gradient)
 
-    def see_gradient(self, grad: Tensor) -> None:
+    def _see_gradient(self, grad: Tensor) -> None:
         self.num_backwards += len(grad)
         largest = grad.detach().flatten(1).abs().amax(1)  # NaN and infinity survive both operations
         bad = torch.stack([(largest == 0).sum(), (~largest.isfinite()).sum()])
@@ -66,7 +66,7 @@ class Meter:
 def metered(model: nn.Module) -> Iterator[Meter]:
     """Counts the samples that pass through `model` forwards and backwards."""
     meter = Meter()
-    handle = model.register_forward_pre_hook(meter.see_forward, with_kwargs=True)
+    handle = model.register_forward_pre_hook(meter._see_forward, with_kwargs=True)
     try:
         yield meter
     finally:

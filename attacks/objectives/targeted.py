@@ -84,9 +84,7 @@ class Targeted(Objective):
             return
         largest = int(self.target.max()) if isinstance(self.target, Tensor) and self.target.numel() else self.target
         if not isinstance(largest, Tensor) and largest >= num_classes:
-            raise ValueError(
-                f"Targeted(target={largest}): the model has {num_classes} classes, 0 to {num_classes - 1}"
-            )
+            raise ValueError(f"Targeted(target={largest}): the model has {num_classes} classes, 0 to {num_classes - 1}")
 
     def _classes(self, logits: Tensor) -> Tensor:
         if isinstance(self.target, str):

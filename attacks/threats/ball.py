@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -34,7 +35,7 @@ class Ball(Threat):
     per sample) and `box` (lowest and highest pixel value; None for no box).
     """
 
-    p: float
+    p: ClassVar[float]
     """The order of the norm."""
     eps: float | str | Tensor  # type: ignore[assignment]
     box: tuple[float, float] | None
@@ -56,6 +57,11 @@ class Ball(Threat):
                 raise ValueError(f"{type(self).__name__}(box=...) must be (low, high), got {self.box!r}")
             object.__setattr__(self, "box", (low, high))
 
+    def radius(self, x: Tensor) -> Tensor:
+        """Eps in the dtype and on the device of `x`, `(N, ...)`, shaped to multiply it row by row."""
+        assert not isinstance(self.eps, str)  # read in __post_init__
+        return torch.as_tensor(self.eps, dtype=x.dtype, device=x.device).reshape(-1, *[1] * (x.ndim - 1))
+
     def clip(self, x: Tensor) -> Tensor:
         """`x` with every pixel inside the box."""
         return x if self.box is None else x.clamp(*self.box)
@@ -64,7 +70,7 @@ class Ball(Threat):
         return norms(x_adv.double() - x.double(), self.p)
 
     def contains(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        eps = torch.as_tensor(self.eps, dtype=torch.float64, device=x.device)
+        eps = self.radius(x.double()).flatten()
         inside = self.distance(x_adv, x) <= eps * (1 + RELATIVE_TOLERANCE) + ABSOLUTE_TOLERANCE
         if self.box is not None:
             low, high = self.box

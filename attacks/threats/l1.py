@@ -44,7 +44,7 @@ class L1(Ball):
         sizes = -torch.log1p(-noise)
         total = sizes.flatten(1).sum(1) - torch.log1p(-extra)[:, 0]
         signs = (rng.fold(2).uniform(x) < 0.5).to(x.dtype) * 2 - 1
-        return self.project(x + per_sample(self.eps, x) * signs * sizes / per_sample(total, x), x)
+        return self.project(x + self.radius(x) * signs * sizes / per_sample(total, x), x)
 
     def direction(self, grad: Tensor) -> Tensor:
         size = grad.flatten(1).abs()
@@ -67,8 +67,9 @@ class L1(Ball):
         size = change.flatten(1).abs()
         room = size
         if self.box is not None:
-            room = torch.minimum(size, torch.where(change > 0, self.box[1] - x, x - self.box[0]).flatten(1).clamp_min(0))
-        eps = torch.as_tensor(self.eps, dtype=x.dtype, device=x.device).reshape(-1, 1)
+            low, high = self.box
+            room = torch.minimum(size, torch.where(change > 0, high - x, x - low).flatten(1).clamp_min(0))
+        eps = self.radius(x.flatten(1))
         ends, order = torch.sort(torch.cat([size - room, size], 1), dim=1)
         slope = torch.cat([torch.ones_like(size), -torch.ones_like(size)], 1).gather(1, order).cumsum(1)
         # The sum at each end: at first all pixels move by their room; between two ends it falls by slope.

@@ -33,7 +33,7 @@ class L2(Ball):
     def start(self, x: Tensor, rng: SampleRng) -> Tensor:
         # Uniform in the ball (before the box): a uniform direction, and a radius whose D-th power is uniform.
         radius = rng.fold(1).uniform(x.flatten(1)[:, :1]).flatten() ** (1 / x.shape[1:].numel())
-        step = per_sample(self.eps, x) * per_sample(radius, x) * self.direction(rng.normal(x))
+        step = self.radius(x) * per_sample(radius, x) * self.direction(rng.normal(x))
         return self.project(x + step, x)
 
     def direction(self, grad: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ class L2(Ball):
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         change = x_adv - x
         if self.box is None:
-            scale = per_sample(self.eps, x) / per_sample(norms(change), x).clamp_min(torch.finfo(x.dtype).tiny)
+            scale = self.radius(x) / per_sample(norms(change).clamp_min(torch.finfo(x.dtype).tiny), x)
             return x + change * scale.clamp_max(1)
         return self.clip(x + change * per_sample(self._scale_in_box(change, x), x))
 
@@ -58,7 +58,7 @@ class L2(Ball):
         low, high = self.box  # type: ignore[misc]
         size = change.flatten(1).abs()
         room = torch.where(change > 0, high - x, x - low).flatten(1).clamp_min(0)
-        eps = torch.as_tensor(self.eps, dtype=x.dtype, device=x.device).reshape(-1, 1)
+        eps = self.radius(x.flatten(1))
         full = torch.minimum(size, room)  # how far each pixel moves for s = 1
         meets_box_at, order = torch.sort(full / size.clamp_min(torch.finfo(x.dtype).tiny), dim=1)
         stopped = full.gather(1, order).square().cumsum(1)  # squared length of the pixels that have stopped

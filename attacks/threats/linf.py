@@ -8,7 +8,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..core.per_sample import per_sample
 from ..core.sample_rng import SampleRng
 from .ball import Ball
 
@@ -40,11 +39,11 @@ class Linf(Ball):
             )
 
     def start(self, x: Tensor, rng: SampleRng) -> Tensor:
-        return self.project(x + per_sample(self.eps, x) * (2 * rng.uniform(x) - 1), x)
+        return self.project(x + self.radius(x) * (2 * rng.uniform(x) - 1), x)
 
     def direction(self, grad: Tensor) -> Tensor:
         return grad.sign()
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        eps = per_sample(self.eps, x)
+        eps = self.radius(x)
         return self.clip(torch.minimum(torch.maximum(x_adv, x - eps), x + eps))
