@@ -1,28 +1,80 @@
-"""The entry: `python train.py` fits and tests `configs/digits.yaml`; with arguments it is a LightningCLI."""
+"""The entry: `python train.py` trains and attacks a network on digits; with arguments it is a LightningCLI.
+
+`python train.py {fit,validate,test,predict} --config configs/NAME.yaml`; `--help` and `fit --help` list the rest.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
+import traceback
+from collections.abc import Sequence
+from importlib.machinery import PathFinder
 from pathlib import Path
 
-from lightning.pytorch import LightningDataModule, LightningModule
-from lightning.pytorch.cli import LightningCLI
+from touchstone.cli.stopping import Stopping
 
-from touchstone.callbacks import RunRecord
+ROOT = Path(__file__).resolve().parent
+MAIN_JOB = ("fit", "--config", str(ROOT / "configs" / "digits.yaml"))
+NUM_ERROR_LINES = 5
 
 
-def main(args=None):
-    default = not args
-    cli = LightningCLI(
-        save_config_callback=RunRecord,
-        auto_configure_optimizers=False,
-        args=args or ["fit", "--config", "configs/digits.yaml"],
-    )
-    if default:
-        cli.trainer.test(cli.model, datamodule=cli.datamodule, ckpt_path="best")
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command line, and says in at most five lines on stderr why it failed.
+
+    Args:
+        arguments: None for those of the process. `--traceback`, anywhere among them, shows the whole error.
+
+    Returns:
+        The exit code: 0; 2 for a usage error, 1 for a failed run, 130 and 143 for one that SIGINT or SIGTERM ended.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    wanted = [argument for argument in given if argument != "--traceback"]
+    with Stopping() as stopping:
+        try:
+            _import_as_the_user_does()
+            from touchstone.cli.command_line import CommandLine  # takes seconds, in which a signal may come
+
+            CommandLine(wanted or MAIN_JOB, then_test=not wanted)
+        except BaseException as error:
+            if isinstance(error, SystemExit) and stopping.signal is None and isinstance(error.code, (int, type(None))):
+                return error.code or 0  # `--help`, `--print_config`
+            if "--traceback" in given:
+                traceback.print_exception(error)
+            code, lines = _in_words(error, stopping)
+            sys.stdout.flush()
+            if code == 1 or os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes, one speaks for all
+                print(*lines[:NUM_ERROR_LINES], sep="\n", file=sys.stderr, flush=True)
+            return code
+    return 0
+
+
+def _in_words(error: BaseException, stopping: Stopping) -> tuple[int, list[str]]:
+    """The exit code, and the lines that say why."""
+    from touchstone.cli.failures import describe_failure
+    from touchstone.cli.given import UsageError
+
+    notes = getattr(error, "__notes__", [])
+    if stopping.signal is not None:
+        return stopping.exit_code, [f"stopped by {stopping.signal.name}", *notes]
+    if isinstance(error, UsageError):
+        return 2, [f"error: {error}", *notes, "(python train.py fit --help lists the keys; --traceback shows more)"]
+    return 1, [*describe_failure(error), *notes]
+
+
+def _import_as_the_user_does() -> None:
+    """Lets class paths name modules of the current folder, and modules of this project by one name only.
+
+    Python puts the folder of this file first on `sys.path`. There it would hide a user's own `attacks/`, and offer
+    `touchstone.attacks` a second time as `attacks`, with classes that are not the same.
+    """
+    others = [folder for folder in sys.path if folder != str(ROOT)]
+    sys.path[:] = list(dict.fromkeys([*others, str(Path.cwd()), str(ROOT)]))
+    for name in ("attacks", "callbacks", "datamodules", "lightning_modules", "nets"):
+        found = PathFinder.find_spec(name)
+        if found is not None and found.origin is not None and Path(found.origin).parent.parent == ROOT:
+            sys.modules[name] = None  # type: ignore[assignment]  # importing it is an error
 
 
 if __name__ == "__main__":
-    a = sys.argv[1:]
-    sys.argv = sys.argv[:1]
-    main(a)
+    sys.exit(main())

@@ -1,0 +1,181 @@
+"""`CommandLine`: LightningCLI whose errors are one line and whose runs end with a table."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import warnings
+from argparse import ArgumentError
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.model_helpers import is_overridden
+
+from touchstone.callbacks import RobustAccuracy, RunRecord
+
+from .checkpoint_errors import check_checkpoint, explain_mismatch
+from .given import UsageError, gather, nearest
+from .own_signals import OwnSignals
+from .progress_bar import EpochLines
+from .report_table import print_end, read_report
+from .usage_errors import explain, in_one_line
+
+# What Lightning says, and nobody who runs this program can act on.
+NOISE = (
+    r"💡 Tip: For seamless cloud",  # its own products
+    r"TPU available: False",
+    r"\[rank: \d+\] Received SIGTERM",
+    r"Restoring states from the checkpoint path",  # another message says when it is done
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # for Lightning to change
+    r"`\.test\(ckpt_path=\"best\"\)` is called with Trainer configured with multiple `ModelCheckpoint`",
+)
+NOISE_OUTSIDE_FIT = (  # where nothing is saved, and a callback of the training is not missed
+    r"The dirpath has changed from",
+    r"Be aware that when using `ckpt_path`, callbacks used to create the checkpoint need to be provided",
+)
+NEEDED_LOADERS = {"fit": "train", "validate": "val", "test": "test", "predict": "predict"}
+
+
+class CommandLine(LightningCLI):
+    """Parses a command line, runs it, and prints what it has found.
+
+    Args:
+        arguments: a subcommand and its options.
+        then_test: whether `fit` is followed by a test of the best checkpoint.
+
+    Raises:
+        UsageError: the arguments, or the files that they name, are wrong.
+    """
+
+    def __init__(self, arguments: Sequence[str], *, then_test: bool = False) -> None:
+        _check_subcommand(arguments, list(self.subcommands()))
+        _quieten(NOISE if arguments[0] == "fit" else NOISE + NOISE_OUTSIDE_FIT)
+        self.then_test = then_test
+        self.arguments = list(arguments)
+        try:
+            super().__init__(
+                args=self.arguments,
+                save_config_callback=RunRecord,
+                trainer_defaults={"enable_model_summary": False},  # `fit` says in a line what is trained
+                parser_kwargs={"exit_on_error": False, "allow_abbrev": False},
+                auto_configure_optimizers=False,
+            )
+        except ArgumentError as error:
+            problem = f"the hyper_parameters in the checkpoint do not fit the config: {in_one_line(error)}"
+            raise UsageError(problem) from error
+
+    # What the user gave.
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        try:
+            self.config = parser.parse_args(args)
+        except Exception as error:
+            raise self._explained(error) from error
+        check_checkpoint(self.config[self.config.subcommand].get("ckpt_path"))
+
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except Exception as error:
+            raise self._explained(error, construct=True) from error
+        hook = f"{NEEDED_LOADERS[str(self.subcommand)]}_dataloader"
+        if self.datamodule is None and not is_overridden(hook, self.model):
+            raise UsageError(
+                f"no data is given: a config needs `data:` with a class_path, since the model has no {hook}()"
+            )
+
+    def _explained(self, error: Exception, *, construct: bool = False) -> UsageError:
+        subcommand, *options = self.arguments
+        if subcommand not in self._subcommand_parsers:  # options before it
+            return UsageError(in_one_line(error))
+        return explain(self._subcommand_parsers[subcommand], gather(options), error, construct=construct)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        config = self._get(self.config_init, "trainer")
+        callbacks = config.callbacks or []
+        callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
+        if config.enable_progress_bar is not False and not any(isinstance(c, ProgressBar) for c in callbacks):
+            callbacks = [*callbacks, EpochLines()]
+        config.callbacks = [*callbacks, OwnSignals()]
+        if config.logger is False:  # then the run has no folder, and the current one may hold a config.yaml
+            self.save_config_callback = None
+        return super().instantiate_trainer(**kwargs)
+
+    # The run. LightningCLI calls the method of the subcommand's name.
+
+    def fit(self, **arguments: Any) -> None:
+        """Trains, and tests the best checkpoint where `then_test` says so."""
+        self._run(self._fit, arguments)
+
+    def validate(self, **arguments: Any) -> None:
+        """Measures on the validation samples."""
+        self._run(self.trainer.validate, self._without_second_table(arguments))
+
+    def test(self, **arguments: Any) -> None:
+        """Measures on the test samples."""
+        self._run(self.trainer.test, self._without_second_table(arguments))
+
+    def predict(self, **arguments: Any) -> None:
+        """Computes predictions."""
+        self._run(self.trainer.predict, arguments)
+
+    def _fit(self, **arguments: Any) -> None:
+        num_parameters = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        if self.trainer.is_global_zero:
+            print(f"{type(self.model).__name__} with {num_parameters:,} parameters to train", flush=True)
+        self.trainer.fit(**arguments)
+        if self.then_test:
+            again = {"model": self.model, "datamodule": self.datamodule, "ckpt_path": "best"}
+            self.trainer.test(**self._without_second_table(again))
+
+    def _without_second_table(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        shows_own = any(isinstance(callback, RobustAccuracy) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
+        return {**arguments, "verbose": False} if shows_own else arguments
+
+    def _run(self, job: Callable[..., Any], arguments: dict[str, Any]) -> None:
+        started, folder = time.time(), None
+        try:
+            folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
+            job(**arguments)
+        except BaseException as error:
+            if "state_dict" in str(error) and (problem := explain_mismatch(arguments.get("ckpt_path"), self.model)):
+                raise problem from error
+            if folder is not None and folder.is_dir():
+                error.__dict__.setdefault("__notes__", []).append(f"what was written until then: {folder}")
+            raise
+        if self.trainer.is_global_zero:
+            logger = next((x for x in self.trainer.loggers if isinstance(x, TensorBoardLogger)), None)
+            print_end(folder, read_report(folder, started), Path(logger.save_dir) if logger else None)
+
+
+def _check_subcommand(arguments: Sequence[str], valid: list[str]) -> None:
+    """Raises UsageError where the arguments name none."""
+    first = arguments[0]
+    if not first.startswith("-") and first not in valid:
+        raise UsageError(f"there is no subcommand {first!r}{nearest(first, valid)}")
+    if not {*valid, "-h", "--help"} & set(arguments):
+        raise UsageError(
+            f"no subcommand is given; there is {', '.join(valid)}: python train.py fit {' '.join(arguments)}"
+        )
+
+
+def _quieten(noise: tuple[str, ...]) -> None:
+    """Silences these messages and no others; stderr is left to warnings and errors."""
+    for message in noise:
+        warnings.filterwarnings("ignore", message)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).handlers, logging.getLogger(name).propagate = [], True
+    logging.getLogger("lightning").handlers = [_Printed()]
+
+
+class _Printed(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if not any(re.match(noise, message) for noise in NOISE):
+            print(message, flush=True)

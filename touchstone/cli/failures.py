@@ -1,0 +1,43 @@
+"""`describe_failure`: why a run failed, in a few lines."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+
+NUM_MESSAGE_LINES = 3
+SPEAK_FOR_THEMSELVES = ("ValueError", "RuntimeError", "MisconfigurationException", "ArgumentError")
+
+
+def describe_failure(error: BaseException) -> list[str]:
+    """The message of an error, then the line of the user's or this project's code that raised it."""
+    if isinstance(error, OSError) and error.strerror:
+        lines = [f"{error.strerror}: {error.filename}", *_what_stands_in_the_way(error.filename)]
+    else:
+        lines = message_lines(error)[:NUM_MESSAGE_LINES]
+    return [f"error: {lines[0]}", *lines[1:], _where(error)]
+
+
+def message_lines(error: BaseException) -> list[str]:
+    """The message, at least one line; it begins with the type where that says more than the message."""
+    first, *rest = [line for line in str(error).splitlines() if line.strip()] or [""]
+    name = type(error).__name__
+    return [first if name in SPEAK_FOR_THEMSELVES and first else f"{name}: {first}", *rest]
+
+
+def _what_stands_in_the_way(name: object) -> list[str]:
+    """The file that lies where a folder is needed."""
+    if not isinstance(name, (str, Path)):
+        return []
+    found = [folder for folder in Path(name).parents if folder.is_file()]
+    return [f"{found[0]} is a file, and a folder of this name is needed"] if found else []
+
+
+def _where(error: BaseException) -> str:
+    """The innermost line that is neither of a library nor of the command line itself."""
+    foreign = ("site-packages", sys.base_prefix, "<frozen", str(Path(__file__).parent), "train.py")
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not any(part in frame.filename for part in foreign)]
+    place = f"raised in {own[-1].filename}, line {own[-1].lineno}; " if own else ""
+    return f"({place}--traceback shows the way there)"

@@ -1,0 +1,86 @@
+"""The end of a run in a terminal: one table of `report.json`, signs of masking, and where everything lies."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+STAGES = {"val": "validation", "test": "test"}
+
+
+def read_report(folder: Path, since: float) -> dict[str, Any] | None:
+    """The report in a run folder, or None where there is none or it is older than `since`, in seconds of the epoch."""
+    path = folder / "report.json"
+    if not path.is_file() or path.stat().st_mtime < since:
+        return None
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def report_table(report: Mapping[str, Any]) -> Table:
+    """Accuracy before any attack, after each, and after the worst of them for each sample.
+
+    Args:
+        report: what `callbacks/report_files.py` writes: shares in [0, 1].
+    """
+    from rich.table import Table
+
+    threats = {attack["threat"] for attack in report["attacks"].values()}
+    stage = STAGES.get(report["stage"], report["stage"])
+    table = Table(title=f"{report['num_samples']} {stage} samples", title_justify="left", title_style="bold")
+    table.add_column("attack", no_wrap=True)
+    for heading in ("accuracy", "95 % interval", "success", "gradients / sample"):
+        table.add_column(heading, justify="right")
+    if len(threats) == 1:
+        table.caption, table.caption_justify = f"every attack within {threats.pop()}", "left"
+    else:
+        table.add_column("threat")
+    table.add_row("none (clean)", *_accuracy(report["clean_accuracy"], report["clean_ci95"]))
+    num_attacked = max(1, round(report["clean_accuracy"] * report["num_samples"]))  # the rest was wrong before
+    for name, attack in report["attacks"].items():
+        table.add_row(
+            name,
+            *_accuracy(attack["robust_accuracy"], attack["ci95"]),
+            _percent(attack["success"]),
+            f"{attack['num_backwards'] / num_attacked:.1f}",
+            *([attack["threat"]] if table.caption is None else []),
+        )
+    table.add_row("worst case", *_accuracy(report["worst_case"], report["worst_case_ci95"]), style="bold")
+    return table
+
+
+def print_end(folder: Path, report: Mapping[str, Any] | None, log_folder: Path | None) -> None:
+    """Prints what a run has found and where it lies.
+
+    Args:
+        folder: the run folder.
+        report: its report, if there is one.
+        log_folder: what TensorBoard shows, if it logged.
+    """
+    from rich.console import Console
+    from rich.markup import escape
+
+    console = Console(highlight=False, soft_wrap=False)
+    console.print()
+    if report is not None:
+        console.print(report_table(report))
+        for warning in report["warnings"]:
+            console.print(f"[yellow]sign of masking:[/] {escape(warning)}")
+    console.print(f"run folder: {escape(str(folder))}", soft_wrap=True)
+    if log_folder is not None:
+        in_clone = log_folder == Path("logs") and Path("Makefile").is_file() and Path("train.py").is_file()
+        make = ", or make tensorboard" if in_clone else ""
+        console.print(f"to view it: tensorboard --logdir {escape(str(log_folder))}{make}", soft_wrap=True)
+
+
+def _accuracy(share: float, interval: list[float]) -> tuple[str, str]:
+    low, high = interval
+    return _percent(share), f"{100 * low:.1f} - {100 * high:.1f} %"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"

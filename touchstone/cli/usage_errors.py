@@ -1,0 +1,220 @@
+"""What is wrong with what the user gave, in words: the key, where it stands, and the nearest valid name.
+
+jsonargparse reports the failure of every branch of a nested union, and no line. So when it fails, the tree of what was
+given is walked once more, and the first thing that the parser's own knowledge contradicts is named.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import inspect
+import re
+import reprlib
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jsonargparse import ArgumentParser
+
+from .class_paths import find
+from .failures import message_lines
+from .given import SPEC_KEYS, Given, UsageError, nearest
+
+WORDS = {int: "an integer", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
+
+
+def explain(parser: ArgumentParser, given: Given, error: Exception, *, construct: bool = False) -> UsageError:
+    """What is wrong, in one line.
+
+    Args:
+        parser: the parser of the subcommand.
+        given: what it was to parse.
+        error: how it failed.
+        construct: whether it failed while it constructed objects; then they are constructed once more, the innermost
+            first, to see which of them refuses.
+    """
+    problem = next(_Search(_hints(parser), construct).run(given), None)
+    if problem is None:
+        trainer = given.value.get("trainer", Given({}, given.place))
+        problem = (construct and _at_its_key(trainer, error)) or in_one_line(error)
+    return UsageError(problem)
+
+
+def describe(hint: Any) -> str:
+    """A type in words."""
+    if choices := _choices(hint):
+        return f"one of {', '.join(dict.fromkeys(choices))}"
+    return " or ".join(WORDS.get(member) or re.sub(r"\b\w+\.(?=\w)", "", _name(member)) for member in _members(hint))
+
+
+@dataclass(frozen=True)
+class _Search:
+    """The problems of a tree, the innermost first."""
+
+    hints: Mapping[str, Any]
+    construct: bool
+
+    def run(self, given: Given) -> Iterator[str]:
+        yield from self.keys(given, "")
+        if "model" not in given.value or given.value["model"].value is None:
+            yield "no model is given: a config needs `model:` with a class_path (--config configs/NAME.yaml)"
+
+    def keys(self, given: Given, group: str) -> Iterator[str]:
+        """Problems of the keys below `group`, which is empty or ends with a dot."""
+        for name, child in given.value.items():
+            key = group + name
+            if any(known.startswith(f"{key}.") for known in self.hints):
+                if isinstance(child.value, dict):
+                    yield from self.keys(child, f"{key}.")
+                elif child.value is not None:
+                    yield f"{child.place}: {key} must hold keys, got {_short(child)}"
+            elif key in self.hints:
+                yield from self.value(child, self.hints[key], key)
+            else:
+                beside = {known[len(group) :].split(".")[0] for known in self.hints if known.startswith(group)}
+                elsewhere = [known for known in self.hints if known.endswith(f".{name}")]
+                near = f"; did you mean {elsewhere[0]!r}?" if elsewhere else nearest(name, beside)
+                yield f"{child.place}: {f'{group[:-1]} has' if group else 'there is'} no key {name!r}{near}"
+
+    def value(self, given: Given, hint: Any, key: str) -> Iterator[str]:
+        """Problems of a value of type `hint`, None where the type is not known."""
+        value = given.value
+        if isinstance(value, dict) and "class_path" in value:
+            yield from self.spec(given, hint, key)
+        elif isinstance(value, dict):
+            if "init_args" in value:
+                for name, child in value.items():
+                    if name not in SPEC_KEYS:
+                        yield f"{child.place}: {key} has no key {name!r}{nearest(name, SPEC_KEYS)}"
+                yield f"{given.place}: {key} has init_args and no class_path"
+            for name, child in value.items():
+                yield from self.value(child, _hint_of_items(hint), f"{key}.{name}")
+        elif isinstance(value, list):
+            for position, child in enumerate(value):
+                yield from self.value(child, _hint_of_items(hint), f"{key}.{position}")
+        if hint is None or _accepts(hint, given):
+            return
+        members, choices = _members(hint), _choices(hint)
+        if isinstance(value, str) and any(map(_is_class, members)) and not {int, float, bool} & set(members):
+            try:
+                find(value)
+            except LookupError as error:
+                yield f"{given.place}: {key}: {error}"
+        near = nearest(value, choices) if isinstance(value, str) and choices else ""
+        yield f"{given.place}: {key} must be {describe(hint)}, got {_short(given)}{near}"
+
+    def spec(self, given: Given, hint: Any, key: str) -> Iterator[str]:
+        """Problems of a class_path with its init_args."""
+        for name, child in given.value.items():
+            if name not in SPEC_KEYS:
+                yield f"{child.place}: {key} has no key {name!r} beside class_path{nearest(name, SPEC_KEYS)}"
+        path, arguments = given.value["class_path"], given.value.get("init_args", Given({}, given.place))
+        try:
+            found = find(str(path.value))
+        except LookupError as error:
+            yield f"{path.place}: {key}: {error}"
+            return
+        bases = tuple(member for member in _members(hint) if _is_class(member) and not typing.get_args(member))
+        if bases and inspect.isclass(found) and not issubclass(found, bases):
+            yield f"{path.place}: {key} must be {describe(hint)}, {found.__name__} is not"
+            return
+        if not isinstance(arguments.value, dict):
+            if arguments.value is not None:
+                yield f"{arguments.place}: {key}.init_args must hold keys, got {_short(arguments)}"
+            return
+        parser = ArgumentParser(exit_on_error=False)
+        try:
+            parser.add_class_arguments(found, "it", fail_untyped=False)
+        except Exception:  # a signature that jsonargparse cannot read: it knows better than this search
+            return
+        hints = {name.removeprefix("it."): hint for name, hint in _hints(parser).items()}
+        for name, child in arguments.value.items():
+            if name in hints:
+                yield from self.value(child, hints[name], f"{key}.{name}")
+            else:
+                yield f"{child.place}: {found.__name__} has no parameter {name!r}{nearest(name, hints)}"
+        if _is_callable(hint):
+            return  # constructed later, with more arguments
+        for name, parameter in inspect.signature(found).parameters.items():
+            is_given = name in arguments.value or "dict_kwargs" in given.value
+            if not is_given and parameter.default is parameter.empty and name in hints:
+                yield f"{path.place}: {found.__name__} needs the parameter {name!r}"
+        if self.construct:
+            try:
+                parser.instantiate_classes(parser.parse_object({"it": arguments.plain()}))
+            except Exception as error:
+                yield _at_its_key(arguments, error) or f"{path.place}: {key}: {in_one_line(error)}"
+
+
+def _hints(parser: ArgumentParser) -> dict[str, Any]:
+    """The keys of a parser with their types, None for those that have none."""
+    own = ("help", "config", "print_config", "it")
+    return {
+        action.dest: getattr(action, "_typehint", None)
+        for action in parser._actions
+        if action.dest not in own and not action.dest.endswith(".help")
+    }
+
+
+def _accepts(hint: Any, given: Given) -> bool:
+    parser = ArgumentParser(exit_on_error=False)
+    try:
+        parser.add_argument("--value", type=hint)
+    except ValueError:  # a type that jsonargparse takes in a signature only
+        return True
+    try:
+        parser.parse_object({"value": given.plain()})
+    except Exception:
+        return False
+    return True
+
+
+def _at_its_key(given: Given, error: Exception) -> str | None:
+    """The message of a constructor, at the place of the first argument that it speaks of."""
+    for name, child in given.value.items():
+        if re.search(rf"\b{re.escape(name)}\b", in_one_line(error)):
+            return f"{child.place}: {in_one_line(error)}"
+    return None
+
+
+def in_one_line(error: BaseException) -> str:
+    """The message of an error; where it lists the failures of a union, that of the innermost."""
+    while "\n" in str(error).strip() and (cause := error.__cause__ or error.__context__):
+        error = cause
+    return message_lines(error)[0]
+
+
+def _members(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+
+
+def _choices(hint: Any) -> list[str]:
+    literals = (member for member in _members(hint) if typing.get_origin(member) is typing.Literal)
+    return [str(choice) for literal in literals for choice in typing.get_args(literal)]
+
+
+def _is_class(hint: Any) -> bool:
+    hint = _hint_of_items(hint) or hint
+    return inspect.isclass(hint) and hint.__module__ != "builtins" and not getattr(hint, "_is_protocol", False)
+
+
+def _is_callable(hint: Any) -> bool:
+    return any(typing.get_origin(member) is collections.abc.Callable for member in _members(hint))
+
+
+def _hint_of_items(hint: Any) -> Any:
+    """The type of the values of a dict or the items of a list."""
+    for member in _members(hint):
+        if typing.get_origin(member) in (dict, list, collections.abc.Mapping, collections.abc.Sequence):
+            return typing.get_args(member)[-1]
+    return None
+
+
+def _name(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
+
+
+def _short(given: Given) -> str:
+    return reprlib.repr(given.plain())
