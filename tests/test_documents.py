@@ -1,0 +1,90 @@
+"""What the README shows is what happens: its files are written as a user would, and its commands run."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/*.md")
+
+
+def blocks(document: Path) -> dict[str, str]:
+    """The code blocks behind a mark `<!-- test: NAME -->`, by name."""
+    found = re.findall(r"<!-- test: (\S+) -->\n```\w+\n(.*?)```", document.read_text(), flags=re.DOTALL)
+    return dict(found)
+
+
+@pytest.fixture
+def readme(root: Path) -> dict[str, str]:
+    return blocks(root / "README.md")
+
+
+@pytest.fixture
+def folder(root: Path, tmp_path: Path, readme: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the files of the README beside the project's configs, as in a clone."""
+    for name, text in readme.items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "configs").symlink_to(root / "configs")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
+
+
+def test_a_model_of_ones_own_is_attacked(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(folder / "attack_my_model.py"))
+    assert re.search(r"clean \d+\.\d%, worst case 0\.0%", capsys.readouterr().out)
+
+
+def test_an_attack_is_added_in_under_20_lines_and_one_entry(folder: Path, readme: dict[str, str]) -> None:
+    import train
+
+    code = [line for line in readme["blend.py"].splitlines() if line.strip()]
+    assert len(code) < 20
+    assert readme["blend.yaml"].count("class_path: blend.") == 1
+    arguments = shlex.split(readme["command"])
+    assert arguments[:2] == ["python", "train.py"]
+    assert train.main(arguments[2:]) == 0
+    verdicts = np.load(next(folder.rglob("verdicts.npz")))
+    assert {"robust_blend", "robust_pgd"} <= set(verdicts)
+    clean = verdicts["clean_prediction"] == verdicts["label"]
+    assert verdicts["robust_blend"].sum() < clean.sum()
+
+
+def test_a_measurement_is_added_in_one_method(folder: Path) -> None:
+    import train
+
+    probe = "--trainer.callbacks+=confidence.Confidence"
+    assert train.main(["fit", "--config", "configs/digits.yaml", "--trainer.max_epochs=1", probe]) == 0
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(next(folder.rglob("version_0"))))
+    events.Reload()
+    assert 0.1 < events.Scalars("val/confidence")[0].value <= 1
+
+
+def test_every_command_and_file_that_a_document_names_exists(root: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (root / "Makefile").read_text(), flags=re.MULTILINE))
+    for document in (path for pattern in DOCUMENTS for path in root.glob(pattern)):
+        text = document.read_text()
+        commands = re.findall(r"`make ([a-z-]+)|^make ([a-z-]+)", text, flags=re.MULTILINE)
+        assert {first or second for first, second in commands} <= targets, document.name
+        for config in re.findall(r"configs/[\w/]+\.yaml", text):
+            assert (root / config).is_file(), f"{document.name}: {config}"
+        for script in re.findall(r"python ((?:benchmarks/)?\w+\.py)", text):
+            assert (root / script).is_file(), f"{document.name}: {script}"
+        for link in re.findall(r"\]\((?!http)([^)#]+)\)", text):
+            assert (document.parent / link).exists(), f"{document.name}: {link}"
+
+
+def test_the_tags_of_the_document_are_the_tags_of_a_run(root: Path) -> None:
+    """docs/tensorboard.md names the tags that tests/test_robust_accuracy.py reads back from an event file."""
+    text = (root / "docs/tensorboard.md").read_text()
+    tested = (root / "tests/test_robust_accuracy.py").read_text()
+    for tag in re.findall(r"`(?:S|grad_norm/S|grad_norm/train)/(\w+)", text):
+        if tag not in ("loss", "accuracy", "LAYER"):
+            assert tag in tested, tag
