@@ -169,7 +169,7 @@ def log(
     trainer: pl.Trainer, module: pl.LightningModule, tag: str, value: float | Tensor, loader_index: int, **options: Any
 ) -> None:
     """Logs a figure of a whole pass, equal on all processes."""
-    module.log(tag + loader_suffix(trainer, loader_index), value, add_dataloader_idx=False, **options)
+    module.log(tag + loader_suffix(trainer, loader_index), value, add_dataloader_idx=False, sync_dist=True, **options)
 
 
 def loader_suffix(trainer: pl.Trainer, index: int) -> str:

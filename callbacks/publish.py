@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def run_folder(trainer: pl.Trainer) -> Path | None:
-    """The folder of this run, or None where the trainer has none. A collective: every process calls it."""
+    """The folder of this run, or None where nothing is logged. A collective: every process calls it."""
     folder = trainer.log_dir
-    return None if folder is None else Path(folder)
+    return Path(folder) if folder is not None and trainer.loggers else None
 
 
 def tensorboard_writers(trainer: pl.Trainer) -> list[Any]:

@@ -234,18 +234,17 @@ class RobustAccuracy(Probe):
             kept.setdefault(name, []).append(Attacked(*(tensor.detach().cpu() for tensor in tensors)))
 
     def _lay_out_charts(self, trainer: pl.Trainer) -> None:
-        """Puts the curves before and after attack into one chart of TensorBoard's custom scalars."""
+        """Overlays the curves before and after attack in charts of TensorBoard's custom scalars."""
         if not trainer.is_global_zero:
             return
-        chart = {
-            f"{stage}: accuracy before and after attack": [
-                "Multiline",
-                [f"{stage}/clean_accuracy", *(f"{stage}/robust_accuracy/{n}" for n in (*self._suite, "worst_case"))],
-            ]
-            for stage in ("val", "test")
-        }
+        charts = {}
+        for stage in ("val", "test"):
+            before, worst = f"{stage}/clean_accuracy", f"{stage}/robust_accuracy/worst_case"
+            each = [f"{stage}/robust_accuracy/{name}" for name in self._suite]
+            charts[f"{stage}: before attack, and in the worst case"] = ["Multiline", [before, worst]]
+            charts[f"{stage}: before and after each attack"] = ["Multiline", [before, *each]]
         for writer in tensorboard_writers(trainer):
-            writer.add_custom_scalars({"robustness": chart})
+            writer.add_custom_scalars({"accuracy before and after attack": charts})
 
 
 @torch.no_grad()

@@ -43,8 +43,15 @@ class RunRecord(SaveConfigCallback):
 
         metrics = {tag: 0.0 for tag in trainer.callback_metrics}  # their values are read from the curves
         for writer in tensorboard_writers(trainer):
-            for part in hparams(_flat(self.config.as_dict()), metrics):
+            for part in hparams(self._hyperparameters(), metrics):
                 writer._get_file_writer().add_summary(part)
+
+    def _hyperparameters(self) -> dict[str, Any]:
+        """The scalars of the config that say what was trained, and not where or how it was watched."""
+        config = self.config.as_dict()
+        config = config.get(str(config.get("subcommand")), config)
+        chosen = {key: config.get(key) for key in ("seed_everything", "model", "data")}
+        return _flat({**chosen, "max_epochs": (config.get("trainer") or {}).get("max_epochs")})
 
 
 def _trace(writer: Any, module: pl.LightningModule, batch: Any) -> None:

@@ -37,7 +37,7 @@ def trained_by(config: Path, seed: int, folder: Path, monkeypatch: pytest.Monkey
     from touchstone.nets import SmallCNN
 
     newest = max(folder.rglob("last.ckpt"), key=lambda path: path.stat().st_mtime)
-    module = Classifier(SmallCNN(width=64))
+    module = Classifier(SmallCNN(width=32))
     module.load_state_dict(torch.load(newest, weights_only=True)["state_dict"])
     return module
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from jsonargparse.typing import PositiveInt
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -71,6 +73,18 @@ class CommandLine(LightningCLI):
             raise UsageError(problem) from error
 
     # What the user gave.
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument(
+            "--num_threads",
+            type=PositiveInt | None,
+            default=None,
+            help="CPU threads of torch, null for its own choice; a small net is fastest with one.",
+        )
+
+    def before_instantiate_classes(self) -> None:
+        if (num_threads := self._get(self.config, "num_threads")) is not None:
+            torch.set_num_threads(num_threads)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         try:

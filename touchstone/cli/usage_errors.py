@@ -17,12 +17,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from jsonargparse import ArgumentParser
+from jsonargparse.typing import PositiveInt
 
 from .class_paths import find
 from .failures import message_lines
 from .given import SPEC_KEYS, Given, UsageError, nearest
 
-WORDS = {int: "an integer", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
+WORDS = {
+    PositiveInt: "an integer above 0",
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+    str: "a text",
+    type(None): "null",
+}
 
 
 def explain(parser: ArgumentParser, given: Given, error: Exception, *, construct: bool = False) -> UsageError:
