@@ -12,9 +12,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from touchstone.attacks import frozen_eval
-
-from .probe import Probe, gather_by_id, log
+from .probe import Probe, gather_by_id, log, measuring
 from .samples import Samples
 
 _NEVER = 2**62
@@ -101,10 +99,10 @@ class GradientNorm(Probe):
     # Validation and test.
 
     def see(self, model: nn.Module, samples: Samples, loader_index: int) -> None:
-        with frozen_eval(model, freeze=False):
-            x, y = samples.x.clone().requires_grad_(), samples.y.clone()
+        with measuring(model, samples, freeze=False) as (x, y):
+            x.requires_grad_()
             parameters = [p for p in model.parameters() if p.requires_grad]
-            losses = F.cross_entropy(_logits(model(x)), y, reduction="none")
+            losses = F.cross_entropy(model(x), y, reduction="none")
             of_input, *of_parameters = torch.autograd.grad(
                 losses.sum(), [x, *parameters], allow_unused=True, materialize_grads=True
             )
@@ -139,7 +137,3 @@ def _by_layer(names: list[str]) -> dict[str, list[int]]:
     for position, name in enumerate(names):
         layers.setdefault(name.rpartition(".")[0] or name, []).append(position)
     return layers
-
-
-def _logits(output: Any) -> Tensor:
-    return output if isinstance(output, Tensor) else output.logits

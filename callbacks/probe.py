@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import lightning.pytorch as pl
@@ -12,6 +13,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from touchstone.attacks import frozen_eval
+from touchstone.attacks.core.checks import computing_dtype
+from touchstone.attacks.core.logits import logits_as_float
 from touchstone.nets import Normalize
 
 from .samples import Samples, SampleStream
@@ -76,8 +79,8 @@ class Probe(pl.Callback):
 
     def see(self, model: nn.Module, samples: Samples, loader_index: int) -> None:
         """Takes in the next samples of the pass."""
-        with frozen_eval(model):
-            measured = self.measure(model, samples.x.clone(), samples.y.clone())
+        with measuring(model, samples) as (x, y):
+            measured = self.measure(model, x, y)
         kept = self._values.setdefault(loader_index, {})
         for name, values in {"_id": samples.ids, **measured}.items():
             if values.shape != samples.ids.shape:
@@ -163,6 +166,16 @@ class Probe(pl.Callback):
     def _limit(trainer: pl.Trainer, stage: str) -> float | int:
         """The share or number of batches that the user wants of the pass; 0 switches it off."""
         return trainer.limit_val_batches if stage == "validate" else trainer.limit_test_batches
+
+
+@contextmanager
+def measuring(model: nn.Module, samples: Samples, *, freeze: bool = True) -> Iterator[tuple[Tensor, Tensor]]:
+    """The context of a measurement, with images and labels that can carry gradients in it.
+
+    Inside, `model(x)` gives logits in full precision, also where its output has them as `.logits`.
+    """
+    with frozen_eval(model, freeze=freeze), logits_as_float(model):
+        yield samples.x.detach().to(computing_dtype(model)).clone(), samples.y.clone()
 
 
 def log(

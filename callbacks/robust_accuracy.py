@@ -11,12 +11,12 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from touchstone.attacks import Attack, Report, evaluate, frozen_eval
+from touchstone.attacks import Attack, Report, evaluate
 from touchstone.attacks.judge.evaluate import check_names
 from touchstone.attacks.judge.meter import Cost
 
 from .attack_picture import Attacked, attack_picture
-from .probe import Probe, gather_by_id, loader_suffix, log
+from .probe import Probe, gather_by_id, loader_suffix, log, measuring
 from .publish import publish_picture, publish_text, run_folder, tensorboard_writers
 from .report_files import attack_success, write_report
 from .samples import Samples
@@ -227,11 +227,12 @@ class RobustAccuracy(Probe):
             return
         first = slice(0, self._pictures_left(loader_index))
         kept = self._pictured.setdefault(loader_index, {})
-        before = samples.x[first].to(next(iter(report.x_adv.values())).dtype)
-        for name, x_adv in report.x_adv.items():
-            logits = [_logits(model, x) for x in (before, x_adv[first])]
-            tensors = (before, x_adv[first], *logits, samples.y[first])
-            kept.setdefault(name, []).append(Attacked(*(tensor.detach().cpu() for tensor in tensors)))
+        with measuring(model, samples.take(first)) as (before, label), torch.no_grad():
+            logits_before = model(before)
+            for name, x_adv in report.x_adv.items():
+                after = x_adv[first]
+                tensors = (before, after, logits_before, model(after), label)
+                kept.setdefault(name, []).append(Attacked(*(tensor.detach().cpu() for tensor in tensors)))
 
     def _lay_out_charts(self, trainer: pl.Trainer) -> None:
         """Overlays the curves before and after attack in charts of TensorBoard's custom scalars."""
@@ -245,13 +246,6 @@ class RobustAccuracy(Probe):
             charts[f"{stage}: before and after each attack"] = ["Multiline", [before, *each]]
         for writer in tensorboard_writers(trainer):
             writer.add_custom_scalars({"accuracy before and after attack": charts})
-
-
-@torch.no_grad()
-def _logits(model: nn.Module, x: Tensor) -> Tensor:
-    with frozen_eval(model), torch.no_grad():
-        output = model(x.clone())
-    return output if isinstance(output, Tensor) else output.logits
 
 
 def _gathered(reports: list[Report], suite: dict[str, Attack]) -> Report:

@@ -463,3 +463,20 @@ def test_noise_beating_the_gradient_is_a_sign_of_masking() -> None:
 def test_an_honest_net_shows_no_sign(net: nn.Module, x: Tensor, y: Tensor) -> None:
     attacks = {"noise": RandomNoise(threat=LINF), "fgsm": FGSM(threat=LINF), "pgd": PGD_5}
     assert evaluate(net, x, y, attacks).warnings == []
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_verdicts_do_not_depend_on_an_active_autocast(net: nn.Module, x: Tensor, y: Tensor, dtype: torch.dtype) -> None:
+    """The judge's own forwards are in float32; of the attack, bfloat16 changes the steps and float16 is not used."""
+    attack = FGSM(threat=LINF)
+    plain = evaluate(net, x, y, {"a": attack}, keep_adversarial=True)
+    with torch.autocast("cpu", dtype=dtype):
+        inside = evaluate(net, x, y, {"a": attack}, keep_adversarial=True)
+        seen_inside = net.eval()(x).dtype
+    assert seen_inside == dtype
+    assert torch.equal(inside.clean_prediction, plain.clean_prediction)
+    with torch.no_grad():
+        after = net.eval()(inside.x_adv["a"]).argmax(1)
+    assert torch.equal(inside.robust["a"], after == y)
+    if dtype == torch.float16:
+        assert torch.equal(inside.x_adv["a"], plain.x_adv["a"])

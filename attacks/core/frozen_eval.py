@@ -41,6 +41,10 @@ def frozen_eval(model: nn.Module, *, freeze: bool = True, training: bool = False
                     allow_tf32=cudnn.allow_tf32,
                 )
             )
+        for kind in {"cpu", *(device.type for device in accelerators)}:
+            if torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16:
+                # In float16 the input gradients of confident samples underflow to 0; bfloat16 has float32's range.
+                stack.enter_context(torch.autocast(kind, enabled=False))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         try:

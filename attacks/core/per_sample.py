@@ -61,6 +61,11 @@ def per_sample(value: float | Tensor, like: Tensor) -> float | Tensor:
     return value.to(like).reshape(-1, *[1] * (like.ndim - 1))
 
 
+def widest(device: torch.device) -> torch.dtype:
+    """float64 for checks that must not add rounding errors of their own; float32 where a device has no float64."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def norms(rows: Tensor, p: float = 2) -> Tensor:
     """The p-norm of each sample of `rows`, `(N, ...)`, over all its other axes: `(N,)`."""
     return torch.linalg.vector_norm(rows.flatten(1), ord=p, dim=1)

@@ -76,8 +76,8 @@ class SampleRng:
 
     def normal(self, like: Tensor) -> Tensor:
         """Standard normal noise, of the shape, dtype and device of `like`, by the inverse of the normal CDF."""
-        half_step = 2.0**-54 if like.dtype == torch.float64 else 2.0**-25  # keeps 0, whose image is -inf, away
-        return torch.special.ndtri(self.uniform(like) + half_step).clamp(-9, 9)
+        smallest = 2.0**-54 if like.dtype == torch.float64 else 2.0**-25  # in place of 0, whose image is -inf
+        return torch.special.ndtri(self.uniform(like).clamp_min(smallest))
 
     def integers(self, high: int) -> Tensor:
         """One integer in [0, high) for each sample: int64 `(N,)`."""

@@ -192,7 +192,12 @@ def _naming(name: str, function, *args, **kwargs):  # type: ignore[no-untyped-de
 
 @torch.no_grad()
 def _logits(model: nn.Module, x: Tensor, ids: Tensor, batch_size: int, where: str) -> Tensor:
-    """The logits of all samples, `(N, C)`, checked batch by batch."""
+    """The logits of all samples, `(N, C)`, without autocast, checked batch by batch."""
+    with torch.autocast(x.device.type, enabled=False):
+        return _checked_logits(model, x, ids, batch_size, where)
+
+
+def _checked_logits(model: nn.Module, x: Tensor, ids: Tensor, batch_size: int, where: str) -> Tensor:
     parts = []
     for number, (rows, row_ids) in enumerate(zip(x.split(batch_size), ids.split(batch_size), strict=True)):
         if not len(rows):

@@ -7,6 +7,8 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
+from ..core.per_sample import widest
+
 
 class Untouched:
     """Remembers a model's state in a few numbers per tensor, and says what has changed since."""
@@ -41,8 +43,9 @@ class Untouched:
 
 
 def _sums(tensor: Tensor) -> Tensor:
+    wide = widest(tensor.device)
     if tensor.is_floating_point() or tensor.is_complex():
         values = torch.view_as_real(tensor) if tensor.is_complex() else tensor
         values = values.nan_to_num(nan=1e9)  # NaN differs from itself
-        return torch.stack([values.sum(dtype=torch.float64), torch.linalg.vector_norm(values.float()).double()])
-    return torch.stack([tensor.sum(dtype=torch.float64), tensor.ne(0).sum(dtype=torch.float64)])
+        return torch.stack([values.sum(dtype=wide), torch.linalg.vector_norm(values.float()).to(wide)])
+    return torch.stack([tensor.sum(dtype=wide), tensor.ne(0).sum(dtype=wide)])

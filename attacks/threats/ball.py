@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..core.per_sample import norms
+from ..core.per_sample import norms, widest
 from ..core.threat import Threat
 
 # Sums of float32 rounding errors: relative to eps, and absolute at the scale of pixels near 1.
@@ -67,11 +67,12 @@ class Ball(Threat):
         return x if self.box is None else x.clamp(*self.box)
 
     def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        return norms(x_adv.double() - x.double(), self.p)
+        wide = widest(x.device)
+        return norms(x_adv.to(wide) - x.to(wide), self.p)
 
     def contains(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        eps = self.radius(x.double()).flatten()
-        inside = self.distance(x_adv, x) <= eps * (1 + RELATIVE_TOLERANCE) + ABSOLUTE_TOLERANCE
+        distance = self.distance(x_adv, x)
+        inside = distance <= self.radius(distance) * (1 + RELATIVE_TOLERANCE) + ABSOLUTE_TOLERANCE
         if self.box is not None:
             low, high = self.box
             pixels = x_adv.flatten(1)
