@@ -15,13 +15,11 @@ from torch.optim import Optimizer
 from .probe import Probe, gather_by_id, log, measuring
 from .samples import Samples
 
-_NEVER = 2**62
-
 
 class GradientNorm(Probe):
     """Logs gradient norms: during training per layer, during validation of input and parameters.
 
-    Training, per optimizer step, accumulated, unscaled and before clipping: `grad_norm/train/total`,
+    Training, at every logged optimizer step, accumulated, unscaled and before clipping: `grad_norm/train/total`,
     `grad_norm/train/LAYER` for each module that has parameters of its own, `update_ratio/LAYER` (the length of the
     step that was taken over the length of the weights), and a warning that names the parameter whose gradient was
     first not finite. Validation and test: `grad_norm/S/input`, the mean over samples of the norm of the gradient of
@@ -36,7 +34,6 @@ class GradientNorm(Probe):
         super().__init__(**kwargs)
         self.update_ratio = update_ratio
         self._sums: dict[int, list[Tensor]] = {}
-        self._first_bad: dict[int, Tensor] = {}  # by optimizer: the first step at which each gradient was not finite
         self._reported = False
         self._before: dict[str, list[Tensor]] = {}
 
@@ -49,9 +46,12 @@ class GradientNorm(Probe):
         named = [(n, p) for n, p in pl_module.named_parameters() if id(p) in owned and p.grad is not None]
         if not named:
             return
+        logs = trainer._logger_connector.should_update_logs
+        if not logs and not _shows_damage(named[0][1]):
+            return
         norms = torch.stack(torch._foreach_norm([p.grad.detach().float() for _, p in named]))  # type: ignore[union-attr]
-        self._watch(trainer, id(optimizer), [name for name, _ in named], norms)
-        if not _logs_now(trainer):
+        self._look_for_damage(trainer, [name for name, _ in named], norms)
+        if not logs:
             return
         values = {"grad_norm/train/total": norms.norm()}
         for layer, rows in _by_layer([name for name, _ in named]).items():
@@ -79,21 +79,16 @@ class GradientNorm(Probe):
             on_epoch=False,
         )
 
-    def _watch(self, trainer: pl.Trainer, optimizer: int, names: list[str], norms: Tensor) -> None:
-        """Remembers, without waiting for an accelerator, when each gradient was first not finite."""
+    def _look_for_damage(self, trainer: pl.Trainer, names: list[str], norms: Tensor) -> None:
+        """Warns once of gradients that are not finite; the backward pass meets the last of them first."""
         if self._reported or getattr(trainer.precision_plugin, "scaler", None) is not None:
             return  # a gradient scaler looks for its scale by steps that overflow, and skips them
-        step = torch.where(norms.isfinite(), _NEVER, trainer.global_step)
-        first = self._first_bad.get(optimizer)
-        self._first_bad[optimizer] = step if first is None or len(first) != len(step) else torch.minimum(first, step)
-        if norms.device.type != "cpu" and not _logs_now(trainer):
-            return
-        earliest = int(self._first_bad[optimizer].min())
-        if earliest < _NEVER:
+        damaged = (~norms.isfinite()).nonzero()
+        if len(damaged):
             self._reported = True
-            name = names[int((self._first_bad[optimizer] == earliest).nonzero()[0])]
             rank_zero_warn(
-                f"GradientNorm: at step {earliest} the gradient of {name!r} was not finite, the first to be so"
+                f"GradientNorm: at step {trainer.global_step} the gradient of {names[int(damaged[-1])]!r} "
+                "was not finite, the first to be so"
             )
 
     # Validation and test.
@@ -126,9 +121,13 @@ class GradientNorm(Probe):
             log(trainer, module, f"grad_norm/{stage}/parameters", total, loader_index)
 
 
-def _logs_now(trainer: pl.Trainer) -> bool:
-    """Whether Lightning writes this step's values; computing others would be thrown away."""
-    return trainer._logger_connector.should_update_logs
+def _shows_damage(first: nn.Parameter) -> bool:
+    """Whether the first layer's gradient is not finite, as it is wherever a later one broke the backward pass.
+
+    Asked at every step on the CPU only: an accelerator would have to be waited for.
+    """
+    assert first.grad is not None
+    return first.grad.device.type == "cpu" and not bool(first.grad.isfinite().all())
 
 
 def _by_layer(names: list[str]) -> dict[str, list[int]]:

@@ -1,0 +1,226 @@
+"""What callbacks add to a fit beyond the attack's gradients: `python benchmarks/callbacks_overhead.py`.
+
+Measured twice. By difference: the fit with callbacks, against the same fit without them plus the attack's gradient
+calls alone, replayed with the batch sizes that were seen. And from inside: one fit keeps a ledger of the seconds that
+its callbacks spend, which says where they go and is not disturbed by other work on the machine.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import tempfile
+import warnings
+from collections import defaultdict
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.loggers import TensorBoardLogger
+from timing import RATIO_HEADERS, ratio_cells, show, take_turns, use_threads
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from touchstone.attacks import PGD, Linf, frozen_eval
+from touchstone.callbacks import GradientNorm, RobustAccuracy
+from touchstone.datamodules import DigitsDataModule
+from touchstone.lightning_modules import Classifier
+from touchstone.nets import SmallCNN
+
+ATTACK = "RobustAccuracy in validation"
+Fit = tuple[Classifier, pl.Trainer, dict[str, Any]]
+
+
+class Ledger:
+    """Where the seconds go that callbacks spend: in which one, and in which calls of the model.
+
+    Args:
+        clock: gives the present time in seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.clock = clock
+        self.spent: dict[str, float] = defaultdict(float)
+        self.attacked: list[int] = []
+        self._active: str | None = None
+        self._forward_began = 0.0
+
+    def watch(self, module: nn.Module, callbacks: list[pl.Callback]) -> None:
+        """Times every hook of the callbacks, and what they ask of the module meanwhile."""
+        for callback in callbacks:
+            for hook in dir(pl.Callback):
+                if hook.startswith("on_") and getattr(type(callback), hook) is not getattr(pl.Callback, hook):
+                    when = "in validation" if "validation" in hook else "in training"
+                    name = f"{type(callback).__name__} {when}"
+                    setattr(callback, hook, self._timed(getattr(callback, hook), name))
+        module.register_forward_pre_hook(self._see_forward)
+        module.register_forward_hook(self._see_logits)
+
+    def _timed(self, hook: Callable, name: str) -> Callable:
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            self._active, start = name, self.clock()
+            try:
+                return hook(*args, **kwargs)
+            finally:
+                self.spent[name] += self.clock() - start
+                self._active = None
+
+        return timed
+
+    def _see_forward(self, _: nn.Module, args: tuple[Tensor]) -> None:
+        self._forward_began = start = self.clock()
+        if self._active is None or not args[0].requires_grad:
+            return
+        name = f"{self._active}: gradients"
+        if self._active == ATTACK:
+            self.attacked.append(len(args[0]))
+
+        def arrived(_: Tensor) -> None:
+            self.spent[name] += self.clock() - start
+
+        args[0].register_hook(arrived)
+
+    def _see_logits(self, _: nn.Module, args: tuple[Tensor], logits: Tensor) -> None:
+        if self._active is not None and not args[0].requires_grad:
+            self.spent[f"{self._active}: forwards"] += self.clock() - self._forward_began
+
+
+@cache
+def trained_resnet18(batch_size: int, num_steps: int) -> tuple[nn.Module, TensorDataset]:
+    """A ResNet-18 that has learned to tell random images of the shape of CIFAR-10, each half that of its class."""
+    from torchvision.models import resnet18
+
+    torch.manual_seed(0)
+    of_class, y = torch.rand(10, 3, 32, 32), torch.randint(10, (num_steps * batch_size,))
+    x = (of_class[y] + torch.rand(len(y), 3, 32, 32)) / 2
+    net = resnet18(num_classes=10)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
+    for rows in torch.arange(len(y)).split(batch_size):
+        optimizer.zero_grad()
+        F.cross_entropy(net(x[rows]), y[rows]).backward()
+        optimizer.step()
+    return net, TensorDataset(x, y)
+
+
+def resnet18_fit(folder: str, callbacks: list[pl.Callback], small: bool) -> Fit:
+    """36 steps on such images, of a net that is right on them, so that they are attacked; 3 validations of 128."""
+    batch_size, num_steps = (4, 2) if small else (32, 36)
+    net, data = trained_resnet18(batch_size, num_steps)
+    loaders = {
+        "train_dataloaders": DataLoader(data, batch_size, shuffle=True),
+        "val_dataloaders": DataLoader(TensorDataset(*data[: 4 * batch_size]), batch_size),
+    }
+    trainer = _trainer(folder, callbacks, max_epochs=1, val_check_interval=max(1, num_steps // 3))
+    return Classifier(copy.deepcopy(net), lambda p: torch.optim.SGD(p, lr=0.01)), trainer, loaders
+
+
+def digits_fit(folder: str, callbacks: list[pl.Callback], small: bool) -> Fit:
+    """10 epochs of configs/digits.yaml, with one attack."""
+    torch.manual_seed(0)
+    module = Classifier(SmallCNN(width=64), lambda p: torch.optim.AdamW(p, lr=0.003, weight_decay=0.1))
+    trainer = _trainer(folder, callbacks, max_epochs=1 if small else 10)
+    return module, trainer, {"datamodule": DigitsDataModule()}
+
+
+def _trainer(folder: str, callbacks: list[pl.Callback], **options: Any) -> pl.Trainer:
+    return pl.Trainer(
+        logger=TensorBoardLogger(folder, default_hp_metric=False),
+        callbacks=callbacks,
+        accelerator="cpu",
+        devices=1,
+        log_every_n_steps=10,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        num_sanity_val_steps=0,
+        **options,
+    )
+
+
+def measure(
+    title: str, make: Callable[..., Fit], num_images: int, num_turns: int, clock: Callable[[], float], small: bool
+) -> None:
+    """Measures and prints two tables: by difference, and from inside."""
+    attack = PGD(threat=Linf(eps=0.15 if make is digits_fit else 8 / 255), num_steps=2 if small else 20)
+    ledgers: list[Ledger] = []
+    totals: list[float] = []
+    module = None
+
+    def fit(with_callbacks: bool) -> float:
+        nonlocal module
+        callbacks: list[pl.Callback] = []
+        if with_callbacks:
+            callbacks = [RobustAccuracy(attacks={"pgd": attack}, num_images=num_images), GradientNorm()]
+        with tempfile.TemporaryDirectory() as folder:
+            module, trainer, data = make(folder, callbacks, small)
+            if with_callbacks:
+                ledgers.append(Ledger(clock))
+                ledgers[-1].watch(module, callbacks)
+            start = clock()
+            trainer.fit(module, **data)
+            seconds = clock() - start
+        if with_callbacks:
+            totals.append(seconds)
+        return seconds
+
+    def gradients_alone() -> None:
+        assert module is not None
+        shape = (1, 8, 8) if make is digits_fit else (3, 32, 32)
+        with frozen_eval(module):
+            for num_samples in ledgers[-1].attacked:
+                x = torch.rand(num_samples, *shape).requires_grad_()
+                y = torch.zeros(num_samples, dtype=torch.int64)
+                torch.autograd.grad(F.cross_entropy(module(x), y, reduction="sum"), x)
+
+    candidates = {
+        "with callbacks": lambda: fit(True),
+        "without": lambda: fit(False),
+        "gradients alone": gradients_alone,
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        seconds = take_turns(candidates, num_turns, clock)
+    both = "without + gradients alone"
+    seconds[both] = [a + b for a, b in zip(seconds["without"], seconds["gradients alone"], strict=True)]
+    rows = [(name, *ratio_cells(seconds, name, both)) for name in (both, *candidates)]
+    pictures = "with pictures" if num_images else "without pictures"
+    show(f"{title}, {pictures}: a fit, by difference", ("", *RATIO_HEADERS), rows)
+
+    fastest = min(range(1, len(totals)), key=totals.__getitem__)  # the first one warms up
+    spent, total = ledgers[fastest].spent, totals[fastest]
+    of_attack = spent[f"{ATTACK}: gradients"]
+    parts = dict(spent)
+    for name in {name.partition(":")[0] for name in spent}:
+        parts[f"{name}: the rest"] = parts.pop(name) - sum(
+            spent.get(f"{name}: {w}", 0) for w in ("gradients", "forwards")
+        )
+    beyond = sum(parts.values()) - of_attack
+    parts["all beyond the attack's gradients"] = beyond
+    rest = total - beyond  # the fit and the attack's gradients
+    rows = [(name, f"{part / rest:.2%}", f"{1000 * part:.0f}") for name, part in sorted(parts.items())]
+    headers = ("", "of fit + gradients", "ms")
+    show(f"{title}, {pictures}: the fastest fit of {1000 * total:.0f} ms, from inside", headers, rows)
+
+
+def main(num_turns: int = 5, num_threads: int | None = None, small: bool = False) -> None:
+    """Measures a ResNet-18 and the digits net, without pictures and with them.
+
+    Args:
+        num_turns: how often each candidate is measured.
+        num_threads: threads of torch; None for its choice, 1 for CPU seconds on a machine with other work.
+        small: whether to shrink everything, to see that it runs.
+    """
+    clock = use_threads(num_threads)
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    for title, make in (("ResNet-18", resnet18_fit), ("digits", digits_fit)):
+        for num_images in (0, 8):
+            measure(title, make, num_images, num_turns, clock, small)
+
+
+if __name__ == "__main__":
+    from jsonargparse import auto_cli
+
+    auto_cli(main)

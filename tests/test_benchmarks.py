@@ -1,0 +1,88 @@
+"""Every benchmark runs, in its smallest setting; what they measure is for a person to run and read."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+NAMES = ("timing", "pgd_floor", "callbacks_overhead", "trainer_overhead", "startup", "memory")
+
+
+@pytest.fixture
+def benchmark(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Imports a benchmark as `python benchmarks/NAME.py` would find it, and leaves torch's threads alone."""
+    monkeypatch.syspath_prepend(str(root / "benchmarks"))
+    num_threads = torch.get_num_threads()
+
+    def load(name: str) -> ModuleType:
+        return importlib.import_module(name)
+
+    yield load
+    torch.set_num_threads(num_threads)
+    for name in NAMES:
+        sys.modules.pop(name, None)
+
+
+def test_every_script_is_tested_and_stands_in_the_readme(root: Path) -> None:
+    scripts = {path.stem for path in (root / "benchmarks").glob("*.py")}
+    assert scripts == set(NAMES)
+    text = (root / "benchmarks" / "README.md").read_text()
+    assert all(f"`python benchmarks/{name}.py`" in text for name in scripts - {"timing"})
+
+
+def test_pgd_is_compared_with_its_floor_and_peers(benchmark: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    benchmark("pgd_floor").main(num_turns=1, num_steps=2, num_threads=1, small=True)
+    printed = capsys.readouterr().out
+    for row in ("floor", "touchstone, early_stop=False", "foolbox", "torchattacks"):
+        assert printed.count(f"│ {row} ") == 4
+    assert printed.count(f"torch {torch.__version__.split('+')[0]}") == 4
+
+
+def test_a_peer_that_is_missing_is_named(
+    benchmark: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pgd_floor = benchmark("pgd_floor")
+    monkeypatch.setattr(pgd_floor, "version_of", lambda package: None)
+    net, x, y = pgd_floor.digits(0)
+    pgd_floor.compare("", net, x[:4], y[:4], pgd_floor.Linf(0.1), num_steps=1, num_turns=1, clock=time.perf_counter)
+    assert capsys.readouterr().out.count("not installed") == 2
+
+
+def test_a_fit_is_measured_with_callbacks_and_without(benchmark: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    overhead = benchmark("callbacks_overhead")
+    overhead.measure("digits", overhead.digits_fit, 0, 1, time.perf_counter, small=True)
+    overhead.measure("ResNet-18", overhead.resnet18_fit, 0, 1, time.perf_counter, small=True)
+    printed = capsys.readouterr().out
+    assert printed.count("without + gradients alone") == 2
+    assert printed.count("all beyond the attack's gradients") == 2
+
+
+def test_the_trainer_is_compared_with_a_plain_loop(benchmark: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    benchmark("trainer_overhead").main(num_turns=1, num_threads=1, small=True)
+    assert "SmallCNN" in capsys.readouterr().out
+
+
+def test_an_answer_is_timed_by_the_process_that_gives_it(benchmark: Any) -> None:
+    wall, cpu, peak = benchmark("startup").run("-c", "x = bytes(50_000_000); import time; time.sleep(0.2)")
+    assert wall > 0.2
+    assert 0 < cpu < 10
+    assert peak > 50e6
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads what Linux says of a process")
+def test_memory_is_counted_beyond_the_libraries(benchmark: Any) -> None:
+    assert 200_000 < benchmark("memory").peak("big = torch.ones(50_000_000)", 1) < 400_000
+
+
+def test_a_ratio_is_taken_within_a_turn(benchmark: Any) -> None:
+    timing = benchmark("timing")
+    assert timing.ratio({"a": [2.0, 40.0, 6.0], "b": [1.0, 20.0, 2.0]}, "a", "b") == 2.0
+    assert timing.take_turns({"a": lambda: 3.0}, 2) == {"a": [3.0, 3.0]}
