@@ -74,7 +74,7 @@ def show(title: str, headers: Iterable[str], rows: Iterable[Iterable[object]]) -
 
     table = Table(title=title, title_justify="left", caption=machine(), caption_justify="left")
     for number, header in enumerate(headers):
-        table.add_column(header, justify="right" if number else "left")
+        table.add_column(header, justify="right" if number else "left", no_wrap=not number)
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
     Console(width=120).print(table)
