@@ -174,6 +174,7 @@ def _run(name: str, attack: Attack, model: nn.Module, x: Tensor, y: Tensor, rng:
         raise ValueError(
             f"attack {name!r} left its threat {attack.threat!r}, first at {_first(outside, rng)}: distance "
             f"{distance:.6g}, values from {float(x_adv[outside][0].min()):.6g} to {float(x_adv[outside][0].max()):.6g}"
+            "; return `self.threat.project(x_adv, x)`"
         )
     return x_adv, cost
 

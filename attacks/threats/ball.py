@@ -89,6 +89,7 @@ class Ball(Threat):
         if not (smallest >= low and largest <= high):
             raise ValueError(
                 f"images must lie in [{low:g}, {high:g}], got values from {smallest:g} to {largest:g}; "
-                "if the batch is already normalized, give `normalization=(mean, std)` to the callback, "
+                + ("divide by 255; " if smallest >= 0 and largest > 2 else "")
+                + "if the batch is already normalized, give `normalization=(mean, std)` to the callback, "
                 "or put the normalization inside the model (`touchstone.nets.Normalize`)"
             )
