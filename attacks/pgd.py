@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from .core.ascend import StepSize, ascend, cosine_steps
 from .core.attack import Attack
+from .core.checks import check_counts
+from .core.gain import gain_of
 from .core.objective import Objective
 from .core.sample_rng import SampleRng
 from .core.threat import Threat
@@ -37,6 +39,8 @@ class PGD(Attack):
         random_start: whether to start from a random point of the threat or from the sample itself.
         early_stop: whether fallen samples leave the batch at once; False computes their restart to its end, for the
             same result.
+        num_eot_samples: forwards and gradients averaged at each step, >= 1, for a model that draws random numbers
+            (`gain_of`).
 
     Raises:
         ValueError: a value is outside its range.
@@ -54,11 +58,11 @@ class PGD(Attack):
     num_restarts: int = 1
     random_start: bool = True
     early_stop: bool = True
+    num_eot_samples: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("num_steps", "num_restarts"):
-            if not getattr(self, name) >= 1:
-                raise ValueError(f"PGD({name}=...) must be >= 1, got {getattr(self, name)}")
+        super().__post_init__()
+        check_counts(self, "num_steps", "num_restarts", "num_eot_samples")
         if self.step_size is not None and self.rel_step_size is not None:
             raise ValueError("PGD(step_size=..., rel_step_size=...): give one of the two, got both")
         for name in ("step_size", "rel_step_size"):
@@ -73,16 +77,15 @@ class PGD(Attack):
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:
         best, best_gain = x.clone(), torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
+        measure = gain_of(model, self.objective, y, num_eot_samples=self.num_eot_samples)
         rows = torch.arange(len(x), device=x.device)  # the samples that have not fallen
         for restart in range(self.num_restarts):
-            attack, y_left = self.take(rows), y[rows]
-            found, reached = attack.climb(model, x[rows], y_left, rng.take(rows).fold(restart))
+            found, reached = self.take(rows).climb(model, x[rows], y[rows], rng.take(rows).fold(restart))
             if self.num_restarts == 1:
                 return found
             with torch.no_grad():
-                logits = model(found)
-            gain = attack.objective.gain(logits, y_left)
-            reached = reached | attack.objective.reached(logits, y_left)
+                gain, now_reached = measure(found, rows)
+            reached = reached | now_reached
             better = reached | (gain > best_gain[rows])
             best[rows[better]], best_gain[rows[better]] = found[better], gain[better]
             rows = rows[~reached]
@@ -92,13 +95,8 @@ class PGD(Attack):
 
     def climb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> tuple[Tensor, Tensor]:
         """One restart: the points, and which are known to have reached the objective, bool `(N,)`."""
-
-        def measure(points: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-            objective, logits = self.objective.take(rows), model(points)
-            return objective.gain(logits, y[rows]), objective.reached(logits.detach(), y[rows])
-
         return ascend(
-            measure,
+            gain_of(model, self.objective, y, num_eot_samples=self.num_eot_samples),
             x,
             start=self.threat.start(x, rng) if self.random_start else x,
             threat=self.threat,

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .core.attack import Attack
+from .core.checks import check_counts
 from .core.objective import Objective
 from .core.sample_rng import SampleRng
 from .core.threat import Threat
@@ -33,8 +34,8 @@ class RandomNoise(Attack):
     num_tries: int = 1
 
     def __post_init__(self) -> None:
-        if not self.num_tries >= 1:
-            raise ValueError(f"RandomNoise(num_tries=...) must be >= 1, got {self.num_tries}")
+        super().__post_init__()
+        check_counts(self, "num_tries")
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:
         noisy, rows = x.clone(), torch.arange(len(x), device=x.device)  # rows: the samples that have not fallen

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from .core.ascend import ascend, cosine_steps
 from .core.attack import Attack
+from .core.checks import check_counts
 from .core.sample_rng import SampleRng
 from .core.threat import Threat
 
@@ -50,9 +51,8 @@ class Strongest(Attack):
     near: float = 0.5
 
     def __post_init__(self) -> None:
-        for name in ("num_steps", "num_targets", "num_target_steps", "num_rounds"):
-            if not getattr(self, name) >= 1:
-                raise ValueError(f"Strongest({name}=...) must be >= 1, got {getattr(self, name)}")
+        super().__post_init__()
+        check_counts(self, "num_steps", "num_targets", "num_target_steps", "num_rounds")
         if not 0 < self.near <= 1:
             raise ValueError(f"Strongest(near=...) must be in (0, 1], got {self.near:g}")
 

@@ -288,6 +288,11 @@ def test_an_attack_without_perturb_says_what_to_define(net: nn.Module, x: Tensor
     ("options", "message"),
     [
         ({"num_steps": 0}, r"PGD\(num_steps=...\) must be >= 1, got 0"),
+        ({"num_steps": 2.5}, r"PGD\(num_steps=...\) must be a whole number >= 1, got 2.5"),
+        ({"num_steps": True}, r"PGD\(num_steps=...\) must be >= 1, got True"),
+        ({"threat": 0.1}, r"PGD\(threat=...\) must be a threat such as Linf\(eps=8 / 255\), got 0.1"),
+        ({"objective": 7}, r"PGD\(objective=...\) must be an objective such as Untargeted\(\)"),
+        ({"num_eot_samples": 0}, r"PGD\(num_eot_samples=...\) must be >= 1, got 0"),
         ({"num_restarts": 0}, r"PGD\(num_restarts=...\) must be >= 1, got 0"),
         ({"step_size": 0}, r"PGD\(step_size=...\) must be > 0"),
         ({"step_size": "two"}, r"PGD\(step_size=...\) must be a number"),
@@ -298,7 +303,7 @@ def test_an_attack_without_perturb_says_what_to_define(net: nn.Module, x: Tensor
 )
 def test_pgd_refuses_values_outside_their_range(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        PGD(threat=LINF, **options)
+        PGD(**{"threat": LINF, **options})
 
 
 def test_a_model_without_a_gradient_is_an_error_that_says_where_to_look(x: Tensor) -> None:

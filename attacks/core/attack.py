@@ -31,6 +31,26 @@ class Attack(PerSample):
     objective: Objective = Untargeted()
     kind: ClassVar[Literal["control", "one step", "gradient", "black box"]] = "gradient"
     """What the signs of masking go by: every other kind should beat a control, and a gradient attack all others."""
+    supports: ClassVar[tuple[type[Threat], ...]] = (Threat,)
+    """The kinds of threat that it can work in."""
+
+    def __post_init__(self) -> None:
+        """Checks the threat; a subclass that checks more of its fields calls this too."""
+        call = f"{type(self).__name__}(threat=...)"
+        if not isinstance(self.threat, Threat):
+            raise ValueError(f"{call} must be a threat such as Linf(eps=8 / 255), got {self.threat!r:.80}")
+        if not isinstance(self.threat, self.supports):
+            names = " or ".join(kind.__name__ for kind in self.supports)
+            raise ValueError(f"{call} must be {names}, got {self.threat!r:.80}")
+        if not isinstance(self.objective, Objective):
+            raise ValueError(
+                f"{type(self).__name__}(objective=...) must be an objective such as Untargeted() or "
+                f"Targeted(target=7), got {self.objective!r:.80}"
+            )
+
+    def check_classes(self, num_classes: int) -> None:
+        """Raises ValueError where this attack cannot be run on a model with so many classes."""
+        self.objective.check_classes(num_classes)
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:
         """The attack itself, called where gradients are on, the weights frozen and the modes set.

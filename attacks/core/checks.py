@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numbers import Integral
+
 import torch
 from torch import Tensor, nn
 
@@ -10,6 +12,15 @@ def computing_dtype(model: nn.Module) -> torch.dtype:
     """float64 for a model of float64 weights, float32 for every other."""
     dtypes = {p.dtype for p in model.parameters() if p.is_floating_point()}
     return torch.float64 if dtypes == {torch.float64} else torch.float32
+
+
+def check_counts(owner: object, *names: str, least: int = 1) -> None:
+    """Raises ValueError where one of these fields of `owner` is not a whole number of at least `least`."""
+    for name in names:
+        value = getattr(owner, name)
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+            kind = "" if isinstance(value, Integral) else "a whole number "
+            raise ValueError(f"{type(owner).__name__}({name}=...) must be {kind}>= {least}, got {value!r}")
 
 
 def check_batch(x: Tensor, y: Tensor) -> None:

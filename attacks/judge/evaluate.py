@@ -106,7 +106,7 @@ def evaluate(
         untouched = Untouched(model)
         for name, attack in attacks.items():
             if len(x):
-                _naming(name, attack.objective.check_classes, logits.shape[1])
+                _naming(name, attack.check_classes, logits.shape[1])
             robust, success = clean_correct.clone(), torch.zeros_like(clean_correct)
             x_adv, cost = (x.clone() if keep_adversarial else x), Cost()
             for rows in clean_correct.nonzero()[:, 0].split(batch_size):

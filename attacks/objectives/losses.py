@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,17 @@ from torch import Tensor
 
 class Loss(ABC):
     """A loss per sample: the larger, the less `label` is recognised; a subclass is a frozen dataclass."""
+
+    min_classes: ClassVar[int] = 2
+    """How many classes a model must have for this loss to mean something."""
+
+    def check_classes(self, num_classes: int) -> None:
+        """Raises ValueError where the loss cannot be had of a model with so many classes."""
+        if num_classes < self.min_classes:
+            raise ValueError(
+                f"{type(self).__name__}() needs a model of {self.min_classes} classes or more, this one has "
+                f"{num_classes}; Margin() works for any number"
+            )
 
     @abstractmethod
     def __call__(self, logits: Tensor, label: Tensor) -> Tensor:

@@ -80,6 +80,7 @@ class Targeted(Objective):
         return replace(self, target=(sign * logits).scatter(1, y[:, None], -torch.inf).argmax(1))
 
     def check_classes(self, num_classes: int) -> None:
+        self.loss.check_classes(num_classes)
         if isinstance(self.target, str):
             return
         largest = int(self.target.max()) if isinstance(self.target, Tensor) and self.target.numel() else self.target

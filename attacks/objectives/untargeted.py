@@ -25,3 +25,6 @@ class Untargeted(Objective):
 
     def reached(self, logits: Tensor, y: Tensor) -> Tensor:
         return logits.argmax(1) != y
+
+    def check_classes(self, num_classes: int) -> None:
+        self.loss.check_classes(num_classes)
