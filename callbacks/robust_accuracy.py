@@ -12,8 +12,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from touchstone.attacks import Attack, Report, evaluate
-from touchstone.attacks.judge.evaluate import check_names
 from touchstone.attacks.judge.meter import Cost
+from touchstone.attacks.judge.running import check_names
 
 from .attack_picture import Attacked, attack_picture
 from .probe import Probe, gather_by_id, loader_suffix, log, measuring

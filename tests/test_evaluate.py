@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +16,11 @@ from touchstone.attacks import (
     PGD,
     Attack,
     Linf,
+    Margin,
     Objective,
     RandomNoise,
     SampleRng,
+    Strongest,
     Targeted,
     Threat,
     Untargeted,
@@ -80,6 +83,12 @@ def train_and_run(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return x
 
 
+def swap_weights(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    weight = model[5].weight.data  # type: ignore[index,union-attr]
+    weight[0, 5], weight[2, 9] = weight[2, 9].item(), weight[0, 5].item()
+    return x
+
+
 def scale_weights(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     model[5].weight.data.mul_(1.0001)  # type: ignore[index,union-attr]
     return x
@@ -108,7 +117,7 @@ def one_pixel_nan(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         (lambda m, x, y: x.half(), r"'bad' must return torch.float32 .* got torch.float16"),
         (train_and_run, r"'bad' changed the model: 1.running_mean"),
         (scale_weights, r"'bad' changed the model: 5.weight"),
-        (unfreeze, r"'bad' changed the model: requires_grad of 5.weight"),
+        (swap_weights, r"'bad' changed the model: 5.weight"),
     ],
 )
 def test_an_attack_that_breaks_its_word_is_named(
@@ -138,6 +147,9 @@ def test_an_attack_that_overrides_the_call_is_judged_as_well(net: nn.Module, x: 
         evaluate(net, x, y, {"a": Own(lambda x: x.mul_(0.99))})
     with pytest.raises(ValueError, match="'a' must return a tensor, got NoneType"):
         evaluate(net, x, y, {"a": Own(lambda x: None)})
+    with pytest.raises(ValueError, match="'a' changed the model: requires_grad of 5.weight"):
+        evaluate(net, x, y, {"a": Own(lambda x: unfreeze(net, x, y))})
+    assert net[5].weight.requires_grad
 
 
 def test_an_attack_that_changes_its_input_is_named(net: nn.Module, x: Tensor, y: Tensor) -> None:
@@ -393,6 +405,130 @@ def test_an_uncertain_attack_is_not_believed(net: nn.Module, x: Tensor, y: Tenso
     assert report.cost["lazy"].num_forwards == 0
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_an_active_autocast_changes_nothing(net: nn.Module, x: Tensor, y: Tensor, dtype: torch.dtype) -> None:
+    attacks = {"fgsm": FGSM(threat=LINF), "pgd": PGD_5, "strongest": Strongest(threat=LINF, num_steps=4)}
+    plain = evaluate(net, x, y, attacks, keep_adversarial=True)
+    with torch.autocast("cpu", dtype=dtype):
+        inside = evaluate(net, x, y, attacks, keep_adversarial=True)
+        assert net.eval()(x).dtype == dtype
+    assert torch.equal(inside.clean_prediction, plain.clean_prediction)
+    for name in attacks:
+        assert torch.equal(inside.x_adv[name], plain.x_adv[name])
+        assert torch.equal(inside.robust[name], plain.robust[name])
+
+
+def test_a_leaf_that_an_attack_uses_again_is_counted_once_for_each_gradient(
+    net: nn.Module, x: Tensor, y: Tensor
+) -> None:
+    def climb(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        x_adv = x.clone().requires_grad_()
+        for _ in range(4):
+            (grad,) = torch.autograd.grad(model(x_adv).sum(), x_adv)
+            x_adv.data = LINF.project(x_adv.data + 0.01 * grad.sign(), x)
+        return x_adv
+
+    cost = evaluate(net, x, y, {"a": Custom(climb)}).cost["a"]
+    assert (cost.num_forwards, cost.num_backwards) == (48, 48)
+
+
+@pytest.mark.parametrize(("levels", "change", "survives"), [(0.25, 0.45, False), (3.0, 3.8, True)])
+def test_success_that_rounding_to_a_picture_file_undoes_is_told_apart(
+    levels: float, change: float, survives: bool
+) -> None:
+    """A model that turns where the images are that many of 255 levels lighter."""
+    x, y = torch.full((6, 1, 4, 4), 100 / 255), torch.zeros(6, dtype=torch.int64)
+
+    def logits(points: Tensor) -> Tensor:
+        excess = points.flatten(1).mean(1) - (100 + levels) / 255
+        return torch.stack([-excess, excess], 1)
+
+    attack = Custom(lambda m, x, y: x + change / 255)
+    report = evaluate(Called(logits), x, y, {"a": attack}, check_8bit=True)
+    assert not report.robust["a"].any()
+    assert report.survives_8bit["a"].all() == survives
+
+
+def test_a_report_says_its_figures(net: nn.Module, x: Tensor, y: Tensor) -> None:
+    report = evaluate(net, x, y, {"pgd": PGD_5})
+    num_robust = int(report.robust["pgd"].sum())
+    assert report.accuracy("pgd") == report.accuracy() == pytest.approx(num_robust / 12)
+    assert report.accuracy("clean") == 1
+    assert f"{num_robust} of 12" in str(report)
+    with pytest.raises(ValueError, match=r"Report.accuracy\('fgsm'\): there is pgd, clean, worst_case"):
+        report.accuracy("fgsm")
+
+
+def test_sample_ids_may_be_a_list(net: nn.Module, x: Tensor, y: Tensor) -> None:
+    assert evaluate(net, x, y, {"pgd": PGD_5}, sample_ids=list(range(5, 17))).sample_id.tolist() == list(range(5, 17))
+    with pytest.raises(ValueError, match=r"sample_ids must be integers \(12,\), got torch.int64 \(3,\)"):
+        evaluate(net, x, y, {"pgd": PGD_5}, sample_ids=[1, 2, 3])
+    with pytest.raises(ValueError, match="sample_ids must be integers"):
+        evaluate(net, x, y, {"pgd": PGD_5}, sample_ids=["a"] * 12)  # type: ignore[list-item]
+
+
+def test_a_model_that_is_no_module_is_refused(net: nn.Module, x: Tensor, y: Tensor) -> None:
+    for call in (lambda: evaluate(lambda x: x, x, y, {"pgd": PGD_5}), lambda: PGD_5(lambda x: x, x, y)):  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=r"the model must be a torch.nn.Module .* got function: put a function"):
+            call()
+
+
+def test_models_of_every_make(net: nn.Module, x: Tensor, y: Tensor) -> None:
+    expected = evaluate(net, x, y, {"pgd": PGD_5}).robust["pgd"]
+    net.eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript is deprecated, and people have its files
+        made = {"scripted": torch.jit.script(net), "traced": torch.jit.trace(net, x)}
+    made |= {"compiled": torch.compile(net, backend="eager"), "parallel": nn.DataParallel(net)}
+    for name, model in made.items():
+        assert torch.equal(evaluate(model, x, y, {"pgd": PGD_5}).robust["pgd"], expected), name
+        assert PGD_5(model, x, y).shape == x.shape, name
+
+
+def test_a_model_in_several_precisions_that_does_not_convert_says_so(net: nn.Module, x: Tensor, y: Tensor) -> None:
+    net[5].bfloat16()
+    with pytest.raises(ValueError, match=r"several precisions \(bfloat16, float32\) .* use `model.float\(\)`"):
+        evaluate(net, x, y, {"pgd": PGD_5})
+
+
+def test_an_attack_called_by_hand_checks_its_labels(net: nn.Module, x: Tensor, y: Tensor) -> None:
+    assert torch.equal(PGD_5(net, x, y.int()), PGD_5(net, x, y))
+    for attack in (PGD_5, PGD(threat=LINF, objective=Untargeted(loss=Margin()))):
+        with pytest.raises(ValueError, match="labels must be classes of the model, 0 to 3; sample 0 has the label"):
+            attack(net, x, y + 4)
+
+
+def test_an_error_inside_an_attack_names_it_and_leaves_everything_as_it_was(
+    net: nn.Module, x: Tensor, y: Tensor
+) -> None:
+    def fail(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        raise RuntimeError("shapes cannot be multiplied")
+
+    net.train()
+    with pytest.raises(RuntimeError, match="attack 'a': shapes cannot be multiplied"):
+        evaluate(net, x, y, {"a": Custom(fail)})
+    assert all(module.training for module in net.modules())
+    assert all(p.requires_grad for p in net.parameters())
+    assert not net._forward_hooks
+    assert not net._forward_pre_hooks
+
+
+def test_a_model_that_keeps_inference_tensors_is_told_what_to_do(x: Tensor) -> None:
+    class Caching(nn.Module):
+        scale: Tensor | None = None
+
+        def forward(self, x: Tensor) -> Tensor:
+            if self.scale is None:
+                self.scale = torch.ones(1, 1, 1, 1) * 3
+            return (x * self.scale).flatten(1)[:, :4]
+
+    model = Caching()
+    with torch.inference_mode():
+        y = model(x).argmax(1)
+        with pytest.raises(RuntimeError, match=r"attack 'pgd': .*use `Trainer\(inference_mode=False\)`"):
+            evaluate(model, x, y, {"pgd": PGD_5})
+
+
 # frozen_eval.
 
 
@@ -417,6 +553,13 @@ def test_frozen_eval_restores_module_by_module_even_after_an_error(net: nn.Modul
     assert torch.equal(state, torch.get_rng_state())
 
 
+def test_frozen_eval_restores_what_was_unfrozen_inside(net: nn.Module) -> None:
+    net[0].weight.requires_grad_(False)
+    with frozen_eval(net):
+        net[0].weight.requires_grad_(True)
+    assert not net[0].weight.requires_grad
+
+
 def test_gradients_flow_inside_frozen_eval_under_inference_mode(net: nn.Module, x: Tensor) -> None:
     with torch.inference_mode():
         made_there = x + 0
@@ -430,58 +573,3 @@ def test_a_training_net_with_dropout_is_judged_as_in_evaluation(net: nn.Module, 
     training = evaluate(net.train(), x, y, {"pgd": PGD_5}).robust["pgd"]
     assert net.training
     assert torch.equal(training, evaluate(net.eval(), x, y, {"pgd": PGD_5}).robust["pgd"])
-
-
-# Signs of masking.
-
-
-def test_vanishing_gradients_are_a_sign_of_masking(net: nn.Module, x: Tensor, y: Tensor) -> None:
-    class Quantised(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner = net
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.inner((x * 16).round() / 16)
-
-    model = Quantised()
-    warnings = evaluate(model, x, own_labels(model, x), {"pgd": PGD_5}).warnings
-    assert any("pgd: 100% of its gradients were exactly zero" in warning for warning in warnings)
-
-
-def test_noise_beating_the_gradient_is_a_sign_of_masking() -> None:
-    class Misleading(nn.Module):
-        """Noise turns it, but its gradient leads back to the centre."""
-
-        def forward(self, x: Tensor) -> Tensor:
-            away = (x - 0.5).abs().flatten(1).mean(1)
-            margin = torch.where(away > 0.02, -1.0, 1.0) + (away - away.detach()) * 1e-3
-            return torch.stack([margin, -margin], 1)
-
-    x = torch.full((40, 1, 4, 4), 0.5)
-    y = torch.zeros(40, dtype=torch.int64)
-    attacks = {"noise": RandomNoise(threat=LINF), "pgd": PGD(threat=LINF, num_steps=5, random_start=False)}
-    warnings = evaluate(Misleading(), x, y, attacks).warnings
-    assert any("noise (control) turned 40 samples more than pgd (gradient)" in warning for warning in warnings)
-
-
-def test_an_honest_net_shows_no_sign(net: nn.Module, x: Tensor, y: Tensor) -> None:
-    attacks = {"noise": RandomNoise(threat=LINF), "fgsm": FGSM(threat=LINF), "pgd": PGD_5}
-    assert evaluate(net, x, y, attacks).warnings == []
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_verdicts_do_not_depend_on_an_active_autocast(net: nn.Module, x: Tensor, y: Tensor, dtype: torch.dtype) -> None:
-    """The judge's own forwards are in float32; of the attack, bfloat16 changes the steps and float16 is not used."""
-    attack = FGSM(threat=LINF)
-    plain = evaluate(net, x, y, {"a": attack}, keep_adversarial=True)
-    with torch.autocast("cpu", dtype=dtype):
-        inside = evaluate(net, x, y, {"a": attack}, keep_adversarial=True)
-        seen_inside = net.eval()(x).dtype
-    assert seen_inside == dtype
-    assert torch.equal(inside.clean_prediction, plain.clean_prediction)
-    with torch.no_grad():
-        after = net.eval()(inside.x_adv["a"]).argmax(1)
-    assert torch.equal(inside.robust["a"], after == y)
-    if dtype == torch.float16:
-        assert torch.equal(inside.x_adv["a"], plain.x_adv["a"])

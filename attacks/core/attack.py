@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..objectives.untargeted import Untargeted
-from .checks import check_batch, computing_dtype
+from .checks import check_batch, check_device, check_labels, computing_dtype, module_of
 from .frozen_eval import frozen_eval
 from .logits import logits_as_float
 from .objective import Objective
@@ -24,7 +24,8 @@ class Attack(PerSample):
     """A frozen value, and a function `(model, x, y) -> x_adv`.
 
     A subclass is a frozen dataclass with the fields `threat` and, where it has a choice, `objective`, and defines
-    `perturb`. It knows no Trainer, no device and no logger, and keeps nothing between calls.
+    `perturb`. It knows no Trainer, no device and no logger, and keeps nothing between calls. Tensor fields run over
+    the samples of the batch (`PerSample`): the judge cuts them as it cuts the batch.
     """
 
     threat: Threat
@@ -33,6 +34,10 @@ class Attack(PerSample):
     """What the signs of masking go by: every other kind should beat a control, and a gradient attack all others."""
     supports: ClassVar[tuple[type[Threat], ...]] = (Threat,)
     """The kinds of threat that it can work in."""
+
+    pools: ClassVar[bool] = False
+    """Whether a sample's result depends on the others, as a universal perturbation's does; then the judge calls it
+    once on all samples."""
 
     def __post_init__(self) -> None:
         """Checks the threat; a subclass that checks more of its fields calls this too."""
@@ -81,18 +86,25 @@ class Attack(PerSample):
         Raises:
             ValueError: the batch is not one that this attack can start from; the message says why.
         """
+        model = module_of(model)
         check_batch(x, y)
+        check_device(model, x)
         self.threat.check_input(x)
         self.check_rows(len(x))
         rng = SampleRng.numbered(len(x)) if rng is None else rng
         with frozen_eval(model), logits_as_float(model):
             # A clone made here carries gradients even if the caller's tensors come from inference mode.
-            x, y = x.detach().to(computing_dtype(model)).clone(), y.clone()
+            x, y = x.detach().to(computing_dtype(model)).clone(), y.to(torch.int64).clone()
             if not len(x):
                 return x
-            with torch.no_grad():
-                aimed = self.aimed(model, x, y, rng)
-            return aimed.perturb(model, x, y, rng).detach()
+            try:
+                with torch.no_grad():
+                    aimed = self.aimed(model, x, y, rng)
+                return aimed.perturb(model, x, y, rng).detach()
+            except (IndexError, RuntimeError):
+                with torch.no_grad():  # was it a label? Asked only now: it costs a forward
+                    check_labels(y, model(x[:1]).shape[1])
+                raise
 
     def aimed(self: Self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Self:
         """The same attack with its objective's choices made (`Objective.aim`)."""

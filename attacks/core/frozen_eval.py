@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 
 import numpy as np
 import torch
@@ -18,7 +18,8 @@ def frozen_eval(model: nn.Module, *, freeze: bool = True, training: bool = False
 
     Inside, batches from `torch.inference_mode` must be cloned before they can carry a gradient. Restored, module by
     module: the training flags and which parameters need a gradient; and the random state of torch (CPU, and the
-    accelerators that hold the model), numpy and Python.
+    accelerators that hold the model), numpy and Python. Not restored: values of parameters and buffers, for which
+    `evaluate` looks itself, and what a model keeps outside of them.
 
     Args:
         model: any module; partly frozen and partly training ones come back as they were.
@@ -26,7 +27,7 @@ def frozen_eval(model: nn.Module, *, freeze: bool = True, training: bool = False
         training: whether the modules keep their modes, for examples made in the mode of training.
     """
     modes = {module: module.training for module in model.modules()}
-    needed_grad = [p for p in model.parameters() if p.requires_grad]
+    needed_grad = {p: p.requires_grad for p in model.parameters()}
     accelerators = {p.device for p in model.parameters()} | {b.device for b in model.buffers()}
     accelerators = {device for device in accelerators if device.type not in ("cpu", "meta")}
     with ExitStack() as stack:
@@ -52,13 +53,26 @@ def frozen_eval(model: nn.Module, *, freeze: bool = True, training: bool = False
                 model.eval()
             if freeze:
                 for parameter in needed_grad:
-                    parameter.requires_grad_(False)
+                    if parameter.requires_grad:
+                        parameter.requires_grad_(False)
             yield
         finally:
             for module, mode in modes.items():
                 module.training = mode  # not module.train(mode): that would set the children too
-            for parameter in needed_grad:
-                parameter.requires_grad_(True)
+            for parameter, needed in needed_grad.items():
+                if parameter.requires_grad != needed:
+                    parameter.requires_grad_(needed)
+
+
+def seed_random_state(seed: int, device: torch.device) -> None:
+    """Seeds what a model may draw from: the random states that `frozen_eval` restores."""
+    seed %= 1 << 32
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.random.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        with torch.get_device_module(device).device(device) if device.index is not None else nullcontext():
+            torch.get_device_module(device).manual_seed(seed)
 
 
 def _fork_random_state(stack: ExitStack, accelerators: set[torch.device]) -> None:

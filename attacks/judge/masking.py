@@ -48,7 +48,8 @@ def signs_of_masking(
             )
         if counted.num_broken_gradients:
             signs.append(
-                f"{name}: {counted.num_broken_gradients} of its {counted.num_backwards} gradients were not finite"
+                f"{name}: {counted.num_broken_gradients} of its {counted.num_backwards} gradients exploded, or were "
+                "not finite"
             )
     for weak, strong in _comparable_pairs(attacks):
         gap = num_robust[strong] - num_robust[weak]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+_LARGEST_GRADIENT = 1e8
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class Cost:
         num_forwards: samples forwarded.
         num_backwards: samples whose gradient with respect to the input was taken.
         num_zero_gradients: of these gradients, how many were exactly zero.
-        num_broken_gradients: of these gradients, how many were not finite.
+        num_broken_gradients: of these gradients, how many were not finite or had an entry above 1e8.
         seconds: time spent in the attack.
     """
 
@@ -39,21 +42,29 @@ class Meter:
     def __init__(self) -> None:
         self.num_forwards = 0
         self.num_backwards = 0
-        # Counted where the gradients are, without waiting for an accelerator: [zero, not finite].
+        # Counted where the gradients are, without waiting for an accelerator: [zero, broken].
         self._bad_gradients: Tensor | None = None
 
-    def _see_forward(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        x = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
-        if x is None:
-            return
+    def _see_forward(
+        self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        given = [*args, *kwargs.values()]
+        place = next((i for i, value in enumerate(given) if isinstance(value, Tensor)), None)
+        if place is None:
+            return None
+        x: Tensor = given[place]
         self.num_forwards += len(x)
-        if x.requires_grad and torch.is_grad_enabled():
-            x.register_hook(self._see_gradient)
+        if not (x.requires_grad and torch.is_grad_enabled()):
+            return None
+        # A tensor of this forward's own: an attack may use one leaf in many forwards, and add gradients up in it.
+        given[place] = x.view_as(x)
+        given[place].register_hook(self._see_gradient)
+        return tuple(given[: len(args)]), dict(zip(kwargs, given[len(args) :], strict=True))
 
     def _see_gradient(self, grad: Tensor) -> None:
         self.num_backwards += len(grad)
         largest = grad.detach().flatten(1).abs().amax(1)  # NaN and infinity survive both operations
-        bad = torch.stack([(largest == 0).sum(), (~largest.isfinite()).sum()])
+        bad = torch.stack([(largest == 0).sum(), (~(largest <= _LARGEST_GRADIENT)).sum()])
         self._bad_gradients = bad if self._bad_gradients is None else self._bad_gradients + bad
 
     def cost(self, seconds: float) -> Cost:
@@ -68,6 +79,9 @@ def metered(model: nn.Module) -> Iterator[Meter]:
     meter = Meter()
     handle = model.register_forward_pre_hook(meter._see_forward, with_kwargs=True)
     try:
-        yield meter
+        with warnings.catch_warnings():
+            # torch.compile asks for the `.grad` of the view that the hook passes on.
+            warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
+            yield meter
     finally:
         handle.remove()

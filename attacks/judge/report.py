@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -29,6 +29,10 @@ class Report:
             one forward each, are not in it.
         x_adv: by attack, what the judge measured, where it was asked to keep it; a sample that was wrong before the
             attack stands there unchanged.
+        survives_8bit: by attack, turned away from its class by it and still so as a picture of 256 levels per
+            channel, bool `(N,)`, where the judge was asked to look.
+        judge_cost: what the judge itself passed through the model, its probes for gradient masking included.
+        observed: signs of masking that the judge saw while it measured, in words.
     """
 
     attacks: dict[str, Attack]
@@ -36,10 +40,13 @@ class Report:
     label: Tensor
     clean_prediction: Tensor
     clean_correct: Tensor
-    robust: dict[str, Tensor]
-    success: dict[str, Tensor]
-    cost: dict[str, Cost]
-    x_adv: dict[str, Tensor]
+    robust: dict[str, Tensor] = field(default_factory=dict)
+    success: dict[str, Tensor] = field(default_factory=dict)
+    cost: dict[str, Cost] = field(default_factory=dict)
+    x_adv: dict[str, Tensor] = field(default_factory=dict)
+    survives_8bit: dict[str, Tensor] = field(default_factory=dict)
+    judge_cost: Cost = Cost()
+    observed: list[str] = field(default_factory=list)
 
     @property
     def worst_case(self) -> Tensor:
@@ -50,7 +57,34 @@ class Report:
     def warnings(self) -> list[str]:
         """Signs that an accuracy after attack is higher than the robustness it stands for, in words."""
         robust = {name: int(verdict.sum()) for name, verdict in self.robust.items()}
-        return signs_of_masking(self.attacks, robust, self.cost, len(self.sample_id))
+        return signs_of_masking(self.attacks, robust, self.cost, len(self.sample_id)) + self.observed
+
+    def accuracy(self, name: str | None = None) -> float:
+        """The share of samples that are right after an attack, or in the worst case, in [0, 1]; NaN for no samples.
+
+        Args:
+            name: an attack, `"clean"` for none, or `"worst_case"`; None means the latter.
+
+        Raises:
+            ValueError: there is no attack of this name.
+        """
+        verdicts = {**self.robust, "clean": self.clean_correct, "worst_case": self.worst_case}
+        wanted = "worst_case" if name is None else name
+        if wanted not in verdicts:
+            raise ValueError(f"Report.accuracy({wanted!r}): there is {', '.join(verdicts)}")
+        return float(verdicts[wanted].double().mean())
+
+    def __str__(self) -> str:
+        """A line for each attack: the share and number of samples that are right after it, and its cost."""
+        width, num_samples = max(map(len, (*self.robust, "worst case"))), len(self.sample_id)
+
+        def line(name: str, verdict: Tensor, cost: str = "") -> str:
+            share = float(verdict.double().mean()) if num_samples else 0.0
+            return f"{name:{width}}  {share:6.1%}  {int(verdict.sum())} of {num_samples}{cost}"
+
+        spent = {n: f"  ({c.num_forwards} forwards, {c.num_backwards} backwards)" for n, c in self.cost.items()}
+        lines = [line("clean", self.clean_correct), *(line(n, v, spent[n]) for n, v in self.robust.items())]
+        return "\n".join([*lines, line("worst case", self.worst_case), *(f"warning: {w}" for w in self.warnings)])
 
     @staticmethod
     def join(reports: Sequence[Report]) -> Report:
@@ -73,4 +107,7 @@ class Report:
             success=rows_by_attack("success"),
             cost={name: sum((r.cost[name] for r in reports), Cost()) for name in reports[0].attacks},
             x_adv=rows_by_attack("x_adv"),
+            survives_8bit=rows_by_attack("survives_8bit"),
+            judge_cost=sum((r.judge_cost for r in reports), Cost()),
+            observed=list(dict.fromkeys(sign for r in reports for sign in r.observed)),
         )

@@ -23,8 +23,10 @@ def parse_number(text: float | str, name: str) -> float:
         ValueError: `text` is none of these; the message begins with `name`.
     """
     try:
+        if isinstance(text, bool):
+            raise TypeError
         return float(Fraction(text)) if isinstance(text, str) else float(text)
-    except (ValueError, ZeroDivisionError, TypeError):
+    except (ValueError, ZeroDivisionError, OverflowError, TypeError):
         raise ValueError(f"{name} must be a number such as 0.03 or 8/255, got {text!r}") from None
 
 

@@ -1,0 +1,189 @@
+"""`Diagnosis`: short attacks on a few samples that show where gradients, and not robustness, made an attack fail.
+
+Source: Carlini et al., "On evaluating adversarial robustness", 2019, sections 3 and 5; Athalye, Carlini, Wagner,
+"Obfuscated gradients give a false sense of security", 2018, section 3.1; Croce and Hein, "Reliable evaluation of
+adversarial robustness", 2020, section 4 (a loss that rescaled logits flatten).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from ..core.attack import Attack
+from ..core.per_sample import per_sample
+from ..core.sample_rng import SampleRng
+from ..core.threat import Threat
+from ..objectives.losses import Margin
+from ..objectives.untargeted import Untargeted
+from ..pgd import PGD
+from .forwards import Forwards
+from .meter import Cost, metered
+from .running import naming
+
+NUM_PROBED = 16
+NUM_LOOKED_AT = 32
+_FEWEST_SURVIVORS = 4
+_SAME = 1e-3
+_SMALL_PART = 0.05
+_FLAT = 15  # beyond 16.6 the probability of the true class is 1 in float32
+
+
+class Diagnosis:
+    """Looks for signs of masking on a few samples of an evaluation.
+
+    Args:
+        model: images to logits, in the judge's context.
+        x, y, logits: the samples, their classes and the logits before any attack.
+        rng: noise per sample.
+        look: the judge's own forwards.
+
+    Attributes:
+        cost: what the probes have passed through the model.
+    """
+
+    def __init__(self, model: nn.Module, x: Tensor, y: Tensor, logits: Tensor, rng: SampleRng, look: Forwards) -> None:
+        self._model, self._x, self._y, self._logits, self._rng, self._look = model, x, y, logits, rng, look
+        self.cost = Cost()
+
+    def of_the_model(self, changed: Sequence[str]) -> list[str]:
+        """Whether the model gives the same answer again, and in another batch.
+
+        Args:
+            changed: what of its own state the model changed in its forward.
+        """
+        signs = []
+        if changed:
+            signs.append(
+                f"the model changes its own state in evaluation mode ({changed[0]}): its answers depend on how often "
+                "it was asked"
+            )
+        x, ids = self._x[:NUM_LOOKED_AT], self._rng.sample_ids[:NUM_LOOKED_AT]
+        if not len(x) or _alike(self._look.elsewhere(x, ids, "a second time"), self._logits[:NUM_LOOKED_AT]):
+            return signs
+        once, again = (self._look(x, ids, "a third time") for _ in range(2))
+        if not _alike(once, again):
+            signs.append(
+                "the model gives another answer when it is asked again: it draws random numbers, so that an attack "
+                "needs their expectation (num_eot_samples), and each verdict is one draw"
+            )
+        else:
+            signs.append(
+                "the model's answer for an image depends on the other images of the batch, in evaluation mode too: "
+                "look for BatchNorm without running statistics, or a norm over the batch"
+            )
+        return signs
+
+    def of_the_attacks(self, attacks: Mapping[str, Attack], robust: Mapping[str, Tensor]) -> list[str]:
+        """Tries what a gradient attack left standing by other means, once for each threat."""
+        signs, tried = [], set()
+        by_gradient = [
+            (name, attack)
+            for kind in ("gradient", "one step")
+            for name, attack in attacks.items()
+            if attack.kind == kind and isinstance(attack.objective, Untargeted)
+        ]
+        for name, attack in by_gradient:
+            threat = repr(attack.threat)
+            if threat in tried:
+                continue
+            tried.add(threat)
+            peers = [robust[peer] for peer, other in attacks.items() if repr(other.threat) == threat]
+            standing = torch.stack(peers).all(0).nonzero()[:, 0][:NUM_PROBED]
+            if len(standing) >= _FEWEST_SURVIVORS:
+                signs += [*self._by_margin(name, attack, standing), *self._at_large_eps(name, attack, standing)]
+            correct = self._logits.argmax(1) == self._y
+            signs += self._near_by(name, attack.threat, correct.nonzero()[:, 0][:NUM_PROBED])
+            fallen = correct & ~robust[name]
+            signs += self._by_another_start(name, attack, fallen.nonzero()[:, 0][:NUM_PROBED])
+        return signs
+
+    def _by_margin(self, name: str, attack: Attack, rows: Tensor) -> list[str]:
+        if isinstance(attack.objective, Untargeted) and isinstance(attack.objective.loss, Margin):
+            return []
+        probe = PGD(threat=attack.threat, objective=Untargeted(loss=Margin()))
+        turned = len(rows) - self._num_standing(name, probe, rows)
+        gap = float(-Margin()(self._logits[rows], self._y[rows]).median())
+        if turned <= max(1, 0.1 * len(rows)) or gap < _FLAT:
+            return []
+        return [
+            f"{name}: 20 steps on the margin turned {turned} of {len(rows)} samples that it left standing; their "
+            f"logits are {gap:.3g} apart, where softmax is flat: attack with `Untargeted(loss=Margin())`"
+        ]
+
+    def _near_by(self, name: str, threat: Threat, rows: Tensor) -> list[str]:
+        """Within a small part of eps the gradient of the margin should keep its direction, and raise the margin."""
+        x, y, part = self._x[rows], self._y[rows], threat.take(rows)
+        start = part.start(x, self._rng.take(rows).fold(-2))
+        gains, grads = [], []
+        with metered(self._model) as meter:
+            for points in (x, x + _SMALL_PART * (start - x)):
+                leaf = points.clone().requires_grad_()
+                gain = Margin()(self._model(leaf), y)
+                if not (len(rows) and gain.requires_grad):
+                    return []
+                gains.append(gain.detach())
+                grads.append(torch.autograd.grad(gain.sum(), leaf)[0].flatten(1))
+            step = per_sample(_SMALL_PART * part.eps, x) * part.direction(grads[0].reshape(x.shape))
+            after = Margin()(self._model(part.project(x + step, x)).detach(), y)
+        self.cost += meter.cost(0.0)
+        turns = torch.cosine_similarity(grads[0], grads[1]) < 0.5
+        num_astray = int((turns | (after <= gains[0])).sum())
+        if num_astray <= max(1, 0.25 * len(rows)):
+            return []
+        return [
+            f"{name}: within {_SMALL_PART:.0%} of eps, the gradient of the margin turned round or did not raise it for "
+            f"{num_astray} of {len(rows)} samples: gradients are shattered, or not those of the forward; try a "
+            "black box"
+        ]
+
+    def _at_large_eps(self, name: str, attack: Attack, rows: Tensor) -> list[str]:
+        large = _reaching_grey(attack.threat, self._x[rows])
+        if large is None:
+            return []
+        probe = PGD(threat=large, objective=attack.objective)
+        standing = self._num_standing(name, probe, rows, take=False)
+        if standing <= 0.1 * len(rows):
+            return []
+        return [
+            f"{name}: even at eps {float(large.eps):.3g}, where every image can become plain grey, 20 steps along its "
+            f"gradients left {standing} of {len(rows)} samples standing: they do not lead to the errors that are there"
+        ]
+
+    def _by_another_start(self, name: str, attack: Attack, rows: Tensor) -> list[str]:
+        if len(rows) < _FEWEST_SURVIVORS:
+            return []
+        standing = self._num_standing(name, attack, rows, rng=self._rng.fold(-1))
+        if standing < max(3, 0.3 * len(rows)):
+            return []
+        return [
+            f"{name}: from other random starts {standing} of {len(rows)} samples that it had turned stood again: "
+            "its verdicts are chance; give it more restarts, or more steps"
+        ]
+
+    def _num_standing(
+        self, name: str, attack: Attack, rows: Tensor, *, take: bool = True, rng: SampleRng | None = None
+    ) -> int:
+        """How many of the samples are right after another attack."""
+        x, y, rng = self._x[rows], self._y[rows], (rng or self._rng).take(rows)
+        with metered(self._model) as meter:
+            x_adv = naming(name, attack.take(rows) if take else attack, self._model, x.clone(), y.clone(), rng=rng)
+        self.cost += meter.cost(0.0)
+        logits = self._look(x_adv.detach(), rng.sample_ids, f"after a probe of attack {name!r}")
+        return int((logits.argmax(1) == y).sum())
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    return bool((one - other).abs().max() <= _SAME * (1 + one.abs().max()))
+
+
+def _reaching_grey(threat: Threat, x: Tensor) -> Threat | None:
+    """The threat with an eps at which every image may become plain grey; None where there is no such thing."""
+    box = getattr(threat, "box", None)
+    if box is None or getattr(threat, "mask", None) is not None:
+        return None
+    corner, grey = torch.full_like(x[:1], box[0]), torch.full_like(x[:1], (box[0] + box[1]) / 2)
+    return replace(threat, eps=float(threat.distance(grey, corner)[0]))  # type: ignore[type-var]

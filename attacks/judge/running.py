@@ -1,0 +1,96 @@
+"""Runs one attack on one batch, and checks what it returned."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ..core.attack import Attack
+from ..core.sample_rng import SampleRng
+from ..core.threat import Threat
+from .meter import Cost, metered
+
+RESERVED_NAMES = ("worst_case",)
+Result = TypeVar("Result")
+
+
+def check_names(attacks: Mapping[str, Attack]) -> None:
+    """Raises ValueError where attacks are not given by names that can be tags, or are no attacks."""
+    if not isinstance(attacks, Mapping):
+        raise ValueError(f"attacks must be given by name, {{'pgd': PGD(...)}}, got {type(attacks).__name__}")
+    for name, attack in attacks.items():
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_.-]+", name) or name in RESERVED_NAMES:
+            raise ValueError(
+                f"an attack's name must be letters, digits, '_', '-' and '.', since it becomes a tag, "
+                f"and not {' or '.join(RESERVED_NAMES)!r}, got {name!r}"
+            )
+        if not isinstance(attack, Attack) or not isinstance(getattr(attack, "threat", None), Threat):
+            raise ValueError(
+                f"attack {name!r} must be an Attack with a threat, got {attack!r:.80}; "
+                "see `touchstone.attacks.Attack` for what to define"
+            )
+
+
+def run_attack(
+    name: str, attack: Attack, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng
+) -> tuple[Tensor, Cost]:
+    """The attacked images, checked, and what they cost.
+
+    Raises:
+        ValueError: the attack left its threat, changed its input, or returned no batch of finite images like `x`.
+        RuntimeError: it raised something else than a ValueError itself.
+    """
+    given_x, given_y, start = x.clone(), y.clone(), time.perf_counter()
+    with metered(model) as meter:
+        x_adv = naming(name, attack, model, given_x, given_y, rng=rng)
+    kept = torch.equal(given_x, x) and torch.equal(given_y, y)  # this waits for an accelerator
+    cost = meter.cost(time.perf_counter() - start)
+    if not kept:
+        raise ValueError(f"attack {name!r} changed its input in place: work on `x.clone()`")
+    if not isinstance(x_adv, Tensor):
+        raise ValueError(f"attack {name!r} must return a tensor, got {type(x_adv).__name__}")
+    if (x_adv.shape, x_adv.dtype, x_adv.device) != (x.shape, x.dtype, x.device):
+        raise ValueError(
+            f"attack {name!r} must return {x.dtype} {tuple(x.shape)} on {x.device} like its input, "
+            f"got {x_adv.dtype} {tuple(x_adv.shape)} on {x_adv.device}"
+        )
+    x_adv = x_adv.detach().clone()  # an attack may hand out a view of something that it goes on changing
+    broken = ~x_adv.isfinite().flatten(1).all(1)
+    if bool(broken.any()):
+        raise ValueError(f"attack {name!r} returned NaN or infinite values, first at {_first(broken, rng)}")
+    outside = ~attack.threat.contains(x_adv, x)
+    if bool(outside.any()):
+        distance = float(attack.threat.distance(x_adv, x)[outside][0])
+        raise ValueError(
+            f"attack {name!r} left its threat {attack.threat!r}, first at {_first(outside, rng)}: distance "
+            f"{distance:.6g}, values from {float(x_adv[outside][0].min()):.6g} to {float(x_adv[outside][0].max()):.6g}"
+            f"; {type(attack).__name__}.perturb should return `self.threat.project(x_adv, x)`"
+        )
+    return x_adv, cost
+
+
+def naming(name: str, function: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
+    """Calls `function` so that an error says which attack it belongs to."""
+    try:
+        return function(*args, **kwargs)
+    except ValueError as error:
+        raise ValueError(f"attack {name!r}: {error}") from error
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise  # whoever tries smaller batches looks for this type
+        hint = ""
+        if "nference tensor" in str(error):
+            hint = (
+                " (the model keeps a tensor that it made in inference mode: use `Trainer(inference_mode=False)`, "
+                "or make it anew in every forward)"
+            )
+        raise RuntimeError(f"attack {name!r}: {error}{hint}") from error
+
+
+def _first(flags: Tensor, rng: SampleRng) -> str:
+    return f"sample id {int(rng.sample_ids[flags][0])}"

@@ -1,0 +1,150 @@
+"""Signs of gradient masking: models that mask on purpose raise one, honest ones none."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from touchstone.attacks import FGSM, L2, PGD, Attack, Linf, RandomNoise, Strongest, evaluate
+
+from .oracles import LinearModel, images, own_labels, small_net
+
+LINF = Linf(eps=0.1)
+PGD_10 = PGD(threat=LINF, num_steps=10)
+
+
+class Before(nn.Module):
+    """Something done to the images, or to the logits, of an honest net."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+
+class Quantised(Before):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner((x * 16).round() / 16)
+
+
+class Tempered(Before):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x) * 3000
+
+
+class Shattered(Before):
+    """High-frequency waves on top of the image: too small to change an answer, with gradients that drown all others."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x + 1e-3 * torch.sin(5e5 * x))
+
+
+class Randomised(Before):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner((x + 0.1 * torch.randn_like(x)).clamp(0, 1))
+
+
+class Crowded(Before):
+    """Every image is seen against the mean of its batch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x - 0.5 * x.mean(0))
+
+
+class Counting(Before):
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__(inner)
+        self.register_buffer("num_calls", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.num_calls += 1
+        return self.inner(x)
+
+
+class Exploding(Before):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x + (x - x.detach()) * 1e12)
+
+
+def warnings_of(model: nn.Module, attacks: dict[str, Attack], num_samples: int = 48, **options: int) -> list[str]:
+    model.eval()
+    x = images(num_samples)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        y = own_labels(model, x)
+    return evaluate(model, x, y, attacks, **options).warnings
+
+
+@pytest.mark.parametrize(
+    ("masking", "eps", "sign"),
+    [
+        (Quantised, 0.1, "100% of its gradients were exactly zero"),
+        (Tempered, 0.1, "20 steps on the margin turned|were exactly zero"),
+        (Shattered, 0.03, "gradients are shattered"),
+        (Randomised, 0.1, "it draws random numbers"),
+        (Crowded, 0.1, "depends on the other images of the batch"),
+        (Counting, 0.1, r"changes its own state in evaluation mode \(num_calls\)"),
+        (Exploding, 0.1, "gradients exploded, or were not finite"),
+    ],
+)
+def test_a_model_that_masks_shows_a_sign(masking: type[Before], eps: float, sign: str) -> None:
+    warnings = warnings_of(masking(small_net()), {"pgd": PGD(threat=Linf(eps=eps), num_steps=10)})
+    assert any(re.search(sign, warning) for warning in warnings), warnings
+
+
+@pytest.mark.parametrize("eps", [0.005, 0.02, 0.05, 0.1])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_an_honest_net_shows_no_sign(eps: float, seed: int) -> None:
+    threat = Linf(eps=eps)
+    attacks: dict[str, Attack] = {
+        "noise": RandomNoise(threat=threat),
+        "fgsm": FGSM(threat=threat),
+        "pgd": PGD(threat=threat, num_steps=10),
+        "l2": PGD(threat=L2(eps=4 * eps), num_steps=10),
+        "strongest": Strongest(threat=threat),
+    }
+    assert warnings_of(small_net(seed), attacks) == []
+    assert warnings_of(LinearModel(num_features=36, num_classes=4, dtype=torch.float32), attacks) == []
+
+
+def test_noise_beating_the_gradient_is_a_sign() -> None:
+    class Misleading(nn.Module):
+        """Noise turns it, but its gradient leads back to the centre."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            away = (x - 0.5).abs().flatten(1).mean(1)
+            margin = torch.where(away > 0.02, -1.0, 1.0) + (away - away.detach()) * 1e-3
+            return torch.stack([margin, -margin], 1)
+
+    x = torch.full((40, 1, 4, 4), 0.5)
+    y = torch.zeros(40, dtype=torch.int64)
+    attacks = {"noise": RandomNoise(threat=LINF), "pgd": PGD(threat=LINF, num_steps=5, random_start=False)}
+    warnings = evaluate(Misleading(), x, y, attacks).warnings
+    assert any("noise (control) turned 40 samples more than pgd (gradient)" in warning for warning in warnings)
+
+
+def test_verdicts_of_chance_are_a_sign() -> None:
+    """A few random pixels decide, and a single try seldom meets the same samples twice."""
+    net = small_net()
+    attack = PGD(threat=LINF, num_steps=1, step_size=1e-9)
+    warnings = warnings_of(net, {"pgd": attack}, num_samples=400)
+    assert any("from other random starts" in warning for warning in warnings), warnings
+
+
+def test_a_model_that_draws_gives_the_same_verdicts_whatever_was_drawn_before() -> None:
+    model, x = Randomised(small_net()).eval(), images(24)
+    y = own_labels(model.inner, x)
+    seen = []
+    for draws in (0, 5):
+        torch.rand(draws)
+        seen.append(evaluate(model, x, y, {"pgd": PGD_10}).robust["pgd"])
+    assert torch.equal(*seen)
+    alone = evaluate(model, x, y, {"noise": RandomNoise(threat=LINF), "pgd": PGD_10}).robust["pgd"]
+    assert torch.equal(alone, seen[0])
+
+
+def test_probes_can_be_left_out() -> None:
+    model = Tempered(small_net())
+    assert not any("20 steps" in warning for warning in warnings_of(model, {"pgd": PGD_10}, probe_masking=False))
