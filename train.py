@@ -17,6 +17,7 @@ from touchstone.cli.stopping import Stopping
 ROOT = Path(__file__).resolve().parent
 MAIN_JOB = ("fit", "--config", str(ROOT / "configs" / "digits.yaml"))
 NUM_ERROR_LINES = 5
+NEEDED = ("torch", "lightning", "jsonargparse", "yaml", "numpy", "torchmetrics")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return error.code or 0  # `--help`, `--print_config`
             if "--traceback" in given:
                 traceback.print_exception(error)
-            code, lines = _in_words(error, stopping)
+            code, lines = _in_words(error, stopping, wanted)
             sys.stdout.flush()
             if code == 1 or os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes, one speaks for all
                 print(*lines[:NUM_ERROR_LINES], sep="\n", file=sys.stderr, flush=True)
@@ -49,8 +50,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _in_words(error: BaseException, stopping: Stopping) -> tuple[int, list[str]]:
+def _in_words(error: BaseException, stopping: Stopping, arguments: Sequence[str]) -> tuple[int, list[str]]:
     """The exit code, and the lines that say why."""
+    if isinstance(error, ModuleNotFoundError) and error.name in NEEDED:
+        return 1, [
+            f"error: {error.name} is not installed for {sys.executable}",
+            "`make train` sets up an environment: then run .venv/bin/python train.py",
+            "(in an environment of your own: pip install -r requirements.txt)",
+        ]
     from touchstone.cli.failures import describe_failure
     from touchstone.cli.given import UsageError
 
@@ -58,7 +65,9 @@ def _in_words(error: BaseException, stopping: Stopping) -> tuple[int, list[str]]
     if stopping.signal is not None:
         return stopping.exit_code, [f"stopped by {stopping.signal.name}", *notes]
     if isinstance(error, UsageError):
-        return 2, [f"error: {error}", *notes, "(python train.py fit --help lists the keys; --traceback shows more)"]
+        subcommand = next((a for a in arguments if a in ("validate", "test", "predict")), "fit")
+        hint = f"(python train.py {subcommand} --help lists the keys; --traceback shows more)"
+        return 2, [f"error: {error}", *notes, hint]
     return 1, [*describe_failure(error), *notes]
 
 

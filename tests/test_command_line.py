@@ -314,6 +314,7 @@ MISTAKES_ON_THE_COMMAND_LINE = {
     "a parameter further in": (["--model.net.init_args.widht", "3"], "SmallCNN has no parameter 'widht'"),
     "a class": (["--model", "Clasifier"], "did you mean 'Classifier'?"),
     "an appended class": (["--trainer.callbacks+=ModelCheckpoin"], "did you mean 'ModelCheckpoint'?"),
+    "a class without its module": (["--trainer.callbacks+=Zuversicht"], "is named with its module, MODULE.Zuversicht"),
     "a value": (["--trainer.max_epochs", "abc"], "trainer.max_epochs must be an integer or null, got 'abc'"),
     "a refused value": (["--model.label_smoothing", "2"], "Classifier(label_smoothing=...) must be in [0, 1), got 2"),
 }
@@ -560,6 +561,43 @@ def test_the_table_names_each_threat_where_they_differ_and_prints_warnings(capsy
     assert list(table.columns[2].cells)[0] == "70.0 - 90.0 %"
 
 
+def test_a_config_that_takes_callbacks_away_is_noted(run: Any) -> None:
+    Path("more.yaml").write_text("trainer:\n  callbacks:\n  - GradientNorm\n")
+    ended = run("fit", "--config", write(TINY), "--config", "more.yaml")
+    assert ended.code == 0
+    assert ended.first_line == (
+        "note: more.yaml, line 2: trainer.callbacks replaces the 2 callbacks of tiny.yaml; `callbacks+:` would append "
+        "to them"
+    )
+    Path("more.yaml").write_text("trainer:\n  callbacks+:\n  - GradientNorm\n")
+    assert run("fit", "--config", "tiny.yaml", "--config", "more.yaml").err == ""
+
+
+@pytest.mark.parametrize("subcommand", ["validate", "test", "predict"])
+def test_weights_that_no_checkpoint_gave_are_noted(subcommand: str, run: Any) -> None:
+    ended = run(subcommand, "--config", write(TINY))
+    assert ended.code == 0
+    assert ended.first_line == "note: no --ckpt_path is given: the weights are those that the net begins with"
+
+
+def test_a_missing_dependency_is_named_with_what_to_do(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "touchstone.cli.command_line", None)
+
+    def fail(*_: Any) -> None:
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    monkeypatch.setattr(train, "_import_as_the_user_does", fail)
+    ended = run("fit")
+    assert ended.code == 1
+    assert ended.first_line == f"error: torch is not installed for {sys.executable}"
+    assert "make train" in ended.err
+    assert "pip install -r requirements.txt" in ended.err
+
+
+def test_the_hint_names_the_subcommand_that_was_given(run: Any) -> None:
+    assert "python train.py test --help" in run("test", "--config", write(TINY), "--trainer.max_epocs=3").err
+
+
 # Real processes.
 
 
@@ -571,9 +609,15 @@ def process(*arguments: str) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_a_run_with_its_exit_code_and_keeps_what_was_written(number: signal.Signals) -> None:
-    name = write(with_value(10_000, "trainer", "max_epochs"))
+@pytest.mark.parametrize(("number", "saves_last"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
+def test_a_signal_ends_a_run_with_its_exit_code_and_keeps_what_was_written(
+    number: signal.Signals, saves_last: bool
+) -> None:
+    config = with_value(10_000, "trainer", "max_epochs")
+    if saves_last:
+        last = {"class_path": "ModelCheckpoint", "init_args": {"filename": "last", "enable_version_counter": False}}
+        config["trainer"]["callbacks"].append(last)
+    name = write(config)
     with process("fit", "--config", name) as running:
         assert running.stdout is not None
         assert running.stderr is not None
@@ -587,6 +631,13 @@ def test_a_signal_ends_a_run_with_its_exit_code_and_keeps_what_was_written(numbe
     assert lines[0] == f"stopped by {number.name}"
     assert "logs/tiny/version_0" in lines[1]
     torch.load(BEST, weights_only=True)
+    if saves_last:
+        assert lines[2].startswith("to go on: python train.py ")
+        resumed = subprocess.run(
+            [sys.executable, str(ROOT / "train.py"), *lines[2].split("train.py ")[1].split(), "--trainer.max_epochs=3"],
+            capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert (resumed.returncode, resumed.stderr) == (0, "")
 
 
 def test_a_second_signal_ends_the_process_at_once() -> None:

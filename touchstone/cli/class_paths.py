@@ -56,7 +56,8 @@ def _find_short(name: str) -> Any:
         if name in _names(module):
             return getattr(module, name)
         names |= _names(module)
-    raise LookupError(f"there is no class {name!r}{nearest(name, names)}")
+    own = f"; a class of your own is named with its module, MODULE.{name}"
+    raise LookupError(f"there is no class {name!r}{nearest(name, names) or own}")
 
 
 def _missing(owner: Any, part: str, path: str) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
+import sys
 import time
 import warnings
 from argparse import ArgumentError
@@ -22,7 +24,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from touchstone.callbacks import RobustAccuracy, RunRecord
 
 from .checkpoint_errors import check_checkpoint, explain_mismatch
-from .given import UsageError, gather, nearest
+from .given import UsageError, gather, nearest, replaced_callbacks
 from .own_signals import OwnSignals
 from .progress_bar import EpochLines
 from .report_table import print_end, read_report
@@ -36,9 +38,9 @@ NOISE = (
     r"Restoring states from the checkpoint path",  # another message says when it is done
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # for Lightning to change
     r"`\.test\(ckpt_path=\"best\"\)` is called with Trainer configured with multiple `ModelCheckpoint`",
+    r"The dirpath has changed from",  # a resumed run has a folder of its own
 )
-NOISE_OUTSIDE_FIT = (  # where nothing is saved, and a callback of the training is not missed
-    r"The dirpath has changed from",
+NOISE_OUTSIDE_FIT = (  # where a callback of the training is not missed
     r"Be aware that when using `ckpt_path`, callbacks used to create the checkpoint need to be provided",
 )
 NEEDED_LOADERS = {"fit": "train", "validate": "val", "test": "test", "predict": "predict"}
@@ -91,7 +93,13 @@ class CommandLine(LightningCLI):
             self.config = parser.parse_args(args)
         except Exception as error:
             raise self._explained(error) from error
-        check_checkpoint(self.config[self.config.subcommand].get("ckpt_path"))
+        subcommand = self.config.subcommand
+        checkpoint = self.config[subcommand].get("ckpt_path")
+        check_checkpoint(checkpoint)
+        if replaced := replaced_callbacks(self.arguments[self.arguments.index(subcommand) + 1 :]):
+            _note(replaced)
+        if subcommand != "fit" and checkpoint is None:
+            _note("no --ckpt_path is given: the weights are those that the net begins with")
 
     def instantiate_classes(self) -> None:
         try:
@@ -161,7 +169,11 @@ class CommandLine(LightningCLI):
             if "state_dict" in str(error) and (problem := explain_mismatch(arguments.get("ckpt_path"), self.model)):
                 raise problem from error
             if folder is not None and folder.is_dir():
-                error.__dict__.setdefault("__notes__", []).append(f"what was written until then: {folder}")
+                notes = error.__dict__.setdefault("__notes__", [])
+                notes.append(f"what was written until then: {folder}")
+                last = folder / "checkpoints" / "last.ckpt"
+                if job == self._fit and last.is_file() and (folder / "config.yaml").is_file():
+                    notes.append(f"to go on: python train.py fit --config {folder / 'config.yaml'} --ckpt_path {last}")
             raise
         if self.trainer.is_global_zero:
             logger = next((x for x in self.trainer.loggers if isinstance(x, TensorBoardLogger)), None)
@@ -177,6 +189,12 @@ def _check_subcommand(arguments: Sequence[str], valid: list[str]) -> None:
         raise UsageError(
             f"no subcommand is given; there is {', '.join(valid)}: python train.py fit {' '.join(arguments)}"
         )
+
+
+def _note(text: str) -> None:
+    """Says something that a user should know and need not act on; of several processes, one speaks for all."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print(f"note: {text}", file=sys.stderr, flush=True)
 
 
 def _quieten(noise: tuple[str, ...]) -> None:

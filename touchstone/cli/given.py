@@ -92,6 +92,27 @@ def gather(arguments: Sequence[str]) -> Given:
     return whole
 
 
+def replaced_callbacks(arguments: Sequence[str]) -> str | None:
+    """In words, that a config takes away the callbacks of an earlier one, as YAML without a plus does."""
+    earlier: Given | None = None
+    for name, text in _options(arguments):
+        if name not in ("config", "c"):
+            continue
+        trainer = read_config(text or "").value.get("trainer")
+        callbacks = trainer.value.get("callbacks") if trainer and isinstance(trainer.value, dict) else None
+        if callbacks is None:
+            continue
+        if earlier is not None and earlier.value:
+            where = earlier.place.partition(",")[0]
+            num = len(_items(earlier))
+            return (
+                f"{callbacks.place}: trainer.callbacks replaces the {num} callbacks of {where}; "
+                "`callbacks+:` would append to them"
+            )
+        earlier = callbacks
+    return None
+
+
 def read_config(name: str) -> Given:
     """A config file, or the text of a config.
 
