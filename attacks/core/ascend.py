@@ -66,7 +66,7 @@ def ascend(
     for step in range(num_steps):
         here = here.detach().requires_grad_()
         gain, now_reached = measure(here, rows)
-        grad = _gradient(gain, here)
+        grad = gradient_of(gain, here)
         with torch.no_grad():
             settled = settled | now_reached
             target = here + per_sample(step_size(step, threat), x) * threat.direction(grad)
@@ -88,12 +88,21 @@ def ascend(
     return points, reached
 
 
-def _gradient(gain: Tensor, x: Tensor) -> Tensor:
-    """The gradient of each sample's own gain; summed, not averaged, so that it is the same in any batch."""
+def gradient_of(gain: Tensor, x: Tensor, *, keep_graph: bool = False) -> Tensor:
+    """The gradient of each sample's own gain; summed, not averaged, so that it is the same in any batch.
+
+    Args:
+        gain: float `(N,)`, of `x` by a differentiable path.
+        x: what it is differentiated by, `(N, ...)`.
+        keep_graph: whether another gain of the same forward is to be differentiated after this one.
+
+    Raises:
+        ValueError: the gain does not depend on `x` by a differentiable path.
+    """
     if not gain.requires_grad:
         raise ValueError(
             "the model's output does not depend on its input by a differentiable path, so that no gradient attack "
             "can climb: check for `detach`, `no_grad`, `argmax`, rounding or numpy inside the model"
         )
-    (grad,) = torch.autograd.grad(gain.sum(), x)
+    (grad,) = torch.autograd.grad(gain.sum(), x, retain_graph=keep_graph)
     return grad.nan_to_num(nan=0.0)  # the meter counts such gradients; one bad pixel must not cost the others
