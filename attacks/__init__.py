@@ -14,8 +14,9 @@ from .fgsm import FGSM
 from .judge.evaluate import evaluate
 from .judge.meter import Cost
 from .judge.report import Report
-from .objectives.losses import CrossEntropy, Loss, Margin
+from .objectives.losses import DLR, CrossEntropy, Loss, Margin, ProbabilityMargin
 from .objectives.targeted import Targeted
+from .objectives.towards import Towards
 from .objectives.untargeted import Untargeted
 from .pgd import PGD
 from .random_noise import RandomNoise
@@ -25,6 +26,7 @@ from .threats.l2 import L2
 from .threats.linf import Linf
 
 __all__ = [
+    "DLR",
     "FGSM",
     "L1",
     "L2",
@@ -36,12 +38,14 @@ __all__ = [
     "Loss",
     "Margin",
     "Objective",
+    "ProbabilityMargin",
     "RandomNoise",
     "Report",
     "SampleRng",
     "Strongest",
     "Targeted",
     "Threat",
+    "Towards",
     "Untargeted",
     "ascend",
     "evaluate",

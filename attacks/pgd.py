@@ -5,7 +5,7 @@ Source: Madry et al., "Towards deep learning models resistant to adversarial att
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
@@ -13,7 +13,7 @@ from .core.ascend import StepSize, ascend, cosine_steps
 from .core.attack import Attack
 from .core.checks import check_counts
 from .core.gain import gain_of
-from .core.in_turn import Try, in_turn
+from .core.in_turn import in_turn
 from .core.objective import Objective
 from .core.sample_rng import SampleRng
 from .core.threat import Threat
@@ -76,11 +76,10 @@ class PGD(Attack):
             raise ValueError("PGD(num_restarts=...) above 1 needs random_start=True: all starts would be the same")
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:
-        def restart(number: int) -> Try:
-            return lambda rows: self.take(rows).climb(model, x[rows], y[rows], rng.take(rows).fold(number))[0]
-
+        if self.num_restarts == 1:
+            return self.climb(model, x, y, rng)[0]
         measure = gain_of(model, self.objective, y, num_eot_samples=self.num_eot_samples)
-        return in_turn([restart(number) for number in range(self.num_restarts)], measure, x)
+        return in_turn([replace(self, num_restarts=1)] * self.num_restarts, measure, model, x, y, rng)
 
     def climb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> tuple[Tensor, Tensor]:
         """One restart: the points, and which are known to have reached the objective, bool `(N,)`."""

@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
-from touchstone.attacks import FGSM, L1, L2, PGD, Attack, Linf, Margin, RandomNoise, Strongest, Targeted, Untargeted
+from touchstone.attacks import (
+    DLR,
+    FGSM,
+    L1,
+    L2,
+    PGD,
+    Attack,
+    Linf,
+    Margin,
+    ProbabilityMargin,
+    RandomNoise,
+    Strongest,
+    Targeted,
+    Towards,
+    Untargeted,
+)
 
 LINF, SMALL_L2, SMALL_L1 = Linf(eps=0.1), L2(eps=0.5), L1(eps=2.5)
 
@@ -27,6 +42,10 @@ ATTACKS: dict[str, Attack] = {
     "pgd, random class": PGD(threat=LINF, num_steps=8, objective=Targeted(target="random")),
     "pgd, least likely": PGD(threat=LINF, num_steps=8, objective=Targeted(target="least_likely")),
     "pgd, runner-up, margin": PGD(threat=LINF, num_steps=8, objective=Targeted(target="runner_up", loss=Margin())),
+    "pgd, dlr": PGD(threat=LINF, num_steps=8, objective=Untargeted(loss=DLR())),
+    "pgd, probability margin": PGD(threat=LINF, num_steps=8, objective=Untargeted(loss=ProbabilityMargin())),
+    "pgd, class 2, dlr": PGD(threat=LINF, num_steps=8, objective=Targeted(target=2, loss=DLR())),
+    "pgd, towards the runner-up": PGD(threat=LINF, num_steps=8, objective=Towards(target="runner_up", loss=Margin())),
     "strongest": Strongest(threat=LINF, num_steps=4, num_target_steps=4),
     "strongest, l2": Strongest(threat=SMALL_L2, num_steps=4, num_target_steps=4, num_rounds=2, near=1),
     "strongest, l1": Strongest(threat=SMALL_L1, num_steps=4, num_target_steps=4),

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .per_sample import per_sample
+from .per_sample import per_sample, wide
 from .threat import Threat
 
 Measure = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -70,11 +70,9 @@ def ascend(
         with torch.no_grad():
             settled = settled | now_reached
             target = here + per_sample(step_size(step, threat), x) * threat.direction(grad)
-            moved = threat.project(target, x)
-            if momentum:
-                blend = here + (1 - momentum) * (moved - here) + momentum * (here - previous)
-                moved, previous = threat.project(blend, x) if step else moved, here
-            here = torch.where(settled.reshape(-1, *[1] * (x.ndim - 1)), here, moved)
+            moved = move(here, target, x, threat, previous=previous, momentum=momentum if step else 0)
+            previous = here if momentum else previous
+            here = torch.where(wide(settled, x), here, moved)
             if early_stop and step % leave_every == 0 and bool(settled.any()):
                 points[rows[settled]] = here[settled]
                 reached[rows[settled]] = True
@@ -86,6 +84,14 @@ def ascend(
     points[rows] = here.detach()
     reached[rows] = settled
     return points, reached
+
+
+def move(here: Tensor, target: Tensor, x: Tensor, threat: Threat, *, previous: Tensor, momentum: float) -> Tensor:
+    """From `here` to the projection of `target`, of which a share is replaced by the move from `previous` to `here`."""
+    moved = threat.project(target, x)
+    if not momentum:
+        return moved
+    return threat.project(here + (1 - momentum) * (moved - here) + momentum * (here - previous), x)
 
 
 def gradient_of(gain: Tensor, x: Tensor, *, keep_graph: bool = False) -> Tensor:
