@@ -4,6 +4,7 @@ One attack a file in this folder; `core/` holds what they are made of, `threats/
 `judge/` what runs them and trusts none.
 """
 
+from .apgd import APGD
 from .core.ascend import ascend
 from .core.attack import Attack
 from .core.frozen_eval import frozen_eval
@@ -26,6 +27,7 @@ from .threats.l2 import L2
 from .threats.linf import Linf
 
 __all__ = [
+    "APGD",
     "DLR",
     "FGSM",
     "L1",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from touchstone.attacks import (
+    APGD,
     DLR,
     FGSM,
     L1,
@@ -46,6 +47,14 @@ ATTACKS: dict[str, Attack] = {
     "pgd, probability margin": PGD(threat=LINF, num_steps=8, objective=Untargeted(loss=ProbabilityMargin())),
     "pgd, class 2, dlr": PGD(threat=LINF, num_steps=8, objective=Targeted(target=2, loss=DLR())),
     "pgd, towards the runner-up": PGD(threat=LINF, num_steps=8, objective=Towards(target="runner_up", loss=Margin())),
+    "apgd": APGD(threat=LINF, num_steps=8),
+    "apgd, l2": APGD(threat=SMALL_L2, num_steps=8),
+    "apgd, l1": APGD(threat=SMALL_L1, num_steps=8),
+    "apgd, 2 classes, 2 restarts": APGD(
+        threat=LINF, num_steps=4, num_targets=2, num_restarts=2, objective=Untargeted(loss=DLR())
+    ),
+    "apgd, 2 eot samples": APGD(threat=LINF, num_steps=4, num_eot_samples=2),
+    "apgd, class 2": APGD(threat=LINF, num_steps=8, objective=Targeted(target=2)),
     "strongest": Strongest(threat=LINF, num_steps=4, num_target_steps=4),
     "strongest, l2": Strongest(threat=SMALL_L2, num_steps=4, num_target_steps=4, num_rounds=2, near=1),
     "strongest, l1": Strongest(threat=SMALL_L1, num_steps=4, num_target_steps=4),
