@@ -11,6 +11,7 @@ from .core.frozen_eval import frozen_eval
 from .core.objective import Objective
 from .core.sample_rng import SampleRng
 from .core.threat import Threat
+from .fab import FAB
 from .fgsm import FGSM
 from .judge.evaluate import evaluate
 from .judge.meter import Cost
@@ -29,6 +30,7 @@ from .threats.linf import Linf
 __all__ = [
     "APGD",
     "DLR",
+    "FAB",
     "FGSM",
     "L1",
     "L2",
