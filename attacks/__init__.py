@@ -22,6 +22,7 @@ from .objectives.towards import Towards
 from .objectives.untargeted import Untargeted
 from .pgd import PGD
 from .random_noise import RandomNoise
+from .square import Square
 from .strongest import Strongest
 from .threats.l1 import L1
 from .threats.l2 import L2
@@ -46,6 +47,7 @@ __all__ = [
     "RandomNoise",
     "Report",
     "SampleRng",
+    "Square",
     "Strongest",
     "Targeted",
     "Threat",
