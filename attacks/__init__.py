@@ -5,6 +5,7 @@ One attack a file in this folder; `core/` holds what they are made of, `threats/
 """
 
 from .apgd import APGD
+from .autoattack import AutoAttack
 from .core.ascend import ascend
 from .core.attack import Attack
 from .core.frozen_eval import frozen_eval
@@ -37,6 +38,7 @@ __all__ = [
     "L2",
     "PGD",
     "Attack",
+    "AutoAttack",
     "Cost",
     "CrossEntropy",
     "Linf",
