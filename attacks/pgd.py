@@ -77,7 +77,7 @@ class PGD(Attack):
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:
         if self.num_restarts == 1:
-            return self.climb(model, x, y, rng)[0]
+            return self.climb(model, x, y, rng.fold(0))[0]
         measure = gain_of(model, self.objective, y, num_eot_samples=self.num_eot_samples)
         return in_turn([replace(self, num_restarts=1)] * self.num_restarts, measure, model, x, y, rng)
 

@@ -166,7 +166,7 @@ class _Peaks(_Windows):
         change = torch.zeros_like(x)
         change[:, :, top : top + down * side, left : left + across * side] = grid
         length = self._lengthened(num_channels) * self.threat.radius(x) / per_sample(norms(change, self.threat.p), x)
-        return self.threat.project(x + length * change, x)
+        return self._boxed(x + length * change, x)
 
     def changed(self, points: Tensor, x: Tensor, share: float, rng: SampleRng) -> Tensor:
         num_channels, height, width = x.shape[1:]
@@ -184,7 +184,11 @@ class _Peaks(_Windows):
         window = _unit(window, p) + pattern * _signs(numbers[:, 5:, None, None])
         change = change * ~emptied
         change[filled.expand_as(change)] = (length * _unit(window, p)).flatten()
-        return self.threat.project(x + change, x)
+        return self._boxed(x + change, x)
+
+    def _boxed(self, points: Tensor, x: Tensor) -> Tensor:
+        # L2: what is spent is eps at most, so that the box alone is left, without the projection's sort.
+        return self.threat.clip(points) if self.threat.p == 2 else self.threat.project(points, x)
 
     def _lengthened(self, num_channels: int) -> int:
         """L1: its projection shortens every pixel; changes that are too long leave the peaks of all channels."""
