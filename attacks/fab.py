@@ -19,7 +19,7 @@ from .core.gain import gain_of
 from .core.hyperplane import to_hyperplane
 from .core.in_turn import in_turn
 from .core.objective import Objective
-from .core.per_sample import norms, per_sample, wide, widest
+from .core.per_sample import leave_every, norms, per_sample, wide, widest
 from .core.sample_rng import SampleRng
 from .core.threat import Threat
 from .objectives.losses import Margin
@@ -108,8 +108,6 @@ class FAB(Attack):
         everyone, points, near = x, start.clone(), torch.zeros(len(x), dtype=torch.bool, device=x.device)
         rows, attack, here = torch.arange(len(x), device=x.device), self, start
         distance = torch.full((len(x),), torch.inf, dtype=widest(x.device), device=x.device)
-        # Asking which samples are finished waits for an accelerator: there, not at every step.
-        leave_every = 1 if x.device.type == "cpu" else 5
         for step in range(self.num_steps):
             gap, slope = attack._nearest_boundary(model, here, y)
             with torch.no_grad():
@@ -121,7 +119,7 @@ class FAB(Attack):
                 points[rows] = torch.where(wide(better | distance.isinf(), x), here, points[rows])
                 here = torch.where(wide(reached, x), x + self.beta * (here - x), here)
                 near[rows] = distance <= attack._ball.radius(distance)
-                if self.early_stop and step % leave_every == 0 and bool(near[rows].any()):
+                if self.early_stop and step % leave_every(x.device) == 0 and bool(near[rows].any()):
                     left = ~near[rows]
                     rows, attack, here, x, y = rows[left], attack.take(left), here[left], x[left], y[left]
                     distance = distance[left]

@@ -20,7 +20,7 @@ from .core.checks import check_counts
 from .core.gain import gain_of
 from .core.in_turn import in_turn
 from .core.objective import Objective
-from .core.per_sample import PerSample, norms, per_sample, wide
+from .core.per_sample import PerSample, leave_every, norms, per_sample, wide
 from .core.sample_rng import SampleRng
 from .core.threat import Threat
 from .objectives.losses import Margin
@@ -88,8 +88,6 @@ class Square(Attack):
         measure, windows = gain_of(model, self.objective, y), _windows(self.threat)
         points, rows = x.clone(), torch.arange(len(x), device=x.device)
         best, best_gain, done = x, torch.full_like(x.flatten(1)[:, 0], -torch.inf), torch.zeros_like(rows) > 0
-        # Asking which samples are finished waits for an accelerator: there, not at every query.
-        leave_every = 1 if x.device.type == "cpu" else 20
         for query in range(self.num_queries + 1):
             if query:
                 tried = windows.changed(best, x, self._share(query - 1), rng.fold(query))
@@ -99,7 +97,7 @@ class Square(Attack):
             better = ~done & (reached | (gain > best_gain))
             best, best_gain = torch.where(wide(better, x), tried, best), torch.where(better, gain, best_gain)
             done = done | reached
-            if query % leave_every == 0 and bool(done.any()):
+            if query % leave_every(x.device, otherwise=20) == 0 and bool(done.any()):
                 points[rows[done]] = best[done]
                 left = ~done
                 rows, best, best_gain, done, x = rows[left], best[left], best_gain[left], done[left], x[left]

@@ -122,7 +122,7 @@ def test_public_models_have_their_published_clean_accuracy_and_attacks_their_ord
 @pytest.mark.parametrize(
     ("attack", "most_standing"),
     [
-        # What the original code leaves of these images with the same parameters, and one sample.
+        # The original code leaves 113 or 114, 110, 111 and 123 of these images with the same parameters.
         (APGD(threat=Linf(eps="2/255")), 115),
         (APGD(threat=Linf(eps="2/255"), objective=Untargeted(loss=DLR())), 111),
         (FAB(threat=Linf(eps="2/255"), num_targets=3, num_steps=10), 111),

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..threats.ball import Ball
 from .ascend import Measure, gradient_of, move
-from .per_sample import PerSample, per_sample, wide
+from .per_sample import PerSample, leave_every, per_sample, wide
 
 _MOMENTUM = 0.25
 _STILL_SPARSER = 0.95  # of the count of changed pixels at the last look: above it, the climb has settled on its pixels
@@ -162,8 +162,6 @@ def climb(measure: Measure, begin: Climb, num_steps: int) -> Tensor:
     """
     now, points, looks = begin, begin.here.clone(), begin.looks(num_steps)
     rows = torch.arange(len(points), device=points.device)
-    # Asking which samples are finished waits for an accelerator: there, not at every step.
-    leave_every = 1 if points.device.type == "cpu" else 5
     for step in range(num_steps + 1):
         last = step == num_steps  # of the last point nobody needs the gradient
         now.here = now.here.detach().requires_grad_(not last)
@@ -173,7 +171,7 @@ def climb(measure: Measure, begin: Climb, num_steps: int) -> Tensor:
         with torch.no_grad():
             now.see(gain.detach().masked_fill(reached, torch.inf), grad)
             done = now.best_gain == torch.inf
-            if not last and step % leave_every == 0 and bool(done.any()):
+            if not last and step % leave_every(points.device) == 0 and bool(done.any()):
                 points[rows[done]] = now.best[done]
                 rows, now = rows[~done], now.take(~done)
                 if not len(rows):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .per_sample import per_sample, wide
+from .per_sample import leave_every, per_sample, wide
 from .threat import Threat
 
 Measure = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -61,8 +61,6 @@ def ascend(
     points, reached = start.clone(), torch.zeros(len(x), dtype=torch.bool, device=x.device)
     rows, here, settled = torch.arange(len(x), device=x.device), start, reached.clone()
     previous = start
-    # Asking which samples are finished waits for an accelerator: there, not at every step.
-    leave_every = 1 if x.device.type == "cpu" else 5
     for step in range(num_steps):
         here = here.detach().requires_grad_()
         gain, now_reached = measure(here, rows)
@@ -73,7 +71,7 @@ def ascend(
             moved = move(here, target, x, threat, previous=previous, momentum=momentum if step else 0)
             previous = here if momentum else previous
             here = torch.where(wide(settled, x), here, moved)
-            if early_stop and step % leave_every == 0 and bool(settled.any()):
+            if early_stop and step % leave_every(x.device) == 0 and bool(settled.any()):
                 points[rows[settled]] = here[settled]
                 reached[rows[settled]] = True
                 keep = ~settled
