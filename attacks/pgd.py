@@ -5,15 +5,15 @@ Source: Madry et al., "Towards deep learning models resistant to adversarial att
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor, nn
 
 from .core.ascend import StepSize, ascend, cosine_steps
 from .core.attack import Attack
 from .core.checks import check_counts
 from .core.gain import gain_of
+from .core.in_turn import in_turn
 from .core.objective import Objective
 from .core.sample_rng import SampleRng
 from .core.threat import Threat
@@ -76,22 +76,10 @@ class PGD(Attack):
             raise ValueError("PGD(num_restarts=...) above 1 needs random_start=True: all starts would be the same")
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:
-        best, best_gain = x.clone(), torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
+        if self.num_restarts == 1:
+            return self.climb(model, x, y, rng.fold(0))[0]
         measure = gain_of(model, self.objective, y, num_eot_samples=self.num_eot_samples)
-        rows = torch.arange(len(x), device=x.device)  # the samples that have not fallen
-        for restart in range(self.num_restarts):
-            found, reached = self.take(rows).climb(model, x[rows], y[rows], rng.take(rows).fold(restart))
-            if self.num_restarts == 1:
-                return found
-            with torch.no_grad():
-                gain, now_reached = measure(found, rows)
-            reached = reached | now_reached
-            better = reached | (gain > best_gain[rows])
-            best[rows[better]], best_gain[rows[better]] = found[better], gain[better]
-            rows = rows[~reached]
-            if not len(rows):
-                break
-        return best
+        return in_turn([replace(self, num_restarts=1)] * self.num_restarts, measure, model, x, y, rng)
 
     def climb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> tuple[Tensor, Tensor]:
         """One restart: the points, and which are known to have reached the objective, bool `(N,)`."""

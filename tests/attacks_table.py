@@ -2,7 +2,26 @@
 
 from __future__ import annotations
 
-from touchstone.attacks import FGSM, L1, L2, PGD, Attack, Linf, Margin, RandomNoise, Strongest, Targeted, Untargeted
+from touchstone.attacks import (
+    APGD,
+    DLR,
+    FAB,
+    FGSM,
+    L1,
+    L2,
+    PGD,
+    Attack,
+    AutoAttack,
+    Linf,
+    Margin,
+    ProbabilityMargin,
+    RandomNoise,
+    Square,
+    Strongest,
+    Targeted,
+    Towards,
+    Untargeted,
+)
 
 LINF, SMALL_L2, SMALL_L1 = Linf(eps=0.1), L2(eps=0.5), L1(eps=2.5)
 
@@ -27,6 +46,33 @@ ATTACKS: dict[str, Attack] = {
     "pgd, random class": PGD(threat=LINF, num_steps=8, objective=Targeted(target="random")),
     "pgd, least likely": PGD(threat=LINF, num_steps=8, objective=Targeted(target="least_likely")),
     "pgd, runner-up, margin": PGD(threat=LINF, num_steps=8, objective=Targeted(target="runner_up", loss=Margin())),
+    "pgd, dlr": PGD(threat=LINF, num_steps=8, objective=Untargeted(loss=DLR())),
+    "pgd, probability margin": PGD(threat=LINF, num_steps=8, objective=Untargeted(loss=ProbabilityMargin())),
+    "pgd, class 2, dlr": PGD(threat=LINF, num_steps=8, objective=Targeted(target=2, loss=DLR())),
+    "pgd, towards the runner-up": PGD(threat=LINF, num_steps=8, objective=Towards(target="runner_up", loss=Margin())),
+    "apgd": APGD(threat=LINF, num_steps=8),
+    "apgd, l2": APGD(threat=SMALL_L2, num_steps=8),
+    "apgd, l1": APGD(threat=SMALL_L1, num_steps=8),
+    "apgd, 2 classes, 2 restarts": APGD(
+        threat=LINF, num_steps=4, num_targets=2, num_restarts=2, objective=Untargeted(loss=DLR())
+    ),
+    "apgd, 2 eot samples": APGD(threat=LINF, num_steps=4, num_eot_samples=2),
+    "apgd, class 2": APGD(threat=LINF, num_steps=8, objective=Targeted(target=2)),
+    "fab": FAB(threat=LINF, num_steps=4),
+    "fab, l2": FAB(threat=SMALL_L2, num_steps=4),
+    "fab, l1": FAB(threat=SMALL_L1, num_steps=4),
+    "fab, 2 classes, 2 restarts": FAB(threat=LINF, num_steps=3, num_targets=2, num_restarts=2),
+    "fab, no early stop": FAB(threat=LINF, num_steps=4, early_stop=False),
+    "fab, class 2": FAB(threat=LINF, num_steps=8, objective=Targeted(target=2)),
+    "square": Square(threat=LINF, num_queries=15),
+    "square, l2": Square(threat=SMALL_L2, num_queries=15),
+    "square, l1": Square(threat=SMALL_L1, num_queries=15),
+    "square, restarts": Square(threat=LINF, num_queries=10, num_restarts=2),
+    "square, class 2": Square(threat=LINF, num_queries=15, objective=Targeted(target=2, loss=Margin())),
+    "autoattack": AutoAttack(threat=LINF, num_steps=4, num_queries=10),
+    "autoattack, l1": AutoAttack(threat=SMALL_L1, num_steps=4, num_queries=10),
+    "autoattack, plus, l2": AutoAttack(threat=SMALL_L2, version="plus", num_steps=2, num_queries=10),
+    "autoattack, rand": AutoAttack(threat=LINF, version="rand", num_steps=2),
     "strongest": Strongest(threat=LINF, num_steps=4, num_target_steps=4),
     "strongest, l2": Strongest(threat=SMALL_L2, num_steps=4, num_target_steps=4, num_rounds=2, near=1),
     "strongest, l1": Strongest(threat=SMALL_L1, num_steps=4, num_target_steps=4),

@@ -12,7 +12,22 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from touchstone.attacks import FGSM, PGD, Linf, Margin, RandomNoise, Strongest, Untargeted, evaluate
+from touchstone.attacks import (
+    APGD,
+    DLR,
+    FAB,
+    FGSM,
+    PGD,
+    Attack,
+    AutoAttack,
+    Linf,
+    Margin,
+    RandomNoise,
+    Square,
+    Strongest,
+    Untargeted,
+    evaluate,
+)
 from touchstone.datamodules import DigitsDataModule
 
 from .public_models import cifar_images, mnist_images, resnet2b, trades_mnist
@@ -102,6 +117,50 @@ def test_public_models_have_their_published_clean_accuracy_and_attacks_their_ord
     assert robust["pgd"] < robust["fgsm"] < robust["noise"]
     assert robust["margin"] <= robust["fgsm"]
     assert report.warnings == []
+
+
+@pytest.mark.parametrize(
+    ("attack", "most_standing"),
+    [
+        # The original code leaves 113 or 114, 110, 111 and 123 of these images with the same parameters.
+        (APGD(threat=Linf(eps="2/255")), 115),
+        (APGD(threat=Linf(eps="2/255"), objective=Untargeted(loss=DLR())), 111),
+        (FAB(threat=Linf(eps="2/255"), num_targets=3, num_steps=10), 111),
+        (Square(threat=Linf(eps="2/255"), num_queries=300), 125),
+    ],
+    ids=["apgd-ce", "apgd-dlr", "fab-t", "square"],
+)
+def test_the_parts_of_autoattack_find_what_the_original_finds(shared: Path, attack: Attack, most_standing: int) -> None:
+    x, y = cifar_images(shared, 200)
+    assert 109 <= int(evaluate(resnet2b(shared), x, y, {"a": attack}).worst_case.sum()) <= most_standing
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(
+    ("make_net", "make_images", "threat", "standing", "num_forwards", "num_backwards"),
+    [
+        (resnet2b, cifar_images, Linf(eps="2/255"), 110, 869_000, 213_000),
+        (trades_mnist, mnist_images, Linf(eps=0.3), 182, 1_438_000, 351_000),
+    ],
+    ids=["resnet2b", "trades_mnist"],
+)
+def test_autoattack_leaves_what_the_original_leaves_and_costs_no_more(
+    shared: Path,
+    make_net: Callable[[Path], nn.Module],
+    make_images: Callable[[Path, int], tuple[Tensor, Tensor]],
+    threat: Linf,
+    standing: int,
+    num_forwards: int,
+    num_backwards: int,
+) -> None:
+    x, y = make_images(shared, 200)
+    report = evaluate(make_net(shared), x, y, {"auto": AutoAttack(threat=threat)})
+    cost = report.cost["auto"]
+    print(int(report.worst_case.sum()), cost)
+    assert abs(int(report.worst_case.sum()) - standing) <= 1
+    assert cost.num_forwards <= 1.01 * num_forwards
+    assert cost.num_backwards <= 1.01 * num_backwards
 
 
 def test_strongest_finds_what_autoattack_finds_on_200_images(shared: Path) -> None:

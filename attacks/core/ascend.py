@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .per_sample import per_sample
+from .per_sample import leave_every, per_sample, wide
 from .threat import Threat
 
 Measure = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -61,21 +61,17 @@ def ascend(
     points, reached = start.clone(), torch.zeros(len(x), dtype=torch.bool, device=x.device)
     rows, here, settled = torch.arange(len(x), device=x.device), start, reached.clone()
     previous = start
-    # Asking which samples are finished waits for an accelerator: there, not at every step.
-    leave_every = 1 if x.device.type == "cpu" else 5
     for step in range(num_steps):
         here = here.detach().requires_grad_()
         gain, now_reached = measure(here, rows)
-        grad = _gradient(gain, here)
+        grad = gradient_of(gain, here)
         with torch.no_grad():
             settled = settled | now_reached
             target = here + per_sample(step_size(step, threat), x) * threat.direction(grad)
-            moved = threat.project(target, x)
-            if momentum:
-                blend = here + (1 - momentum) * (moved - here) + momentum * (here - previous)
-                moved, previous = threat.project(blend, x) if step else moved, here
-            here = torch.where(settled.reshape(-1, *[1] * (x.ndim - 1)), here, moved)
-            if early_stop and step % leave_every == 0 and bool(settled.any()):
+            moved = move(here, target, x, threat, previous=previous, momentum=momentum if step else 0)
+            previous = here if momentum else previous
+            here = torch.where(wide(settled, x), here, moved)
+            if early_stop and step % leave_every(x.device) == 0 and bool(settled.any()):
                 points[rows[settled]] = here[settled]
                 reached[rows[settled]] = True
                 keep = ~settled
@@ -88,12 +84,29 @@ def ascend(
     return points, reached
 
 
-def _gradient(gain: Tensor, x: Tensor) -> Tensor:
-    """The gradient of each sample's own gain; summed, not averaged, so that it is the same in any batch."""
+def move(here: Tensor, target: Tensor, x: Tensor, threat: Threat, *, previous: Tensor, momentum: float) -> Tensor:
+    """From `here` to the projection of `target`, of which a share is replaced by the move from `previous` to `here`."""
+    moved = threat.project(target, x)
+    if not momentum:
+        return moved
+    return threat.project(here + (1 - momentum) * (moved - here) + momentum * (here - previous), x)
+
+
+def gradient_of(gain: Tensor, x: Tensor, *, keep_graph: bool = False) -> Tensor:
+    """The gradient of each sample's own gain; summed, not averaged, so that it is the same in any batch.
+
+    Args:
+        gain: float `(N,)`, of `x` by a differentiable path.
+        x: what it is differentiated by, `(N, ...)`.
+        keep_graph: whether another gain of the same forward is to be differentiated after this one.
+
+    Raises:
+        ValueError: the gain does not depend on `x` by a differentiable path.
+    """
     if not gain.requires_grad:
         raise ValueError(
             "the model's output does not depend on its input by a differentiable path, so that no gradient attack "
             "can climb: check for `detach`, `no_grad`, `argmax`, rounding or numpy inside the model"
         )
-    (grad,) = torch.autograd.grad(gain.sum(), x)
+    (grad,) = torch.autograd.grad(gain.sum(), x, retain_graph=keep_graph)
     return grad.nan_to_num(nan=0.0)  # the meter counts such gradients; one bad pixel must not cost the others

@@ -61,6 +61,16 @@ def per_sample(value: float | Tensor, like: Tensor) -> float | Tensor:
     return value.to(like).reshape(-1, *[1] * (like.ndim - 1))
 
 
+def wide(which: Tensor, like: Tensor) -> Tensor:
+    """Shapes one flag per sample, bool `(N,)`, so that `torch.where` chooses rows of `like`, `(N, ...)`, by it."""
+    return which.reshape(-1, *[1] * (like.ndim - 1))
+
+
+def leave_every(device: torch.device, otherwise: int = 5) -> int:
+    """How often to ask which samples are finished: an accelerator must be waited for, so not at every step there."""
+    return 1 if device.type == "cpu" else otherwise
+
+
 def widest(device: torch.device) -> torch.dtype:
     """float64 for checks that must not add rounding errors of their own; float32 where a device has no float64."""
     return torch.float32 if device.type == "mps" else torch.float64

@@ -27,7 +27,7 @@ class Targeted(Objective):
         target: a class; a tensor of one class per sample, int64 `(N,)`; or a choice made for each sample:
             `"random"` (any other class, by the sample's own noise), `"least_likely"` or `"runner_up"` (the other
             class with the smallest or largest logit before the attack).
-        loss: what is descended: the loss of the target.
+        loss: what is climbed: its way `towards` the target, by itself the loss of the target descended.
 
     Raises:
         ValueError: the target is negative, not an integer, or an unknown choice.
@@ -63,7 +63,7 @@ class Targeted(Objective):
             raise ValueError(f"Targeted(target=...) must be >= 0, got {smallest}")
 
     def gain(self, logits: Tensor, y: Tensor) -> Tensor:
-        return -self.loss(logits, self._classes(logits))
+        return self.loss.towards(logits, y, self._classes(logits))
 
     def reached(self, logits: Tensor, y: Tensor) -> Tensor:
         target = self._classes(logits)
@@ -80,7 +80,7 @@ class Targeted(Objective):
         return replace(self, target=(sign * logits).scatter(1, y[:, None], -torch.inf).argmax(1))
 
     def check_classes(self, num_classes: int) -> None:
-        self.loss.check_classes(num_classes)
+        self.loss.check_classes(num_classes, towards=True)
         if isinstance(self.target, str):
             return
         largest = int(self.target.max()) if isinstance(self.target, Tensor) and self.target.numel() else self.target

@@ -1,0 +1,109 @@
+"""Losses against their formulas in numpy, and what too few classes say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from touchstone.attacks import (
+    APGD,
+    DLR,
+    CrossEntropy,
+    Linf,
+    Margin,
+    ProbabilityMargin,
+    SampleRng,
+    Targeted,
+    Towards,
+    Untargeted,
+    evaluate,
+)
+from touchstone.attacks.objectives.towards import towards_nearest
+
+from .oracles import LinearModel, images
+
+
+@pytest.fixture
+def logits() -> Tensor:
+    return 5 * torch.randn(200, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+@pytest.fixture
+def label() -> Tensor:
+    return torch.arange(200) % 6
+
+
+def test_dlr_is_equation_6(logits: Tensor, label: Tensor) -> None:
+    for z, y, got in zip(logits.numpy(), label.tolist(), DLR()(logits, label).tolist(), strict=True):
+        ranked = np.sort(z)[::-1]
+        assert got == pytest.approx(-(z[y] - np.delete(z, y).max()) / (ranked[0] - ranked[2]))
+
+
+def test_dlr_towards_a_class_is_equation_7(logits: Tensor, label: Tensor) -> None:
+    target = (label + 2) % 6
+    got = DLR().towards(logits, label, target)
+    for z, y, t, value in zip(logits.numpy(), label.tolist(), target.tolist(), got.tolist(), strict=True):
+        ranked = np.sort(z)[::-1]
+        assert value == pytest.approx(-(z[y] - z[t]) / (ranked[0] - (ranked[2] + ranked[3]) / 2))
+
+
+def test_dlr_does_not_change_where_logits_are_scaled_or_shifted(logits: Tensor, label: Tensor) -> None:
+    target = (label + 1) % 6
+    assert torch.allclose(DLR()(logits, label), DLR()(100 * logits + 7, label))
+    assert torch.allclose(DLR().towards(logits, label, target), DLR().towards(100 * logits + 7, label, target))
+
+
+def test_dlr_is_finite_where_all_logits_are_equal() -> None:
+    flat = torch.zeros(3, 5, requires_grad=True)
+    DLR()(flat, torch.tensor([0, 1, 2])).sum().backward()
+    assert flat.grad is not None
+    assert flat.grad.isfinite().all()
+
+
+def test_the_probability_margin_is_that_of_the_softmax(logits: Tensor, label: Tensor) -> None:
+    for z, y, got in zip(logits.numpy(), label.tolist(), ProbabilityMargin()(logits, label).tolist(), strict=True):
+        p = np.exp(z) / np.exp(z).sum()
+        assert got == pytest.approx(np.delete(p, y).max() - p[y])
+
+
+@pytest.mark.parametrize("loss", [DLR(), Margin(), ProbabilityMargin()])
+def test_a_margin_is_positive_exactly_where_another_class_wins(
+    loss: DLR | Margin | ProbabilityMargin, logits: Tensor, label: Tensor
+) -> None:
+    assert torch.equal(loss(logits, label) > 0, logits.argmax(1) != label)
+
+
+@pytest.mark.parametrize("loss", [CrossEntropy(), Margin(), ProbabilityMargin()])
+def test_the_way_towards_a_class_is_by_itself_the_opposite_of_the_way_away(
+    loss: CrossEntropy | Margin | ProbabilityMargin, logits: Tensor, label: Tensor
+) -> None:
+    gain = Targeted(target=3, loss=loss).gain(logits, label)
+    assert torch.equal(gain, -loss(logits, torch.full_like(label, 3)))
+
+
+@pytest.mark.parametrize(
+    ("objective", "num_classes", "message"),
+    [
+        (Untargeted(loss=DLR()), 2, r"DLR\(\) needs a model of 3 classes or more, this one has 2"),
+        (Targeted(target=1, loss=DLR()), 3, r"DLR\(\) towards a class needs a model of 4 classes or more"),
+        (Towards(target="runner_up", loss=DLR()), 3, r"towards a class needs a model of 4"),
+    ],
+)
+def test_too_few_classes_are_an_error(objective: Untargeted | Targeted, num_classes: int, message: str) -> None:
+    net, x = LinearModel(num_features=36, num_classes=num_classes), images(4, dtype=torch.float64)
+    with pytest.raises(ValueError, match=message):
+        evaluate(net, x, net(x).argmax(1), {"a": APGD(threat=Linf(eps=0.1), objective=objective)})
+
+
+def test_towards_counts_any_wrong_class(logits: Tensor, label: Tensor) -> None:
+    aimed = Towards(target=3).aim(lambda: logits, label, SampleRng.numbered(200))
+    assert torch.equal(aimed.reached(logits, label), logits.argmax(1) != label)
+
+
+def test_the_nearest_classes_are_those_with_the_largest_other_logits(logits: Tensor, label: Tensor) -> None:
+    parts = towards_nearest(Untargeted(), 9, torch.nn.Identity(), logits, label)
+    assert len(parts) == 5
+    for row, (z, y) in enumerate(zip(logits.numpy(), label.tolist(), strict=True)):
+        assert [int(part.target[row]) for part in parts] == [c for c in np.argsort(-z) if c != y]  # type: ignore[attr-defined]
