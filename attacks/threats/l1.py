@@ -17,7 +17,7 @@ _STEP_SHARE = 0.05
 as pixels (Tramer and Boneh, "Adversarial training and robustness for multiple perturbations", 2019, section 3)."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class L1(Ball):
     """The absolute changes of all pixels of an image add up to at most eps.
 
@@ -27,33 +27,36 @@ class L1(Ball):
     Args:
         eps: radius for pixels in [0, 1]: > 0, or one per sample, float `(N,)`.
         box: lowest and highest pixel value, None for no box.
+        mask: the pixels that may change, bool `(N, ...)` or `(1, ...)`, broadcastable to the images; None for all.
 
     Raises:
-        ValueError: eps is not > 0.
+        ValueError: eps is not > 0; or the mask leaves no pixel to change.
     """
 
     p: ClassVar[float] = 1
     eps: float | str | Tensor
     _: KW_ONLY
     box: tuple[float, float] | None = (0.0, 1.0)
+    mask: Tensor | None = None
 
-    def start(self, x: Tensor, rng: SampleRng) -> Tensor:
-        # Uniform in the ball (before the box): D + 1 exponentials over their sum, without the last, and signs.
-        noise = rng.uniform(x)
+    def _noise(self, x: Tensor, rng: SampleRng) -> Tensor:
+        # D + 1 exponentials over their sum, without the last, and signs.
+        noise = self.masked(rng.uniform(x), 0.0)
         extra = rng.fold(1).uniform(x.flatten(1)[:, :1])
         sizes = -torch.log1p(-noise)
         total = sizes.flatten(1).sum(1) - torch.log1p(-extra)[:, 0]
         signs = (rng.fold(2).uniform(x) < 0.5).to(x.dtype) * 2 - 1
-        return self.project(x + self.radius(x) * signs * sizes / per_sample(total, x), x)
+        return self.radius(x) * signs * sizes / per_sample(total, x)
 
-    def direction(self, grad: Tensor) -> Tensor:
+    def _direction(self, grad: Tensor) -> Tensor:
         size = grad.flatten(1).abs()
-        num_changed = max(1, round(_STEP_SHARE * size.shape[1]))
-        steepest = size.topk(num_changed, dim=1).indices
-        chosen = torch.zeros_like(size).scatter_(1, steepest, 1 / num_changed)
-        return grad.sign() * chosen.reshape(grad.shape)
+        num_changed = (_STEP_SHARE * self.num_free(grad)).round().clamp_min(1)
+        most = int(num_changed.max())
+        chosen = (torch.arange(most, device=num_changed.device) < num_changed) / num_changed
+        step = torch.zeros_like(size).scatter_(1, size.topk(most, dim=1).indices, chosen.to(size).expand(len(size), -1))
+        return grad.sign() * step.reshape(grad.shape)
 
-    def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
+    def _project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         change = x_adv - x
         return self.clip(x + change.sign() * self._shrunk(change, x).reshape(x.shape))
 
