@@ -20,12 +20,14 @@ from .objectives.untargeted import Untargeted
 from .pgd import PGD
 from .random_noise import RandomNoise
 from .strongest import Strongest
+from .threats.l0 import L0
 from .threats.l1 import L1
 from .threats.l2 import L2
 from .threats.linf import Linf
 
 __all__ = [
     "FGSM",
+    "L0",
     "L1",
     "L2",
     "PGD",
