@@ -25,6 +25,7 @@ from .pgd import PGD
 from .random_noise import RandomNoise
 from .square import Square
 from .strongest import Strongest
+from .threats.l0 import L0
 from .threats.l1 import L1
 from .threats.l2 import L2
 from .threats.linf import Linf
@@ -34,6 +35,7 @@ __all__ = [
     "DLR",
     "FAB",
     "FGSM",
+    "L0",
     "L1",
     "L2",
     "PGD",

@@ -7,6 +7,7 @@ from touchstone.attacks import (
     DLR,
     FAB,
     FGSM,
+    L0,
     L1,
     L2,
     PGD,
@@ -23,19 +24,22 @@ from touchstone.attacks import (
     Untargeted,
 )
 
-LINF, SMALL_L2, SMALL_L1 = Linf(eps=0.1), L2(eps=0.5), L1(eps=2.5)
+LINF, SMALL_L2, SMALL_L1, SMALL_L0 = Linf(eps=0.1), L2(eps=0.5), L1(eps=2.5), L0(eps=3)
 
 ATTACKS: dict[str, Attack] = {
     "noise": RandomNoise(threat=LINF),
     "noise, 5 tries": RandomNoise(threat=LINF, num_tries=5),
     "noise, l2": RandomNoise(threat=SMALL_L2),
     "noise, l1": RandomNoise(threat=SMALL_L1),
+    "noise, l0": RandomNoise(threat=SMALL_L0),
     "fgsm": FGSM(threat=LINF),
     "fgsm, l2": FGSM(threat=SMALL_L2),
     "fgsm, l1": FGSM(threat=SMALL_L1),
+    "fgsm, l0": FGSM(threat=SMALL_L0),
     "pgd": PGD(threat=LINF, num_steps=8),
     "pgd, l2": PGD(threat=SMALL_L2, num_steps=8),
     "pgd, l1": PGD(threat=SMALL_L1, num_steps=8),
+    "pgd, l0": PGD(threat=SMALL_L0, num_steps=8),
     "pgd, from the sample": PGD(threat=LINF, num_steps=8, random_start=False),
     "pgd, margin": PGD(threat=LINF, num_steps=8, objective=Untargeted(loss=Margin())),
     "pgd, restarts": PGD(threat=LINF, num_steps=4, num_restarts=3),

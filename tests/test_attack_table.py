@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from touchstone.attacks import FGSM, PGD, Attack, Linf, RandomNoise, SampleRng, Targeted, evaluate
+from touchstone.attacks import FGSM, L0, PGD, Attack, Linf, RandomNoise, SampleRng, Targeted, evaluate
 
 from .attacks_table import ATTACKS
 from .oracles import images, own_labels, small_net
@@ -153,13 +153,15 @@ def test_the_cost_is_what_a_hook_on_the_model_counts(attack: Attack, net: nn.Mod
     assert sum(backwards) == cost.num_backwards + own.num_backwards
 
 
-@pytest.mark.parametrize("eps", [0.03, 0.1])
+@pytest.mark.parametrize("share", [0.3, 1])
 @every_attack
 def test_one_eps_per_sample_equals_one_eps_for_all(
-    attack: Attack, net: nn.Module, x: Tensor, y: Tensor, eps: float
+    attack: Attack, net: nn.Module, x: Tensor, y: Tensor, share: float
 ) -> None:
+    eps = share * float(attack.threat.eps)
+    eps = max(1, round(eps)) if isinstance(attack.threat, L0) else eps
     one = replace(attack, threat=replace(attack.threat, eps=eps))  # type: ignore[type-var]
-    each = replace(attack, threat=replace(attack.threat, eps=torch.full((NUM_SAMPLES,), eps)))  # type: ignore[type-var]
+    each = replace(attack, threat=replace(attack.threat, eps=torch.full((NUM_SAMPLES,), float(eps))))  # type: ignore[type-var]
     assert torch.allclose(one(net, x, y), each(net, x, y), atol=1e-6)
 
 

@@ -74,6 +74,15 @@ def test_l1_projection_is_the_nearest_point_of_ball_and_box(pair: tuple[np.ndarr
     assert np.allclose(got, l1_projection_by_root_finding(v, x, eps), atol=1e-9)
 
 
+@pytest.mark.parametrize("threat", [Linf(eps="8/255"), L2(eps=0.5), L2(eps=60.0), L1(eps=3.0), L1(eps=500.0)])
+@pytest.mark.parametrize("scale", [1e-3, 0.1, 3.0])
+def test_projections_of_large_pictures_stay_inside_in_float32(threat: Ball, scale: float) -> None:
+    """150,528 rounding errors must not add up to more than the tolerance."""
+    x = images(2, shape=(3, 224, 224))
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    assert threat.contains(threat.project(x + scale * noise, x), x).all()
+
+
 def test_l2_projection_agrees_with_a_general_solver() -> None:
     rng = np.random.default_rng(0)
     for _ in range(10):

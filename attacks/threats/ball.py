@@ -1,7 +1,9 @@
-"""What the balls of radius eps around an image have in common: the radius, the box, the check of the images."""
+"""What the balls of radius eps around an image have in common: the radius, the box, the mask, the check of images."""
 
 from __future__ import annotations
 
+import zlib
+from abc import abstractmethod
 from fractions import Fraction
 from typing import ClassVar
 
@@ -9,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..core.per_sample import norms, widest
+from ..core.sample_rng import SampleRng
 from ..core.threat import Threat
 
 # Sums of float32 rounding errors: relative to eps, and absolute at the scale of pixels near 1.
@@ -31,16 +34,19 @@ def parse_number(text: float | str, name: str) -> float:
 
 
 class Ball(Threat):
-    """A norm ball around each image, cut by the box of valid pixels; a subclass is a frozen dataclass.
+    """A norm ball around each image, cut by the box of valid pixels; a subclass is a frozen dataclass (`repr=False`).
 
     Subclasses have the fields `eps` (a number > 0, a string such as `"8/255"`, or a tensor `(N,)` with one eps
-    per sample) and `box` (lowest and highest pixel value; None for no box).
+    per sample), `box` (lowest and highest pixel value; None for no box) and `mask` (bool `(N, ...)` or `(1, ...)`,
+    broadcastable to the images: only the pixels where it is True may change; None for all of them). They define the
+    ball by `_noise`, `_direction` and `_project`, which never see a change outside the mask: the mask is kept here.
     """
 
     p: ClassVar[float]
     """The order of the norm."""
     eps: float | str | Tensor  # type: ignore[assignment]
     box: tuple[float, float] | None
+    mask: Tensor | None = None
 
     def __post_init__(self) -> None:
         call = f"{type(self).__name__}(eps=...)"
@@ -58,6 +64,62 @@ class Ball(Threat):
             if not low < high:
                 raise ValueError(f"{type(self).__name__}(box=...) must be (low, high), got {self.box!r}")
             object.__setattr__(self, "box", (low, high))
+        if self.mask is not None:
+            self._check_mask(self.mask)
+
+    def _check_mask(self, mask: Tensor) -> None:
+        call = f"{type(self).__name__}(mask=...)"
+        if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.ndim < 2:
+            given = f"{mask.dtype} {tuple(mask.shape)}" if isinstance(mask, Tensor) else repr(mask)
+            raise ValueError(
+                f"{call} must be bool `(N, ...)` or `(1, ...)`, True where pixels may change, got {given:.80}"
+            )
+        empty = ~mask.flatten(1).any(1)
+        if bool(empty.any()):
+            raise ValueError(f"{call} must leave at least one pixel to change, row {int(empty.nonzero()[0])} has none")
+
+    def __repr__(self) -> str:
+        mask = ""
+        if self.mask is not None:
+            # With a checksum, since the signs of masking know two threats apart by what they print.
+            checksum = zlib.crc32(self.mask.cpu().numpy().tobytes())
+            share = f"{float(self.mask.float().mean()):.2g} of the pixels may change"
+            mask = f", mask=<{tuple(self.mask.shape)}: {share}, {checksum:08x}>"
+        return f"{type(self).__name__}(eps={self.eps!r}, box={self.box!r}{mask})"
+
+    def start(self, x: Tensor, rng: SampleRng) -> Tensor:
+        return self.project(x + self._noise(x, rng), x)
+
+    def direction(self, grad: Tensor) -> Tensor:
+        return self._direction(self.masked(grad, 0.0))
+
+    def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        return self._project(self.masked(x_adv, x), x)
+
+    @abstractmethod
+    def _noise(self, x: Tensor, rng: SampleRng) -> Tensor:
+        """A change drawn uniformly from the ball without its box, with the mask: like `x`."""
+
+    @abstractmethod
+    def _direction(self, grad: Tensor) -> Tensor:
+        """`direction` for a gradient that is 0 outside the mask."""
+
+    @abstractmethod
+    def _project(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """`project` for an `x_adv` that is `x` outside the mask, where it must leave it to the last bit."""
+
+    def masked(self, inside: Tensor, outside: Tensor | float) -> Tensor:
+        """`inside` where the mask lets pixels change, `outside` elsewhere: `(N, ...)`."""
+        return inside if self.mask is None else torch.where(self.mask.to(inside.device), inside, outside)
+
+    def num_free(self, x: Tensor) -> Tensor:
+        """How many pixels of each sample the mask lets change: int64 `(N, 1)`, or `(1, 1)` for all samples.
+
+        It lies on the device of the mask; without one on the CPU, so that nothing waits for an accelerator.
+        """
+        if self.mask is None:
+            return torch.full((1, 1), x.shape[1:].numel())
+        return self.mask.expand(-1, *x.shape[1:]).flatten(1).sum(1, keepdim=True)
 
     def radius(self, x: Tensor) -> Tensor:
         """Eps in the dtype and on the device of `x`, `(N, ...)`, shaped to multiply it row by row."""
@@ -69,6 +131,14 @@ class Ball(Threat):
         return x if self.box is None else x.clamp(*self.box)
 
     def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """The norm of the change, float `(N,)`; infinite where a pixel outside the mask has changed at all."""
+        length = self._length(x_adv, x)
+        if self.mask is None:
+            return length
+        kept = (self.mask.to(x.device) | (x_adv == x)).flatten(1).all(1)
+        return torch.where(kept, length, torch.inf)
+
+    def _length(self, x_adv: Tensor, x: Tensor) -> Tensor:
         wide = widest(x.device)
         return norms(x_adv.to(wide) - x.to(wide), self.p)
 
@@ -84,6 +154,14 @@ class Ball(Threat):
     def check_input(self, x: Tensor) -> None:
         if not x.is_floating_point():
             raise ValueError(f"images must be floating point, got {x.dtype}; for uint8 use `x.float() / 255`")
+        if self.mask is not None:
+            fits = zip(self.mask.shape[1:], x.shape[1:], strict=False)
+            if self.mask.ndim != x.ndim or any(mine not in (1, theirs) for mine, theirs in fits):
+                wanted = ", ".join("1" if size == 1 else f"1 or {size}" for size in x.shape)
+                raise ValueError(
+                    f"{type(self).__name__}(mask=...) must have the shape ({wanted}) for images {tuple(x.shape)}, "
+                    f"got {tuple(self.mask.shape)}; one mask for all samples is `mask[None]`"
+                )
         if self.box is None or not x.numel():
             return
         low, high = self.box

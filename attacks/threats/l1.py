@@ -8,16 +8,19 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..core.per_sample import per_sample
+from ..core.per_sample import per_sample, widest
 from ..core.sample_rng import SampleRng
 from .ball import Ball
 
+_STEP_PIXELS = 3
+"""A step changes this many times the pixels that eps could turn from one end of the box to the other: the single
+steepest one would meet the box at once, and a share of all pixels is too many in a large picture. (Tramer and Boneh,
+"Adversarial training and robustness for multiple perturbations", 2019, section 3, take a share.)"""
 _STEP_SHARE = 0.05
-"""A step changes this share of the pixels: the single steepest one would meet the box at once and need as many steps
-as pixels (Tramer and Boneh, "Adversarial training and robustness for multiple perturbations", 2019, section 3)."""
+"""Without a box, the share of the pixels that a step changes."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class L1(Ball):
     """The absolute changes of all pixels of an image add up to at most eps.
 
@@ -27,35 +30,51 @@ class L1(Ball):
     Args:
         eps: radius for pixels in [0, 1]: > 0, or one per sample, float `(N,)`.
         box: lowest and highest pixel value, None for no box.
+        mask: the pixels that may change, bool `(N, ...)` or `(1, ...)`, broadcastable to the images; None for all.
 
     Raises:
-        ValueError: eps is not > 0.
+        ValueError: eps is not > 0; or the mask leaves no pixel to change.
     """
 
     p: ClassVar[float] = 1
     eps: float | str | Tensor
     _: KW_ONLY
     box: tuple[float, float] | None = (0.0, 1.0)
+    mask: Tensor | None = None
 
-    def start(self, x: Tensor, rng: SampleRng) -> Tensor:
-        # Uniform in the ball (before the box): D + 1 exponentials over their sum, without the last, and signs.
-        noise = rng.uniform(x)
+    def _noise(self, x: Tensor, rng: SampleRng) -> Tensor:
+        # D + 1 exponentials over their sum, without the last, and signs.
+        noise = self.masked(rng.uniform(x), 0.0)
         extra = rng.fold(1).uniform(x.flatten(1)[:, :1])
         sizes = -torch.log1p(-noise)
         total = sizes.flatten(1).sum(1) - torch.log1p(-extra)[:, 0]
         signs = (rng.fold(2).uniform(x) < 0.5).to(x.dtype) * 2 - 1
-        return self.project(x + self.radius(x) * signs * sizes / per_sample(total, x), x)
+        return self.radius(x) * signs * sizes / per_sample(total, x)
 
-    def direction(self, grad: Tensor) -> Tensor:
+    def _direction(self, grad: Tensor) -> Tensor:
         size = grad.flatten(1).abs()
-        num_changed = max(1, round(_STEP_SHARE * size.shape[1]))
-        steepest = size.topk(num_changed, dim=1).indices
-        chosen = torch.zeros_like(size).scatter_(1, steepest, 1 / num_changed)
-        return grad.sign() * chosen.reshape(grad.shape)
+        num_changed = self._num_changed(grad)
+        most = int(num_changed.max())
+        chosen = (torch.arange(most, device=num_changed.device) < num_changed) / num_changed
+        step = torch.zeros_like(size).scatter_(1, size.topk(most, dim=1).indices, chosen.to(size).expand(len(size), -1))
+        return grad.sign() * step.reshape(grad.shape)
 
-    def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        change = x_adv - x
-        return self.clip(x + change.sign() * self._shrunk(change, x).reshape(x.shape))
+    def _num_changed(self, x: Tensor) -> Tensor:
+        """How many pixels of each sample a step changes: float `(N, 1)` or `(1, 1)`."""
+        free = self.num_free(x)
+        if self.box is None:
+            return (_STEP_SHARE * free).round().clamp_min(1)
+        eps = torch.as_tensor(self.eps, device=free.device).reshape(-1, 1)
+        return torch.minimum((_STEP_PIXELS * eps / (self.box[1] - self.box[0])).round().clamp_min(1), free)
+
+    def _project(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        # In float64, and rounded towards x: float32's rounding, summed over all pixels, would leave the ball.
+        wide = widest(x.device)
+        change = x_adv.to(wide) - x.to(wide)
+        move = change.sign() * self._shrunk(change, x.to(wide)).reshape(x.shape)
+        moved = self.clip((x.to(wide) + move).to(x.dtype))
+        too_far = (moved.to(wide) - x.to(wide)).abs() > move.abs()
+        return torch.where(too_far, torch.nextafter(moved, x), moved)
 
     def _shrunk(self, change: Tensor, x: Tensor) -> Tensor:
         """How far each pixel moves in the projection: clip(|change| - m, 0, room), `(N, D)`.

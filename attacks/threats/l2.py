@@ -13,35 +13,36 @@ from ..core.sample_rng import SampleRng
 from .ball import Ball
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class L2(Ball):
     """The change of an image, as one vector, has a Euclidean length of at most eps.
 
     Args:
         eps: radius for pixels in [0, 1]: > 0, a string such as `"1/2"`, or one per sample, float `(N,)`.
         box: lowest and highest pixel value, None for no box.
+        mask: the pixels that may change, bool `(N, ...)` or `(1, ...)`, broadcastable to the images; None for all.
 
     Raises:
-        ValueError: eps is not > 0.
+        ValueError: eps is not > 0; or the mask leaves no pixel to change.
     """
 
     p: ClassVar[float] = 2
     eps: float | str | Tensor
     _: KW_ONLY
     box: tuple[float, float] | None = (0.0, 1.0)
+    mask: Tensor | None = None
 
-    def start(self, x: Tensor, rng: SampleRng) -> Tensor:
-        # Uniform in the ball (before the box): a uniform direction, and a radius whose D-th power is uniform.
-        radius = rng.fold(1).uniform(x.flatten(1)[:, :1]).flatten() ** (1 / x.shape[1:].numel())
-        step = self.radius(x) * per_sample(radius, x) * self.direction(rng.normal(x))
-        return self.project(x + step, x)
+    def _noise(self, x: Tensor, rng: SampleRng) -> Tensor:
+        # A uniform direction, and a radius whose D-th power is uniform.
+        radius = rng.fold(1).uniform(x.flatten(1)[:, :1]) ** (1 / self.num_free(x).to(x))
+        return self.radius(x) * per_sample(radius, x) * self.direction(rng.normal(x))
 
-    def direction(self, grad: Tensor) -> Tensor:
+    def _direction(self, grad: Tensor) -> Tensor:
         # Scaled by the largest entry first: the square of a small float32 gradient is 0.
         grad = grad / per_sample(norms(grad, float("inf")).clamp_min(torch.finfo(grad.dtype).tiny), grad)
         return grad / per_sample(norms(grad).clamp_min(torch.finfo(grad.dtype).tiny), grad)
 
-    def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
+    def _project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         change = x_adv - x
         if self.box is None:
             scale = self.radius(x) / per_sample(norms(change).clamp_min(torch.finfo(x.dtype).tiny), x)

@@ -12,22 +12,24 @@ from ..core.sample_rng import SampleRng
 from .ball import Ball
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Linf(Ball):
     """Every pixel may change by at most eps.
 
     Args:
         eps: radius in pixels of [0, 1]: > 0, a string such as `"8/255"`, or one per sample, float `(N,)`.
         box: lowest and highest pixel value, None for no box.
+        mask: the pixels that may change, bool `(N, ...)` or `(1, ...)`, broadcastable to the images; None for all.
 
     Raises:
-        ValueError: eps is not > 0, or larger than the box.
+        ValueError: eps is not > 0, or larger than the box; or the mask leaves no pixel to change.
     """
 
     p: ClassVar[float] = float("inf")
     eps: float | str | Tensor
     _: KW_ONLY
     box: tuple[float, float] | None = (0.0, 1.0)
+    mask: Tensor | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -38,12 +40,12 @@ class Linf(Ball):
                 f"did you mean {largest:g}/255?"
             )
 
-    def start(self, x: Tensor, rng: SampleRng) -> Tensor:
-        return self.project(x + self.radius(x) * (2 * rng.uniform(x) - 1), x)
+    def _noise(self, x: Tensor, rng: SampleRng) -> Tensor:
+        return self.radius(x) * (2 * rng.uniform(x) - 1)
 
-    def direction(self, grad: Tensor) -> Tensor:
+    def _direction(self, grad: Tensor) -> Tensor:
         return grad.sign()
 
-    def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
+    def _project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         eps = self.radius(x)
         return self.clip(torch.minimum(torch.maximum(x_adv, x - eps), x + eps))

@@ -1,0 +1,91 @@
+"""`L0`: at most eps pixels may change, by any amount."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..core.per_sample import norms, per_sample
+from ..core.sample_rng import SampleRng
+from .ball import Ball
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class L0(Ball):
+    """At most eps pixels may change, by any amount inside the box.
+
+    A pixel is a position: all channels of one, the second axis of `(N, C, ...)`, count once. In `(N, D)` each of the
+    D numbers is a pixel of its own.
+
+    Source: Croce and Hein, "Sparse and imperceivable adversarial attacks", 2019, section 4 (PGD_0), whose projection
+    this is; the steps differ (`direction`).
+
+    Args:
+        eps: how many pixels may change: a whole number >= 1, or one per sample, `(N,)`.
+        box: lowest and highest pixel value, None for no box.
+        mask: the pixels that may change, bool `(N, ...)` or `(1, ...)`, broadcastable to the images; None for all.
+
+    Raises:
+        ValueError: eps is not a whole number >= 1; or the mask leaves no pixel to change.
+    """
+
+    p: ClassVar[float] = 0
+    eps: float | str | Tensor
+    _: KW_ONLY
+    box: tuple[float, float] | None = (0.0, 1.0)
+    mask: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.eps, Tensor) and not self.eps.is_floating_point():
+            object.__setattr__(self, "eps", self.eps.double())
+        super().__post_init__()
+        eps = torch.as_tensor(self.eps)
+        if bool((eps != eps.round()).any()):
+            broken = float(eps[eps != eps.round()].flatten()[0])
+            raise ValueError(f"L0(eps=...) must be a whole number of pixels >= 1, got {broken:g}")
+
+    def _noise(self, x: Tensor, rng: SampleRng) -> Tensor:
+        # The pixels with the smallest of independent numbers, and any value of the box in each.
+        score = _positions(self.masked(rng.uniform(x), 2.0)).amin(1)
+        low, high = (-1.0, 1.0) if self.box is None else self.box
+        value = low + (high - low) * rng.fold(1).uniform(x)
+        chosen = _as_pixels(self._largest(-score, x), x)
+        return self.masked(torch.where(chosen, value if self.box is None else value - x, 0), 0.0)
+
+    def _direction(self, grad: Tensor) -> Tensor:
+        """The gradient itself, its steepest entry scaled to 1.
+
+        How far a pixel moves is free. A step of eps takes the steepest pixels across the box, whose width it exceeds,
+        and the projection keeps eps of them; the smaller steps that follow move the less steep ones by degrees.
+        """
+        steepest = norms(grad, float("inf")).clamp_min(torch.finfo(grad.dtype).tiny)
+        return grad / per_sample(steepest, grad)
+
+    def _project(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        # A pixel that may change goes to the box's nearest point; what that saves of the squared distance to x_adv,
+        # (x_adv - x)^2 - (x_adv - inside)^2, is what it is worth.
+        inside = self.clip(x_adv)
+        saved = (inside - x) * (2 * x_adv - inside - x)
+        return torch.where(_as_pixels(self._largest(_positions(saved).sum(1), x), x), inside, x)
+
+    def _largest(self, worth: Tensor, x: Tensor) -> Tensor:
+        """Which eps pixels of each sample are worth most, of equal ones the first: bool like `worth`, `(N, P)`."""
+        order = worth.sort(dim=1, descending=True, stable=True).indices
+        chosen = torch.arange(worth.shape[1], device=x.device) < self.radius(x.flatten(1))
+        return torch.zeros_like(worth, dtype=torch.bool).scatter_(1, order, chosen.expand(len(worth), -1))
+
+    def _length(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        return _positions(x_adv != x).any(1).sum(1).to(x.dtype)
+
+
+def _positions(x: Tensor) -> Tensor:
+    """`(N, C, ...)` as `(N, C, P)`, and `(N, D)` as `(N, 1, D)`: P pixels of C channels."""
+    return x.flatten(2) if x.ndim > 2 else x[:, None]
+
+
+def _as_pixels(values: Tensor, x: Tensor) -> Tensor:
+    """One value for each pixel, `(N, P)`, shaped to go with `x`, `(N, C, ...)` or `(N, D)`."""
+    return values if x.ndim == 2 else values.reshape(len(x), 1, *x.shape[2:])
