@@ -91,6 +91,19 @@ def test_of_all_points_the_best_is_returned() -> None:
     assert torch.allclose(loss, torch.stack(seen).amax(0), atol=1e-6)
 
 
+def test_a_sample_that_has_reached_its_goal_leaves_with_that_point_whatever_its_gain() -> None:
+    points: list[float] = []
+
+    def measure(x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        points.append(float(x.detach()[0, 0]))
+        return x[:, 0] - 100.0 * (len(points) == 4), torch.full((1,), len(points) == 4)
+
+    x = torch.zeros(1, 2, dtype=torch.float64)
+    found = climb(measure, HalvingClimb.begin(x, x - 0.9, L2(eps=1.0, box=None), rho=0.75), 50)
+    assert len(points) == 4
+    assert float(found[0, 0]) == points[3]
+
+
 def worst_case(x: np.ndarray, slope: np.ndarray, threat: Ball) -> float:
     """The largest gain of a linear function inside ball and box, by a general solver."""
     eps, bounds = float(threat.eps), list(zip(-x, 1 - x, strict=True))  # type: ignore[arg-type]
