@@ -102,7 +102,8 @@ class APGD(Attack):
         points, part = x + rng.normal(x), 3 * self.num_steps // 10
         for factor, num_steps in ((3, part), (2, part), (1, self.num_steps - 2 * part)):
             ball = replace(threat, eps=factor * threat.radius(x).flatten())
-            begin = SparseClimb.begin(x, ball.project(points, x), ball)
+            points = ball.project(points, x)
             if num_steps:
+                begin = SparseClimb.begin(x, points, ball)
                 points = climb(measure if factor == 1 else only_gain, begin, num_steps)
         return points

@@ -32,40 +32,46 @@ def test_the_step_is_looked_at_where_the_paper_says(num_steps: int) -> None:
     assert np.cumsum(list(looks.values())).tolist() == list(looks)
 
 
-def on_a_line(gains: list[float]) -> tuple[list[float], list[float]]:
-    """Climbs one pixel whose gain at the k-th point is made up; the points, and the sizes of the steps taken."""
+def on_a_line(gains: list[float], downhill_from: int = 1000) -> tuple[list[float], float]:
+    """Climbs one pixel in [-1, 1] whose gain at the k-th point is made up: the points, and the step at the end.
+
+    The gradient leads up, and from one of the points on down.
+    """
     points: list[float] = []
 
     def measure(x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        number = len(points)
         points.append(float(x.detach()))
-        value = gains[len(points) - 1]
-        return x[:, 0] * 1e-12 + value, torch.zeros(1, dtype=torch.bool)
+        slope = 1e-12 if number < downhill_from else -1e-12
+        return slope * x[:, 0] + gains[number], torch.zeros(1, dtype=torch.bool)
 
     x = torch.zeros(1, 1, dtype=torch.float64)
-    threat = Linf(eps=1.0, box=None)
-    begin = HalvingClimb.begin(x, x - 1, threat, rho=0.75)
-    climb(measure, begin, len(gains) - 1)
-    return points, [float(begin.step)]
+    climbing = HalvingClimb.begin(x, x - 1, Linf(eps=1.0, box=None), rho=0.75)
+    climb(measure, climbing, len(gains) - 1)
+    return points, float(climbing.step)
 
 
 def test_the_step_is_halved_and_the_climb_goes_back_to_the_best_point_where_gains_fall() -> None:
-    points, step = on_a_line([0.0, 5.0] + [-float(k) for k in range(99)])
-    assert points[1] == 1.0  # a full step of twice eps
-    assert step == [2.0 / 2 ** len(HalvingClimb.looks(100))]
+    points, step = on_a_line([0.0, 5.0] + [-float(k) for k in range(99)], downhill_from=1)
+    assert points[:2] == [-1.0, 1.0]  # a full step of twice eps
+    assert points[5:23] == [-1.0] * 18
+    # From the best point, 1, half the first step down, and a quarter of the way that it has come: 1 - 3/4 + 2/4.
+    assert points[23] == pytest.approx(0.75)
+    assert step == 2.0 / 2 ** len(HalvingClimb.looks(100))
 
 
 def test_the_step_stays_where_gains_rise() -> None:
     _, step = on_a_line([float(k) for k in range(101)])
-    assert step == [2.0]
+    assert step == 2.0
 
 
 def test_the_step_is_halved_once_where_the_gain_no_longer_rises_though_no_step_was_halved_before() -> None:
-    """Condition 2: rises that reach no new best. Both together never halve at two looks in a row by condition 2."""
+    """Condition 2: rises that reach no new best halve the step, but not at two looks in a row."""
     rising, again = [float(k) for k in range(23)], [float(k) - 100 for k in range(78)]
     _, step = on_a_line(rising + again)
     looks = HalvingClimb.looks(100)
     assert len(looks) == 8
-    assert step == [2.0 / 2**4]  # at the 2nd, 4th, 6th and 8th look
+    assert step == 2.0 / 2**4  # at the 2nd, 4th, 6th and 8th look
 
 
 def test_of_all_points_the_best_is_returned() -> None:
@@ -83,6 +89,19 @@ def test_of_all_points_the_best_is_returned() -> None:
     with torch.no_grad():
         loss = torch.nn.functional.cross_entropy(net(x_adv), y, reduction="none")
     assert torch.allclose(loss, torch.stack(seen).amax(0), atol=1e-6)
+
+
+def test_a_sample_that_has_reached_its_goal_leaves_with_that_point_whatever_its_gain() -> None:
+    points: list[float] = []
+
+    def measure(x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        points.append(float(x.detach()[0, 0]))
+        return x[:, 0] - 100.0 * (len(points) == 4), torch.full((1,), len(points) == 4)
+
+    x = torch.zeros(1, 2, dtype=torch.float64)
+    found = climb(measure, HalvingClimb.begin(x, x - 0.9, L2(eps=1.0, box=None), rho=0.75), 50)
+    assert len(points) == 4
+    assert float(found[0, 0]) == points[3]
 
 
 def worst_case(x: np.ndarray, slope: np.ndarray, threat: Ball) -> float:

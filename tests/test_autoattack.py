@@ -106,6 +106,28 @@ def test_each_attack_sees_what_still_stands_and_the_point_that_fell_is_kept() ->
     assert (points == 0.5).all()
 
 
+def test_what_reaches_the_goal_is_kept_whatever_its_gain_and_the_first_noise_is_that_of_the_attack_alone() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Fills(Attack):
+        threat: Threat
+        value: float
+        seeds: list[int] = field(default_factory=list)
+
+        def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:
+            self.seeds.append(rng.seed)
+            return torch.full_like(x, self.value)
+
+    def measure(points: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        return -points[:, 0], points[:, 0] == 0.5
+
+    attacks = [Fills(threat=LINF, value=value) for value in (0.2, 0.1, 0.5)]
+    x, rng = torch.zeros(2, 3), SampleRng.numbered(2, seed=7)
+    assert (in_turn(attacks, measure, nn.Identity(), x, torch.zeros(2), rng) == 0.5).all()
+    assert (in_turn(attacks[:2], measure, nn.Identity(), x, torch.zeros(2), rng) == 0.1).all()
+    assert attacks[0].seeds == [7, 7]
+    assert len({7, *attacks[1].seeds, *attacks[2].seeds}) == 3
+
+
 def test_where_gradients_vanish_the_black_box_still_turns_samples() -> None:
     class Rounded(nn.Module):
         """The gradient of rounding is zero."""

@@ -173,6 +173,25 @@ def test_fab_towards_a_class_finds_the_distance_of_its_boundary() -> None:
     assert np.allclose(found, minimal_distances(model, x, y, 2), rtol=1e-5)
 
 
+@pytest.mark.parametrize(("alpha_max", "across"), [(1, 0.6), (0.1, 0.68)])
+def test_a_step_is_blended_with_the_step_from_the_sample(alpha_max: float, across: float) -> None:
+    """Both are 0.1 from the boundary, so that half of each is taken, or as much as alpha_max allows."""
+    x, here = torch.tensor([[0.5, 0.5]]), torch.tensor([[0.5, 0.7]])
+    attack = FAB(threat=L2(eps=1), alpha_max=alpha_max, eta=1.5)
+    step = attack._step(here, x, gap=torch.tensor([-0.1]), slope=torch.tensor([[1.0, 0.0]]))
+    assert torch.allclose(step, torch.tensor([[0.65, across]]))
+
+
+def test_a_fallen_sample_goes_back_towards_the_sample_by_beta() -> None:
+    model, looked_at = LinearModel(num_classes=2), []
+    x = torch.rand(1, 1, 3, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    handle = model.register_forward_hook(lambda module, args, output: looked_at.append(args[0].detach()))
+    FAB(threat=L2(eps=1e-6), num_steps=2, beta=0.75)(model, x, model(x).argmax(1))
+    handle.remove()
+    fallen, back = looked_at[-3], looked_at[-2]  # measured after the first step, and where the second begins
+    assert torch.allclose(back - x, 0.75 * (fallen - x))
+
+
 def test_fab_does_not_depend_on_the_scale_of_the_logits() -> None:
     model = LinearModel(num_classes=3)
     x = torch.rand(30, 1, 3, 4, generator=torch.Generator().manual_seed(4), dtype=torch.float64)

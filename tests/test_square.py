@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from touchstone.attacks import L1, L2, Linf, SampleRng, Square, evaluate
+from touchstone.attacks import L1, L2, Linf, SampleRng, Square, Untargeted, evaluate
 from touchstone.attacks.square import _inside, _peak, _Peaks, _Squares
 from touchstone.attacks.threats.ball import Ball
 
@@ -82,6 +82,17 @@ def test_inside_l2_and_l1_a_window_takes_over_what_was_spent(threat: Ball) -> No
         points = windows.changed(points, x, 0.2, rng.fold(query))
 
 
+@pytest.mark.parametrize(("threat", "least"), [(L2(eps=1.5), 0.9), (L1(eps=6), 0.99)], ids=["l2", "l1"])
+def test_what_the_box_takes_away_is_spent_again(threat: Ball, least: float) -> None:
+    """On pixels beside the box half of all changes are cut, and without that the length would die away."""
+    x, rng = (images(8, shape=(3, 10, 10), dtype=torch.float64) > 0.5) * 0.9 + 0.05, SampleRng.numbered(8)
+    windows = _Peaks(threat)
+    points = windows.first(x.double(), rng)
+    for query in range(60):
+        points = windows.changed(points, x.double(), 0.2, rng.fold(query))
+    assert threat.distance(points, x).median() > least * float(threat.eps)  # type: ignore[arg-type]
+
+
 def test_windows_of_a_sample_do_not_depend_on_its_batch() -> None:
     x, rng = images(8, shape=(3, 10, 10)), SampleRng.numbered(8)
     for windows in (_Squares(Linf(eps=0.1)), _Peaks(L2(eps=0.5)), _Peaks(L1(eps=3))):
@@ -108,6 +119,20 @@ def test_no_gradient_is_needed(threat: Ball) -> None:
     report = evaluate(net, x, own_labels(net, x), {"a": Square(threat=threat, num_queries=100)})
     assert report.success["a"].float().mean() > 0.5
     assert report.cost["a"].num_backwards == 0
+
+
+def test_a_change_that_reaches_the_goal_is_kept_though_the_gain_does_not_grow() -> None:
+    class Flat(Untargeted):
+        def gain(self, logits: Tensor, y: Tensor) -> Tensor:
+            return 0 * logits[:, 0]
+
+    net, x = small_net().eval(), images(48)
+    y, threat = own_labels(net, x), Linf(eps=0.05)
+    few, many = (
+        evaluate(net, x, y, {"a": Square(threat=threat, num_queries=num, objective=Flat())}).success["a"].sum()
+        for num in (1, 200)
+    )
+    assert many > few
 
 
 def test_more_queries_come_nearer_to_the_worst_case_of_a_linear_model() -> None:
