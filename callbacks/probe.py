@@ -17,6 +17,7 @@ from touchstone.attacks.core.checks import computing_dtype
 from touchstone.attacks.core.logits import logits_as_float
 from touchstone.nets import Normalize
 
+from .loaders import loader_suffix, running_loaders
 from .samples import Samples, SampleStream
 
 
@@ -111,8 +112,7 @@ class Probe(pl.Callback):
         if not self.is_due(trainer):
             return
         if index not in self._streams:
-            loaders = trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
-            loader = loaders[index] if isinstance(loaders, (list, tuple)) else loaders
+            loader = running_loaders(trainer)[index]
             self._streams[index] = SampleStream(trainer, loader, self.max_samples, self.batch_keys)
         samples = self._streams[index].take(batch)
         if samples is None:
@@ -131,6 +131,7 @@ class Probe(pl.Callback):
         self._streams.clear()
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        running_loaders(trainer)  # refuses those that it could not number
         self._streams.clear()  # an interrupted pass may have left some
         self._values.clear()
 
@@ -183,12 +184,6 @@ def log(
 ) -> None:
     """Logs a figure of a whole pass, equal on all processes."""
     module.log(tag + loader_suffix(trainer, loader_index), value, add_dataloader_idx=False, sync_dist=True, **options)
-
-
-def loader_suffix(trainer: pl.Trainer, index: int) -> str:
-    """What Lightning appends to the names of one of several data loaders."""
-    loaders = trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
-    return f"/dataloader_idx_{index}" if isinstance(loaders, (list, tuple)) and len(loaders) > 1 else ""
 
 
 def gather_by_id(values: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -16,7 +16,8 @@ from touchstone.attacks.judge.meter import Cost
 from touchstone.attacks.judge.running import check_names
 
 from .attack_picture import Attacked, attack_picture
-from .probe import Probe, gather_by_id, loader_suffix, log, measuring
+from .loaders import loader_suffix
+from .probe import Probe, gather_by_id, log, measuring
 from .publish import publish_picture, publish_text, run_folder, tensorboard_writers
 from .report_files import attack_success, write_report
 from .samples import Samples

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -53,18 +54,15 @@ def test_probes_do_not_change_training(tmp_path: Path, accumulate: int, freeze_b
 
 def test_the_same_report_in_fit_validate_test_and_without_lightning(tmp_path: Path) -> None:
     module = OrdinaryModule()
-    module.configure_optimizers = lambda: torch.optim.SGD(module.parameters(), lr=0.0)  # type: ignore[method-assign]
-    module.net[1].eval()
     x, y = val_loader().dataset.tensors  # type: ignore[attr-defined]
 
     def verdicts(run: pl.Trainer) -> dict[str, np.ndarray]:
         return dict(np.load(Path(run.log_dir) / "verdicts.npz"))  # type: ignore[arg-type]
 
-    frozen_module = module.eval()
     runs = {}
     for stage in ("validate", "test"):
         run = trainer(tmp_path / stage, RobustAccuracy(ATTACKS, batch_size=7))
-        getattr(run, stage)(frozen_module, val_loader(), verbose=False)
+        getattr(run, stage)(module, val_loader(), verbose=False)
         runs[stage] = verdicts(run)
     plain = evaluate(module, x, y, ATTACKS)
     for stage, stored in runs.items():
@@ -166,14 +164,29 @@ def test_max_samples_takes_the_first_of_the_dataset(tmp_path: Path, batch_size: 
     assert float(run.callback_metrics["val/confidence"]) == pytest.approx(expected, abs=1e-6)
 
 
-def test_several_loaders_are_measured_one_by_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "collection",
+    [list, lambda pair: dict(zip("ab", pair, strict=True)), lambda pair: CombinedLoader(pair, "sequential")],
+    ids=["list", "dict", "CombinedLoader"],
+)
+def test_several_loaders_are_measured_one_by_one(tmp_path: Path, collection: Any) -> None:
     run = trainer(tmp_path, RobustAccuracy(ATTACKS))
     module = OrdinaryModule()
-    run.validate(module, [val_loader(), DataLoader(samples(7, seed=5), 4)], verbose=False)
-    x, y = samples(7, seed=5).tensors
-    expected = evaluate(module, x, y, ATTACKS).robust["pgd"].float().mean().item()
-    assert float(run.callback_metrics["val/robust_accuracy/pgd/dataloader_idx_1"]) == pytest.approx(expected)
-    assert "val/robust_accuracy/pgd/dataloader_idx_0" in run.callback_metrics
+    run.validate(module, collection([val_loader(), DataLoader(samples(7, seed=5), 4)]), verbose=False)
+    for index, dataset in enumerate((samples(23, seed=2), samples(7, seed=5))):
+        expected = evaluate(module, *dataset.tensors, ATTACKS).robust["pgd"].float().mean().item()
+        tag = f"val/robust_accuracy/pgd/dataloader_idx_{index}"
+        assert float(run.callback_metrics[tag]) == pytest.approx(expected)
+
+
+def test_loaders_that_are_drawn_from_at_once_are_refused(tmp_path: Path) -> None:
+    class Both(OrdinaryModule):
+        def validation_step(self, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+            self.log("val_loss", self._loss(batch["a"]))
+
+    loaders = CombinedLoader({"a": val_loader(), "b": val_loader()}, "max_size")
+    with pytest.raises(ValueError, match=r"CombinedLoader\(mode=...\) must be 'sequential'.*, got 'max_size'"):
+        trainer(tmp_path, Confidence()).validate(Both(), loaders, verbose=False)
 
 
 # Schedules and whoever ranks weights by them.
