@@ -42,6 +42,7 @@ class GradientNorm(Probe):
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
+        self._before = {}  # an interrupted step may have left some
         owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
         named = [(n, p) for n, p in pl_module.named_parameters() if id(p) in owned and p.grad is not None]
         if not named:
@@ -107,6 +108,10 @@ class GradientNorm(Probe):
         if parameters:
             sums = self._sums.get(loader_index)
             self._sums[loader_index] = of_parameters if sums is None else list(torch._foreach_add(sums, of_parameters))
+
+    def forget(self) -> None:
+        super().forget()
+        self._sums.clear()
 
     def conclude(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str, loader_index: int) -> None:
         values = {name: torch.cat(parts) for name, parts in self._values.pop(loader_index, {}).items()}

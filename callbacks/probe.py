@@ -99,6 +99,10 @@ class Probe(pl.Callback):
             if name != "_id":
                 log(trainer, module, f"{stage}/{name}", value.double().mean().float(), loader_index)
 
+    def forget(self) -> None:
+        """Drops what was taken in; called before each pass, since an interrupted one may have left something."""
+        self._values.clear()
+
     # The schedule.
 
     def is_due(self, trainer: pl.Trainer) -> bool:
@@ -132,8 +136,8 @@ class Probe(pl.Callback):
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         running_loaders(trainer)  # refuses those that it could not number
-        self._streams.clear()  # an interrupted pass may have left some
-        self._values.clear()
+        self._streams.clear()
+        self.forget()
 
     on_test_epoch_start = on_validation_epoch_start
 

@@ -202,13 +202,16 @@ class RobustAccuracy(Probe):
             figure = attack_picture(attacked, title=title, class_names=class_names)
             publish_picture(trainer, folder, f"attack/{name}{suffix}", figure)
 
+    def forget(self) -> None:
+        super().forget()
+        self._waiting.clear()
+        self._reports.clear()
+        self._pictured.clear()
+
     # Pictures.
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_validation_epoch_start(trainer, pl_module)
-        self._waiting.clear()
-        self._reports.clear()
-        self._pictured.clear()
         in_fit = trainer.state.fn == "fit"
         epoch, last = trainer.current_epoch + 1, trainer.max_epochs
         self._draws = trainer.is_global_zero and (

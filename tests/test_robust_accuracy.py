@@ -189,6 +189,23 @@ def test_loaders_that_are_drawn_from_at_once_are_refused(tmp_path: Path) -> None
         trainer(tmp_path, Confidence()).validate(Both(), loaders, verbose=False)
 
 
+def test_an_interrupted_pass_leaves_nothing_behind(tmp_path: Path) -> None:
+    class Breaking(OrdinaryModule):
+        def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+            if batch_idx == 2:
+                raise RuntimeError("the power went")
+
+    callbacks = RobustAccuracy(ATTACKS, batch_size=10), GradientNorm(), Confidence()
+    with pytest.raises(RuntimeError, match="the power went"):
+        trainer(tmp_path / "broken", *callbacks).validate(Breaking(), val_loader(), verbose=False)
+    figures = []
+    for name, watching in (("again", callbacks), ("fresh", (RobustAccuracy(ATTACKS), GradientNorm(), Confidence()))):
+        run = trainer(tmp_path / name, *watching)
+        run.validate(OrdinaryModule(), val_loader(), verbose=False)
+        figures.append({tag: float(value) for tag, value in run.callback_metrics.items()})
+    assert figures[0] == pytest.approx(figures[1], rel=1e-5)
+
+
 # Schedules and whoever ranks weights by them.
 
 
