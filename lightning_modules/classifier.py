@@ -16,6 +16,8 @@ from torchmetrics.classification import MulticlassAccuracy
 from touchstone.attacks import Attack, SampleRng, frozen_eval
 from touchstone.attacks.core.checks import check_batch, check_labels
 
+from .every_sample_once import EverySampleOnce
+
 Batch = tuple[Tensor, Tensor]
 
 
@@ -56,6 +58,7 @@ class Classifier(pl.LightningModule):
         self.make_optimizer, self.make_scheduler = optimizer, lr_scheduler
         self.label_smoothing = label_smoothing
         self.train_attack, self.train_attack_mode = train_attack, train_attack_mode
+        self._every_sample_once = EverySampleOnce(None)
         self.metrics = nn.ModuleDict(
             {
                 stage: nn.ModuleDict({"loss": MeanMetric(), "accuracy": MulticlassAccuracy(average="micro")})
@@ -67,17 +70,24 @@ class Classifier(pl.LightningModule):
         """Pixels in [0, 1], `(N, C, H, W)`, to logits `(N, classes)`."""
         return self.net(x)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         x, y = batch
         if self.train_attack is not None:
             x = self._attacked(x, y)
         return self._step(x, y, "train")
 
+    def on_validation_epoch_start(self) -> None:
+        combined = self.trainer._evaluation_loop._combined_loader
+        assert combined is not None
+        self._every_sample_once = EverySampleOnce(combined.flattened[0])
+
+    on_test_epoch_start = on_validation_epoch_start
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._step(*batch, "val")
+        self._step(*self._every_sample_once.take(*batch), "val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._step(*batch, "test")
+        self._step(*self._every_sample_once.take(*batch), "test")
 
     def predict_step(self, batch: Batch | Tensor, batch_idx: int) -> Tensor:
         """The probabilities of the classes, `(N, classes)`."""
@@ -98,17 +108,15 @@ class Classifier(pl.LightningModule):
         with frozen_eval(self, training=True):
             return self.train_attack.perturb(self, x.detach(), y, rng).detach()
 
-    def _step(self, x: Tensor, y: Tensor, stage: str) -> Tensor:
-        logits = self(x)
-        try:
-            loss = F.cross_entropy(logits, y, label_smoothing=self.label_smoothing if stage == "train" else 0.0)
-        except (IndexError, RuntimeError):
-            check_batch(x, y)  # says in words what is wrong, where it is the batch
-            check_labels(y, logits.shape[1])
-            raise
+    def _step(self, x: Tensor, y: Tensor, stage: str) -> Tensor | None:
+        """Measures a batch and returns its loss; None for a batch without samples, which takes part in logging."""
         measured: dict[str, Metric] = self.metrics[f"of_{stage}"]  # type: ignore[assignment]
-        measured["loss"].update(loss.detach(), weight=len(x))
-        measured["accuracy"].update(logits.detach(), y)
+        loss = None
+        if len(x):
+            logits = self(x)
+            loss = self._loss(logits, x, y, self.label_smoothing if stage == "train" else 0.0)
+            measured["loss"].update(loss.detach(), weight=len(x))
+            measured["accuracy"].update(logits.detach(), y)
         self.log_dict(
             {f"{stage}/{name}": metric for name, metric in measured.items()},
             on_step=False,
@@ -116,3 +124,12 @@ class Classifier(pl.LightningModule):
             prog_bar=stage == "train",
         )
         return loss
+
+    @staticmethod
+    def _loss(logits: Tensor, x: Tensor, y: Tensor, label_smoothing: float) -> Tensor:
+        try:
+            return F.cross_entropy(logits, y, label_smoothing=label_smoothing)
+        except (IndexError, RuntimeError):
+            check_batch(x, y)  # says in words what is wrong, where it is the batch
+            check_labels(y, logits.shape[1])
+            raise
