@@ -6,13 +6,13 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .probe import Probe, gather_by_id, log, measuring
+from .probe import Probe, log, measuring
+from .processes import add_up, gather_by_id
 from .samples import Samples
 
 
@@ -115,11 +115,13 @@ class GradientNorm(Probe):
 
     def conclude(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str, loader_index: int) -> None:
         values = {name: torch.cat(parts) for name, parts in self._values.pop(loader_index, {}).items()}
-        norms = gather_by_id(values)["input"]
-        sums = self._sums.pop(loader_index, [])
-        if dist.is_available() and dist.is_initialized():
-            for tensor in sums:
-                dist.all_reduce(tensor)
+        values = gather_by_id(values)
+        if not values:
+            return
+        norms = values["input"]
+        nothing = [torch.zeros_like(p) for p in module.parameters() if p.requires_grad]
+        sums = self._sums.pop(loader_index, nothing)
+        add_up(sums)
         log(trainer, module, f"grad_norm/{stage}/input", norms.double().mean().float(), loader_index)
         if sums:
             total = torch.stack(torch._foreach_norm(sums)).norm() / len(norms)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning.pytorch as pl
 import torch
-import torch.distributed as dist
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from touchstone.attacks import frozen_eval
@@ -18,6 +18,7 @@ from touchstone.attacks.core.logits import logits_as_float
 from touchstone.nets import Normalize
 
 from .loaders import loader_suffix, running_loaders
+from .processes import gather_by_id
 from .samples import Samples, SampleStream
 
 
@@ -41,6 +42,9 @@ class Probe(pl.Callback):
         ...     def measure(self, model, x, y):
         ...         return {"confidence": model(x).softmax(1).amax(1)}  # logged as val/confidence
     """
+
+    depends_on_ids: ClassVar[bool] = False
+    """Whether what is measured of a sample depends on its id, as random starts do."""
 
     def __init__(
         self,
@@ -92,7 +96,7 @@ class Probe(pl.Callback):
             kept.setdefault(name, []).append(values.detach())
 
     def conclude(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str, loader_index: int) -> None:
-        """Logs what the pass has shown; called on every process."""
+        """Logs what the pass has shown of a loader; called on every process, also on one without samples of it."""
         values = {name: torch.cat(parts) for name, parts in self._values.pop(loader_index, {}).items()}
         values = gather_by_id(values)
         for name, value in values.items():
@@ -105,6 +109,9 @@ class Probe(pl.Callback):
 
     # The schedule.
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self._has_seen_samples = False
+
     def is_due(self, trainer: pl.Trainer) -> bool:
         """Whether the current pass is one to measure."""
         if trainer.sanity_checking:
@@ -116,8 +123,10 @@ class Probe(pl.Callback):
         if not self.is_due(trainer):
             return
         if index not in self._streams:
-            loader = running_loaders(trainer)[index]
-            self._streams[index] = SampleStream(trainer, loader, self.max_samples, self.batch_keys)
+            stream = SampleStream(trainer, running_loaders(trainer)[index], self.max_samples, self.batch_keys)
+            if stream.caveat is not None and (self.max_samples is not None or self.depends_on_ids):
+                rank_zero_warn(stream.caveat)
+            self._streams[index] = stream
         samples = self._streams[index].take(batch)
         if samples is None:
             return
@@ -129,8 +138,10 @@ class Probe(pl.Callback):
         self.see(model, samples, index)
 
     def _conclude_pass(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
+        # A process may have no samples of a loader, or none at all, and yet must take part in what all do together.
+        self._has_seen_samples = trainer.strategy.reduce_boolean_decision(self._has_seen_samples, all=False)
         if self.is_due(trainer):
-            for index in sorted(self._streams):
+            for index in range(len(running_loaders(trainer))):
                 self.conclude(trainer, module, stage, index)
         self._streams.clear()
 
@@ -188,34 +199,6 @@ def log(
 ) -> None:
     """Logs a figure of a whole pass, equal on all processes."""
     module.log(tag + loader_suffix(trainer, loader_index), value, add_dataloader_idx=False, sync_dist=True, **options)
-
-
-def gather_by_id(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The rows of all processes in the order of `values["_id"]`, each id once; on the CPU.
-
-    A collective: every process calls it, with the same names.
-    """
-    mine = {name: value.cpu() for name, value in values.items()}
-    parts = [mine]
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        parts = [None] * dist.get_world_size()  # type: ignore[list-item]
-        dist.all_gather_object(parts, mine)
-        parts = [part for part in parts if part]
-    names = list(parts[0]) if parts else []
-    whole = {name: torch.cat([part[name] for part in parts]) for name in names}
-    if not whole:
-        return whole
-    ids, rows = _first_of_each(whole["_id"])
-    return {name: ids if name == "_id" else value[rows] for name, value in whole.items()}
-
-
-def _first_of_each(ids: Tensor) -> tuple[Tensor, Tensor]:
-    """The distinct ids in ascending order, and the row of the first of each."""
-    order = torch.argsort(ids, stable=True)
-    ordered = ids[order]
-    first = torch.ones_like(ordered, dtype=torch.bool)
-    first[1:] = ordered[1:] != ordered[:-1]
-    return ordered[first], order[first]
 
 
 def _onto_pixels(x: Tensor) -> Tensor:

@@ -11,13 +11,13 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from touchstone.attacks import Attack, Report, evaluate
-from touchstone.attacks.judge.meter import Cost
+from touchstone.attacks import Attack, Cost, Report, evaluate
 from touchstone.attacks.judge.running import check_names
 
 from .attack_picture import Attacked, attack_picture
 from .loaders import loader_suffix
-from .probe import Probe, gather_by_id, log, measuring
+from .probe import Probe, log, measuring
+from .processes import gather_by_id, gather_costs
 from .publish import publish_picture, publish_text, run_folder, tensorboard_writers
 from .report_files import attack_success, write_report
 from .samples import Samples
@@ -50,6 +50,8 @@ class RobustAccuracy(Probe):
     Example:
         >>> RobustAccuracy(attacks={"pgd": PGD(threat=Linf(eps=8 / 255))}, max_samples=1000)
     """
+
+    depends_on_ids = True
 
     def __init__(
         self,
@@ -94,6 +96,7 @@ class RobustAccuracy(Probe):
     # One pass of several entries.
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
         entries = [callback for callback in trainer.callbacks if isinstance(callback, RobustAccuracy)]  # type: ignore[attr-defined]
         self._suite = {}
         if entries[0] is not self:
@@ -253,7 +256,7 @@ class RobustAccuracy(Probe):
 
 
 def _gathered(reports: list[Report], suite: dict[str, Attack]) -> Report:
-    """The report over the samples of all processes, in the order of their ids, each once; the costs added up."""
+    """The report over the samples of all processes, in the order of their ids; the costs added up."""
     rows: dict[str, Tensor] = {}
     cost = {name: Cost() for name in suite}
     if reports:
@@ -279,14 +282,3 @@ def _gathered(reports: list[Report], suite: dict[str, Attack]) -> Report:
         cost=gather_costs(cost),
         x_adv={},
     )
-
-
-def gather_costs(cost: dict[str, Cost]) -> dict[str, Cost]:
-    """The costs of all processes added up. A collective."""
-    import torch.distributed as dist
-
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        return cost
-    parts: list[dict[str, Cost]] = [{}] * dist.get_world_size()
-    dist.all_gather_object(parts, cost)
-    return {name: sum((part[name] for part in parts), Cost()) for name in cost}
