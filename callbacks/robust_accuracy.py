@@ -75,6 +75,15 @@ class RobustAccuracy(Probe):
         check_names(attacks)
         if not attacks:
             raise ValueError("RobustAccuracy(attacks=...) must name at least one attack")
+        for name, attack in attacks.items():
+            try:
+                attack.check_rows(1)
+            except ValueError as error:
+                raise ValueError(
+                    f"RobustAccuracy(attacks=...): attack {name!r} must hold for every sample of every batch, so "
+                    "that its fields are numbers, or tensors of one row; for one value per sample call "
+                    f"`touchstone.attacks.evaluate` ({error})"
+                ) from error
         for name, value, least in (
             ("batch_size", batch_size, 1),
             ("num_images", num_images, 0),

@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from touchstone.attacks import FGSM, PGD, Linf, RandomNoise, evaluate
+from touchstone.attacks import FGSM, PGD, Linf, RandomNoise, Targeted, evaluate
 from touchstone.callbacks import GradientNorm, Probe, RobustAccuracy
 from touchstone.nets import Normalize
 
@@ -320,6 +320,14 @@ def test_normalized_batches_without_the_option_are_an_error_that_names_it(tmp_pa
         ({"normalization": ([0.5], [0.0])}, r"Normalize\(std=...\) must be > 0"),
         ({"attacks": {}}, "must name at least one attack"),
         ({"attacks": {"a b": ATTACKS["pgd"]}}, "an attack's name must be"),
+        (
+            {"attacks": {"a": FGSM(threat=Linf(eps=torch.rand(23)))}},
+            r"attack 'a' must hold for every sample.*Linf\(eps=...\)",
+        ),
+        (
+            {"attacks": {"a": PGD(threat=LINF, objective=Targeted(target=torch.zeros(23, dtype=torch.int64)))}},
+            r"attack 'a' must hold for every sample.*Targeted\(target=...\)",
+        ),
     ],
 )
 def test_values_outside_their_range_are_refused(options: dict[str, Any], message: str) -> None:
