@@ -61,8 +61,9 @@ class Probe(pl.Callback):
             raise ValueError(f"{name}(max_samples=...) must be >= 1, or None for all samples, got {max_samples}")
         self.every_n_epochs = every_n_epochs
         self.max_samples = max_samples
+        self.normalization = None if normalization is None else tuple(tuple(part) for part in normalization)
         self.normalize = None if normalization is None else Normalize(*normalization)
-        self.batch_keys = batch_keys
+        self.batch_keys = None if batch_keys is None else tuple(batch_keys)
         self._streams: dict[int, SampleStream] = {}
         self._values: dict[int, dict[str, list[Tensor]]] = {}
         self._has_seen_samples = False

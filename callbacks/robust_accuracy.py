@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -29,7 +30,8 @@ class RobustAccuracy(Probe):
     With S for val or test and A for an attack's name: `S/clean_accuracy`, `S/robust_accuracy/A`,
     `S/robust_accuracy/worst_case`, `S/attack_success/A`, the pictures `attack/A`, and signs of gradient masking as
     the text `S/warnings`. `report.json` and `verdicts.npz` of the last pass lie in the run folder. Several entries
-    of one trainer form one pass over the same samples.
+    of one trainer form one pass over the same samples, by the options of the first: the others leave theirs at the
+    default, or repeat them.
 
     Args:
         attacks: attacks by name; the names become tags.
@@ -45,7 +47,7 @@ class RobustAccuracy(Probe):
 
     Raises:
         ValueError: a value is outside its range; in `setup`, names collide between entries, or entries disagree on
-            the samples, or a checkpoint or an early stop would rank new weights by an old figure.
+            an option, or a checkpoint or an early stop would rank new weights by an old figure.
 
     Example:
         >>> RobustAccuracy(attacks={"pgd": PGD(threat=Linf(eps=8 / 255))}, max_samples=1000)
@@ -111,11 +113,12 @@ class RobustAccuracy(Probe):
         if entries[0] is not self:
             return  # the first entry measures for all
         for entry in entries:
-            for name in ("every_n_epochs", "max_samples", "seed", "batch_keys"):
-                if getattr(entry, name) != getattr(self, name):
+            for name, default in DEFAULTS.items():
+                ours, theirs = getattr(self, name), getattr(entry, name)
+                if theirs not in (ours, default):
                     raise ValueError(
-                        "all RobustAccuracy entries of a trainer attack the same samples: they must agree on "
-                        f"{name}, got {getattr(self, name)} and {getattr(entry, name)}"
+                        f"RobustAccuracy({name}=...) must be the same for all entries of a trainer, or given to the "
+                        f"first alone, since they form one pass; the first has {ours}, another {theirs}"
                     )
             taken = sorted(set(entry.attacks) & set(self._suite))
             if taken:
@@ -291,3 +294,11 @@ def _gathered(reports: list[Report], suite: dict[str, Attack]) -> Report:
         cost=gather_costs(cost),
         x_adv={},
     )
+
+
+DEFAULTS = {
+    name: parameter.default
+    for name, parameter in inspect.signature(RobustAccuracy).parameters.items()
+    if parameter.kind is parameter.KEYWORD_ONLY
+}
+"""The options of an entry, which one that follows another leaves as they are."""

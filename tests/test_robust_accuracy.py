@@ -142,12 +142,18 @@ def test_several_entries_form_one_pass(tmp_path: Path) -> None:
     ("second", "message"),
     [
         (RobustAccuracy({"pgd": ATTACKS["pgd"]}), "two RobustAccuracy entries name an attack 'pgd'"),
-        (RobustAccuracy({"b": ATTACKS["pgd"]}, seed=1), "must agree on seed, got 0 and 1"),
-        (RobustAccuracy({"b": ATTACKS["pgd"]}, max_samples=5), "must agree on max_samples, got None and 5"),
+        (RobustAccuracy({"b": ATTACKS["pgd"]}, seed=1), r"\(seed=...\) must be the same.*first has 0, another 1"),
+        (RobustAccuracy({"b": ATTACKS["pgd"]}, max_samples=5), "the first has 9, another 5"),
+        (RobustAccuracy({"b": ATTACKS["pgd"]}, batch_size=5), r"\(batch_size=...\) must be the same"),
+        (RobustAccuracy({"b": ATTACKS["pgd"]}, num_images=5), r"\(num_images=...\) must be the same"),
+        (
+            RobustAccuracy({"b": ATTACKS["pgd"]}, normalization=([0.5], [0.5])),
+            r"\(normalization=...\) must be the same",
+        ),
     ],
 )
 def test_entries_that_disagree_are_refused(tmp_path: Path, second: RobustAccuracy, message: str) -> None:
-    run = trainer(tmp_path, RobustAccuracy({"pgd": ATTACKS["pgd"]}), second)
+    run = trainer(tmp_path, RobustAccuracy({"pgd": ATTACKS["pgd"]}, max_samples=9), second)
     with pytest.raises(ValueError, match=message):
         run.validate(OrdinaryModule(), val_loader(), verbose=False)
 
@@ -204,6 +210,16 @@ def test_an_interrupted_pass_leaves_nothing_behind(tmp_path: Path) -> None:
         run.validate(OrdinaryModule(), val_loader(), verbose=False)
         figures.append({tag: float(value) for tag, value in run.callback_metrics.items()})
     assert figures[0] == pytest.approx(figures[1], rel=1e-5)
+
+
+def test_an_entry_without_options_follows_the_first(tmp_path: Path) -> None:
+    first = RobustAccuracy({"pgd": ATTACKS["pgd"]}, max_samples=9, seed=5, batch_size=4, normalization=([0.0], [1.0]))
+    repeated = RobustAccuracy({"c": ATTACKS["noise"]}, seed=5, normalization=((0.0,), (1.0,)))
+    run = trainer(tmp_path, first, RobustAccuracy({"b": ATTACKS["noise"]}), repeated)
+    run.validate(OrdinaryModule(), val_loader(), verbose=False)
+    stored = np.load(Path(run.log_dir) / "verdicts.npz")  # type: ignore[arg-type]
+    assert stored["sample_id"].tolist() == list(range(9))
+    assert {"robust_pgd", "robust_b", "robust_c"} <= set(stored)
 
 
 # Schedules and whoever ranks weights by them.
