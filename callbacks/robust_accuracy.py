@@ -209,7 +209,7 @@ class RobustAccuracy(Probe):
             self._warned = True
             rank_zero_warn(f"signs of gradient masking at {stage}: " + "; ".join(warnings))
         if folder is not None:
-            write_report(report, stage, folder)
+            write_report(report, stage, folder, loader_index)
         class_names = getattr(getattr(trainer, "datamodule", None), "class_names", None)
         for name, parts in pictured.items():
             attacked = Attacked(*(torch.cat([getattr(p, f) for p in parts]) for f in Attacked.__dataclass_fields__))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -126,6 +127,18 @@ def test_the_report_holds_what_the_tags_say(tmp_path: Path) -> None:
     assert weighted == pytest.approx(report["clean_accuracy"])
 
 
+def test_no_attack_can_take_the_place_of_another_figure_of_its_class(tmp_path: Path) -> None:
+    run = trainer(tmp_path, RobustAccuracy({"clean_accuracy": ATTACKS["pgd"], "num_samples": ATTACKS["pgd"]}))
+    run.test(OrdinaryModule(), val_loader(), verbose=False)
+    report = json.loads((Path(run.log_dir) / "report.json").read_text())  # type: ignore[arg-type]
+    stored = np.load(Path(run.log_dir) / "verdicts.npz")  # type: ignore[arg-type]
+    for label, of_class in report["per_class"].items():
+        rows = stored["label"] == int(label)
+        assert of_class["num_samples"] == rows.sum()
+        assert of_class["clean_accuracy"] == (stored["clean_prediction"][rows] == int(label)).mean()
+        assert of_class["robust_accuracy"]["num_samples"] == stored["robust_num_samples"][rows].mean()
+
+
 def test_several_entries_form_one_pass(tmp_path: Path) -> None:
     run = trainer(tmp_path, RobustAccuracy({"fgsm": ATTACKS["fgsm"]}), RobustAccuracy({"pgd": ATTACKS["pgd"]}))
     module = OrdinaryModule()
@@ -183,6 +196,22 @@ def test_several_loaders_are_measured_one_by_one(tmp_path: Path, collection: Any
         expected = evaluate(module, *dataset.tensors, ATTACKS).robust["pgd"].float().mean().item()
         tag = f"val/robust_accuracy/pgd/dataloader_idx_{index}"
         assert float(run.callback_metrics[tag]) == pytest.approx(expected)
+
+
+def test_each_loader_has_a_report_of_its_own(tmp_path: Path) -> None:
+    logger = TensorBoardLogger(tmp_path, version=0, default_hp_metric=False)
+
+    def reports(*sizes: int) -> dict[str, int]:
+        run = trainer(tmp_path, RobustAccuracy(ATTACKS), logger=logger)
+        run.test(OrdinaryModule(), [DataLoader(samples(size), 4) for size in sizes], verbose=False)
+        folder = Path(run.log_dir)  # type: ignore[arg-type]
+        lengths = {path.name: len(np.load(path)["label"]) for path in folder.glob("*.npz")}
+        counted = {path.name: json.loads(path.read_text())["num_samples"] for path in folder.glob("*.json")}
+        return lengths | counted
+
+    of_two = {"report.json": 6, "verdicts.npz": 6, "report_1.json": 3, "verdicts_1.npz": 3}
+    assert reports(6, 3) == of_two
+    assert reports(5) == {"report.json": 5, "verdicts.npz": 5}
 
 
 def test_loaders_that_are_drawn_from_at_once_are_refused(tmp_path: Path) -> None:
