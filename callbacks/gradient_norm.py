@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .probe import Probe, log, measuring
+from .probe import Probe, measuring
 from .processes import add_up, gather_by_id
 from .samples import Samples
 
@@ -113,6 +113,9 @@ class GradientNorm(Probe):
         super().forget()
         self._sums.clear()
 
+    def logs(self, tag: str) -> bool:
+        return tag.startswith("grad_norm/val/")
+
     def conclude(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str, loader_index: int) -> None:
         values = {name: torch.cat(parts) for name, parts in self._values.pop(loader_index, {}).items()}
         values = gather_by_id(values)
@@ -122,10 +125,10 @@ class GradientNorm(Probe):
         nothing = [torch.zeros_like(p) for p in module.parameters() if p.requires_grad]
         sums = self._sums.pop(loader_index, nothing)
         add_up(sums)
-        log(trainer, module, f"grad_norm/{stage}/input", norms.double().mean().float(), loader_index)
+        self.log_figure(trainer, module, f"grad_norm/{stage}/input", norms.double().mean().float(), loader_index)
         if sums:
             total = torch.stack(torch._foreach_norm(sums)).norm() / len(norms)
-            log(trainer, module, f"grad_norm/{stage}/parameters", total, loader_index)
+            self.log_figure(trainer, module, f"grad_norm/{stage}/parameters", total, loader_index)
 
 
 def _shows_damage(first: nn.Parameter) -> bool:

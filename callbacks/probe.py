@@ -17,6 +17,7 @@ from touchstone.attacks.core.checks import computing_dtype
 from touchstone.attacks.core.logits import logits_as_float
 from touchstone.nets import Normalize
 
+from .fresh_figures import check_ranking, rankings
 from .loaders import loader_suffix, running_loaders
 from .processes import gather_by_id
 from .samples import Samples, SampleStream
@@ -66,6 +67,7 @@ class Probe(pl.Callback):
         self.batch_keys = None if batch_keys is None else tuple(batch_keys)
         self._streams: dict[int, SampleStream] = {}
         self._values: dict[int, dict[str, list[Tensor]]] = {}
+        self._fresh: set[str] = set()
         self._has_seen_samples = False
 
     def measure(self, model: nn.Module, x: Tensor, y: Tensor) -> Mapping[str, Tensor]:
@@ -102,7 +104,25 @@ class Probe(pl.Callback):
         values = gather_by_id(values)
         for name, value in values.items():
             if name != "_id":
-                log(trainer, module, f"{stage}/{name}", value.double().mean().float(), loader_index)
+                self.log_figure(trainer, module, f"{stage}/{name}", value.double().mean().float(), loader_index)
+
+    def log_figure(
+        self,
+        trainer: pl.Trainer,
+        module: pl.LightningModule,
+        tag: str,
+        value: float | Tensor,
+        loader_index: int,
+        **options: Any,
+    ) -> None:
+        """Logs a figure of a whole pass, equal on all processes."""
+        tag += loader_suffix(trainer, loader_index)
+        self._fresh.add(tag)
+        module.log(tag, value, add_dataloader_idx=False, sync_dist=True, **options)
+
+    def logs(self, tag: str) -> bool:
+        """Whether a figure is one of its own, as far as is known: here, from the last measurement."""
+        return tag in self._fresh
 
     def forget(self) -> None:
         """Drops what was taken in; called before each pass, since an interrupted one may have left something."""
@@ -112,6 +132,7 @@ class Probe(pl.Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self._has_seen_samples = False
+        self._fresh.clear()
 
     def is_due(self, trainer: pl.Trainer) -> bool:
         """Whether the current pass is one to measure."""
@@ -144,7 +165,28 @@ class Probe(pl.Callback):
         if self.is_due(trainer):
             for index in range(len(running_loaders(trainer))):
                 self.conclude(trainer, module, stage, index)
+            self._check_rankings(trainer)
         self._streams.clear()
+
+    # New weights and old figures.
+
+    def _check_rankings(self, trainer: pl.Trainer) -> None:
+        if trainer.state.fn != TrainerFn.FITTING:
+            return
+        for ranking in rankings(trainer):
+            if self.logs(ranking.monitor):
+                check_ranking(ranking, trainer, self.every_n_epochs)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._check_rankings(trainer)
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        while self._fresh:
+            trainer.callback_metrics.pop(self._fresh.pop(), None)
+
+    # The hooks.
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         running_loaders(trainer)  # refuses those that it could not number
@@ -193,13 +235,6 @@ def measuring(model: nn.Module, samples: Samples, *, freeze: bool = True) -> Ite
     """
     with frozen_eval(model, freeze=freeze), logits_as_float(model):
         yield samples.x.detach().to(computing_dtype(model)).clone(), samples.y.clone()
-
-
-def log(
-    trainer: pl.Trainer, module: pl.LightningModule, tag: str, value: float | Tensor, loader_index: int, **options: Any
-) -> None:
-    """Logs a figure of a whole pass, equal on all processes."""
-    module.log(tag + loader_suffix(trainer, loader_index), value, add_dataloader_idx=False, sync_dist=True, **options)
 
 
 def _onto_pixels(x: Tensor) -> Tensor:

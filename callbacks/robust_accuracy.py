@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
@@ -17,7 +16,7 @@ from touchstone.attacks.judge.running import check_names
 
 from .attack_picture import Attacked, attack_picture
 from .loaders import loader_suffix
-from .probe import Probe, log, measuring
+from .probe import Probe, measuring
 from .processes import gather_by_id, gather_costs
 from .publish import publish_picture, publish_text, run_folder, tensorboard_writers
 from .report_files import attack_success, write_report
@@ -46,8 +45,7 @@ class RobustAccuracy(Probe):
         batch_keys: the keys of images and labels, if the batches are dicts.
 
     Raises:
-        ValueError: a value is outside its range; in `setup`, names collide between entries, or entries disagree on
-            an option, or a checkpoint or an early stop would rank new weights by an old figure.
+        ValueError: a value is outside its range; names collide between entries, or entries disagree on an option.
 
     Example:
         >>> RobustAccuracy(attacks={"pgd": PGD(threat=Linf(eps=8 / 255))}, max_samples=1000)
@@ -124,34 +122,15 @@ class RobustAccuracy(Probe):
             if taken:
                 raise ValueError(f"two RobustAccuracy entries name an attack {taken[0]!r}: names must be unique")
             self._suite.update(entry.attacks)
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            self._check_not_ranked_by_old_figures(callback, trainer)
         self._lay_out_charts(trainer)
-
-    def _check_not_ranked_by_old_figures(self, callback: Callback, trainer: pl.Trainer) -> None:
-        """Lightning keeps a figure until the next one: whoever ranks weights by it must wait for that one."""
-        monitor = getattr(callback, "monitor", None)
-        is_ours = isinstance(monitor, str) and monitor.startswith(
-            ("val/clean_accuracy", "val/robust_accuracy/", "val/attack_success/")
-        )
-        if self.every_n_epochs == 1 or not is_ours:
-            return
-        name = type(callback).__name__
-        if isinstance(callback, EarlyStopping):
-            raise ValueError(
-                f"{name}(monitor={monitor!r}) looks at every validation, but RobustAccuracy measures only every "
-                f"{self.every_n_epochs} epochs: set RobustAccuracy(every_n_epochs=1)"
-            )
-        if isinstance(callback, ModelCheckpoint) and (
-            callback._every_n_epochs < 1 or callback._every_n_epochs % self.every_n_epochs
-        ):
-            raise ValueError(
-                f"{name}(monitor={monitor!r}) would rank new weights by an old figure, since RobustAccuracy measures "
-                f"only every {self.every_n_epochs} epochs: set {name}(every_n_epochs={self.every_n_epochs})"
-            )
 
     def is_due(self, trainer: pl.Trainer) -> bool:
         return bool(self._suite) and super().is_due(trainer)
+
+    def logs(self, tag: str) -> bool:
+        return bool(self._suite) and tag.startswith(
+            ("val/clean_accuracy", "val/robust_accuracy/", "val/attack_success/")
+        )
 
     # The pass.
 
@@ -194,7 +173,7 @@ class RobustAccuracy(Probe):
         }
         for name, value in figures.items():
             in_bar = name in ("clean_accuracy", "robust_accuracy/worst_case")
-            log(trainer, module, f"{stage}/{name}", value, loader_index, prog_bar=in_bar)
+            self.log_figure(trainer, module, f"{stage}/{name}", value, loader_index, prog_bar=in_bar)
         self._publish(trainer, stage, loader_index, report)
 
     def _publish(self, trainer: pl.Trainer, stage: str, loader_index: int, report: Report) -> None:

@@ -41,7 +41,7 @@ class RunRecord(SaveConfigCallback):
             return
         from torch.utils.tensorboard.summary import hparams
 
-        metrics = {tag: 0.0 for tag in trainer.callback_metrics}  # their values are read from the curves
+        metrics = {tag: 0.0 for tag in trainer.logged_metrics}  # their values are read from the curves
         for writer in tensorboard_writers(trainer):
             for part in hparams(self._hyperparameters(), metrics):
                 writer._get_file_writer().add_summary(part)

@@ -10,7 +10,7 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor, nn
@@ -260,21 +260,6 @@ def test_attacks_every_n_epochs(tmp_path: Path) -> None:
     )
     steps = [event.step for event in events(tmp_path).Scalars("val/robust_accuracy/pgd")]
     assert steps == [9, 19]  # five steps an epoch: after the second and the fourth
-
-
-@pytest.mark.parametrize(
-    "ranking",
-    [
-        ModelCheckpoint(monitor="val/robust_accuracy/worst_case", mode="max"),
-        ModelCheckpoint(monitor="val/robust_accuracy/pgd", mode="max", every_n_epochs=3),
-        ModelCheckpoint(monitor="val/clean_accuracy", mode="max", every_n_train_steps=5),
-        EarlyStopping(monitor="val/robust_accuracy/pgd", mode="max"),
-    ],
-)
-def test_new_weights_are_never_ranked_by_an_old_figure(tmp_path: Path, ranking: pl.Callback) -> None:
-    run = trainer(tmp_path, RobustAccuracy(ATTACKS, every_n_epochs=2), ranking, enable_checkpointing=True)
-    with pytest.raises(ValueError, match="every_n_epochs"):
-        run.fit(OrdinaryModule(), train_loader(), val_loader())
 
 
 def test_a_checkpoint_that_waits_for_fresh_figures_ranks_the_right_weights(tmp_path: Path) -> None:
