@@ -11,6 +11,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from touchstone.attacks.core.checks import check_labels
+
 from .probe import Probe, measuring
 from .processes import add_up, gather_by_id
 from .samples import Samples
@@ -98,7 +100,13 @@ class GradientNorm(Probe):
         with measuring(model, samples, freeze=False) as (x, y):
             x.requires_grad_()
             parameters = [p for p in model.parameters() if p.requires_grad]
-            losses = F.cross_entropy(model(x), y, reduction="none")
+            logits = model(x)
+            if logits.ndim != 2:
+                raise ValueError(
+                    f"GradientNorm: the model must return logits `(N, classes)`, got {tuple(logits.shape)}"
+                )
+            check_labels(y, logits.shape[1])
+            losses = F.cross_entropy(logits, y, reduction="none")
             of_input, *of_parameters = torch.autograd.grad(
                 losses.sum(), [x, *parameters], allow_unused=True, materialize_grads=True
             )

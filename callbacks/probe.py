@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import lightning.pytorch as pl
@@ -98,6 +99,9 @@ class Probe(pl.Callback):
                 )
             kept.setdefault(name, []).append(values.detach())
 
+    def try_out(self, model: nn.Module, samples: Samples) -> None:
+        """Looks at the first samples of the sanity check: what is wrong with them is better said before training."""
+
     def conclude(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str, loader_index: int) -> None:
         """Logs what the pass has shown of a loader; called on every process, also on one without samples of it."""
         values = {name: torch.cat(parts) for name, parts in self._values.pop(loader_index, {}).items()}
@@ -142,9 +146,10 @@ class Probe(pl.Callback):
 
     def _see_batch(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, index: int) -> None:
         self._has_seen_samples = True
-        if not self.is_due(trainer):
+        if not (self.is_due(trainer) or trainer.sanity_checking):
             return
-        if index not in self._streams:
+        is_first = index not in self._streams
+        if is_first:
             stream = SampleStream(trainer, running_loaders(trainer)[index], self.max_samples, self.batch_keys)
             if stream.caveat is not None and (self.max_samples is not None or self.depends_on_ids):
                 rank_zero_warn(stream.caveat)
@@ -152,12 +157,27 @@ class Probe(pl.Callback):
         samples = self._streams[index].take(batch)
         if samples is None:
             return
-        model: nn.Module = module
-        if self.normalize is not None:
-            normalize = self.normalize.to(samples.x.device)
-            model = nn.Sequential(normalize, module)
-            samples = Samples(_onto_pixels(normalize.undo(samples.x)), samples.y, samples.ids)
-        self.see(model, samples, index)
+        model, samples = self._in_pixels(module, samples)
+        if not trainer.sanity_checking:
+            self.see(model, samples, index)
+        elif is_first:
+            self.try_out(model, samples)
+
+    def _in_pixels(self, module: nn.Module, samples: Samples) -> tuple[nn.Module, Samples]:
+        """The module and its samples before any normalization."""
+        if self.normalize is None:
+            return module, samples
+        normalize = self.normalize.to(samples.x.device)
+        pixels = normalize.undo(samples.x)
+        rounded = pixels.clamp(0, 1)
+        rounding_error = 1e-3 if samples.x.element_size() > 2 else 0.02
+        if not bool(((pixels - rounded).abs() < rounding_error).all()):
+            raise ValueError(
+                f"{type(self).__name__}(normalization=...) must be the mean and standard deviation that the batches "
+                f"were normalized with, so that undoing it gives pixels in [0, 1]; got {self.normalization}, and "
+                f"values from {float(pixels.min()):.3g} to {float(pixels.max()):.3g}"
+            )
+        return nn.Sequential(normalize, module), replace(samples, x=rounded)
 
     def _conclude_pass(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
         # A process may have no samples of a loader, or none at all, and yet must take part in what all do together.
@@ -179,6 +199,10 @@ class Probe(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._check_rankings(trainer)
+        if trainer.limit_val_batches != 0 and trainer.num_val_batches and not sum(trainer.num_val_batches):
+            rank_zero_warn(
+                f"{type(self).__name__} will measure nothing: the validation has no samples; look at the data loader"
+            )
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -235,9 +259,3 @@ def measuring(model: nn.Module, samples: Samples, *, freeze: bool = True) -> Ite
     """
     with frozen_eval(model, freeze=freeze), logits_as_float(model):
         yield samples.x.detach().to(computing_dtype(model)).clone(), samples.y.clone()
-
-
-def _onto_pixels(x: Tensor) -> Tensor:
-    """Undoing a normalization leaves pixels a rounding error outside [0, 1]; what lies further out stays there."""
-    rounded = x.clamp(0, 1)
-    return torch.where((x - rounded).abs() < 1e-3, rounded, x)

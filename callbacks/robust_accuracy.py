@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -12,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from touchstone.attacks import Attack, Cost, Report, evaluate
+from touchstone.attacks.core.checks import check_batch
 from touchstone.attacks.judge.running import check_names
 
 from .attack_picture import Attacked, attack_picture
@@ -20,7 +22,7 @@ from .probe import Probe, measuring
 from .processes import gather_by_id, gather_costs
 from .publish import publish_picture, publish_text, run_folder, tensorboard_writers
 from .report_files import attack_success, write_report
-from .samples import Samples
+from .samples import Samples, images_and_labels
 
 
 class RobustAccuracy(Probe):
@@ -101,13 +103,14 @@ class RobustAccuracy(Probe):
         self._reports: dict[int, list[Report]] = {}
         self._pictured: dict[int, dict[str, list[Attacked]]] = {}
         self._warned = False
+        self._has_checked = False  # whether samples of this fit have been looked at before its first validation
 
     # One pass of several entries.
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         entries = [callback for callback in trainer.callbacks if isinstance(callback, RobustAccuracy)]  # type: ignore[attr-defined]
-        self._suite = {}
+        self._suite, self._has_checked = {}, False
         if entries[0] is not self:
             return  # the first entry measures for all
         for entry in entries:
@@ -133,6 +136,37 @@ class RobustAccuracy(Probe):
         )
 
     # The pass.
+
+    def try_out(self, model: nn.Module, samples: Samples) -> None:
+        if not self._suite:
+            return
+        self._check_input(samples.x)
+        evaluate(model, samples.x, samples.y, {}, batch_size=self.batch_size)  # checks the labels and the logits
+        self._has_checked = True
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+        if self._has_checked or not self._suite:
+            return
+        self._has_checked = True
+        try:
+            x, y = images_and_labels(batch, self.batch_keys)
+            check_batch(x, y)
+        except ValueError:
+            return  # batches that are only for training
+        try:
+            self._check_input(self._in_pixels(pl_module, Samples(x, y, y))[1].x)
+        except ValueError as error:  # a warning, since validation samples may be others
+            rank_zero_warn(f"RobustAccuracy could not attack the training samples, nor any that are like them: {error}")
+
+    def _check_input(self, x: Tensor) -> None:
+        for name, attack in self._suite.items():
+            try:
+                attack.threat.check_input(x)
+            except ValueError as error:
+                raise ValueError(f"attack {name!r}: {error}") from error
 
     def see(self, model: nn.Module, samples: Samples, loader_index: int) -> None:
         waiting = self._waiting.setdefault(loader_index, [])

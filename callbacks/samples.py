@@ -13,6 +13,8 @@ from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch import Tensor
 from torch.utils.data import BatchSampler, DistributedSampler, IterableDataset, SequentialSampler
 
+from touchstone.attacks.core.checks import check_batch
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -75,6 +77,7 @@ class SampleStream:
     def take(self, batch: Any) -> Samples | None:
         """The samples of the next batch that are to be measured, or None."""
         x, y = images_and_labels(batch, self._batch_keys)
+        check_batch(x, y)
         first, self._next_id = self._next_id, self._next_id + self._stride * len(x)
         num_taken = len(range(first, min(self._next_id, self._end), self._stride))
         ids = first + self._stride * torch.arange(num_taken, device=x.device)

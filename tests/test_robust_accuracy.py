@@ -340,6 +340,63 @@ def test_normalized_batches_without_the_option_are_an_error_that_names_it(tmp_pa
         run.validate(Denormalizing(), loader, verbose=False)
 
 
+def test_a_normalization_that_does_not_fit_is_an_error_that_says_so(tmp_path: Path) -> None:
+    run = trainer(tmp_path, RobustAccuracy(ATTACKS, normalization=([0.1], [0.5])))
+    loader = DataLoader(Mapped(lambda x, y: (Normalize([0.5], [0.25])(x), y)), 10)
+    message = r"RobustAccuracy\(normalization=...\) must be the mean.*got \(\(0.1,\), .* and values from -0.7"
+    with pytest.raises(ValueError, match=message):
+        run.validate(Denormalizing(), loader, verbose=False)
+
+
+def wrong_batches(make: Any) -> DataLoader:
+    return DataLoader(Mapped(make), 10)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda x, y: (255 * x, y), r"attack 'noise': images must lie in \[0, 1\]"),
+        (lambda x, y: ((255 * x).byte(), y), "images must be floating point, got torch.uint8"),
+        (lambda x, y: (x, y + 4), "labels must be classes of the model, 0 to 3"),
+        (lambda x, y: (x, y.float()), "labels must be class numbers, int64"),
+    ],
+)
+def test_what_is_wrong_with_the_samples_is_said_before_training(tmp_path: Path, make: Any, message: str) -> None:
+    class Lenient(OrdinaryModule):
+        def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+            self.net(batch[0].float())
+
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            raise AssertionError("trained on")
+
+    run = trainer(tmp_path, RobustAccuracy(ATTACKS))
+    with pytest.raises(ValueError, match=message):
+        run.fit(Lenient(), train_loader(), wrong_batches(make))
+
+
+def test_without_a_sanity_check_the_first_training_batch_is_looked_at(tmp_path: Path) -> None:
+    run = trainer(tmp_path, RobustAccuracy(ATTACKS), num_sanity_val_steps=0)
+    message = r"could not attack the training samples, nor any that are like them: attack 'noise': images must lie in"
+    with pytest.raises(UserWarning, match=message):  # made an error
+        run.fit(OrdinaryModule(), wrong_batches(lambda x, y: (255 * x, y)), val_loader())
+
+
+def test_training_batches_of_another_kind_are_none_of_its_business(tmp_path: Path) -> None:
+    class Unlabelled(OrdinaryModule):
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            return self.net(batch["views"]).square().mean()
+
+    run = trainer(tmp_path, RobustAccuracy(ATTACKS), num_sanity_val_steps=0, max_epochs=1)
+    run.fit(Unlabelled(), wrong_batches(lambda x, y: {"views": 3 * x}), val_loader())
+
+
+@pytest.mark.filterwarnings("ignore:Total length of `DataLoader` across ranks is zero")
+def test_a_fit_without_validation_samples_says_so(tmp_path: Path) -> None:
+    run = trainer(tmp_path, RobustAccuracy(ATTACKS), max_epochs=1)
+    with pytest.raises(UserWarning, match="RobustAccuracy will measure nothing: the validation has no samples"):
+        run.fit(OrdinaryModule(), train_loader(), DataLoader(samples(0), 4))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
