@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
@@ -41,7 +43,8 @@ class RobustAccuracy(Probe):
         batch_size: samples attacked at a time, >= 1, whatever the loader's batch size.
         seed: seeds the random starts, together with each sample's position in the dataset.
         num_images: samples shown in the pictures, 0 for no pictures.
-        images_every_n_epochs: during `fit`, pictures every n-th epoch, >= 1; at a test always.
+        images_every_n_epochs: during `fit`, pictures at the first measured validation, at the first one of every n
+            epochs, >= 1, and in the last epoch that is measured; at a validation or test by itself always.
         normalization: mean and standard deviation per channel, if the batches come normalized; the attacks then
             work in pixels all the same, so that eps keeps its meaning.
         batch_keys: the keys of images and labels, if the batches are dicts.
@@ -103,6 +106,7 @@ class RobustAccuracy(Probe):
         self._reports: dict[int, list[Report]] = {}
         self._pictured: dict[int, dict[str, list[Attacked]]] = {}
         self._warned = False
+        self._drawn_in_round: int | None = None
         self._has_checked = False  # whether samples of this fit have been looked at before its first validation
 
     # One pass of several entries.
@@ -110,7 +114,7 @@ class RobustAccuracy(Probe):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         entries = [callback for callback in trainer.callbacks if isinstance(callback, RobustAccuracy)]  # type: ignore[attr-defined]
-        self._suite, self._has_checked = {}, False
+        self._suite, self._has_checked, self._drawn_in_round = {}, False, None
         if entries[0] is not self:
             return  # the first entry measures for all
         for entry in entries:
@@ -240,13 +244,20 @@ class RobustAccuracy(Probe):
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_validation_epoch_start(trainer, pl_module)
-        in_fit = trainer.state.fn == "fit"
-        epoch, last = trainer.current_epoch + 1, trainer.max_epochs
-        self._draws = trainer.is_global_zero and (
-            not in_fit or epoch == last or epoch == 1 or epoch % self.images_every_n_epochs == 0
-        )
+        self._draws = self.is_due(trainer) and trainer.is_global_zero and self._is_due_to_draw(trainer)
 
     on_test_epoch_start = on_validation_epoch_start
+
+    def _is_due_to_draw(self, trainer: pl.Trainer) -> bool:
+        """Whether a pass that is measured is the first, the last as far as is known, or the first after n epochs."""
+        if trainer.state.fn != TrainerFn.FITTING:
+            return True
+        epoch, round_number = trainer.current_epoch + 1, (trainer.current_epoch + 1) // self.images_every_n_epochs
+        every = math.lcm(self.every_n_epochs, trainer.check_val_every_n_epoch or 1)
+        is_last = trainer.max_epochs is not None and epoch + every > trainer.max_epochs > 0
+        is_due = is_last or round_number != self._drawn_in_round
+        self._drawn_in_round = round_number
+        return is_due
 
     def _pictures_left(self, loader_index: int) -> int:
         drawn = self._pictured.get(loader_index, {})

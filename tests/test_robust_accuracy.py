@@ -398,6 +398,25 @@ def test_a_fit_without_validation_samples_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("options", "fitting", "epochs"),
+    [
+        ({}, {"max_epochs": 12}, [1, 5, 10, 12]),
+        ({"every_n_epochs": 2}, {"max_epochs": 5}, [2, 4]),
+        ({"every_n_epochs": 3}, {"max_epochs": 14}, [3, 6, 12]),
+        ({"every_n_epochs": 2}, {"max_epochs": 9, "check_val_every_n_epoch": 3}, [6]),
+        ({"images_every_n_epochs": 2}, {"max_epochs": 5}, [1, 2, 4, 5]),
+        ({"images_every_n_epochs": 99}, {"max_epochs": -1, "max_steps": 15}, [1]),
+    ],
+)
+def test_pictures_are_drawn_at_the_first_and_the_last_measurement(
+    tmp_path: Path, options: dict[str, Any], fitting: dict[str, Any], epochs: list[int]
+) -> None:
+    measuring = RobustAccuracy({"fgsm": ATTACKS["fgsm"]}, num_images=1, **options)
+    trainer(tmp_path, measuring, **fitting).fit(OrdinaryModule(), train_loader(), val_loader())
+    assert [image.step for image in events(tmp_path).Images("attack/fgsm")] == [5 * epoch for epoch in epochs]
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"max_samples": 0}, r"RobustAccuracy\(max_samples=...\) must be >= 1"),
