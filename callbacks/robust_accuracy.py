@@ -14,7 +14,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from touchstone.attacks import Attack, Cost, Report, evaluate
+from touchstone.attacks import Attack, Cost, Report, SampleRng, Targeted, evaluate
 from touchstone.attacks.core.checks import check_batch
 from touchstone.attacks.judge.running import check_names
 
@@ -230,7 +230,7 @@ class RobustAccuracy(Probe):
         class_names = getattr(getattr(trainer, "datamodule", None), "class_names", None)
         for name, parts in pictured.items():
             attacked = Attacked(*(torch.cat([getattr(p, f) for p in parts]) for f in Attacked.__dataclass_fields__))
-            title = f"{name}: {self._suite[name].threat!r}"
+            title = f"{name}, {_place(trainer)}: {self._suite[name].threat!r}"
             figure = attack_picture(attacked, title=title, class_names=class_names)
             publish_picture(trainer, folder, f"attack/{name}{suffix}", figure)
 
@@ -268,13 +268,18 @@ class RobustAccuracy(Probe):
         """Keeps the first samples, where they are images, with the model's logits before and after."""
         if samples.x.ndim != 4 or samples.x.shape[1] not in (1, 3):
             return
-        first = slice(0, self._pictures_left(loader_index))
+        shown = samples.take(slice(0, self._pictures_left(loader_index)))
         kept = self._pictured.setdefault(loader_index, {})
-        with measuring(model, samples.take(first)) as (before, label), torch.no_grad():
+        with measuring(model, shown) as (before, label), torch.no_grad():
             logits_before = model(before)
             for name, x_adv in report.x_adv.items():
-                after = x_adv[first]
-                tensors = (before, after, logits_before, model(after), label)
+                after = x_adv[: len(shown)]
+                # Chosen again, as the judge has chosen: by the sample's own noise and the same logits.
+                objective = self._suite[name].objective.aim(
+                    lambda: logits_before, label, SampleRng(self.seed, shown.ids)
+                )
+                wanted = torch.as_tensor(objective.target if isinstance(objective, Targeted) else -1)
+                tensors = (before, after, logits_before, model(after), label, wanted.expand(len(shown)))
                 kept.setdefault(name, []).append(Attacked(*(tensor.detach().cpu() for tensor in tensors)))
 
     def _lay_out_charts(self, trainer: pl.Trainer) -> None:
@@ -289,6 +294,13 @@ class RobustAccuracy(Probe):
             charts[f"{stage}: before and after each attack"] = ["Multiline", [before, *each]]
         for writer in tensorboard_writers(trainer):
             writer.add_custom_scalars({"accuracy before and after attack": charts})
+
+
+def _place(trainer: pl.Trainer) -> str:
+    """Where in a run a picture is taken."""
+    if trainer.state.fn == TrainerFn.FITTING:
+        return f"validation in epoch {trainer.current_epoch + 1}"
+    return "test" if trainer.testing else "validation"
 
 
 def _gathered(reports: list[Report], suite: dict[str, Attack]) -> Report:
