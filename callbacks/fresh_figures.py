@@ -40,9 +40,9 @@ def rankings(trainer: pl.Trainer) -> Iterator[Ranking]:
         if isinstance(callback, ModelCheckpoint) and monitor is not None:
             epochs = None if callback._every_n_epochs < 1 else callback._every_n_epochs
             at_epoch_end = callback._should_save_on_train_epoch_end(trainer)
-            yield Ranking(who, monitor, epochs, at_epoch_end, f"{who}(save_on_train_epoch_end=False)")
+            yield Ranking(who, str(monitor), epochs, at_epoch_end, f"{who}(save_on_train_epoch_end=False)")
         elif isinstance(callback, EarlyStopping) and callback.strict:
-            yield Ranking(who, monitor, 1, bool(callback._check_on_train_epoch_end), f"{who}(strict=False)")
+            yield Ranking(who, callback.monitor, 1, bool(callback._check_on_train_epoch_end), f"{who}(strict=False)")
     for config in trainer.lr_scheduler_configs:
         if config.reduce_on_plateau and config.strict and config.interval == "epoch":
             who = type(config.scheduler).__name__
