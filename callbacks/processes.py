@@ -12,6 +12,15 @@ from torch import Tensor
 from touchstone.attacks import Cost
 
 
+def gather(mine: Any) -> list[Any]:
+    """What each process has, in the order of their ranks."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return [mine]
+    parts: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(parts, mine)
+    return parts
+
+
 def gather_by_id(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The rows of all processes in the order of `values["_id"]`, on the CPU.
 
@@ -21,7 +30,7 @@ def gather_by_id(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         ValueError: an id occurs twice.
     """
-    parts = [part for part in _of_all({name: value.cpu() for name, value in values.items()}) if part]
+    parts = [part for part in gather({name: value.cpu() for name, value in values.items()}) if part]
     if not parts:
         return {}
     whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
@@ -37,7 +46,7 @@ def gather_by_id(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def gather_costs(cost: dict[str, Cost]) -> dict[str, Cost]:
     """The costs of all processes added up."""
-    parts = _of_all(cost)
+    parts = gather(cost)
     return {name: sum((part[name] for part in parts), Cost()) for name in cost}
 
 
@@ -46,11 +55,3 @@ def add_up(tensors: Sequence[Tensor]) -> None:
     if dist.is_available() and dist.is_initialized():
         for tensor in tensors:
             dist.all_reduce(tensor)
-
-
-def _of_all(mine: Any) -> list[Any]:
-    if not (dist.is_available() and dist.is_initialized()):
-        return [mine]
-    parts: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(parts, mine)
-    return parts

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from touchstone.attacks import Attack, Cost, Report, SampleRng, Targeted, evaluate
 from touchstone.attacks.core.checks import check_batch
-from touchstone.attacks.judge.running import check_names
+from touchstone.attacks.judge.running import check_names, naming
 
 from .attack_picture import Attacked, attack_picture
 from .loaders import loader_suffix
 from .probe import Probe, measuring
-from .processes import gather_by_id, gather_costs
+from .processes import gather, gather_by_id, gather_costs
 from .publish import publish_picture, publish_text, run_folder, tensorboard_writers
 from .report_files import attack_success, write_report
 from .samples import Samples, images_and_labels
@@ -44,7 +44,8 @@ class RobustAccuracy(Probe):
         seed: seeds the random starts, together with each sample's position in the dataset.
         num_images: samples shown in the pictures, 0 for no pictures.
         images_every_n_epochs: during `fit`, pictures at the first measured validation, at the first one of every n
-            epochs, >= 1, and in the last epoch that is measured; at a validation or test by itself always.
+            epochs, >= 1, and in the last epoch that is measured; at a validation or test by itself always. At the
+            same times short attacks on a few samples look for gradient masking.
         normalization: mean and standard deviation per channel, if the batches come normalized; the attacks then
             work in pixels all the same, so that eps keeps its meaning.
         batch_keys: the keys of images and labels, if the batches are dicts.
@@ -106,7 +107,7 @@ class RobustAccuracy(Probe):
         self._reports: dict[int, list[Report]] = {}
         self._pictured: dict[int, dict[str, list[Attacked]]] = {}
         self._warned = False
-        self._drawn_in_round: int | None = None
+        self._round_of_last_look: int | None = None
         self._has_checked = False  # whether samples of this fit have been looked at before its first validation
 
     # One pass of several entries.
@@ -114,7 +115,7 @@ class RobustAccuracy(Probe):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         entries = [callback for callback in trainer.callbacks if isinstance(callback, RobustAccuracy)]  # type: ignore[attr-defined]
-        self._suite, self._has_checked, self._drawn_in_round = {}, False, None
+        self._suite, self._has_checked, self._round_of_last_look = {}, False, None
         if entries[0] is not self:
             return  # the first entry measures for all
         for entry in entries:
@@ -167,14 +168,13 @@ class RobustAccuracy(Probe):
 
     def _check_input(self, x: Tensor) -> None:
         for name, attack in self._suite.items():
-            try:
-                attack.threat.check_input(x)
-            except ValueError as error:
-                raise ValueError(f"attack {name!r}: {error}") from error
+            naming(name, attack.threat.check_input, x)
 
     def see(self, model: nn.Module, samples: Samples, loader_index: int) -> None:
         waiting = self._waiting.setdefault(loader_index, [])
         waiting.append(samples)
+        if any(attack.pools for attack in self._suite.values()):
+            return  # such an attack wants to see them all at once
         if sum(len(part) for part in waiting) >= self.batch_size:
             self._attack_waiting(model, loader_index)
 
@@ -192,6 +192,7 @@ class RobustAccuracy(Probe):
             sample_ids=samples.ids,
             batch_size=self.batch_size,
             keep_adversarial=self._pictures_left(loader_index) > 0,
+            probe_masking=self._looks_closer and loader_index not in self._reports,
         )
         if report.x_adv:
             self._keep_for_pictures(model, samples, report, loader_index)
@@ -244,25 +245,25 @@ class RobustAccuracy(Probe):
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_validation_epoch_start(trainer, pl_module)
-        self._draws = self.is_due(trainer) and trainer.is_global_zero and self._is_due_to_draw(trainer)
+        self._looks_closer = self.is_due(trainer) and trainer.is_global_zero and self._is_due_for_a_closer_look(trainer)
 
     on_test_epoch_start = on_validation_epoch_start
 
-    def _is_due_to_draw(self, trainer: pl.Trainer) -> bool:
-        """Whether a pass that is measured is the first, the last as far as is known, or the first after n epochs."""
+    def _is_due_for_a_closer_look(self, trainer: pl.Trainer) -> bool:
+        """Whether a measured pass is the first, the first of n epochs, or the last as far as is known."""
         if trainer.state.fn != TrainerFn.FITTING:
             return True
         epoch, round_number = trainer.current_epoch + 1, (trainer.current_epoch + 1) // self.images_every_n_epochs
         every = math.lcm(self.every_n_epochs, trainer.check_val_every_n_epoch or 1)
         is_last = trainer.max_epochs is not None and epoch + every > trainer.max_epochs > 0
-        is_due = is_last or round_number != self._drawn_in_round
-        self._drawn_in_round = round_number
+        is_due = is_last or round_number != self._round_of_last_look
+        self._round_of_last_look = round_number
         return is_due
 
     def _pictures_left(self, loader_index: int) -> int:
         drawn = self._pictured.get(loader_index, {})
         num_drawn = max((sum(len(part.label) for part in parts) for parts in drawn.values()), default=0)
-        return self.num_images - num_drawn if self._draws else 0
+        return self.num_images - num_drawn if self._looks_closer else 0
 
     def _keep_for_pictures(self, model: nn.Module, samples: Samples, report: Report, loader_index: int) -> None:
         """Keeps the first samples, where they are images, with the model's logits before and after."""
@@ -306,10 +307,10 @@ def _place(trainer: pl.Trainer) -> str:
 def _gathered(reports: list[Report], suite: dict[str, Attack]) -> Report:
     """The report over the samples of all processes, in the order of their ids; the costs added up."""
     rows: dict[str, Tensor] = {}
-    cost = {name: Cost() for name in suite}
+    cost, observed = {name: Cost() for name in suite}, list[str]()
     if reports:
         joined = Report.join(reports)
-        cost = joined.cost
+        cost, observed = joined.cost, joined.observed
         rows = {
             "_id": joined.sample_id,
             "label": joined.label,
@@ -328,7 +329,7 @@ def _gathered(reports: list[Report], suite: dict[str, Attack]) -> Report:
         robust={name: rows.get(f"robust/{name}", torch.empty(0)) for name in suite},
         success={name: rows.get(f"success/{name}", torch.empty(0)) for name in suite},
         cost=gather_costs(cost),
-        x_adv={},
+        observed=list(dict.fromkeys(sign for signs in gather(observed) for sign in signs)),
     )
 
 

@@ -52,6 +52,7 @@ def test_two_processes_give_the_verdicts_and_the_costs_of_one(runs: Path, progra
     assert verdicts(runs / program / "2") == verdicts(runs / program / "1")
     reports = [json.loads((runs / program / number / "version_0" / "report.json").read_text()) for number in "12"]
     for report in reports:
+        del report["warnings"]  # the probes for masking look at samples of the first process
         for attack in report["attacks"].values():
             del attack["seconds"]
     assert reports[1] == reports[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,28 @@ from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from touchstone.attacks import FGSM, PGD, Linf, RandomNoise, Targeted, evaluate
+from touchstone.attacks import FGSM, PGD, Attack, Linf, RandomNoise, SampleRng, Targeted, Threat, evaluate
 from touchstone.callbacks import GradientNorm, Probe, RobustAccuracy
 from touchstone.nets import Normalize
 
 from .lightning_programs import OrdinaryModule, events, samples, train_loader, trainer, val_loader, weights
 
+pytestmark = pytest.mark.filterwarnings("ignore:signs of gradient masking")  # in nets as small as these
 LINF = Linf(eps=0.08)
 ATTACKS = {"noise": RandomNoise(threat=LINF), "pgd": PGD(threat=LINF, num_steps=5), "fgsm": FGSM(threat=LINF)}
+
+
+@dataclass(frozen=True)
+class Pooling(Attack):
+    """Adds one image to all samples: the sign of the gradient of their mean loss."""
+
+    threat: Threat
+    pools = True
+
+    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:
+        x = x.detach().requires_grad_()
+        (grad,) = torch.autograd.grad(self.objective.gain(model(x), y).mean(), x)
+        return self.threat.project(x + self.threat.eps * grad.mean(0, keepdim=True).sign(), x).detach()
 
 
 class Confidence(Probe):
@@ -249,6 +264,29 @@ def test_an_entry_without_options_follows_the_first(tmp_path: Path) -> None:
     stored = np.load(Path(run.log_dir) / "verdicts.npz")  # type: ignore[arg-type]
     assert stored["sample_id"].tolist() == list(range(9))
     assert {"robust_pgd", "robust_b", "robust_c"} <= set(stored)
+
+
+def test_what_the_judge_has_seen_is_in_the_report(tmp_path: Path) -> None:
+    class Restless(OrdinaryModule):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.net(x) + 0.1 * torch.rand(1)
+
+    run = trainer(tmp_path, RobustAccuracy({"noise": ATTACKS["noise"]}, batch_size=10))
+    run.validate(Restless(), val_loader(), verbose=False)
+    warnings = json.loads((Path(run.log_dir) / "report.json").read_text())["warnings"]  # type: ignore[arg-type]
+    assert [warning for warning in warnings if "gives another answer when it is asked again" in warning]
+
+
+@pytest.mark.parametrize("batch_size", [4, 23])
+def test_an_attack_that_pools_sees_all_samples_at_once(tmp_path: Path, batch_size: int) -> None:
+    module = OrdinaryModule()
+    suite = {"mean": Pooling(threat=LINF)}
+    run = trainer(tmp_path, RobustAccuracy(suite, batch_size=batch_size))
+    run.validate(module, val_loader(4), verbose=False)
+    plain = evaluate(module, *samples(23, seed=2).tensors, suite)
+    stored = np.load(Path(run.log_dir) / "verdicts.npz")  # type: ignore[arg-type]
+    assert stored["robust_mean"].tolist() == plain.robust["mean"].tolist()
+    assert 0 < plain.robust["mean"].sum() < 23
 
 
 # Schedules and whoever ranks weights by them.
