@@ -113,9 +113,10 @@ class GradientNorm(Probe):
         kept = self._values.setdefault(loader_index, {})
         kept.setdefault("_id", []).append(samples.ids)
         kept.setdefault("input", []).append(of_input.flatten(1).norm(dim=1))
-        if parameters:
-            sums = self._sums.get(loader_index)
-            self._sums[loader_index] = of_parameters if sums is None else list(torch._foreach_add(sums, of_parameters))
+        if parameters and loader_index in self._sums:
+            torch._foreach_add_(self._sums[loader_index], of_parameters)
+        elif parameters:
+            self._sums[loader_index] = [grad.clone() for grad in of_parameters]  # two of them may be one tensor
 
     def forget(self) -> None:
         super().forget()
