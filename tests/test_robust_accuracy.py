@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -196,6 +197,22 @@ def test_max_samples_takes_the_first_of_the_dataset(tmp_path: Path, batch_size: 
     with torch.no_grad():
         expected = OrdinaryModule().eval()(x[:11]).softmax(1).amax(1).mean().item()
     assert float(run.callback_metrics["val/confidence"]) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:Your `val_dataloader`'s sampler has shuffling enabled")
+@pytest.mark.parametrize(
+    ("probe", "warns"),
+    [
+        (RobustAccuracy({"fgsm": ATTACKS["fgsm"]}), True),
+        (Confidence(max_samples=5), True),
+        (Confidence(), False),  # a mean over all samples has no order
+        (GradientNorm(), False),
+    ],
+)
+def test_a_loader_that_shuffles_is_warned_of_where_the_order_counts(tmp_path: Path, probe: Probe, warns: bool) -> None:
+    run, loader = trainer(tmp_path, probe), DataLoader(samples(23, seed=2), 10, shuffle=True)
+    with pytest.raises(UserWarning, match="numbered by their place in the pass") if warns else nullcontext():
+        run.validate(OrdinaryModule(), loader, verbose=False)
 
 
 @pytest.mark.parametrize(
