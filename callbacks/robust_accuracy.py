@@ -14,15 +14,15 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from touchstone.attacks import Attack, Cost, Report, SampleRng, Targeted, evaluate
+from touchstone.attacks import Attack, Report, SampleRng, Targeted, evaluate
 from touchstone.attacks.core.checks import check_batch
 from touchstone.attacks.judge.running import check_names, naming
 
 from .attack_picture import Attacked, attack_picture
+from .gathered_report import gathered_report
 from .loaders import loader_suffix
 from .probe import Probe, measuring
-from .processes import gather, gather_by_id, gather_costs
-from .publish import publish_picture, publish_text, run_folder, tensorboard_writers
+from .publish import lay_out_charts, publish_picture, publish_text, run_folder
 from .report_files import attack_success, write_report
 from .samples import Samples, images_and_labels
 
@@ -130,7 +130,7 @@ class RobustAccuracy(Probe):
             if taken:
                 raise ValueError(f"two RobustAccuracy entries name an attack {taken[0]!r}: names must be unique")
             self._suite.update(entry.attacks)
-        self._lay_out_charts(trainer)
+        lay_out_charts(trainer, list(self._suite))
 
     def is_due(self, trainer: pl.Trainer) -> bool:
         return bool(self._suite) and super().is_due(trainer)
@@ -201,7 +201,7 @@ class RobustAccuracy(Probe):
     def conclude(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str, loader_index: int) -> None:
         model: nn.Module = module if self.normalize is None else nn.Sequential(self.normalize, module)
         self._attack_waiting(model, loader_index)
-        report = _gathered(self._reports.pop(loader_index, []), self._suite)
+        report = gathered_report(self._reports.pop(loader_index, []), self._suite)
         if not len(report.sample_id):
             return
         figures = {
@@ -283,54 +283,12 @@ class RobustAccuracy(Probe):
                 tensors = (before, after, logits_before, model(after), label, wanted.expand(len(shown)))
                 kept.setdefault(name, []).append(Attacked(*(tensor.detach().cpu() for tensor in tensors)))
 
-    def _lay_out_charts(self, trainer: pl.Trainer) -> None:
-        """Overlays the curves before and after attack in charts of TensorBoard's custom scalars."""
-        if not trainer.is_global_zero:
-            return
-        charts = {}
-        for stage in ("val", "test"):
-            before, worst = f"{stage}/clean_accuracy", f"{stage}/robust_accuracy/worst_case"
-            each = [f"{stage}/robust_accuracy/{name}" for name in self._suite]
-            charts[f"{stage}: before attack, and in the worst case"] = ["Multiline", [before, worst]]
-            charts[f"{stage}: before and after each attack"] = ["Multiline", [before, *each]]
-        for writer in tensorboard_writers(trainer):
-            writer.add_custom_scalars({"accuracy before and after attack": charts})
-
 
 def _place(trainer: pl.Trainer) -> str:
     """Where in a run a picture is taken."""
     if trainer.state.fn == TrainerFn.FITTING:
         return f"validation in epoch {trainer.current_epoch + 1}"
     return "test" if trainer.testing else "validation"
-
-
-def _gathered(reports: list[Report], suite: dict[str, Attack]) -> Report:
-    """The report over the samples of all processes, in the order of their ids; the costs added up."""
-    rows: dict[str, Tensor] = {}
-    cost, observed = {name: Cost() for name in suite}, list[str]()
-    if reports:
-        joined = Report.join(reports)
-        cost, observed = joined.cost, joined.observed
-        rows = {
-            "_id": joined.sample_id,
-            "label": joined.label,
-            "prediction": joined.clean_prediction,
-            "correct": joined.clean_correct,
-            **{f"robust/{name}": joined.robust[name] for name in suite},
-            **{f"success/{name}": joined.success[name] for name in suite},
-        }
-    rows = gather_by_id(rows)
-    return Report(
-        attacks=dict(suite),
-        sample_id=rows.get("_id", torch.empty(0)),
-        label=rows.get("label", torch.empty(0)),
-        clean_prediction=rows.get("prediction", torch.empty(0)),
-        clean_correct=rows.get("correct", torch.empty(0, dtype=torch.bool)),
-        robust={name: rows.get(f"robust/{name}", torch.empty(0)) for name in suite},
-        success={name: rows.get(f"success/{name}", torch.empty(0)) for name in suite},
-        cost=gather_costs(cost),
-        observed=list(dict.fromkeys(sign for signs in gather(observed) for sign in signs)),
-    )
 
 
 DEFAULTS = {
