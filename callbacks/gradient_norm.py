@@ -6,13 +6,15 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .probe import Probe, gather_by_id, log, measuring
+from touchstone.attacks.core.checks import check_labels
+
+from .probe import Probe, measuring
+from .processes import add_up, gather_by_id
 from .samples import Samples
 
 
@@ -42,6 +44,7 @@ class GradientNorm(Probe):
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
+        self._before = {}  # an interrupted step may have left some
         owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
         named = [(n, p) for n, p in pl_module.named_parameters() if id(p) in owned and p.grad is not None]
         if not named:
@@ -97,28 +100,44 @@ class GradientNorm(Probe):
         with measuring(model, samples, freeze=False) as (x, y):
             x.requires_grad_()
             parameters = [p for p in model.parameters() if p.requires_grad]
-            losses = F.cross_entropy(model(x), y, reduction="none")
+            logits = model(x)
+            if logits.ndim != 2:
+                raise ValueError(
+                    f"GradientNorm: the model must return logits `(N, classes)`, got {tuple(logits.shape)}"
+                )
+            check_labels(y, logits.shape[1])
+            losses = F.cross_entropy(logits, y, reduction="none")
             of_input, *of_parameters = torch.autograd.grad(
                 losses.sum(), [x, *parameters], allow_unused=True, materialize_grads=True
             )
         kept = self._values.setdefault(loader_index, {})
         kept.setdefault("_id", []).append(samples.ids)
         kept.setdefault("input", []).append(of_input.flatten(1).norm(dim=1))
-        if parameters:
-            sums = self._sums.get(loader_index)
-            self._sums[loader_index] = of_parameters if sums is None else list(torch._foreach_add(sums, of_parameters))
+        if parameters and loader_index in self._sums:
+            torch._foreach_add_(self._sums[loader_index], of_parameters)
+        elif parameters:
+            self._sums[loader_index] = [grad.clone() for grad in of_parameters]  # two of them may be one tensor
+
+    def forget(self) -> None:
+        super().forget()
+        self._sums.clear()
+
+    def logs(self, tag: str) -> bool:
+        return tag.startswith("grad_norm/val/")
 
     def conclude(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str, loader_index: int) -> None:
         values = {name: torch.cat(parts) for name, parts in self._values.pop(loader_index, {}).items()}
-        norms = gather_by_id(values)["input"]
-        sums = self._sums.pop(loader_index, [])
-        if dist.is_available() and dist.is_initialized():
-            for tensor in sums:
-                dist.all_reduce(tensor)
-        log(trainer, module, f"grad_norm/{stage}/input", norms.double().mean().float(), loader_index)
+        values = gather_by_id(values)
+        if not values:
+            return
+        norms = values["input"]
+        nothing = [torch.zeros_like(p) for p in module.parameters() if p.requires_grad]
+        sums = self._sums.pop(loader_index, nothing)
+        add_up(sums)
+        self.log_figure(trainer, module, f"grad_norm/{stage}/input", norms.double().mean().float(), loader_index)
         if sums:
             total = torch.stack(torch._foreach_norm(sums)).norm() / len(norms)
-            log(trainer, module, f"grad_norm/{stage}/parameters", total, loader_index)
+            self.log_figure(trainer, module, f"grad_norm/{stage}/parameters", total, loader_index)
 
 
 def _shows_damage(first: nn.Parameter) -> bool:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import lightning.pytorch as pl
 import torch
-import torch.distributed as dist
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from touchstone.attacks import frozen_eval
@@ -17,6 +18,9 @@ from touchstone.attacks.core.checks import computing_dtype
 from touchstone.attacks.core.logits import logits_as_float
 from touchstone.nets import Normalize
 
+from .fresh_figures import check_ranking, rankings
+from .loaders import loader_suffix, running_loaders
+from .processes import gather_by_id
 from .samples import Samples, SampleStream
 
 
@@ -41,6 +45,9 @@ class Probe(pl.Callback):
         ...         return {"confidence": model(x).softmax(1).amax(1)}  # logged as val/confidence
     """
 
+    depends_on_ids: ClassVar[bool] = False
+    """Whether what is measured of a sample depends on its id, as random starts do."""
+
     def __init__(
         self,
         *,
@@ -56,10 +63,12 @@ class Probe(pl.Callback):
             raise ValueError(f"{name}(max_samples=...) must be >= 1, or None for all samples, got {max_samples}")
         self.every_n_epochs = every_n_epochs
         self.max_samples = max_samples
+        self.normalization = None if normalization is None else tuple(tuple(part) for part in normalization)
         self.normalize = None if normalization is None else Normalize(*normalization)
-        self.batch_keys = batch_keys
+        self.batch_keys = None if batch_keys is None else tuple(batch_keys)
         self._streams: dict[int, SampleStream] = {}
         self._values: dict[int, dict[str, list[Tensor]]] = {}
+        self._fresh: set[str] = set()
         self._has_seen_samples = False
 
     def measure(self, model: nn.Module, x: Tensor, y: Tensor) -> Mapping[str, Tensor]:
@@ -90,15 +99,44 @@ class Probe(pl.Callback):
                 )
             kept.setdefault(name, []).append(values.detach())
 
+    def try_out(self, model: nn.Module, samples: Samples) -> None:
+        """Looks at the first samples of the sanity check: what is wrong with them is better said before training."""
+
     def conclude(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str, loader_index: int) -> None:
-        """Logs what the pass has shown; called on every process."""
+        """Logs what the pass has shown of a loader; called on every process, also on one without samples of it."""
         values = {name: torch.cat(parts) for name, parts in self._values.pop(loader_index, {}).items()}
         values = gather_by_id(values)
         for name, value in values.items():
             if name != "_id":
-                log(trainer, module, f"{stage}/{name}", value.double().mean().float(), loader_index)
+                self.log_figure(trainer, module, f"{stage}/{name}", value.double().mean().float(), loader_index)
+
+    def log_figure(
+        self,
+        trainer: pl.Trainer,
+        module: pl.LightningModule,
+        tag: str,
+        value: float | Tensor,
+        loader_index: int,
+        **options: Any,
+    ) -> None:
+        """Logs a figure of a whole pass, equal on all processes."""
+        tag += loader_suffix(trainer, loader_index)
+        self._fresh.add(tag)
+        module.log(tag, value, add_dataloader_idx=False, sync_dist=True, **options)
+
+    def logs(self, tag: str) -> bool:
+        """Whether a figure is one of its own, as far as is known: here, from the last measurement."""
+        return tag in self._fresh
+
+    def forget(self) -> None:
+        """Drops what was taken in; called before each pass, since an interrupted one may have left something."""
+        self._values.clear()
 
     # The schedule.
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self._has_seen_samples = False
+        self._fresh.clear()
 
     def is_due(self, trainer: pl.Trainer) -> bool:
         """Whether the current pass is one to measure."""
@@ -108,31 +146,76 @@ class Probe(pl.Callback):
 
     def _see_batch(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, index: int) -> None:
         self._has_seen_samples = True
-        if not self.is_due(trainer):
+        if not (self.is_due(trainer) or trainer.sanity_checking):
             return
-        if index not in self._streams:
-            loaders = trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
-            loader = loaders[index] if isinstance(loaders, (list, tuple)) else loaders
-            self._streams[index] = SampleStream(trainer, loader, self.max_samples, self.batch_keys)
+        is_first = index not in self._streams
+        if is_first:
+            stream = SampleStream(trainer, running_loaders(trainer)[index], self.max_samples, self.batch_keys)
+            if stream.caveat is not None and (self.max_samples is not None or self.depends_on_ids):
+                rank_zero_warn(stream.caveat)
+            self._streams[index] = stream
         samples = self._streams[index].take(batch)
         if samples is None:
             return
-        model: nn.Module = module
-        if self.normalize is not None:
-            normalize = self.normalize.to(samples.x.device)
-            model = nn.Sequential(normalize, module)
-            samples = Samples(_onto_pixels(normalize.undo(samples.x)), samples.y, samples.ids)
-        self.see(model, samples, index)
+        model, samples = self._in_pixels(module, samples)
+        if not trainer.sanity_checking:
+            self.see(model, samples, index)
+        elif is_first:
+            self.try_out(model, samples)
+
+    def _in_pixels(self, module: nn.Module, samples: Samples) -> tuple[nn.Module, Samples]:
+        """The module and its samples before any normalization."""
+        if self.normalize is None:
+            return module, samples
+        normalize = self.normalize.to(samples.x.device)
+        pixels = normalize.undo(samples.x)
+        rounded = pixels.clamp(0, 1)
+        rounding_error = 1e-3 if samples.x.element_size() > 2 else 0.02
+        if not bool(((pixels - rounded).abs() < rounding_error).all()):
+            raise ValueError(
+                f"{type(self).__name__}(normalization=...) must be the mean and standard deviation that the batches "
+                f"were normalized with, so that undoing it gives pixels in [0, 1]; got {self.normalization}, and "
+                f"values from {float(pixels.min()):.3g} to {float(pixels.max()):.3g}"
+            )
+        return nn.Sequential(normalize, module), replace(samples, x=rounded)
 
     def _conclude_pass(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
+        # A process may have no samples of a loader, or none at all, and yet must take part in what all do together.
+        self._has_seen_samples = trainer.strategy.reduce_boolean_decision(self._has_seen_samples, all=False)
         if self.is_due(trainer):
-            for index in sorted(self._streams):
+            for index in range(len(running_loaders(trainer))):
                 self.conclude(trainer, module, stage, index)
+            self._check_rankings(trainer)
         self._streams.clear()
 
+    # New weights and old figures.
+
+    def _check_rankings(self, trainer: pl.Trainer) -> None:
+        if trainer.state.fn != TrainerFn.FITTING:
+            return
+        for ranking in rankings(trainer):
+            if self.logs(ranking.monitor):
+                check_ranking(ranking, trainer, self.every_n_epochs)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._check_rankings(trainer)
+        if trainer.limit_val_batches != 0 and trainer.num_val_batches and not sum(trainer.num_val_batches):
+            rank_zero_warn(
+                f"{type(self).__name__} will measure nothing: the validation has no samples; look at the data loader"
+            )
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        while self._fresh:
+            trainer.callback_metrics.pop(self._fresh.pop(), None)
+
+    # The hooks.
+
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._streams.clear()  # an interrupted pass may have left some
-        self._values.clear()
+        running_loaders(trainer)  # refuses those that it could not number
+        self._streams.clear()
+        self.forget()
 
     on_test_epoch_start = on_validation_epoch_start
 
@@ -176,50 +259,3 @@ def measuring(model: nn.Module, samples: Samples, *, freeze: bool = True) -> Ite
     """
     with frozen_eval(model, freeze=freeze), logits_as_float(model):
         yield samples.x.detach().to(computing_dtype(model)).clone(), samples.y.clone()
-
-
-def log(
-    trainer: pl.Trainer, module: pl.LightningModule, tag: str, value: float | Tensor, loader_index: int, **options: Any
-) -> None:
-    """Logs a figure of a whole pass, equal on all processes."""
-    module.log(tag + loader_suffix(trainer, loader_index), value, add_dataloader_idx=False, sync_dist=True, **options)
-
-
-def loader_suffix(trainer: pl.Trainer, index: int) -> str:
-    """What Lightning appends to the names of one of several data loaders."""
-    loaders = trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
-    return f"/dataloader_idx_{index}" if isinstance(loaders, (list, tuple)) and len(loaders) > 1 else ""
-
-
-def gather_by_id(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The rows of all processes in the order of `values["_id"]`, each id once; on the CPU.
-
-    A collective: every process calls it, with the same names.
-    """
-    mine = {name: value.cpu() for name, value in values.items()}
-    parts = [mine]
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        parts = [None] * dist.get_world_size()  # type: ignore[list-item]
-        dist.all_gather_object(parts, mine)
-        parts = [part for part in parts if part]
-    names = list(parts[0]) if parts else []
-    whole = {name: torch.cat([part[name] for part in parts]) for name in names}
-    if not whole:
-        return whole
-    ids, rows = _first_of_each(whole["_id"])
-    return {name: ids if name == "_id" else value[rows] for name, value in whole.items()}
-
-
-def _first_of_each(ids: Tensor) -> tuple[Tensor, Tensor]:
-    """The distinct ids in ascending order, and the row of the first of each."""
-    order = torch.argsort(ids, stable=True)
-    ordered = ids[order]
-    first = torch.ones_like(ordered, dtype=torch.bool)
-    first[1:] = ordered[1:] != ordered[:-1]
-    return ordered[first], order[first]
-
-
-def _onto_pixels(x: Tensor) -> Tensor:
-    """Undoing a normalization leaves pixels a rounding error outside [0, 1]; what lies further out stays there."""
-    rounded = x.clamp(0, 1)
-    return torch.where((x - rounded).abs() < 1e-3, rounded, x)

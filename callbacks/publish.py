@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,3 +47,17 @@ def publish_text(trainer: pl.Trainer, tag: str, text: str) -> None:
     """Shows a text (Markdown) under `tag`. For rank zero."""
     for writer in tensorboard_writers(trainer):
         writer.add_text(tag, text, trainer.global_step)
+
+
+def lay_out_charts(trainer: pl.Trainer, attacks: Sequence[str]) -> None:
+    """Overlays the curves before and after these attacks in charts of TensorBoard's custom scalars."""
+    if not trainer.is_global_zero:
+        return
+    charts = {}
+    for stage in ("val", "test"):
+        before, worst = f"{stage}/clean_accuracy", f"{stage}/robust_accuracy/worst_case"
+        each = [f"{stage}/robust_accuracy/{name}" for name in attacks]
+        charts[f"{stage}: before attack, and in the worst case"] = ["Multiline", [before, worst]]
+        charts[f"{stage}: before and after each attack"] = ["Multiline", [before, *each]]
+    for writer in tensorboard_writers(trainer):
+        writer.add_custom_scalars({"accuracy before and after attack": charts})

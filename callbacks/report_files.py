@@ -51,7 +51,7 @@ def summary(report: Report, stage: str) -> dict[str, Any]:
             "num_samples": int(rows.sum()),
             "clean_accuracy": share(report.clean_correct[rows]),
             "worst_case": share(report.worst_case[rows]),
-            **{name: share(verdict[rows]) for name, verdict in report.robust.items()},
+            "robust_accuracy": {name: share(verdict[rows]) for name, verdict in report.robust.items()},
         }
     return {
         "stage": stage,
@@ -77,12 +77,17 @@ def attack_success(report: Report, name: str) -> float:
     return int(report.success[name].sum()) / max(1, int(report.clean_correct.sum()))
 
 
-def write_report(report: Report, stage: str, folder: Path) -> None:
-    """Writes `report.json` and `verdicts.npz` into `folder`."""
+def write_report(report: Report, stage: str, folder: Path, loader_index: int) -> None:
+    """Writes `report.json` and `verdicts.npz` into `folder`; `report_1.json`, `verdicts_1.npz` for a second loader."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "report.json").write_text(json.dumps(summary(report, stage), indent=2) + "\n", encoding="utf-8")
+    if loader_index == 0:
+        for old in (*folder.glob("report_[0-9]*.json"), *folder.glob("verdicts_[0-9]*.npz")):
+            old.unlink()  # of an earlier evaluation, of more loaders perhaps
+    number = f"_{loader_index}" if loader_index else ""
+    text = json.dumps(summary(report, stage), indent=2) + "\n"
+    (folder / f"report{number}.json").write_text(text, encoding="utf-8")
     np.savez_compressed(
-        folder / "verdicts.npz",
+        folder / f"verdicts{number}.npz",
         allow_pickle=False,
         sample_id=report.sample_id.cpu().numpy(),
         label=report.label.cpu().numpy(),

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import inspect
+import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from touchstone.attacks import Attack, Report, evaluate
-from touchstone.attacks.judge.meter import Cost
-from touchstone.attacks.judge.running import check_names
+from touchstone.attacks import Attack, Report, SampleRng, Targeted, evaluate
+from touchstone.attacks.core.checks import check_batch
+from touchstone.attacks.judge.running import check_names, naming
 
 from .attack_picture import Attacked, attack_picture
-from .probe import Probe, gather_by_id, loader_suffix, log, measuring
-from .publish import publish_picture, publish_text, run_folder, tensorboard_writers
+from .gathered_report import gathered_report
+from .loaders import loader_suffix
+from .probe import Probe, measuring
+from .publish import lay_out_charts, publish_picture, publish_text, run_folder
 from .report_files import attack_success, write_report
-from .samples import Samples
+from .samples import Samples, images_and_labels
 
 
 class RobustAccuracy(Probe):
@@ -28,7 +33,8 @@ class RobustAccuracy(Probe):
     With S for val or test and A for an attack's name: `S/clean_accuracy`, `S/robust_accuracy/A`,
     `S/robust_accuracy/worst_case`, `S/attack_success/A`, the pictures `attack/A`, and signs of gradient masking as
     the text `S/warnings`. `report.json` and `verdicts.npz` of the last pass lie in the run folder. Several entries
-    of one trainer form one pass over the same samples.
+    of one trainer form one pass over the same samples, by the options of the first: the others leave theirs at the
+    default, or repeat them.
 
     Args:
         attacks: attacks by name; the names become tags.
@@ -37,18 +43,21 @@ class RobustAccuracy(Probe):
         batch_size: samples attacked at a time, >= 1, whatever the loader's batch size.
         seed: seeds the random starts, together with each sample's position in the dataset.
         num_images: samples shown in the pictures, 0 for no pictures.
-        images_every_n_epochs: during `fit`, pictures every n-th epoch, >= 1; at a test always.
+        images_every_n_epochs: during `fit`, pictures at the first measured validation, at the first one of every n
+            epochs, >= 1, and in the last epoch that is measured; at a validation or test by itself always. At the
+            same times short attacks on a few samples look for gradient masking.
         normalization: mean and standard deviation per channel, if the batches come normalized; the attacks then
             work in pixels all the same, so that eps keeps its meaning.
         batch_keys: the keys of images and labels, if the batches are dicts.
 
     Raises:
-        ValueError: a value is outside its range; in `setup`, names collide between entries, or entries disagree on
-            the samples, or a checkpoint or an early stop would rank new weights by an old figure.
+        ValueError: a value is outside its range; names collide between entries, or entries disagree on an option.
 
     Example:
         >>> RobustAccuracy(attacks={"pgd": PGD(threat=Linf(eps=8 / 255))}, max_samples=1000)
     """
+
+    depends_on_ids = True
 
     def __init__(
         self,
@@ -72,6 +81,15 @@ class RobustAccuracy(Probe):
         check_names(attacks)
         if not attacks:
             raise ValueError("RobustAccuracy(attacks=...) must name at least one attack")
+        for name, attack in attacks.items():
+            try:
+                attack.check_rows(1)
+            except ValueError as error:
+                raise ValueError(
+                    f"RobustAccuracy(attacks=...): attack {name!r} must hold for every sample of every batch, so "
+                    "that its fields are numbers, or tensors of one row; for one value per sample call "
+                    f"`touchstone.attacks.evaluate` ({error})"
+                ) from error
         for name, value, least in (
             ("batch_size", batch_size, 1),
             ("num_images", num_images, 0),
@@ -89,59 +107,74 @@ class RobustAccuracy(Probe):
         self._reports: dict[int, list[Report]] = {}
         self._pictured: dict[int, dict[str, list[Attacked]]] = {}
         self._warned = False
+        self._round_of_last_look: int | None = None
+        self._has_checked = False  # whether samples of this fit have been looked at before its first validation
 
     # One pass of several entries.
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
         entries = [callback for callback in trainer.callbacks if isinstance(callback, RobustAccuracy)]  # type: ignore[attr-defined]
-        self._suite = {}
+        self._suite, self._has_checked, self._round_of_last_look = {}, False, None
         if entries[0] is not self:
             return  # the first entry measures for all
         for entry in entries:
-            for name in ("every_n_epochs", "max_samples", "seed", "batch_keys"):
-                if getattr(entry, name) != getattr(self, name):
+            for name, default in DEFAULTS.items():
+                ours, theirs = getattr(self, name), getattr(entry, name)
+                if theirs not in (ours, default):
                     raise ValueError(
-                        "all RobustAccuracy entries of a trainer attack the same samples: they must agree on "
-                        f"{name}, got {getattr(self, name)} and {getattr(entry, name)}"
+                        f"RobustAccuracy({name}=...) must be the same for all entries of a trainer, or given to the "
+                        f"first alone, since they form one pass; the first has {ours}, another {theirs}"
                     )
             taken = sorted(set(entry.attacks) & set(self._suite))
             if taken:
                 raise ValueError(f"two RobustAccuracy entries name an attack {taken[0]!r}: names must be unique")
             self._suite.update(entry.attacks)
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            self._check_not_ranked_by_old_figures(callback, trainer)
-        self._lay_out_charts(trainer)
-
-    def _check_not_ranked_by_old_figures(self, callback: Callback, trainer: pl.Trainer) -> None:
-        """Lightning keeps a figure until the next one: whoever ranks weights by it must wait for that one."""
-        monitor = getattr(callback, "monitor", None)
-        is_ours = isinstance(monitor, str) and monitor.startswith(
-            ("val/clean_accuracy", "val/robust_accuracy/", "val/attack_success/")
-        )
-        if self.every_n_epochs == 1 or not is_ours:
-            return
-        name = type(callback).__name__
-        if isinstance(callback, EarlyStopping):
-            raise ValueError(
-                f"{name}(monitor={monitor!r}) looks at every validation, but RobustAccuracy measures only every "
-                f"{self.every_n_epochs} epochs: set RobustAccuracy(every_n_epochs=1)"
-            )
-        if isinstance(callback, ModelCheckpoint) and (
-            callback._every_n_epochs < 1 or callback._every_n_epochs % self.every_n_epochs
-        ):
-            raise ValueError(
-                f"{name}(monitor={monitor!r}) would rank new weights by an old figure, since RobustAccuracy measures "
-                f"only every {self.every_n_epochs} epochs: set {name}(every_n_epochs={self.every_n_epochs})"
-            )
+        lay_out_charts(trainer, list(self._suite))
 
     def is_due(self, trainer: pl.Trainer) -> bool:
         return bool(self._suite) and super().is_due(trainer)
 
+    def logs(self, tag: str) -> bool:
+        return bool(self._suite) and tag.startswith(
+            ("val/clean_accuracy", "val/robust_accuracy/", "val/attack_success/")
+        )
+
     # The pass.
+
+    def try_out(self, model: nn.Module, samples: Samples) -> None:
+        if not self._suite:
+            return
+        self._check_input(samples.x)
+        evaluate(model, samples.x, samples.y, {}, batch_size=self.batch_size)  # checks the labels and the logits
+        self._has_checked = True
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+        if self._has_checked or not self._suite:
+            return
+        self._has_checked = True
+        try:
+            x, y = images_and_labels(batch, self.batch_keys)
+            check_batch(x, y)
+        except ValueError:
+            return  # batches that are only for training
+        try:
+            self._check_input(self._in_pixels(pl_module, Samples(x, y, y))[1].x)
+        except ValueError as error:  # a warning, since validation samples may be others
+            rank_zero_warn(f"RobustAccuracy could not attack the training samples, nor any that are like them: {error}")
+
+    def _check_input(self, x: Tensor) -> None:
+        for name, attack in self._suite.items():
+            naming(name, attack.threat.check_input, x)
 
     def see(self, model: nn.Module, samples: Samples, loader_index: int) -> None:
         waiting = self._waiting.setdefault(loader_index, [])
         waiting.append(samples)
+        if any(attack.pools for attack in self._suite.values()):
+            return  # such an attack wants to see them all at once
         if sum(len(part) for part in waiting) >= self.batch_size:
             self._attack_waiting(model, loader_index)
 
@@ -159,6 +192,7 @@ class RobustAccuracy(Probe):
             sample_ids=samples.ids,
             batch_size=self.batch_size,
             keep_adversarial=self._pictures_left(loader_index) > 0,
+            probe_masking=self._looks_closer and loader_index not in self._reports,
         )
         if report.x_adv:
             self._keep_for_pictures(model, samples, report, loader_index)
@@ -167,7 +201,7 @@ class RobustAccuracy(Probe):
     def conclude(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str, loader_index: int) -> None:
         model: nn.Module = module if self.normalize is None else nn.Sequential(self.normalize, module)
         self._attack_waiting(model, loader_index)
-        report = _gathered(self._reports.pop(loader_index, []), self._suite)
+        report = gathered_report(self._reports.pop(loader_index, []), self._suite)
         if not len(report.sample_id):
             return
         figures = {
@@ -178,7 +212,7 @@ class RobustAccuracy(Probe):
         }
         for name, value in figures.items():
             in_bar = name in ("clean_accuracy", "robust_accuracy/worst_case")
-            log(trainer, module, f"{stage}/{name}", value, loader_index, prog_bar=in_bar)
+            self.log_figure(trainer, module, f"{stage}/{name}", value, loader_index, prog_bar=in_bar)
         self._publish(trainer, stage, loader_index, report)
 
     def _publish(self, trainer: pl.Trainer, stage: str, loader_index: int, report: Report) -> None:
@@ -193,96 +227,73 @@ class RobustAccuracy(Probe):
             self._warned = True
             rank_zero_warn(f"signs of gradient masking at {stage}: " + "; ".join(warnings))
         if folder is not None:
-            write_report(report, stage, folder)
+            write_report(report, stage, folder, loader_index)
         class_names = getattr(getattr(trainer, "datamodule", None), "class_names", None)
         for name, parts in pictured.items():
             attacked = Attacked(*(torch.cat([getattr(p, f) for p in parts]) for f in Attacked.__dataclass_fields__))
-            title = f"{name}: {self._suite[name].threat!r}"
+            title = f"{name}, {_place(trainer)}: {self._suite[name].threat!r}"
             figure = attack_picture(attacked, title=title, class_names=class_names)
             publish_picture(trainer, folder, f"attack/{name}{suffix}", figure)
+
+    def forget(self) -> None:
+        super().forget()
+        self._waiting.clear()
+        self._reports.clear()
+        self._pictured.clear()
 
     # Pictures.
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_validation_epoch_start(trainer, pl_module)
-        self._waiting.clear()
-        self._reports.clear()
-        self._pictured.clear()
-        in_fit = trainer.state.fn == "fit"
-        epoch, last = trainer.current_epoch + 1, trainer.max_epochs
-        self._draws = trainer.is_global_zero and (
-            not in_fit or epoch == last or epoch == 1 or epoch % self.images_every_n_epochs == 0
-        )
+        self._looks_closer = self.is_due(trainer) and trainer.is_global_zero and self._is_due_for_a_closer_look(trainer)
 
     on_test_epoch_start = on_validation_epoch_start
+
+    def _is_due_for_a_closer_look(self, trainer: pl.Trainer) -> bool:
+        """Whether a measured pass is the first, the first of n epochs, or the last as far as is known."""
+        if trainer.state.fn != TrainerFn.FITTING:
+            return True
+        epoch, round_number = trainer.current_epoch + 1, (trainer.current_epoch + 1) // self.images_every_n_epochs
+        every = math.lcm(self.every_n_epochs, trainer.check_val_every_n_epoch or 1)
+        is_last = trainer.max_epochs is not None and epoch + every > trainer.max_epochs > 0
+        is_due = is_last or round_number != self._round_of_last_look
+        self._round_of_last_look = round_number
+        return is_due
 
     def _pictures_left(self, loader_index: int) -> int:
         drawn = self._pictured.get(loader_index, {})
         num_drawn = max((sum(len(part.label) for part in parts) for parts in drawn.values()), default=0)
-        return self.num_images - num_drawn if self._draws else 0
+        return self.num_images - num_drawn if self._looks_closer else 0
 
     def _keep_for_pictures(self, model: nn.Module, samples: Samples, report: Report, loader_index: int) -> None:
         """Keeps the first samples, where they are images, with the model's logits before and after."""
         if samples.x.ndim != 4 or samples.x.shape[1] not in (1, 3):
             return
-        first = slice(0, self._pictures_left(loader_index))
+        shown = samples.take(slice(0, self._pictures_left(loader_index)))
         kept = self._pictured.setdefault(loader_index, {})
-        with measuring(model, samples.take(first)) as (before, label), torch.no_grad():
+        with measuring(model, shown) as (before, label), torch.no_grad():
             logits_before = model(before)
             for name, x_adv in report.x_adv.items():
-                after = x_adv[first]
-                tensors = (before, after, logits_before, model(after), label)
+                after = x_adv[: len(shown)]
+                # Chosen again, as the judge has chosen: by the sample's own noise and the same logits.
+                objective = self._suite[name].objective.aim(
+                    lambda: logits_before, label, SampleRng(self.seed, shown.ids)
+                )
+                wanted = torch.as_tensor(objective.target if isinstance(objective, Targeted) else -1)
+                tensors = (before, after, logits_before, model(after), label, wanted.expand(len(shown)))
                 kept.setdefault(name, []).append(Attacked(*(tensor.detach().cpu() for tensor in tensors)))
 
-    def _lay_out_charts(self, trainer: pl.Trainer) -> None:
-        """Overlays the curves before and after attack in charts of TensorBoard's custom scalars."""
-        if not trainer.is_global_zero:
-            return
-        charts = {}
-        for stage in ("val", "test"):
-            before, worst = f"{stage}/clean_accuracy", f"{stage}/robust_accuracy/worst_case"
-            each = [f"{stage}/robust_accuracy/{name}" for name in self._suite]
-            charts[f"{stage}: before attack, and in the worst case"] = ["Multiline", [before, worst]]
-            charts[f"{stage}: before and after each attack"] = ["Multiline", [before, *each]]
-        for writer in tensorboard_writers(trainer):
-            writer.add_custom_scalars({"accuracy before and after attack": charts})
+
+def _place(trainer: pl.Trainer) -> str:
+    """Where in a run a picture is taken."""
+    if trainer.state.fn == TrainerFn.FITTING:
+        return f"validation in epoch {trainer.current_epoch + 1}"
+    return "test" if trainer.testing else "validation"
 
 
-def _gathered(reports: list[Report], suite: dict[str, Attack]) -> Report:
-    """The report over the samples of all processes, in the order of their ids, each once; the costs added up."""
-    rows: dict[str, Tensor] = {}
-    cost = {name: Cost() for name in suite}
-    if reports:
-        joined = Report.join(reports)
-        cost = joined.cost
-        rows = {
-            "_id": joined.sample_id,
-            "label": joined.label,
-            "prediction": joined.clean_prediction,
-            "correct": joined.clean_correct,
-            **{f"robust/{name}": joined.robust[name] for name in suite},
-            **{f"success/{name}": joined.success[name] for name in suite},
-        }
-    rows = gather_by_id(rows)
-    return Report(
-        attacks=dict(suite),
-        sample_id=rows.get("_id", torch.empty(0)),
-        label=rows.get("label", torch.empty(0)),
-        clean_prediction=rows.get("prediction", torch.empty(0)),
-        clean_correct=rows.get("correct", torch.empty(0, dtype=torch.bool)),
-        robust={name: rows.get(f"robust/{name}", torch.empty(0)) for name in suite},
-        success={name: rows.get(f"success/{name}", torch.empty(0)) for name in suite},
-        cost=gather_costs(cost),
-        x_adv={},
-    )
-
-
-def gather_costs(cost: dict[str, Cost]) -> dict[str, Cost]:
-    """The costs of all processes added up. A collective."""
-    import torch.distributed as dist
-
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        return cost
-    parts: list[dict[str, Cost]] = [{}] * dist.get_world_size()
-    dist.all_gather_object(parts, cost)
-    return {name: sum((part[name] for part in parts), Cost()) for name in cost}
+DEFAULTS = {
+    name: parameter.default
+    for name, parameter in inspect.signature(RobustAccuracy).parameters.items()
+    if parameter.kind is parameter.KEYWORD_ONLY
+}
+"""The options of an entry, which one that follows another leaves as they are."""

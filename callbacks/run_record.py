@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
+from contextlib import redirect_stdout
+from io import StringIO
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.cli import SaveConfigCallback
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from touchstone.attacks import frozen_eval
+from touchstone.attacks.core.logits import logits_as_float
 
 from .publish import publish_text, tensorboard_writers
 from .samples import images_and_labels
@@ -41,7 +46,7 @@ class RunRecord(SaveConfigCallback):
             return
         from torch.utils.tensorboard.summary import hparams
 
-        metrics = {tag: 0.0 for tag in trainer.callback_metrics}  # their values are read from the curves
+        metrics = {tag: 0.0 for tag in trainer.logged_metrics}  # their values are read from the curves
         for writer in tensorboard_writers(trainer):
             for part in hparams(self._hyperparameters(), metrics):
                 writer._get_file_writer().add_summary(part)
@@ -56,17 +61,20 @@ class RunRecord(SaveConfigCallback):
 
 def _trace(writer: Any, module: pl.LightningModule, batch: Any) -> None:
     """Shows the graph of the module, where its batches are (input, ...) and it can be traced."""
-    import warnings
-
     try:
         x, _ = images_and_labels(batch, None)
     except ValueError:
         return
     if not isinstance(x, Tensor):
         return
-    with frozen_eval(module), warnings.catch_warnings():
+    with frozen_eval(module), logits_as_float(module), warnings.catch_warnings(), redirect_stdout(StringIO()):
         warnings.simplefilter("ignore")  # of the tracer about itself
-        writer.add_graph(module, x[:1].clone())
+        try:
+            writer.add_graph(module, x[:1].clone())
+            return
+        except Exception as error:  # whatever a net does that the tracer cannot follow
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+    rank_zero_warn(f"TensorBoard shows no graph of this run, since {type(module).__name__} cannot be traced: {reason}")
 
 
 def _flat(config: Any, prefix: str = "") -> dict[str, Any]:

@@ -1,15 +1,19 @@
-"""`SampleStream`: the samples of one validation or test pass, numbered as the undistributed dataset numbers them."""
+"""`SampleStream`: the samples of one validation or test pass, numbered the same way in any number of processes."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch import Tensor
-from torch.utils.data import DistributedSampler
+from torch.utils.data import BatchSampler, DistributedSampler, IterableDataset, SequentialSampler
+
+from touchstone.attacks.core.checks import check_batch
 
 
 @dataclass(frozen=True)
@@ -19,7 +23,7 @@ class Samples:
     Attributes:
         x: images, float `(N, ...)`.
         y: the true classes, int64 `(N,)`.
-        ids: positions in the undistributed dataset, int64 `(N,)`.
+        ids: by which they are known, int64 `(N,)`; see `SampleStream`.
     """
 
     x: Tensor
@@ -42,34 +46,72 @@ class Samples:
 class SampleStream:
     """Turns the batches of one pass over one data loader into numbered samples.
 
+    An id is the sample's position in the undistributed dataset where the loader's order says so, else its place in
+    the pass, counted over all processes in turn.
+
     Args:
-        trainer: says how the samples are spread over processes.
+        trainer: says how many processes there are.
         loader: the data loader of the pass.
-        max_samples: only samples with a smaller id are passed on, the same ones for any number of processes.
+        max_samples: only samples with a smaller id are passed on; None for all.
         batch_keys: the keys of images and labels in batches that are dicts.
+
+    Attributes:
+        caveat: what is to be known of ids that are no positions in the dataset, in words; None where they are.
     """
 
     def __init__(
         self, trainer: pl.Trainer, loader: Any, max_samples: int | None, batch_keys: Sequence[str] | None
     ) -> None:
-        self._max_samples, self._batch_keys = max_samples, batch_keys
-        samplers = (getattr(loader, "sampler", None), getattr(getattr(loader, "batch_sampler", None), "sampler", None))
-        spread = next((sampler for sampler in samplers if isinstance(sampler, DistributedSampler)), None)
-        self._stride = 1 if spread is None else spread.num_replicas
-        self._next_id = 0 if spread is None else spread.rank
-        # A distributed sampler repeats samples until the processes have equally many: those ids lie beyond the end.
-        self._end = None if spread is None else len(spread.dataset)  # type: ignore[arg-type]
+        self._batch_keys = batch_keys
+        sampler = _sampler(loader)
+        self.caveat = _caveat(trainer, sampler)
+        limits = [] if max_samples is None else [max_samples]
+        if isinstance(sampler, DistributedSampler):
+            self._stride, self._next_id = sampler.num_replicas, sampler.rank
+            # It repeats samples until the processes have equally many: those ids lie beyond the end.
+            limits.append(len(sampler.dataset))  # type: ignore[arg-type]
+        else:
+            self._stride, self._next_id = trainer.world_size, trainer.global_rank
+        self._end = min(limits, default=sys.maxsize)
 
     def take(self, batch: Any) -> Samples | None:
         """The samples of the next batch that are to be measured, or None."""
         x, y = images_and_labels(batch, self._batch_keys)
-        ids = self._next_id + self._stride * torch.arange(len(x), device=x.device)
-        self._next_id += self._stride * len(x)
-        limits = [limit for limit in (self._end, self._max_samples) if limit is not None]
-        samples = Samples(x, y, ids)
-        if limits and len(ids) and int(ids[-1]) >= min(limits):
-            samples = samples.take(ids < min(limits))
-        return samples if len(samples) else None
+        check_batch(x, y)
+        first, self._next_id = self._next_id, self._next_id + self._stride * len(x)
+        num_taken = len(range(first, min(self._next_id, self._end), self._stride))
+        ids = first + self._stride * torch.arange(num_taken, device=x.device)
+        return Samples(x[:num_taken], y[:num_taken], ids) if num_taken else None
+
+
+def _sampler(loader: Any) -> Any:
+    """What gives the order of a loader's samples: a sampler, a batch sampler of the user's own, or nothing known."""
+    if isinstance(getattr(loader, "dataset", None), IterableDataset):
+        return None
+    batch_sampler, sampler = getattr(loader, "batch_sampler", None), getattr(loader, "sampler", None)
+    if batch_sampler is None:  # whatever is sampled then are batches
+        return None if isinstance(sampler, DistributedSampler) else sampler
+    return batch_sampler.sampler if type(batch_sampler) is BatchSampler else batch_sampler
+
+
+def _caveat(trainer: pl.Trainer, sampler: Any) -> str | None:
+    """Why the place in the pass is not the position in the undistributed dataset, or None where it is."""
+    if isinstance(sampler, DistributedSampler):
+        in_order = not sampler.shuffle and type(sampler) in (DistributedSampler, UnrepeatedDistributedSampler)
+    elif trainer.world_size > 1:
+        return (
+            "no DistributedSampler spreads the samples over the processes, so that those of different processes count "
+            "as different samples, numbered in turn: their random starts are not those of a run in one process"
+        )
+    else:  # an iterable dataset has an order of its own, the same at every pass for all that is known
+        in_order = sampler is None or isinstance(sampler, SequentialSampler)
+    if in_order:
+        return None
+    return (
+        f"samples are numbered by their place in the pass, since {type(sampler).__name__} may take them in another "
+        "order each time: random starts, and the samples that `max_samples` takes, differ between validations; "
+        "turn shuffling off in the data loader"
+    )
 
 
 def images_and_labels(batch: Any, keys: Sequence[str] | None) -> tuple[Tensor, Tensor]:

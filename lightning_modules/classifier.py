@@ -13,8 +13,11 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
-from touchstone.attacks import Attack, SampleRng, frozen_eval
+from touchstone.attacks import Attack, SampleRng
 from touchstone.attacks.core.checks import check_batch, check_labels
+from touchstone.attacks.core.logits import logits_of
+
+from .every_sample_once import EverySampleOnce
 
 Batch = tuple[Tensor, Tensor]
 
@@ -26,7 +29,8 @@ class Classifier(pl.LightningModule):
     epoch. With a training attack, `train/...` is measured on the attacked images that the net learns from.
 
     Args:
-        net: pixels in [0, 1], float `(N, C, H, W)`, to logits `(N, classes)`; normalization belongs inside it.
+        net: pixels in [0, 1], float `(N, C, H, W)`, to logits `(N, classes)`, or to an output that has them as
+            `.logits`; normalization belongs inside it.
         optimizer: makes the optimizer from the parameters.
         lr_scheduler: makes the scheduler from the optimizer, stepped after every epoch; None for none.
         label_smoothing: share of the target spread over all classes, in [0, 1).
@@ -36,7 +40,7 @@ class Classifier(pl.LightningModule):
             step updates the statistics.
 
     Raises:
-        ValueError: `label_smoothing` is outside its range.
+        ValueError: `label_smoothing` is outside its range, or `train_attack` holds one value per sample.
     """
 
     def __init__(
@@ -52,10 +56,18 @@ class Classifier(pl.LightningModule):
         super().__init__()
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"Classifier(label_smoothing=...) must be in [0, 1), got {label_smoothing}")
+        if train_attack is not None:
+            try:
+                train_attack.check_rows(1)
+            except ValueError as error:
+                raise ValueError(
+                    f"Classifier(train_attack=...) must hold for every sample of every batch: {error}"
+                ) from error
         self.net = net
         self.make_optimizer, self.make_scheduler = optimizer, lr_scheduler
         self.label_smoothing = label_smoothing
         self.train_attack, self.train_attack_mode = train_attack, train_attack_mode
+        self._every_sample_once = EverySampleOnce(None)
         self.metrics = nn.ModuleDict(
             {
                 stage: nn.ModuleDict({"loss": MeanMetric(), "accuracy": MulticlassAccuracy(average="micro")})
@@ -65,19 +77,32 @@ class Classifier(pl.LightningModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Pixels in [0, 1], `(N, C, H, W)`, to logits `(N, classes)`."""
-        return self.net(x)
+        return logits_of(self.net(x))
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def on_fit_start(self) -> None:
+        # A validation or test before it has left tensors of inference mode, which nothing outside it may change.
+        for metric in self.modules():
+            if isinstance(metric, Metric):
+                metric.reset()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         x, y = batch
         if self.train_attack is not None:
-            x = self._attacked(x, y)
+            x = self._attacked(x, y, batch_idx)
         return self._step(x, y, "train")
 
+    def on_validation_epoch_start(self) -> None:
+        combined = self.trainer._evaluation_loop._combined_loader
+        assert combined is not None
+        self._every_sample_once = EverySampleOnce(combined.flattened[0])
+
+    on_test_epoch_start = on_validation_epoch_start
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._step(*batch, "val")
+        self._step(*self._every_sample_once.take(*batch), "val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._step(*batch, "test")
+        self._step(*self._every_sample_once.take(*batch), "test")
 
     def predict_step(self, batch: Batch | Tensor, batch_idx: int) -> Tensor:
         """The probabilities of the classes, `(N, classes)`."""
@@ -89,26 +114,23 @@ class Classifier(pl.LightningModule):
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": self.make_scheduler(optimizer)}
 
-    def _attacked(self, x: Tensor, y: Tensor) -> Tensor:
-        """The images as the training attack changes them, with noise of their own in every step."""
+    def _attacked(self, x: Tensor, y: Tensor, batch_idx: int) -> Tensor:
+        """The images as the training attack changes them, with noise of their own in every batch of every run."""
         assert self.train_attack is not None
-        rng = SampleRng.numbered(len(x), seed=self.trainer.global_rank).fold(self.global_step)
-        if self.train_attack_mode == "eval":
-            return self.train_attack(self, x, y, rng).to(x.dtype)
-        with frozen_eval(self, training=True):
-            return self.train_attack.perturb(self, x.detach(), y, rng).detach()
+        rng = SampleRng.numbered(len(x), seed=torch.initial_seed())  # the run's seed; nothing is drawn
+        for number in (self.trainer.global_rank, self.global_step, batch_idx):
+            rng = rng.fold(number)
+        return self.train_attack(self, x, y, rng, training=self.train_attack_mode == "train").to(x.dtype)
 
-    def _step(self, x: Tensor, y: Tensor, stage: str) -> Tensor:
-        logits = self(x)
-        try:
-            loss = F.cross_entropy(logits, y, label_smoothing=self.label_smoothing if stage == "train" else 0.0)
-        except (IndexError, RuntimeError):
-            check_batch(x, y)  # says in words what is wrong, where it is the batch
-            check_labels(y, logits.shape[1])
-            raise
+    def _step(self, x: Tensor, y: Tensor, stage: str) -> Tensor | None:
+        """Measures a batch and returns its loss; None for a batch without samples, which takes part in logging."""
         measured: dict[str, Metric] = self.metrics[f"of_{stage}"]  # type: ignore[assignment]
-        measured["loss"].update(loss.detach(), weight=len(x))
-        measured["accuracy"].update(logits.detach(), y)
+        loss = None
+        if len(x):
+            logits = self(x)
+            loss = self._loss(logits, x, y, self.label_smoothing if stage == "train" else 0.0)
+            measured["loss"].update(loss.detach(), weight=len(x))
+            measured["accuracy"].update(logits.detach(), y)
         self.log_dict(
             {f"{stage}/{name}": metric for name, metric in measured.items()},
             on_step=False,
@@ -116,3 +138,12 @@ class Classifier(pl.LightningModule):
             prog_bar=stage == "train",
         )
         return loss
+
+    @staticmethod
+    def _loss(logits: Tensor, x: Tensor, y: Tensor, label_smoothing: float) -> Tensor:
+        try:
+            return F.cross_entropy(logits, y, label_smoothing=label_smoothing)
+        except (IndexError, RuntimeError):
+            check_batch(x, y)  # says in words what is wrong, where it is the batch
+            check_labels(y, logits.shape[1])
+            raise

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import lightning.pytorch as pl
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import ConcatDataset, DataLoader, TensorDataset
 
-from touchstone.attacks import PGD, Linf, SampleRng
+from touchstone.attacks import PGD, Linf, RandomNoise, SampleRng, Targeted
+from touchstone.callbacks import GradientNorm, RobustAccuracy
 from touchstone.datamodules import DigitsDataModule
 from touchstone.lightning_modules import Classifier
 from touchstone.nets import SmallCNN
 
-from .lightning_programs import events, train_loader, trainer, val_loader
+from .lightning_programs import events, samples, train_loader, trainer, val_loader
 from .oracles import small_net
 
 PGD_3 = PGD(threat=Linf(eps=0.1), num_steps=3)
@@ -46,7 +52,8 @@ def test_a_training_step_learns_from_the_attacked_images() -> None:
     by_lightning = Classifier(small_net(7), torch.optim.SGD, train_attack=PGD_3)
     batch = next(iter(train_loader()))
     by_lightning.trainer = pl.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
-    x_adv = PGD_3(small_net(7), *batch, SampleRng.numbered(8).fold(0))
+    rng = SampleRng.numbered(8, seed=5).fold(0).fold(0).fold(0)  # the run's seed; rank, step and batch
+    x_adv = PGD_3(small_net(7), *batch, rng)
     torch.manual_seed(5)
     expected = F.cross_entropy(small_net(7).train()(x_adv), batch[1])
     torch.manual_seed(5)
@@ -54,6 +61,93 @@ def test_a_training_step_learns_from_the_attacked_images() -> None:
     got = by_lightning.training_step(tuple(batch), 0)
     assert got.item() == pytest.approx(expected.item(), rel=1e-5)
     assert not torch.equal(x_adv, batch[0])
+
+
+class Remembering(Classifier):
+    """Keeps the training images as it has seen them."""
+
+    def _step(self, x: Tensor, y: Tensor, stage: str) -> Tensor | None:
+        if stage == "train":
+            self.__dict__.setdefault("seen", []).append(x.clone())
+        return super()._step(x, y, stage)
+
+
+def attacked_in_a_fit(folder: Path, seed: int, **options: Any) -> list[Tensor]:
+    """The same four images in every batch, as a training attack changes them."""
+    loader = DataLoader(ConcatDataset([samples(4)] * 4), 4)
+    pl.seed_everything(seed)
+    module = Remembering(small_net(7), train_attack=RandomNoise(threat=Linf(eps=0.1)))
+    trainer(folder, max_epochs=2, num_sanity_val_steps=0, **options).fit(module, loader, val_loader())
+    return module.seen  # type: ignore[return-value]
+
+
+def test_every_batch_of_an_accumulation_has_noise_of_its_own(tmp_path: Path) -> None:
+    seen = attacked_in_a_fit(tmp_path, 0, accumulate_grad_batches=4)
+    assert len(seen) == 8
+    assert all(not torch.equal(one, other) for one, other in itertools.combinations(seen, 2))
+
+
+def test_the_seed_of_the_run_decides_the_noise_of_the_training_attack(tmp_path: Path) -> None:
+    first, again, other = (attacked_in_a_fit(tmp_path / str(i), seed) for i, seed in enumerate((0, 0, 1)))
+    assert all(torch.equal(one, same) for one, same in zip(first, again, strict=True))
+    assert all(not torch.equal(one, different) for one, different in zip(first, other, strict=True))
+
+
+def test_the_training_attack_draws_nothing_from_the_global_random_state() -> None:
+    module = Classifier(small_net(7), train_attack=RandomNoise(threat=Linf(eps=0.1)))
+    module.trainer = pl.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
+    x, y = samples(4).tensors
+    before = torch.get_rng_state()
+    module._attacked(x, y, 0)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("target", ["random", "runner_up", 2])
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_any_objective_can_be_trained_on(tmp_path: Path, mode: Any, target: Any) -> None:
+    attack = PGD(threat=Linf(eps=0.1), num_steps=2, objective=Targeted(target=target))
+    module = Classifier(small_net(7), train_attack=attack, train_attack_mode=mode)
+    trainer(tmp_path, max_epochs=1).fit(module, train_loader(), val_loader())
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_training_images_outside_the_box_are_an_error_in_every_mode(tmp_path: Path, mode: Any) -> None:
+    module = Classifier(small_net(7), train_attack=PGD_3, train_attack_mode=mode)
+    x, y = samples(8).tensors
+    with pytest.raises(ValueError, match=r"images must lie in \[0, 1\], got values from .* to 2"):
+        trainer(tmp_path).fit(module, DataLoader(TensorDataset(255 * x, y), 8), val_loader())
+
+
+def test_a_training_attack_with_one_value_per_sample_is_refused() -> None:
+    attack = PGD(threat=Linf(eps=torch.rand(8)))
+    with pytest.raises(ValueError, match=r"Classifier\(train_attack=...\) must hold for every sample of every batch"):
+        Classifier(small_net(), train_attack=attack)
+
+
+@pytest.mark.parametrize("stage", ["validate", "test"])
+def test_a_module_can_be_evaluated_and_then_trained(tmp_path: Path, stage: str) -> None:
+    module = Classifier(small_net(7))
+    getattr(trainer(tmp_path), stage)(module, val_loader(), verbose=False)
+    trainer(tmp_path).fit(module, train_loader(), val_loader())
+    getattr(trainer(tmp_path), stage)(module, val_loader(), verbose=False)
+
+
+class WithLogits(nn.Module):
+    """Returns its logits as an attribute, as the nets of Hugging Face do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = small_net(7)
+
+    def forward(self, x: Tensor) -> SimpleNamespace:
+        return SimpleNamespace(loss=None, logits=self.net(x))
+
+
+def test_a_net_whose_output_has_logits_is_trained_and_attacked(tmp_path: Path) -> None:
+    module = Classifier(WithLogits(), train_attack=PGD_3)
+    run = trainer(tmp_path, RobustAccuracy({"pgd": PGD_3}), GradientNorm(), max_epochs=1)
+    run.fit(module, train_loader(), val_loader())
+    assert torch.cat(run.predict(module, val_loader())).shape == (23, 4)  # type: ignore[arg-type]
 
 
 def test_every_sample_of_the_digits_is_in_one_set_and_classes_are_balanced() -> None:
@@ -94,8 +188,6 @@ def test_options_outside_their_range_are_refused() -> None:
 
 
 def test_a_training_batch_with_labels_outside_the_classes_is_named(tmp_path: Path) -> None:
-    from torch.utils.data import DataLoader, TensorDataset
-
     x = torch.rand(8, 1, 6, 6)
     loader = DataLoader(TensorDataset(x, torch.full((8,), 4)), 8)
     with pytest.raises(ValueError, match=r"labels must be classes of the model, 0 to 3; sample 0 has the label 4"):

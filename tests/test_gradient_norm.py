@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
 
 from touchstone.callbacks import GradientNorm
 
-from .lightning_programs import OrdinaryModule, events, train_loader, trainer, val_loader
+from .lightning_programs import OrdinaryModule, events, samples, train_loader, trainer, val_loader
 
 
 def total_norm_by_hand(module: OrdinaryModule) -> float:
@@ -90,3 +92,21 @@ def test_the_parameter_that_is_first_not_finite_is_named(tmp_path: Path) -> None
     pl.seed_everything(0)
     with pytest.raises(UserWarning, match="at step 3 the gradient of 'net.5.weight' was not finite"):  # made an error
         trainer(tmp_path, GradientNorm(), max_epochs=1).fit(Breaking(), train_loader(), val_loader())
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (torch.full((10,), 4), "labels must be classes of the model, 0 to 3; sample 0 has the label 4"),
+        (torch.zeros(10, 1, dtype=torch.int64), r"labels must be `\(N,\)`, got a column \(10, 1\)"),
+        (torch.zeros(10, 4), "labels must be class numbers, int64"),
+    ],
+)
+def test_labels_that_are_no_classes_are_named(tmp_path: Path, labels: Tensor, message: str) -> None:
+    class Unlabelled(OrdinaryModule):
+        def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+            self(batch[0])
+
+    loader = DataLoader(TensorDataset(samples(10).tensors[0], labels), 10)
+    with pytest.raises(ValueError, match=message):
+        trainer(tmp_path, GradientNorm()).validate(Unlabelled(), loader, verbose=False)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +12,34 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from touchstone.attacks import FGSM, PGD, Linf, RandomNoise, evaluate
+from touchstone.attacks import FGSM, PGD, Attack, Linf, RandomNoise, SampleRng, Targeted, Threat, evaluate
 from touchstone.callbacks import GradientNorm, Probe, RobustAccuracy
 from touchstone.nets import Normalize
 
 from .lightning_programs import OrdinaryModule, events, samples, train_loader, trainer, val_loader, weights
 
+pytestmark = pytest.mark.filterwarnings("ignore:signs of gradient masking")  # in nets as small as these
 LINF = Linf(eps=0.08)
 ATTACKS = {"noise": RandomNoise(threat=LINF), "pgd": PGD(threat=LINF, num_steps=5), "fgsm": FGSM(threat=LINF)}
+
+
+@dataclass(frozen=True)
+class Pooling(Attack):
+    """Adds one image to all samples: the sign of the gradient of their mean loss."""
+
+    threat: Threat
+    pools = True
+
+    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:
+        x = x.detach().requires_grad_()
+        (grad,) = torch.autograd.grad(self.objective.gain(model(x), y).mean(), x)
+        return self.threat.project(x + self.threat.eps * grad.mean(0, keepdim=True).sign(), x).detach()
 
 
 class Confidence(Probe):
@@ -53,18 +71,15 @@ def test_probes_do_not_change_training(tmp_path: Path, accumulate: int, freeze_b
 
 def test_the_same_report_in_fit_validate_test_and_without_lightning(tmp_path: Path) -> None:
     module = OrdinaryModule()
-    module.configure_optimizers = lambda: torch.optim.SGD(module.parameters(), lr=0.0)  # type: ignore[method-assign]
-    module.net[1].eval()
     x, y = val_loader().dataset.tensors  # type: ignore[attr-defined]
 
     def verdicts(run: pl.Trainer) -> dict[str, np.ndarray]:
         return dict(np.load(Path(run.log_dir) / "verdicts.npz"))  # type: ignore[arg-type]
 
-    frozen_module = module.eval()
     runs = {}
     for stage in ("validate", "test"):
         run = trainer(tmp_path / stage, RobustAccuracy(ATTACKS, batch_size=7))
-        getattr(run, stage)(frozen_module, val_loader(), verbose=False)
+        getattr(run, stage)(module, val_loader(), verbose=False)
         runs[stage] = verdicts(run)
     plain = evaluate(module, x, y, ATTACKS)
     for stage, stored in runs.items():
@@ -128,6 +143,18 @@ def test_the_report_holds_what_the_tags_say(tmp_path: Path) -> None:
     assert weighted == pytest.approx(report["clean_accuracy"])
 
 
+def test_no_attack_can_take_the_place_of_another_figure_of_its_class(tmp_path: Path) -> None:
+    run = trainer(tmp_path, RobustAccuracy({"clean_accuracy": ATTACKS["pgd"], "num_samples": ATTACKS["pgd"]}))
+    run.test(OrdinaryModule(), val_loader(), verbose=False)
+    report = json.loads((Path(run.log_dir) / "report.json").read_text())  # type: ignore[arg-type]
+    stored = np.load(Path(run.log_dir) / "verdicts.npz")  # type: ignore[arg-type]
+    for label, of_class in report["per_class"].items():
+        rows = stored["label"] == int(label)
+        assert of_class["num_samples"] == rows.sum()
+        assert of_class["clean_accuracy"] == (stored["clean_prediction"][rows] == int(label)).mean()
+        assert of_class["robust_accuracy"]["num_samples"] == stored["robust_num_samples"][rows].mean()
+
+
 def test_several_entries_form_one_pass(tmp_path: Path) -> None:
     run = trainer(tmp_path, RobustAccuracy({"fgsm": ATTACKS["fgsm"]}), RobustAccuracy({"pgd": ATTACKS["pgd"]}))
     module = OrdinaryModule()
@@ -144,12 +171,18 @@ def test_several_entries_form_one_pass(tmp_path: Path) -> None:
     ("second", "message"),
     [
         (RobustAccuracy({"pgd": ATTACKS["pgd"]}), "two RobustAccuracy entries name an attack 'pgd'"),
-        (RobustAccuracy({"b": ATTACKS["pgd"]}, seed=1), "must agree on seed, got 0 and 1"),
-        (RobustAccuracy({"b": ATTACKS["pgd"]}, max_samples=5), "must agree on max_samples, got None and 5"),
+        (RobustAccuracy({"b": ATTACKS["pgd"]}, seed=1), r"\(seed=...\) must be the same.*first has 0, another 1"),
+        (RobustAccuracy({"b": ATTACKS["pgd"]}, max_samples=5), "the first has 9, another 5"),
+        (RobustAccuracy({"b": ATTACKS["pgd"]}, batch_size=5), r"\(batch_size=...\) must be the same"),
+        (RobustAccuracy({"b": ATTACKS["pgd"]}, num_images=5), r"\(num_images=...\) must be the same"),
+        (
+            RobustAccuracy({"b": ATTACKS["pgd"]}, normalization=([0.5], [0.5])),
+            r"\(normalization=...\) must be the same",
+        ),
     ],
 )
 def test_entries_that_disagree_are_refused(tmp_path: Path, second: RobustAccuracy, message: str) -> None:
-    run = trainer(tmp_path, RobustAccuracy({"pgd": ATTACKS["pgd"]}), second)
+    run = trainer(tmp_path, RobustAccuracy({"pgd": ATTACKS["pgd"]}, max_samples=9), second)
     with pytest.raises(ValueError, match=message):
         run.validate(OrdinaryModule(), val_loader(), verbose=False)
 
@@ -166,14 +199,111 @@ def test_max_samples_takes_the_first_of_the_dataset(tmp_path: Path, batch_size: 
     assert float(run.callback_metrics["val/confidence"]) == pytest.approx(expected, abs=1e-6)
 
 
-def test_several_loaders_are_measured_one_by_one(tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore:Your `val_dataloader`'s sampler has shuffling enabled")
+@pytest.mark.parametrize(
+    ("probe", "warns"),
+    [
+        (RobustAccuracy({"fgsm": ATTACKS["fgsm"]}), True),
+        (Confidence(max_samples=5), True),
+        (Confidence(), False),  # a mean over all samples has no order
+        (GradientNorm(), False),
+    ],
+)
+def test_a_loader_that_shuffles_is_warned_of_where_the_order_counts(tmp_path: Path, probe: Probe, warns: bool) -> None:
+    run, loader = trainer(tmp_path, probe), DataLoader(samples(23, seed=2), 10, shuffle=True)
+    with pytest.raises(UserWarning, match="numbered by their place in the pass") if warns else nullcontext():
+        run.validate(OrdinaryModule(), loader, verbose=False)
+
+
+@pytest.mark.parametrize(
+    "collection",
+    [list, lambda pair: dict(zip("ab", pair, strict=True)), lambda pair: CombinedLoader(pair, "sequential")],
+    ids=["list", "dict", "CombinedLoader"],
+)
+def test_several_loaders_are_measured_one_by_one(tmp_path: Path, collection: Any) -> None:
     run = trainer(tmp_path, RobustAccuracy(ATTACKS))
     module = OrdinaryModule()
-    run.validate(module, [val_loader(), DataLoader(samples(7, seed=5), 4)], verbose=False)
-    x, y = samples(7, seed=5).tensors
-    expected = evaluate(module, x, y, ATTACKS).robust["pgd"].float().mean().item()
-    assert float(run.callback_metrics["val/robust_accuracy/pgd/dataloader_idx_1"]) == pytest.approx(expected)
-    assert "val/robust_accuracy/pgd/dataloader_idx_0" in run.callback_metrics
+    run.validate(module, collection([val_loader(), DataLoader(samples(7, seed=5), 4)]), verbose=False)
+    for index, dataset in enumerate((samples(23, seed=2), samples(7, seed=5))):
+        expected = evaluate(module, *dataset.tensors, ATTACKS).robust["pgd"].float().mean().item()
+        tag = f"val/robust_accuracy/pgd/dataloader_idx_{index}"
+        assert float(run.callback_metrics[tag]) == pytest.approx(expected)
+
+
+def test_each_loader_has_a_report_of_its_own(tmp_path: Path) -> None:
+    logger = TensorBoardLogger(tmp_path, version=0, default_hp_metric=False)
+
+    def reports(*sizes: int) -> dict[str, int]:
+        run = trainer(tmp_path, RobustAccuracy(ATTACKS), logger=logger)
+        run.test(OrdinaryModule(), [DataLoader(samples(size), 4) for size in sizes], verbose=False)
+        folder = Path(run.log_dir)  # type: ignore[arg-type]
+        lengths = {path.name: len(np.load(path)["label"]) for path in folder.glob("*.npz")}
+        counted = {path.name: json.loads(path.read_text())["num_samples"] for path in folder.glob("*.json")}
+        return lengths | counted
+
+    of_two = {"report.json": 6, "verdicts.npz": 6, "report_1.json": 3, "verdicts_1.npz": 3}
+    assert reports(6, 3) == of_two
+    assert reports(5) == {"report.json": 5, "verdicts.npz": 5}
+
+
+def test_loaders_that_are_drawn_from_at_once_are_refused(tmp_path: Path) -> None:
+    class Both(OrdinaryModule):
+        def validation_step(self, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+            self.log("val_loss", self._loss(batch["a"]))
+
+    loaders = CombinedLoader({"a": val_loader(), "b": val_loader()}, "max_size")
+    with pytest.raises(ValueError, match=r"CombinedLoader\(mode=...\) must be 'sequential'.*, got 'max_size'"):
+        trainer(tmp_path, Confidence()).validate(Both(), loaders, verbose=False)
+
+
+def test_an_interrupted_pass_leaves_nothing_behind(tmp_path: Path) -> None:
+    class Breaking(OrdinaryModule):
+        def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+            if batch_idx == 2:
+                raise RuntimeError("the power went")
+
+    callbacks = RobustAccuracy(ATTACKS, batch_size=10), GradientNorm(), Confidence()
+    with pytest.raises(RuntimeError, match="the power went"):
+        trainer(tmp_path / "broken", *callbacks).validate(Breaking(), val_loader(), verbose=False)
+    figures = []
+    for name, watching in (("again", callbacks), ("fresh", (RobustAccuracy(ATTACKS), GradientNorm(), Confidence()))):
+        run = trainer(tmp_path / name, *watching)
+        run.validate(OrdinaryModule(), val_loader(), verbose=False)
+        figures.append({tag: float(value) for tag, value in run.callback_metrics.items()})
+    assert figures[0] == pytest.approx(figures[1], rel=1e-5)
+
+
+def test_an_entry_without_options_follows_the_first(tmp_path: Path) -> None:
+    first = RobustAccuracy({"pgd": ATTACKS["pgd"]}, max_samples=9, seed=5, batch_size=4, normalization=([0.0], [1.0]))
+    repeated = RobustAccuracy({"c": ATTACKS["noise"]}, seed=5, normalization=((0.0,), (1.0,)))
+    run = trainer(tmp_path, first, RobustAccuracy({"b": ATTACKS["noise"]}), repeated)
+    run.validate(OrdinaryModule(), val_loader(), verbose=False)
+    stored = np.load(Path(run.log_dir) / "verdicts.npz")  # type: ignore[arg-type]
+    assert stored["sample_id"].tolist() == list(range(9))
+    assert {"robust_pgd", "robust_b", "robust_c"} <= set(stored)
+
+
+def test_what_the_judge_has_seen_is_in_the_report(tmp_path: Path) -> None:
+    class Restless(OrdinaryModule):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.net(x) + 0.1 * torch.rand(1)
+
+    run = trainer(tmp_path, RobustAccuracy({"noise": ATTACKS["noise"]}, batch_size=10))
+    run.validate(Restless(), val_loader(), verbose=False)
+    warnings = json.loads((Path(run.log_dir) / "report.json").read_text())["warnings"]  # type: ignore[arg-type]
+    assert [warning for warning in warnings if "gives another answer when it is asked again" in warning]
+
+
+@pytest.mark.parametrize("batch_size", [4, 23])
+def test_an_attack_that_pools_sees_all_samples_at_once(tmp_path: Path, batch_size: int) -> None:
+    module = OrdinaryModule()
+    suite = {"mean": Pooling(threat=LINF)}
+    run = trainer(tmp_path, RobustAccuracy(suite, batch_size=batch_size))
+    run.validate(module, val_loader(4), verbose=False)
+    plain = evaluate(module, *samples(23, seed=2).tensors, suite)
+    stored = np.load(Path(run.log_dir) / "verdicts.npz")  # type: ignore[arg-type]
+    assert stored["robust_mean"].tolist() == plain.robust["mean"].tolist()
+    assert 0 < plain.robust["mean"].sum() < 23
 
 
 # Schedules and whoever ranks weights by them.
@@ -185,21 +315,6 @@ def test_attacks_every_n_epochs(tmp_path: Path) -> None:
     )
     steps = [event.step for event in events(tmp_path).Scalars("val/robust_accuracy/pgd")]
     assert steps == [9, 19]  # five steps an epoch: after the second and the fourth
-
-
-@pytest.mark.parametrize(
-    "ranking",
-    [
-        ModelCheckpoint(monitor="val/robust_accuracy/worst_case", mode="max"),
-        ModelCheckpoint(monitor="val/robust_accuracy/pgd", mode="max", every_n_epochs=3),
-        ModelCheckpoint(monitor="val/clean_accuracy", mode="max", every_n_train_steps=5),
-        EarlyStopping(monitor="val/robust_accuracy/pgd", mode="max"),
-    ],
-)
-def test_new_weights_are_never_ranked_by_an_old_figure(tmp_path: Path, ranking: pl.Callback) -> None:
-    run = trainer(tmp_path, RobustAccuracy(ATTACKS, every_n_epochs=2), ranking, enable_checkpointing=True)
-    with pytest.raises(ValueError, match="every_n_epochs"):
-        run.fit(OrdinaryModule(), train_loader(), val_loader())
 
 
 def test_a_checkpoint_that_waits_for_fresh_figures_ranks_the_right_weights(tmp_path: Path) -> None:
@@ -280,6 +395,82 @@ def test_normalized_batches_without_the_option_are_an_error_that_names_it(tmp_pa
         run.validate(Denormalizing(), loader, verbose=False)
 
 
+def test_a_normalization_that_does_not_fit_is_an_error_that_says_so(tmp_path: Path) -> None:
+    run = trainer(tmp_path, RobustAccuracy(ATTACKS, normalization=([0.1], [0.5])))
+    loader = DataLoader(Mapped(lambda x, y: (Normalize([0.5], [0.25])(x), y)), 10)
+    message = r"RobustAccuracy\(normalization=...\) must be the mean.*got \(\(0.1,\), .* and values from -0.7"
+    with pytest.raises(ValueError, match=message):
+        run.validate(Denormalizing(), loader, verbose=False)
+
+
+def wrong_batches(make: Any) -> DataLoader:
+    return DataLoader(Mapped(make), 10)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda x, y: (255 * x, y), r"attack 'noise': images must lie in \[0, 1\]"),
+        (lambda x, y: ((255 * x).byte(), y), "images must be floating point, got torch.uint8"),
+        (lambda x, y: (x, y + 4), "labels must be classes of the model, 0 to 3"),
+        (lambda x, y: (x, y.float()), "labels must be class numbers, int64"),
+    ],
+)
+def test_what_is_wrong_with_the_samples_is_said_before_training(tmp_path: Path, make: Any, message: str) -> None:
+    class Lenient(OrdinaryModule):
+        def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+            self.net(batch[0].float())
+
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            raise AssertionError("trained on")
+
+    run = trainer(tmp_path, RobustAccuracy(ATTACKS))
+    with pytest.raises(ValueError, match=message):
+        run.fit(Lenient(), train_loader(), wrong_batches(make))
+
+
+def test_without_a_sanity_check_the_first_training_batch_is_looked_at(tmp_path: Path) -> None:
+    run = trainer(tmp_path, RobustAccuracy(ATTACKS), num_sanity_val_steps=0)
+    message = r"could not attack the training samples, nor any that are like them: attack 'noise': images must lie in"
+    with pytest.raises(UserWarning, match=message):  # made an error
+        run.fit(OrdinaryModule(), wrong_batches(lambda x, y: (255 * x, y)), val_loader())
+
+
+def test_training_batches_of_another_kind_are_none_of_its_business(tmp_path: Path) -> None:
+    class Unlabelled(OrdinaryModule):
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            return self.net(batch["views"]).square().mean()
+
+    run = trainer(tmp_path, RobustAccuracy(ATTACKS), num_sanity_val_steps=0, max_epochs=1)
+    run.fit(Unlabelled(), wrong_batches(lambda x, y: {"views": 3 * x}), val_loader())
+
+
+@pytest.mark.filterwarnings("ignore:Total length of `DataLoader` across ranks is zero")
+def test_a_fit_without_validation_samples_says_so(tmp_path: Path) -> None:
+    run = trainer(tmp_path, RobustAccuracy(ATTACKS), max_epochs=1)
+    with pytest.raises(UserWarning, match="RobustAccuracy will measure nothing: the validation has no samples"):
+        run.fit(OrdinaryModule(), train_loader(), DataLoader(samples(0), 4))
+
+
+@pytest.mark.parametrize(
+    ("options", "fitting", "epochs"),
+    [
+        ({}, {"max_epochs": 12}, [1, 5, 10, 12]),
+        ({"every_n_epochs": 2}, {"max_epochs": 5}, [2, 4]),
+        ({"every_n_epochs": 3}, {"max_epochs": 14}, [3, 6, 12]),
+        ({"every_n_epochs": 2}, {"max_epochs": 9, "check_val_every_n_epoch": 3}, [6]),
+        ({"images_every_n_epochs": 2}, {"max_epochs": 5}, [1, 2, 4, 5]),
+        ({"images_every_n_epochs": 99}, {"max_epochs": -1, "max_steps": 15}, [1]),
+    ],
+)
+def test_pictures_are_drawn_at_the_first_and_the_last_measurement(
+    tmp_path: Path, options: dict[str, Any], fitting: dict[str, Any], epochs: list[int]
+) -> None:
+    measuring = RobustAccuracy({"fgsm": ATTACKS["fgsm"]}, num_images=1, **options)
+    trainer(tmp_path, measuring, **fitting).fit(OrdinaryModule(), train_loader(), val_loader())
+    assert [image.step for image in events(tmp_path).Images("attack/fgsm")] == [5 * epoch for epoch in epochs]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -290,6 +481,14 @@ def test_normalized_batches_without_the_option_are_an_error_that_names_it(tmp_pa
         ({"normalization": ([0.5], [0.0])}, r"Normalize\(std=...\) must be > 0"),
         ({"attacks": {}}, "must name at least one attack"),
         ({"attacks": {"a b": ATTACKS["pgd"]}}, "an attack's name must be"),
+        (
+            {"attacks": {"a": FGSM(threat=Linf(eps=torch.rand(23)))}},
+            r"attack 'a' must hold for every sample.*Linf\(eps=...\)",
+        ),
+        (
+            {"attacks": {"a": PGD(threat=LINF, objective=Targeted(target=torch.zeros(23, dtype=torch.int64)))}},
+            r"attack 'a' must hold for every sample.*Targeted\(target=...\)",
+        ),
     ],
 )
 def test_values_outside_their_range_are_refused(options: dict[str, Any], message: str) -> None:

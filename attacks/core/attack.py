@@ -71,7 +71,9 @@ class Attack(PerSample):
         """
         raise TypeError(f"{type(self).__name__} must define perturb(self, model, x, y, rng)")
 
-    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng | None = None) -> Tensor:
+    def __call__(
+        self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng | None = None, *, training: bool = False
+    ) -> Tensor:
         """Attacks a batch, safely: in evaluation mode, with frozen weights, and everything restored after.
 
         Args:
@@ -79,6 +81,7 @@ class Attack(PerSample):
             x: images inside the threat's box, float `(N, ...)`; half precision is computed in float32.
             y: the true classes, int64 `(N,)`.
             rng: noise per sample; None numbers the rows, with seed 0.
+            training: whether the modules keep their modes, for examples made in the mode of training.
 
         Returns:
             The attacked images: a new tensor of the same shape, float32 (float64 for a float64 model).
@@ -92,7 +95,7 @@ class Attack(PerSample):
         self.threat.check_input(x)
         self.check_rows(len(x))
         rng = SampleRng.numbered(len(x)) if rng is None else rng
-        with frozen_eval(model), logits_as_float(model):
+        with frozen_eval(model, training=training), logits_as_float(model):
             # A clone made here carries gradients even if the caller's tensors come from inference mode.
             x, y = x.detach().to(computing_dtype(model)).clone(), y.to(torch.int64).clone()
             if not len(x):

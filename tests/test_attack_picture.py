@@ -1,0 +1,80 @@
+"""What stands in the picture of an attack."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from touchstone.attacks import PGD, Linf, Targeted, evaluate
+from touchstone.callbacks import RobustAccuracy
+from touchstone.callbacks import robust_accuracy as module_under_test
+from touchstone.callbacks.attack_picture import Attacked, attack_picture
+
+from .lightning_programs import OrdinaryModule, samples, train_loader, trainer, val_loader
+
+
+def picture(target: int, change: float = 0.1, class_names: tuple[str, ...] | None = None) -> list[str]:
+    """The texts in a picture of two samples, the second of which was wrong before and left alone."""
+    before = torch.full((2, 1, 6, 6), 0.5)
+    after = before.clone()
+    after[0, 0, 0, 0] += change
+    logits_before, logits_after = torch.zeros(2, 3), torch.zeros(2, 3)
+    logits_before[:, 0], logits_after[:, 2] = 9.0, 9.0
+    label = torch.tensor([0, 1])
+    attacked = Attacked(before, after, logits_before, logits_after, label, torch.tensor([target, target]))
+    figure = attack_picture(attacked, title="pgd, test: Linf", class_names=class_names)
+    return [text.get_text() for text in figure.axes[0].texts] + [figure.get_suptitle()]
+
+
+def test_true_class_wanted_class_and_predictions_stand_in_the_picture() -> None:
+    texts = picture(2, class_names=("zero", "one", "two"))
+    assert {"true\n→ wanted", "zero\n→ two", "one\n→ two", "zero (100%)", "two (100%)", "pgd, test: Linf"} <= set(texts)
+
+
+def test_an_untargeted_attack_wants_any_other_class() -> None:
+    assert "0\n→ any other" in picture(-1)
+
+
+def test_grey_and_the_enlargement_are_explained() -> None:
+    texts = picture(2)
+    assert {"difference\n(grey: none)", "x 5", "left as it was"} <= set(texts)
+
+
+@pytest.mark.parametrize("target", ["random", "runner_up", "least_likely", 2])
+def test_the_wanted_class_is_the_one_that_the_judge_saw(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: int | str
+) -> None:
+    """Whoever was turned is now where the picture says that the attack wanted it."""
+    drawn: list[tuple[Attacked, str]] = []
+
+    def keep(attacked: Attacked, *, title: str, class_names: object) -> object:
+        drawn.append((attacked, title))
+        return attack_picture(attacked, title=title)
+
+    monkeypatch.setattr(module_under_test, "attack_picture", keep)
+    attack = PGD(threat=Linf(eps=0.3), objective=Targeted(target), num_steps=20)  # type: ignore[arg-type]
+    module = OrdinaryModule()
+    run = trainer(tmp_path, RobustAccuracy({"to": attack}, num_images=23, seed=4))
+    run.validate(module, val_loader(), verbose=False)
+    (attacked, title), (x, y) = drawn[0], samples(23, seed=2).tensors
+    assert title.startswith("to, validation: Linf(eps=0.3")
+    reached = evaluate(module, x, y, {"to": attack}, seed=4).success["to"]
+    assert reached.sum() > 5
+    hit = (attacked.logits_after.argmax(1) == attacked.target) & (attacked.target != attacked.label)
+    assert torch.equal(hit, reached)
+
+
+def test_the_title_says_in_which_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    titles = []
+    real = attack_picture
+    monkeypatch.setattr(
+        module_under_test, "attack_picture", lambda a, title, class_names: titles.append(title) or real(a, title=title)
+    )
+    run = trainer(tmp_path, RobustAccuracy({"pgd": PGD(threat=Linf(eps=0.1), num_steps=2)}), max_epochs=2)
+    module = OrdinaryModule()
+    run.fit(module, train_loader(), val_loader())
+    run.test(module, val_loader(), verbose=False)
+    places = ["validation in epoch 1", "validation in epoch 2", "test"]
+    assert [title.split(":")[0] for title in titles] == [f"pgd, {place}" for place in places]

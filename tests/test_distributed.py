@@ -1,0 +1,161 @@
+"""Two processes against one, on 41 samples: what is counted, and that nobody waits for ever."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, WeightedRandomSampler
+
+from touchstone.callbacks.processes import gather_by_id
+from touchstone.callbacks.samples import SampleStream
+
+from .lightning_programs import samples
+
+
+@pytest.fixture(scope="module")
+def runs(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of all runs of `two_processes.py`."""
+    folder = tmp_path_factory.mktemp("runs")
+    command = [sys.executable, "-m", "tests.two_processes", str(folder)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    run = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=250)
+    assert run.returncode == 0, run.stderr[-3000:]
+    return folder
+
+
+def figures(folder: Path) -> dict[str, float]:
+    return json.loads((folder / "figures.json").read_text())
+
+
+def verdicts(folder: Path) -> dict[str, list[Any]]:
+    return {name: column.tolist() for name, column in np.load(folder / "version_0" / "verdicts.npz").items()}
+
+
+@pytest.mark.parametrize("program", ["ordinary", "one_sample"])
+def test_two_processes_give_the_figures_of_one(runs: Path, program: str) -> None:
+    one, two = (figures(runs / program / number) for number in "12")
+    assert {"val/loss", "val/accuracy", "grad_norm/val/input", "grad_norm/val/parameters"} <= set(one)
+    assert two == pytest.approx(one, rel=1e-5)
+
+
+@pytest.mark.parametrize("program", ["ordinary", "one_sample"])
+def test_two_processes_give_the_verdicts_and_the_costs_of_one(runs: Path, program: str) -> None:
+    assert verdicts(runs / program / "2") == verdicts(runs / program / "1")
+    reports = [json.loads((runs / program / number / "version_0" / "report.json").read_text()) for number in "12"]
+    for report in reports:
+        del report["warnings"]  # the probes for masking look at samples of the first process
+        for attack in report["attacks"].values():
+            del attack["seconds"]
+    assert reports[1] == reports[0]
+
+
+def test_samples_that_the_user_spreads_over_processes_are_counted_once(runs: Path) -> None:
+    one, two = runs / "ordinary" / "1", runs / "split_by_hand" / "2"
+    for name in ("val/loss", "val/accuracy", "val/clean_accuracy", "val/robust_accuracy/fgsm", "grad_norm/val/input"):
+        assert figures(two)[name] == pytest.approx(figures(one)[name], rel=1e-5), name
+    assert len(verdicts(two)["sample_id"]) == 41
+    assert verdicts(two)["label"] == verdicts(one)["label"]  # the ids of this split are those of the dataset
+
+
+def test_a_fit_on_two_processes_measures_every_sample(runs: Path) -> None:
+    assert verdicts(runs / "fit" / "2")["sample_id"] == list(range(41))
+    assert figures(runs / "fit" / "2")["val/accuracy"] == pytest.approx(
+        figures(runs / "fit" / "2")["val/clean_accuracy"]
+    )
+
+
+# How samples are numbered.
+
+DATA = samples(41)
+
+
+class Stream(IterableDataset):
+    def __iter__(self) -> Any:
+        return iter(DATA)
+
+
+def spread(rank: int, **options: Any) -> DistributedSampler:
+    return DistributedSampler(DATA, num_replicas=2, rank=rank, **options)
+
+
+def numbered(loader: DataLoader, rank: int = 0, world_size: int = 1, max_samples: int | None = None) -> SampleStream:
+    processes: Any = SimpleNamespace(world_size=world_size, global_rank=rank)
+    return SampleStream(processes, loader, max_samples, None)
+
+
+def ids(stream: SampleStream, loader: DataLoader) -> list[int]:
+    taken = [stream.take(batch) for batch in loader]
+    return [number for part in taken if part is not None for number in part.ids.tolist()]
+
+
+@pytest.mark.parametrize("max_samples", [None, 1, 17])
+def test_ids_are_positions_in_the_dataset(max_samples: int | None) -> None:
+    loader = DataLoader(DATA, 8)
+    stream = numbered(loader, max_samples=max_samples)
+    assert ids(stream, loader) == list(range(max_samples or 41))
+    assert stream.caveat is None
+    both = []
+    for rank in (0, 1):
+        loader = DataLoader(DATA, 8, sampler=spread(rank, shuffle=False))
+        stream = numbered(loader, rank, 2, max_samples)
+        both += ids(stream, loader)
+        assert stream.caveat is None
+    assert sorted(both) == list(range(max_samples or 41))
+
+
+@pytest.mark.parametrize(
+    ("options", "order"),
+    [
+        ({"shuffle": True}, "RandomSampler"),
+        ({"sampler": WeightedRandomSampler([1.0] * 41, 41)}, "WeightedRandomSampler"),
+        ({"sampler": spread(0, shuffle=True)}, "DistributedSampler"),
+    ],
+)
+def test_an_order_that_may_change_is_a_caveat(options: dict[str, Any], order: str) -> None:
+    stream = numbered(DataLoader(DATA, 8, **options))
+    assert stream.caveat is not None
+    assert f"since {order} may take them in another order" in stream.caveat
+
+
+class Shuffling:
+    """A batch sampler of the user's own, beside which a loader has a sequential sampler that nobody asks."""
+
+    def __iter__(self) -> Any:
+        return iter(torch.randperm(41).split(8))
+
+    def __len__(self) -> int:
+        return 6
+
+
+def test_a_batch_sampler_of_ones_own_is_a_caveat() -> None:
+    assert "since Shuffling may take" in str(numbered(DataLoader(DATA, batch_sampler=Shuffling())).caveat)  # type: ignore[arg-type]
+
+
+def test_an_iterable_dataset_has_the_order_that_it_has() -> None:
+    loader = DataLoader(Stream(), 8)
+    stream = numbered(loader)
+    assert ids(stream, loader) == list(range(41))
+    assert stream.caveat is None
+
+
+def test_loaders_that_nobody_spreads_have_samples_of_their_own_on_each_process() -> None:
+    both = []
+    for rank in (0, 1):
+        stream = numbered(DataLoader(Stream(), 8), rank, 2)
+        both += ids(stream, DataLoader(Stream(), 8))
+        assert "no DistributedSampler spreads the samples" in str(stream.caveat)
+    assert sorted(both) == list(range(82))
+
+
+def test_a_sample_that_is_taken_twice_is_an_error() -> None:
+    with pytest.raises(ValueError, match="two processes have taken the sample 3: a DistributedSampler must be given"):
+        gather_by_id({"_id": torch.tensor([3, 1, 3])})

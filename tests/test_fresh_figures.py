@@ -1,0 +1,160 @@
+"""New weights are never ranked by an old figure: real trainers whose weights move."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from torch import Tensor, nn
+
+from touchstone.attacks import FGSM, Linf
+from touchstone.callbacks import GradientNorm, Probe, RobustAccuracy
+
+from .lightning_programs import OrdinaryModule, train_loader, trainer, val_loader
+
+
+class Bias(Probe):
+    """A figure that is written in the weights: the first bias."""
+
+    def measure(self, model: nn.Module, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        return {"bias": model.net[0].bias[0].expand(len(x))}  # type: ignore[index,union-attr]
+
+
+class Drifting(OrdinaryModule):
+    """Its first bias is the number of optimizer steps taken."""
+
+    def configure_optimizers(self) -> Any:
+        with torch.no_grad():
+            self.net[0].bias.zero_()
+        return torch.optim.SGD([{"params": self.net[5].parameters()}], lr=0.05)
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        with torch.no_grad():
+            self.net[0].bias[0] = self.global_step + 1
+
+
+@pytest.mark.parametrize(
+    ("saving", "validating"),
+    [
+        ({}, {}),
+        ({}, {"val_check_interval": 2}),
+        ({}, {"val_check_interval": 0.4}),
+        ({}, {"check_val_every_n_epoch": 2}),
+        ({}, {"check_val_every_n_epoch": None, "val_check_interval": 3}),
+        ({"every_n_train_steps": 3, "save_on_train_epoch_end": False}, {}),
+        ({"every_n_train_steps": 3}, {"val_check_interval": 2}),
+        ({"every_n_train_steps": 3}, {"check_val_every_n_epoch": 2}),
+        ({"train_time_interval": timedelta(0), "save_on_train_epoch_end": False}, {}),
+        ({"save_on_train_epoch_end": True, "every_n_epochs": 2}, {"check_val_every_n_epoch": 2}),
+        ({"save_on_train_epoch_end": True}, {"val_check_interval": 5}),
+    ],
+)
+def test_a_checkpoint_is_ranked_by_the_figure_of_its_own_weights(
+    tmp_path: Path, saving: dict[str, Any], validating: dict[str, Any]
+) -> None:
+    checkpoint = ModelCheckpoint(tmp_path / "kept", monitor="val/bias", mode="min", save_top_k=-1, **saving)
+    run = trainer(tmp_path, Bias(), checkpoint, enable_checkpointing=True, max_epochs=4, **validating)
+    run.fit(Drifting(), train_loader(), val_loader())
+    assert checkpoint.best_k_models
+    for path, score in checkpoint.best_k_models.items():
+        state = torch.load(path, weights_only=True)["state_dict"]
+        assert float(state["net.0.bias"][0]) == float(score)
+
+
+REFUSED: list[tuple[pl.Callback, dict[str, Any]]] = [
+    (ModelCheckpoint(monitor="M", every_n_train_steps=3), {}),
+    (ModelCheckpoint(monitor="M", train_time_interval=timedelta(0)), {}),
+    (ModelCheckpoint(monitor="M", save_on_train_epoch_end=True), {"check_val_every_n_epoch": 2}),
+    (ModelCheckpoint(monitor="M", save_on_train_epoch_end=True), {"val_check_interval": 2}),
+    (
+        ModelCheckpoint(monitor="M", save_on_train_epoch_end=True),
+        {"check_val_every_n_epoch": None, "val_check_interval": 3},
+    ),
+    (EarlyStopping(monitor="M", check_on_train_epoch_end=True), {"check_val_every_n_epoch": 2}),
+]
+
+
+@pytest.mark.filterwarnings("ignore:.ModelCheckpoint.* could not find the monitored key")  # in the first epoch
+@pytest.mark.parametrize("monitor", ["val/bias", "val/robust_accuracy/fgsm", "grad_norm/val/input"])
+@pytest.mark.parametrize(("ranking", "validating"), REFUSED)
+def test_looking_where_no_validation_has_ended_is_refused(
+    tmp_path: Path, ranking: Any, validating: dict[str, Any], monitor: str
+) -> None:
+    ranking.monitor = monitor
+    probes = Bias(), GradientNorm(), RobustAccuracy({"fgsm": FGSM(threat=Linf(eps=0.1))}, num_images=0)
+    run = trainer(tmp_path, *probes, ranking, enable_checkpointing=True, max_epochs=4, **validating)
+    strict = isinstance(ranking, EarlyStopping) and monitor == "val/bias"  # Lightning stops before it is known
+    error = RuntimeError if strict else ValueError
+    with pytest.raises(error, match="not available" if strict else r"from before their last steps.*: set \w+\("):
+        run.fit(Drifting(), train_loader(), val_loader())
+
+
+@pytest.mark.parametrize(
+    "ranking",
+    [
+        ModelCheckpoint(monitor="val/robust_accuracy/worst_case", mode="max"),
+        ModelCheckpoint(monitor="val/robust_accuracy/fgsm", mode="max", every_n_epochs=3),
+        ModelCheckpoint(monitor="val/clean_accuracy", mode="max", every_n_train_steps=5),
+        EarlyStopping(monitor="val/robust_accuracy/fgsm", mode="max"),
+    ],
+)
+def test_looking_more_often_than_is_measured_is_refused(tmp_path: Path, ranking: pl.Callback) -> None:
+    measuring = RobustAccuracy({"fgsm": FGSM(threat=Linf(eps=0.1))}, every_n_epochs=2)
+    run = trainer(tmp_path, measuring, ranking, enable_checkpointing=True)
+    with pytest.raises(ValueError, match="since that is measured only every 2 epochs: set every_n_epochs=2"):
+        run.fit(OrdinaryModule(), train_loader(), val_loader())
+
+
+def test_an_early_stop_that_can_wait_counts_measured_validations(tmp_path: Path) -> None:
+    stopping = EarlyStopping(monitor="val/bias", mode="min", patience=2, strict=False)
+    run = trainer(tmp_path, stopping, Bias(every_n_epochs=2), max_epochs=20)
+    run.fit(Drifting(), train_loader(), val_loader())
+    assert run.current_epoch == 6  # the best at the second, two that are worse at the fourth and the sixth
+
+
+class Plateau(OrdinaryModule):
+    """Halves its learning rate whenever the figure it looks at is no better."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        self.options, self.seen = options, []  # type: ignore[var-annotated]
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.SGD(self.parameters(), lr=0.05)
+        scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "val/bias", **self.options}}
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        self.seen.append((self.current_epoch, float(metric), self.net[0].bias[0].item()))
+
+
+@pytest.mark.filterwarnings("ignore:ReduceLROnPlateau conditioned on metric")
+@pytest.mark.parametrize("options", [{"strict": False}, {"frequency": 2}])
+def test_a_scheduler_sees_figures_of_the_weights_as_they_are(tmp_path: Path, options: dict[str, Any]) -> None:
+    module = Plateau(**options)
+    trainer(tmp_path, Bias(every_n_epochs=2), max_epochs=5).fit(module, train_loader(), val_loader())
+    assert [epoch for epoch, *_ in module.seen] == [1, 3]
+    assert all(metric == bias for _, metric, bias in module.seen)
+
+
+def test_a_scheduler_that_cannot_wait_is_refused(tmp_path: Path) -> None:
+    class Robust(Plateau):
+        def configure_optimizers(self) -> Any:
+            self.options["monitor"] = "grad_norm/val/input"
+            return super().configure_optimizers()
+
+    run = trainer(tmp_path, GradientNorm(every_n_epochs=2), max_epochs=5)
+    with pytest.raises(ValueError, match=r"ReduceLROnPlateau\(monitor='grad_norm/val/input'\) would rank"):
+        run.fit(Robust(), train_loader(), val_loader())
+
+
+def test_after_a_fit_the_figures_of_its_last_validation_are_there(tmp_path: Path) -> None:
+    run = trainer(tmp_path, Bias(), max_epochs=2)
+    run.fit(OrdinaryModule(), train_loader(), val_loader())
+    assert "val/bias" in run.callback_metrics

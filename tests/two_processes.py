@@ -1,0 +1,85 @@
+"""Evaluations in one process and in two, for `test_distributed.py`: `python -m tests.two_processes FOLDER`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch.utils.data import DataLoader, Subset, TensorDataset
+
+from touchstone.attacks import FGSM, PGD, Linf, RandomNoise
+from touchstone.callbacks import GradientNorm, RobustAccuracy
+from touchstone.lightning_modules import Classifier
+
+from .lightning_programs import samples, train_loader, trainer
+from .oracles import small_net
+
+LINF = Linf(eps=0.02)
+ATTACKS = {"noise": RandomNoise(threat=LINF), "pgd": PGD(threat=LINF, num_steps=5), "fgsm": FGSM(threat=LINF)}
+X, Y = samples(41, seed=3).tensors
+DATA = TensorDataset(X, torch.where(torch.arange(41) % 5 == 0, (Y + 1) % 4, Y))  # some that the net is wrong on
+
+
+class SplitByHand(pl.LightningDataModule):
+    """Every process has a part of its own: 21 and 20 samples."""
+
+    def val_dataloader(self) -> DataLoader:
+        assert self.trainer is not None
+        return DataLoader(Subset(DATA, range(self.trainer.global_rank, 41, self.trainer.world_size)), 8)
+
+
+def loader() -> DataLoader:
+    return DataLoader(DATA, 8)
+
+
+def ordinary(folder: Path, num_processes: int) -> pl.Trainer:
+    run = observed(folder, num_processes)
+    run.validate(Classifier(small_net(7)), loader(), verbose=False)
+    return run
+
+
+def one_sample(folder: Path, num_processes: int) -> pl.Trainer:
+    """The second process has none."""
+    run = observed(folder, num_processes, max_samples=1)
+    run.validate(Classifier(small_net(7)), loader(), verbose=False)
+    return run
+
+
+def split_by_hand(folder: Path, num_processes: int) -> pl.Trainer:
+    run = observed(folder, num_processes, use_distributed_sampler=False)
+    run.validate(Classifier(small_net(7)), datamodule=SplitByHand(), verbose=False)
+    return run
+
+
+def fit(folder: Path, num_processes: int) -> pl.Trainer:
+    torch.manual_seed(0)
+    run = observed(folder, num_processes, max_epochs=1)
+    run.fit(Classifier(small_net(7)), train_loader(), loader())
+    return run
+
+
+def observed(folder: Path, num_processes: int, max_samples: int | None = None, **options: Any) -> pl.Trainer:
+    return trainer(
+        folder,
+        RobustAccuracy(ATTACKS, max_samples=max_samples),
+        GradientNorm(max_samples=max_samples),
+        devices=num_processes,
+        strategy="auto" if num_processes == 1 else "ddp_fork",
+        logger=TensorBoardLogger(folder, name="", version=0, default_hp_metric=False),
+        **options,
+    )
+
+
+PROGRAMS = {ordinary: (1, 2), one_sample: (1, 2), split_by_hand: (2,), fit: (2,)}
+
+if __name__ == "__main__":
+    for program, numbers in PROGRAMS.items():
+        for num_processes in numbers:
+            folder = Path(sys.argv[1]) / program.__name__ / str(num_processes)
+            figures = program(folder, num_processes).callback_metrics
+            (folder / "figures.json").write_text(json.dumps({tag: float(value) for tag, value in figures.items()}))
