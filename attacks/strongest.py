@@ -1,118 +1,203 @@
 """`Strongest`: the cascade that answers "how robust is it really" at the lowest cost.
 
-Its parts are known: a margin loss, steps that fall from twice eps along a cosine, and momentum (Croce and Hein,
-2020); targeted attacks towards the nearest classes only (Gao et al., "Fast and reliable evaluation of adversarial
-robustness with minimum-margin attack", 2022). What is spent on a sample depends on that sample alone, so that its
-verdict is the same in any batch.
+Known parts: steps that fall from twice eps along a cosine, and momentum (Croce and Hein, 2020); effort where the margin
+is small (Gao et al., "Fast and reliable evaluation of adversarial robustness with minimum-margin attack", 2022); a
+climb in a larger ball that shrinks to eps (Croce and Hein, "Mind the box", 2021, section 3.3); a black box where
+gradients are blind. Its own: a margin that is soft on the scale of each sample's own margin, so that it neither
+saturates nor depends on the scale of the logits; and restarts where the ends of earlier climbs scatter, since where
+they all end alike another one ends there too.
+
+What is spent on a sample depends on that sample alone, so that its verdict is the same in any batch.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from .core.ascend import ascend, cosine_steps
+from .core.ascend import ascend, cosine_steps, gradient_of
 from .core.attack import Attack
 from .core.checks import check_counts
 from .core.sample_rng import SampleRng
 from .core.threat import Threat
+from .objectives.losses import Margin
+from .objectives.untargeted import Untargeted
+from .square import Square
+from .threats.linf import Linf
+
+_SOFTNESS = 0.4  # of the sample's first margin
+_THOROUGH = 300  # the budget from which on every survivor is tried again
+_NUM_SCATTERED = 3  # equal climbs whose ends are compared
+_HOPE = 8.0  # standard deviations between the mean end and the boundary, up to which another climb may reach it
+_LARGER = (4.0, 2.0, 1.0)  # of eps: the balls of a climb from afar
+_QUERIES_PER_PASS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Strongest(Attack):
-    """Cheap steps first, survivors only, and effort where the margin is small.
+    """Cheap steps first, survivors only, and effort where a sample may still fall.
 
-    First every sample climbs its margin from a random start. A survivor that has left at most the share `near` of the
-    margin it began with then climbs towards each of its nearest classes, those with the smallest margin seen, each
-    time from another random start. More steps, targets, rounds and a larger `near` make it thorough.
+    Every sample climbs for 8 steps. Survivors that have come near to falling climb again, from other random starts
+    and for longer; inside L2 and L1 the others climb in a larger ball that shrinks to theirs. Where the gradient leads
+    nowhere, a black box searches. From a budget of 300 on, every survivor is tried again, and the budget is spent on
+    those whose climbs end at unlike margins.
 
     Args:
         threat: what the attacker may do.
-        num_steps: steps of the first climb, >= 1.
-        num_targets: classes tried for a survivor, >= 1.
-        num_target_steps: steps towards each, >= 1.
-        num_rounds: how often the nearest classes are tried, each time from another random start, >= 1.
-        near: the share of its first margin that a survivor may have left to be tried again, in (0, 1].
+        max_passes: the most gradients that are taken for one sample, >= 1; most samples take far fewer. 100 answers
+            quickly, 1000 thoroughly.
 
     Raises:
-        ValueError: a value is outside its range.
+        ValueError: `max_passes` is below 1.
 
     Example:
         >>> report = evaluate(model, x, y, {"strongest": Strongest(threat=Linf(eps=8 / 255))})
     """
 
     threat: Threat
-    num_steps: int = 10
-    num_targets: int = 3
-    num_target_steps: int = 15
-    num_rounds: int = 1
-    near: float = 0.5
+    max_passes: int = 100
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_counts(self, "num_steps", "num_targets", "num_target_steps", "num_rounds")
-        if not 0 < self.near <= 1:
-            raise ValueError(f"Strongest(near=...) must be in (0, 1], got {self.near:g}")
+        check_counts(self, "max_passes")
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:
-        search = _Search(self, model, x, y)
-        everyone, start = torch.arange(len(x), device=x.device), self.threat.start(x, rng.fold(-1))
-        search.climb(everyone, start, targets=None, num_steps=self.num_steps)
-        for number in range(self.num_rounds):
-            for rank in range(min(self.num_targets, search.gaps.shape[1] - 1)):
-                rows = search.worth_trying(self.near)
-                if not len(rows):
-                    break
-                targets = search.gaps[rows].topk(rank + 1, dim=1).indices[:, rank]
-                noise = rng.take(rows).fold(number * self.num_targets + rank)
-                start = self.threat.take(rows).start(x[rows], noise)
-                search.climb(rows, start, targets=targets, num_steps=self.num_target_steps)
+        search = _Search(self.threat, self.max_passes, model, x, y, rng)
+        search.climb(search.everyone, num_steps=min(8, self.max_passes), momentum=0.25)
+        search.climb(search.near(0.6), num_steps=20)
+        search.climb(search.near(0.4), num_steps=60)
+        if not isinstance(self.threat, Linf):
+            search.climb_from_afar(search.near(torch.inf), num_steps=10)
+            search.climb(search.near(0.6), num_steps=30)
+        search.where_gradients_are_blind()
+        if self.max_passes >= _THOROUGH:
+            search.begin_to_compare()
+            for _ in range(_NUM_SCATTERED):
+                search.climb(search.near(torch.inf), num_steps=20)
+            while len(rows := search.scattered()):
+                search.climb(rows, num_steps=100)
         return search.best
 
 
 class _Search:
     """What the cascade has seen of each sample so far."""
 
-    def __init__(self, attack: Strongest, model: nn.Module, x: Tensor, y: Tensor) -> None:
-        self.attack, self.model, self.x, self.y = attack, model, x, y
-        self.best = x.clone()
+    def __init__(self, threat: Threat, max_passes: int, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> None:
+        self.threat, self.max_passes, self.model = threat, max_passes, model
+        self.x, self.y, self.rng = x, y, rng
+        self.best, self.everyone = x.clone(), torch.arange(len(x), device=x.device)
         self.fallen = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-        self.gaps = torch.empty(0)  # (N, C): the largest seen logit of each class minus the true class's
-        self.first_margin = torch.empty(0)  # (N,): the margin where the first climb began
+        numbers = x.new_zeros(len(x))
+        self.first = numbers - torch.inf  # the margin at the first point of the first climb, below 0
+        self.highest = numbers - torch.inf  # the highest margin at the end of a climb
+        self.num_passes = numbers.clone()
+        self._num_climbs = 0
+        # Of the ends of the climbs that are compared: their number, sum, and sum of squares.
+        self._ends = torch.zeros(3, len(x), dtype=torch.float64, device=x.device)
 
-    def climb(self, rows: Tensor, start: Tensor, *, targets: Tensor | None, num_steps: int) -> None:
-        """Climbs from `start` the margin of one target for each row, or of the nearest other class."""
+    # Who is worth more effort.
 
+    def near(self, share: float) -> Tensor:
+        """The survivors with at most this share of their first margin left: int64 `(M,)`."""
+        return (~self.fallen & (self.highest / self.first <= share)).nonzero()[:, 0]
+
+    def begin_to_compare(self) -> None:
+        """Forgets the ends of climbs of other lengths."""
+        self._ends.zero_()
+
+    def scattered(self) -> Tensor:
+        """The survivors that another climb may reach, by the scatter of the ends so far: int64 `(M,)`."""
+        number, total, squares = self._ends
+        mean = total / number
+        spread = (squares / number - mean.square()).clamp_min(0).sqrt()
+        worth = ~self.fallen & (number >= 2) & (-mean <= _HOPE * spread) & (self.num_passes + 100 <= self.max_passes)
+        return worth.nonzero()[:, 0]
+
+    # Kinds of climbs.
+
+    def climb(self, rows: Tensor, *, num_steps: int, momentum: float = 0.0) -> None:
+        """Climbs from a random start, with the samples whose budget allows it."""
+        rows = rows[self.num_passes[rows] + num_steps <= self.max_passes]
+        if len(rows):
+            start = self.threat.take(rows).start(self.x[rows], self._noise(rows))
+            self._finish(rows, self._ascend(rows, start, 1.0, num_steps, momentum))
+
+    def climb_from_afar(self, rows: Tensor, *, num_steps: int) -> None:
+        """Climbs in larger balls, one after another: where the boundary is out of sight from near the sample."""
+        rows = rows[self.num_passes[rows] + num_steps * len(_LARGER) <= self.max_passes]
+        if not len(rows):
+            return
+        noise, points = self._noise(rows), None
+        for scale in _LARGER:
+            threat = self._scaled(rows, scale)
+            start = threat.start(self.x[rows], noise) if points is None else threat.project(points, self.x[rows])
+            points = self._ascend(rows, start, scale, num_steps, 0.25)
+        assert points is not None
+        self._finish(rows, points)
+
+    def where_gradients_are_blind(self) -> None:
+        """Searches without gradients for those whose gradient vanishes, or turns round within a twentieth of eps."""
+        rows = self.near(torch.inf)
+        rows = rows[(self.highest / self.first)[rows] >= 0.8]
+        rows = rows[self.num_passes[rows] + 2 <= self.max_passes]
+        if not len(rows) or self.x.ndim != 4 or not isinstance(self.threat, Square.supports):
+            return
+        x, start = self.x[rows], self.threat.take(rows).start(self.x[rows], self._noise(rows))
+        grads = []
+        for points in (start, start + 0.05 * (x - start)):
+            leaf = points.clone().requires_grad_()
+            grads.append(gradient_of(Margin()(self.model(leaf), self.y[rows]), leaf).flatten(1))
+        self.num_passes[rows] += 2
+        rows = rows[torch.cosine_similarity(grads[0], grads[1]) < 0.5]
+        if len(rows):
+            queries = _QUERIES_PER_PASS * self.max_passes
+            square = Square(threat=self.threat.take(rows), num_queries=queries, objective=Untargeted(loss=Margin()))
+            self._finish(rows, square.perturb(self.model, self.x[rows], self.y[rows], self._noise(rows)))
+
+    def _ascend(self, rows: Tensor, start: Tensor, scale: float, num_steps: int, momentum: float) -> Tensor:
         def measure(points: Tensor, part: Tensor) -> tuple[Tensor, Tensor]:
-            labels = self.y[rows[part], None]
-            logits = self.model(points)
-            gap = (logits - logits.gather(1, labels)).scatter(1, labels, -torch.inf)
-            self._see(rows[part], gap.detach())
-            nearest = gap.amax(1)
-            gain = nearest if targets is None else gap.gather(1, targets[part, None])[:, 0]
-            return gain, nearest.detach() > 0
+            which = rows[part]
+            self.num_passes[which] += 1
+            gaps = self._gaps(points, which)
+            highest = gaps.amax(1)
+            seen = highest.detach()
+            self.first[which] = torch.where(self.first[which].isinf(), seen.clamp_max(-1e-12), self.first[which])
+            softness = -_SOFTNESS * self.first[which]
+            return softness * torch.logsumexp(gaps / softness[:, None], 1), seen > 0
 
-        points, reached = ascend(
+        points, _ = ascend(
             measure,
             self.x[rows],
             start=start,
-            threat=self.attack.threat.take(rows),
+            threat=self._scaled(rows, scale),
             num_steps=num_steps,
             step_size=cosine_steps(num_steps),
-            momentum=0.25,
+            momentum=momentum,
         )
-        self.best[rows] = points
-        self.fallen[rows] = reached
+        return points
 
-    def _see(self, rows: Tensor, gap: Tensor) -> None:
-        if not len(self.gaps):
-            self.gaps, self.first_margin = gap.clone(), gap.amax(1)
-        else:
-            self.gaps[rows] = torch.maximum(self.gaps[rows], gap)
+    @torch.no_grad()
+    def _finish(self, rows: Tensor, points: Tensor) -> None:
+        """Takes in where a climb has ended."""
+        end = self._gaps(points, rows).amax(1)
+        better = end > self.highest[rows]
+        self.best[rows[better]] = points[better]
+        self.highest[rows] = torch.maximum(self.highest[rows], end)
+        self.fallen[rows] |= end > 0
+        share = (end / -self.first[rows]).double()
+        self._ends[:, rows] += torch.stack([torch.ones_like(share), share, share.square()])
 
-    def worth_trying(self, near: float) -> Tensor:
-        """The survivors that have at most the share `near` of their first margin left: int64 `(M,)`."""
-        left = self.gaps.amax(1) / self.first_margin.clamp_max(-1e-12)
-        return (~self.fallen & (left <= near)).nonzero()[:, 0]
+    def _gaps(self, points: Tensor, rows: Tensor) -> Tensor:
+        """Each class's logit minus that of the true class, `(M, C)`; minus infinity for the true class."""
+        labels, logits = self.y[rows, None], self.model(points)
+        return (logits - logits.gather(1, labels)).scatter(1, labels, -torch.inf)
+
+    def _scaled(self, rows: Tensor, scale: float) -> Threat:
+        threat = self.threat.take(rows)
+        return threat if scale == 1 else replace(threat, eps=scale * threat.eps)  # type: ignore[type-var]
+
+    def _noise(self, rows: Tensor) -> SampleRng:
+        self._num_climbs += 1
+        return self.rng.take(rows).fold(self._num_climbs)

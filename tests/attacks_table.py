@@ -77,7 +77,9 @@ ATTACKS: dict[str, Attack] = {
     "autoattack, l1": AutoAttack(threat=SMALL_L1, num_steps=4, num_queries=10),
     "autoattack, plus, l2": AutoAttack(threat=SMALL_L2, version="plus", num_steps=2, num_queries=10),
     "autoattack, rand": AutoAttack(threat=LINF, version="rand", num_steps=2),
-    "strongest": Strongest(threat=LINF, num_steps=4, num_target_steps=4),
-    "strongest, l2": Strongest(threat=SMALL_L2, num_steps=4, num_target_steps=4, num_rounds=2, near=1),
-    "strongest, l1": Strongest(threat=SMALL_L1, num_steps=4, num_target_steps=4),
+    "strongest": Strongest(threat=LINF),
+    "strongest, 5 passes": Strongest(threat=LINF, max_passes=5),
+    "strongest, thorough": Strongest(threat=LINF, max_passes=300),
+    "strongest, l2": Strongest(threat=SMALL_L2),
+    "strongest, l1": Strongest(threat=SMALL_L1),
 }
