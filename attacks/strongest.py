@@ -31,7 +31,9 @@ _SOFTNESS = 0.4  # of the sample's first margin
 _THOROUGH = 300  # the budget from which on every survivor is tried again
 _NUM_SCATTERED = 3  # equal climbs whose ends are compared
 _HOPE = 8.0  # standard deviations between the mean end and the boundary, up to which another climb may reach it
+_HOPE_AT_ONCE = 3.0  # the same after climbs of unlike lengths
 _LARGER = (4.0, 2.0, 1.0)  # of eps: the balls of a climb from afar
+_NUM_CLASSES = 3  # the nearest ones, towards which the nearest survivors climb
 _QUERIES_PER_PASS = 5
 
 
@@ -46,8 +48,8 @@ class Strongest(Attack):
 
     Args:
         threat: what the attacker may do.
-        max_passes: the most gradients that are taken for one sample, >= 1; most samples take far fewer. 100 answers
-            quickly, 1000 thoroughly.
+        max_passes: the most gradients that are taken for one sample, >= 1; most samples take far fewer. 150 answers
+            quickly, 500 thoroughly.
 
     Raises:
         ValueError: `max_passes` is below 1.
@@ -57,7 +59,7 @@ class Strongest(Attack):
     """
 
     threat: Threat
-    max_passes: int = 100
+    max_passes: int = 150
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -67,7 +69,11 @@ class Strongest(Attack):
         search = _Search(self.threat, self.max_passes, model, x, y, rng)
         search.climb(search.everyone, num_steps=min(8, self.max_passes), momentum=0.25)
         search.climb(search.near(0.6), num_steps=20)
-        search.climb(search.near(0.4), num_steps=60)
+        search.climb(search.near(0.35), num_steps=40)
+        for _ in range(2):
+            search.climb(search.scattered(_HOPE_AT_ONCE, within=0.7), num_steps=40)
+        for rank in range(_NUM_CLASSES):
+            search.climb(search.near(0.25), num_steps=15, rank=rank)
         if not isinstance(self.threat, Linf):
             search.climb_from_afar(search.near(torch.inf), num_steps=10)
             search.climb(search.near(0.6), num_steps=30)
@@ -76,7 +82,7 @@ class Strongest(Attack):
             search.begin_to_compare()
             for _ in range(_NUM_SCATTERED):
                 search.climb(search.near(torch.inf), num_steps=20)
-            while len(rows := search.scattered()):
+            while len(rows := search.affordable(search.scattered(_HOPE), num_steps=100)):
                 search.climb(rows, num_steps=100)
         return search.best
 
@@ -92,6 +98,7 @@ class _Search:
         numbers = x.new_zeros(len(x))
         self.first = numbers - torch.inf  # the margin at the first point of the first climb, below 0
         self.highest = numbers - torch.inf  # the highest margin at the end of a climb
+        self.class_gaps = x.new_empty(0)  # of each class, the highest at the end of a climb, `(N, C)`
         self.num_passes = numbers.clone()
         self._num_climbs = 0
         # Of the ends of the climbs that are compared: their number, sum, and sum of squares.
@@ -107,26 +114,44 @@ class _Search:
         """Forgets the ends of climbs of other lengths."""
         self._ends.zero_()
 
-    def scattered(self) -> Tensor:
-        """The survivors that another climb may reach, by the scatter of the ends so far: int64 `(M,)`."""
+    def scattered(self, hope: float, *, within: float = torch.inf) -> Tensor:
+        """The survivors that another climb may reach, by the scatter of the ends so far: int64 `(M,)`.
+
+        Args:
+            hope: the most standard deviations from the mean end to the boundary.
+            within: the most of the first margin that may be left.
+        """
         number, total, squares = self._ends
         mean = total / number
         spread = (squares / number - mean.square()).clamp_min(0).sqrt()
-        worth = ~self.fallen & (number >= 2) & (-mean <= _HOPE * spread) & (self.num_passes + 100 <= self.max_passes)
-        return worth.nonzero()[:, 0]
+        rows = self.near(within)
+        return rows[((number >= 2) & (-mean <= hope * spread))[rows]]
+
+    def affordable(self, rows: Tensor, *, num_steps: int) -> Tensor:
+        """Those of the samples whose budget has so many steps left."""
+        return rows[self.num_passes[rows] + num_steps <= self.max_passes]
 
     # Kinds of climbs.
 
-    def climb(self, rows: Tensor, *, num_steps: int, momentum: float = 0.0) -> None:
-        """Climbs from a random start, with the samples whose budget allows it."""
-        rows = rows[self.num_passes[rows] + num_steps <= self.max_passes]
-        if len(rows):
-            start = self.threat.take(rows).start(self.x[rows], self._noise(rows))
-            self._finish(rows, self._ascend(rows, start, 1.0, num_steps, momentum))
+    def climb(self, rows: Tensor, *, num_steps: int, momentum: float = 0.0, rank: int | None = None) -> None:
+        """Climbs from a random start, with the samples whose budget allows it.
+
+        Args:
+            rows: who climbs.
+            num_steps: how many steps.
+            momentum: as in `ascend`.
+            rank: None to climb towards any class, softly; 0 towards the nearest one, 1 towards the next.
+        """
+        rows = self.affordable(rows, num_steps=num_steps)
+        if not len(rows) or (rank is not None and rank >= self.class_gaps.shape[1] - 1):
+            return
+        targets = None if rank is None else self.class_gaps[rows].topk(rank + 1, dim=1).indices[:, rank]
+        start = self.threat.take(rows).start(self.x[rows], self._noise(rows))
+        self._finish(rows, self._ascend(rows, start, 1.0, num_steps, momentum, targets))
 
     def climb_from_afar(self, rows: Tensor, *, num_steps: int) -> None:
         """Climbs in larger balls, one after another: where the boundary is out of sight from near the sample."""
-        rows = rows[self.num_passes[rows] + num_steps * len(_LARGER) <= self.max_passes]
+        rows = self.affordable(rows, num_steps=num_steps * len(_LARGER))
         if not len(rows):
             return
         noise, points = self._noise(rows), None
@@ -139,9 +164,8 @@ class _Search:
 
     def where_gradients_are_blind(self) -> None:
         """Searches without gradients for those whose gradient vanishes, or turns round within a twentieth of eps."""
-        rows = self.near(torch.inf)
+        rows = self.affordable(self.near(torch.inf), num_steps=2)
         rows = rows[(self.highest / self.first)[rows] >= 0.8]
-        rows = rows[self.num_passes[rows] + 2 <= self.max_passes]
         if not len(rows) or self.x.ndim != 4 or not isinstance(self.threat, Square.supports):
             return
         x, start = self.x[rows], self.threat.take(rows).start(self.x[rows], self._noise(rows))
@@ -156,7 +180,15 @@ class _Search:
             square = Square(threat=self.threat.take(rows), num_queries=queries, objective=Untargeted(loss=Margin()))
             self._finish(rows, square.perturb(self.model, self.x[rows], self.y[rows], self._noise(rows)))
 
-    def _ascend(self, rows: Tensor, start: Tensor, scale: float, num_steps: int, momentum: float) -> Tensor:
+    def _ascend(
+        self,
+        rows: Tensor,
+        start: Tensor,
+        scale: float,
+        num_steps: int,
+        momentum: float,
+        targets: Tensor | None = None,
+    ) -> Tensor:
         def measure(points: Tensor, part: Tensor) -> tuple[Tensor, Tensor]:
             which = rows[part]
             self.num_passes[which] += 1
@@ -164,6 +196,8 @@ class _Search:
             highest = gaps.amax(1)
             seen = highest.detach()
             self.first[which] = torch.where(self.first[which].isinf(), seen.clamp_max(-1e-12), self.first[which])
+            if targets is not None:
+                return gaps.gather(1, targets[part, None])[:, 0], seen > 0
             softness = -_SOFTNESS * self.first[which]
             return softness * torch.logsumexp(gaps / softness[:, None], 1), seen > 0
 
@@ -181,7 +215,11 @@ class _Search:
     @torch.no_grad()
     def _finish(self, rows: Tensor, points: Tensor) -> None:
         """Takes in where a climb has ended."""
-        end = self._gaps(points, rows).amax(1)
+        gaps = self._gaps(points, rows)
+        if not len(self.class_gaps):
+            self.class_gaps = gaps.new_full((len(self.x), gaps.shape[1]), -torch.inf)
+        self.class_gaps[rows] = torch.maximum(self.class_gaps[rows], gaps)
+        end = gaps.amax(1)
         better = end > self.highest[rows]
         self.best[rows[better]] = points[better]
         self.highest[rows] = torch.maximum(self.highest[rows], end)

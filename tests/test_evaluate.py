@@ -407,7 +407,7 @@ def test_an_uncertain_attack_is_not_believed(net: nn.Module, x: Tensor, y: Tenso
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_an_active_autocast_changes_nothing(net: nn.Module, x: Tensor, y: Tensor, dtype: torch.dtype) -> None:
-    attacks = {"fgsm": FGSM(threat=LINF), "pgd": PGD_5, "strongest": Strongest(threat=LINF, num_steps=4)}
+    attacks = {"fgsm": FGSM(threat=LINF), "pgd": PGD_5, "strongest": Strongest(threat=LINF)}
     plain = evaluate(net, x, y, attacks, keep_adversarial=True)
     with torch.autocast("cpu", dtype=dtype):
         inside = evaluate(net, x, y, attacks, keep_adversarial=True)
