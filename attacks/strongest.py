@@ -28,7 +28,7 @@ from .square import Square
 from .threats.linf import Linf
 
 _SOFTNESS = 0.4  # of the sample's first margin
-_THOROUGH = 300  # the budget from which on every survivor is tried again
+_THOROUGH = 400  # the budget from which on every survivor is tried again
 _NUM_SCATTERED = 3  # equal climbs whose ends are compared
 _HOPE = 8.0  # standard deviations between the mean end and the boundary, up to which another climb may reach it
 _HOPE_AT_ONCE = 3.0  # the same after climbs of unlike lengths
@@ -43,12 +43,12 @@ class Strongest(Attack):
 
     Every sample climbs for 8 steps. Survivors that have come near to falling climb again, from other random starts
     and for longer; inside L2 and L1 the others climb in a larger ball that shrinks to theirs. Where the gradient leads
-    nowhere, a black box searches. From a budget of 300 on, every survivor is tried again, and the budget is spent on
+    nowhere, a black box searches. From a budget of 400 on, every survivor is tried again, and the budget is spent on
     those whose climbs end at unlike margins.
 
     Args:
         threat: what the attacker may do.
-        max_passes: the most gradients that are taken for one sample, >= 1; most samples take far fewer. 150 answers
+        max_passes: the most gradients that are taken for one sample, >= 1; most samples take far fewer. 200 answers
             quickly, 500 thoroughly.
 
     Raises:
@@ -59,7 +59,7 @@ class Strongest(Attack):
     """
 
     threat: Threat
-    max_passes: int = 150
+    max_passes: int = 200
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -76,12 +76,15 @@ class Strongest(Attack):
             search.climb(search.near(0.25), num_steps=15, rank=rank)
         if not isinstance(self.threat, Linf):
             search.climb_from_afar(search.near(torch.inf), num_steps=10)
-            search.climb(search.near(0.6), num_steps=30)
+            for rank in range(_NUM_CLASSES):
+                search.climb(search.near(0.35), num_steps=20, rank=rank)
         search.where_gradients_are_blind()
         if self.max_passes >= _THOROUGH:
             search.begin_to_compare()
             for _ in range(_NUM_SCATTERED):
                 search.climb(search.near(torch.inf), num_steps=20)
+            for _ in range(0 if isinstance(self.threat, Linf) else _NUM_SCATTERED):
+                search.climb_from_afar(search.near(torch.inf), num_steps=15)
             while len(rows := search.affordable(search.scattered(_HOPE), num_steps=100)):
                 search.climb(rows, num_steps=100)
         return search.best

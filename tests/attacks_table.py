@@ -79,7 +79,7 @@ ATTACKS: dict[str, Attack] = {
     "autoattack, rand": AutoAttack(threat=LINF, version="rand", num_steps=2),
     "strongest": Strongest(threat=LINF),
     "strongest, 5 passes": Strongest(threat=LINF, max_passes=5),
-    "strongest, thorough": Strongest(threat=LINF, max_passes=300),
+    "strongest, thorough": Strongest(threat=LINF, max_passes=400),
     "strongest, l2": Strongest(threat=SMALL_L2),
     "strongest, l1": Strongest(threat=SMALL_L1),
 }
