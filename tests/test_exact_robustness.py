@@ -1,0 +1,110 @@
+"""Small ReLU nets whose exact robustness is known: by linear programs over every activation pattern."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import linprog
+from torch import Tensor, nn
+
+from touchstone.attacks import Linf, Strongest, evaluate
+
+from .attacks_table import ATTACKS
+from .oracles import images, own_labels
+
+SHAPE, HIDDEN, CLASSES = (1, 3, 3), 10, 3
+EPS = 0.06
+
+
+def relu_net(seed: int) -> nn.Sequential:
+    """9 pixels, 10 hidden units, 3 classes, in float64."""
+    generator = torch.Generator().manual_seed(seed)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(9, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, CLASSES)).double()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+        net[3].bias -= net(images(200, seed=3, shape=SHAPE, dtype=torch.float64)).mean(0)
+    return net
+
+
+def largest_margin(net: nn.Sequential, x: Tensor, label: int, eps: float) -> float:
+    """The largest margin of a wrong class that any image within eps has: positive where the sample can be turned.
+
+    A ReLU net is linear wherever the same units are active. Units that cannot change sign within eps are fixed; for
+    each pattern of the others, and each wrong class, a linear program gives the best point of that piece.
+    """
+    first, second = net[1], net[3]
+    weight, bias = first.weight.detach().numpy(), first.bias.detach().numpy()
+    out, out_bias = second.weight.detach().numpy(), second.bias.detach().numpy()
+    pixels = x.flatten().numpy()
+    low, high = np.maximum(pixels - eps, 0), np.minimum(pixels + eps, 1)
+    centre, radius = weight @ ((low + high) / 2) + bias, np.abs(weight) @ ((high - low) / 2)
+    unstable = np.flatnonzero(np.abs(centre) < radius)
+    best = -np.inf
+    for pattern in itertools.product([0.0, 1.0], repeat=len(unstable)):
+        active = (centre > 0).astype(float)
+        active[unstable] = pattern
+        signs = 2 * active[unstable] - 1  # weight @ x + bias has this sign
+        for wrong in set(range(CLASSES)) - {label}:
+            difference = (out[wrong] - out[label]) * active
+            found = linprog(
+                -(difference @ weight),
+                A_ub=-signs[:, None] * weight[unstable] if len(unstable) else None,
+                b_ub=signs * bias[unstable] if len(unstable) else None,
+                bounds=np.stack([low, high], 1),
+            )
+            if found.success:
+                best = max(best, -found.fun + difference @ bias + out_bias[wrong] - out_bias[label])
+    return best
+
+
+@pytest.fixture(scope="module")
+def known() -> list[tuple[nn.Sequential, Tensor, Tensor, Tensor]]:
+    """Nets with samples, their classes, and the largest margin within eps."""
+    found = []
+    for seed in range(3):
+        net, x = relu_net(seed), images(40, seed=seed, shape=SHAPE, dtype=torch.float64)
+        y = own_labels(net, x)
+        margins = [largest_margin(net, image, int(label), EPS) for image, label in zip(x, y, strict=True)]
+        found.append((net, x, y, torch.tensor(margins)))
+    return found
+
+
+def test_no_attack_turns_a_sample_that_is_proven_robust(
+    known: list[tuple[nn.Sequential, Tensor, Tensor, Tensor]],
+) -> None:
+    inside = {name.replace(" ", "").replace(",", "-"): a for name, a in ATTACKS.items() if isinstance(a.threat, Linf)}
+    attacks = {name: replace(attack, threat=Linf(eps=EPS)) for name, attack in inside.items()}  # type: ignore[type-var]
+    for net, x, y, margins in known:
+        attacks = {
+            name: a for name, a in attacks.items() if _fits(a, CLASSES)
+        }  # what needs more classes than there are
+        report = evaluate(net, x, y, attacks, probe_masking=False)
+        for name, robust in report.robust.items():
+            assert robust[margins < -1e-9].all(), name
+    assert len(attacks) > 10
+
+
+def _fits(attack: object, num_classes: int) -> bool:
+    try:
+        attack.check_classes(num_classes)  # type: ignore[attr-defined]
+    except ValueError:
+        return False
+    return True
+
+
+def test_strongest_finds_what_can_be_found(known: list[tuple[nn.Sequential, Tensor, Tensor, Tensor]]) -> None:
+    num_vulnerable = num_found = num_robust = 0
+    for net, x, y, margins in known:
+        robust = evaluate(net, x, y, {"s": Strongest(threat=Linf(eps=EPS))}).robust["s"]
+        vulnerable = margins > 1e-6
+        num_vulnerable += int(vulnerable.sum())
+        num_found += int((~robust & vulnerable).sum())
+        num_robust += int((margins < 0).sum())
+    assert num_vulnerable > 20
+    assert num_robust > 20
+    assert num_found >= 0.99 * num_vulnerable, (num_found, num_vulnerable)
