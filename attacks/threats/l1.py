@@ -12,9 +12,10 @@ from ..core.per_sample import per_sample
 from ..core.sample_rng import SampleRng
 from .ball import Ball
 
-_STEP_SHARE = 0.05
-"""A step changes this share of the pixels: the single steepest one would meet the box at once and need as many steps
-as pixels (Tramer and Boneh, "Adversarial training and robustness for multiple perturbations", 2019, section 3)."""
+_PIXELS_PER_EPS = 3
+"""A step of eps moves three times as many pixels as eps could take across the box. The single steepest one would meet
+the box at once (Tramer and Boneh, "Adversarial training and robustness for multiple perturbations", 2019, section 3),
+and a fixed share of all pixels spends on many what the projection then takes back."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -50,7 +51,10 @@ class L1(Ball):
 
     def _direction(self, grad: Tensor) -> Tensor:
         size = grad.flatten(1).abs()
-        num_changed = (_STEP_SHARE * self.num_free(grad)).round().clamp_min(1)
+        num_free = self.num_free(grad)
+        eps = torch.as_tensor(self.eps).reshape(-1, 1).to(num_free.device)
+        width = 1.0 if self.box is None else self.box[1] - self.box[0]
+        num_changed = (_PIXELS_PER_EPS * eps / width).round().clamp_min(1).minimum(num_free)
         most = int(num_changed.max())
         chosen = (torch.arange(most, device=num_changed.device) < num_changed) / num_changed
         step = torch.zeros_like(size).scatter_(1, size.topk(most, dim=1).indices, chosen.to(size).expand(len(size), -1))
@@ -58,7 +62,10 @@ class L1(Ball):
 
     def _project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         change = x_adv - x
-        return self.clip(x + change.sign() * self._shrunk(change, x).reshape(x.shape))
+        step = change.sign() * self._shrunk(change, x).reshape(x.shape)
+        # Rounded towards x: thousands of pixels that are all rounded away from it add up to more than eps.
+        points = x + step
+        return self.clip(torch.where((points - x).abs() > step.abs(), torch.nextafter(points, x), points))
 
     def _shrunk(self, change: Tensor, x: Tensor) -> Tensor:
         """How far each pixel moves in the projection: clip(|change| - m, 0, room), `(N, D)`.
@@ -82,4 +89,6 @@ class L1(Ball):
         excess = (total.gather(1, piece) - eps).clamp_min(0)
         m = ends.gather(1, piece) + excess / slope.gather(1, piece).clamp_min(1)
         m = torch.where(total[:, :1] > eps, m, 0)
-        return torch.minimum((size - m).clamp_min(0), room)
+        moved = torch.minimum((size - m).clamp_min(0), room)
+        # In float32 the running sums of thousands of pixels are off by more than a point may lie outside.
+        return moved * (eps / moved.sum(1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)).clamp_max(1)
