@@ -11,9 +11,11 @@ from .core.objective import Objective
 from .core.sample_rng import SampleRng
 from .core.threat import Threat
 from .fgsm import FGSM
+from .gaussian_noise import GaussianNoise
 from .judge.evaluate import evaluate
 from .judge.meter import Cost
 from .judge.report import Report
+from .mifgsm import MIFGSM
 from .objectives.losses import CrossEntropy, Loss, Margin
 from .objectives.targeted import Targeted
 from .objectives.untargeted import Untargeted
@@ -26,6 +28,8 @@ from .threats.l2 import L2
 from .threats.linf import Linf
 
 __all__ = [
+    "GaussianNoise",
+    "MIFGSM",
     "FGSM",
     "L0",
     "L1",

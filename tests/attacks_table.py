@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
-from touchstone.attacks import FGSM, L0, L1, L2, PGD, Attack, Linf, Margin, RandomNoise, Strongest, Targeted, Untargeted
+from touchstone.attacks import (
+    FGSM,
+    L0,
+    L1,
+    L2,
+    MIFGSM,
+    PGD,
+    Attack,
+    GaussianNoise,
+    Linf,
+    Margin,
+    RandomNoise,
+    Strongest,
+    Targeted,
+    Untargeted,
+)
 
 LINF, SMALL_L2, SMALL_L1, SMALL_L0 = Linf(eps=0.1), L2(eps=0.5), L1(eps=2.5), L0(eps=3)
 
@@ -33,4 +48,8 @@ ATTACKS: dict[str, Attack] = {
     "strongest": Strongest(threat=LINF, num_steps=4, num_target_steps=4),
     "strongest, l2": Strongest(threat=SMALL_L2, num_steps=4, num_target_steps=4, num_rounds=2, near=1),
     "strongest, l1": Strongest(threat=SMALL_L1, num_steps=4, num_target_steps=4),
+    "gaussian": GaussianNoise(threat=LINF),
+    "gaussian, 4 tries, l2": GaussianNoise(threat=SMALL_L2, num_tries=4, rel_sigma=0.2),
+    "mifgsm": MIFGSM(threat=LINF, num_steps=5),
+    "mifgsm, l2, to the end": MIFGSM(threat=SMALL_L2, num_steps=5, to_the_end=True),
 }
