@@ -10,6 +10,7 @@ from .core.frozen_eval import frozen_eval
 from .core.objective import Objective
 from .core.sample_rng import SampleRng
 from .core.threat import Threat
+from .deepfool import DeepFool
 from .fgsm import FGSM
 from .gaussian_noise import GaussianNoise
 from .judge.evaluate import evaluate
@@ -28,6 +29,7 @@ from .threats.l2 import L2
 from .threats.linf import Linf
 
 __all__ = [
+    "DeepFool",
     "GaussianNoise",
     "MIFGSM",
     "FGSM",

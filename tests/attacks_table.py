@@ -10,6 +10,7 @@ from touchstone.attacks import (
     MIFGSM,
     PGD,
     Attack,
+    DeepFool,
     GaussianNoise,
     Linf,
     Margin,
@@ -52,4 +53,6 @@ ATTACKS: dict[str, Attack] = {
     "gaussian, 4 tries, l2": GaussianNoise(threat=SMALL_L2, num_tries=4, rel_sigma=0.2),
     "mifgsm": MIFGSM(threat=LINF, num_steps=5),
     "mifgsm, l2, to the end": MIFGSM(threat=SMALL_L2, num_steps=5, to_the_end=True),
+    "deepfool": DeepFool(threat=LINF, num_steps=8),
+    "deepfool, l2, 3 classes": DeepFool(threat=SMALL_L2, num_steps=8, num_classes=3),
 }

@@ -143,7 +143,7 @@ def test_the_cost_is_what_a_hook_on_the_model_counts(attack: Attack, net: nn.Mod
     handle.remove()
     own_forwards = 2 * NUM_SAMPLES  # before any attack, and measuring again
     assert sum(seen) - own_forwards == cost.num_forwards
-    assert cost.num_backwards <= cost.num_forwards
+    assert cost.num_backwards <= 3 * cost.num_forwards  # one for each class but the true one
 
 
 @pytest.mark.parametrize("share", [0.3, 1])
