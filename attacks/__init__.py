@@ -4,6 +4,7 @@ One attack a file in this folder; `core/` holds what they are made of, `threats/
 `judge/` what runs them and trusts none.
 """
 
+from .carlini_wagner import CarliniWagner
 from .core.ascend import ascend
 from .core.attack import Attack
 from .core.frozen_eval import frozen_eval
@@ -11,6 +12,7 @@ from .core.objective import Objective
 from .core.sample_rng import SampleRng
 from .core.threat import Threat
 from .deepfool import DeepFool
+from .ead import EAD
 from .fgsm import FGSM
 from .gaussian_noise import GaussianNoise
 from .judge.evaluate import evaluate
@@ -29,7 +31,9 @@ from .threats.l2 import L2
 from .threats.linf import Linf
 
 __all__ = [
+    "CarliniWagner",
     "DeepFool",
+    "EAD",
     "GaussianNoise",
     "MIFGSM",
     "FGSM",

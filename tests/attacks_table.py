@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from touchstone.attacks import (
+    EAD,
     FGSM,
     L0,
     L1,
@@ -10,6 +11,7 @@ from touchstone.attacks import (
     MIFGSM,
     PGD,
     Attack,
+    CarliniWagner,
     DeepFool,
     GaussianNoise,
     Linf,
@@ -55,4 +57,15 @@ ATTACKS: dict[str, Attack] = {
     "mifgsm, l2, to the end": MIFGSM(threat=SMALL_L2, num_steps=5, to_the_end=True),
     "deepfool": DeepFool(threat=LINF, num_steps=8),
     "deepfool, l2, 3 classes": DeepFool(threat=SMALL_L2, num_steps=8, num_classes=3),
+    "carlini wagner": CarliniWagner(threat=SMALL_L2, num_steps=20, num_rounds=4, step_size=0.05, first_weight=0.1),
+    "carlini wagner, class 2": CarliniWagner(
+        threat=L2(eps=1), objective=Targeted(target=2), num_steps=20, num_rounds=3, step_size=0.05, first_weight=0.1
+    ),
+    "carlini wagner, minimal": CarliniWagner(
+        threat=SMALL_L2, num_steps=10, num_rounds=4, step_size=0.1, first_weight=0.1, confidence=0.01, minimal=True
+    ),
+    "ead": EAD(threat=SMALL_L1, num_steps=20, num_rounds=4, first_weight=0.1, step_size=0.05),
+    "ead, elastic net, minimal": EAD(
+        threat=SMALL_L1, num_steps=20, num_rounds=3, first_weight=1, step_size=0.05, rule="elastic net", minimal=True
+    ),
 }
