@@ -18,6 +18,7 @@ from .gaussian_noise import GaussianNoise
 from .judge.evaluate import evaluate
 from .judge.meter import Cost
 from .judge.report import Report
+from .l1_adam import L1Adam
 from .mifgsm import MIFGSM
 from .objectives.losses import CrossEntropy, Loss, Margin
 from .objectives.targeted import Targeted
@@ -35,6 +36,7 @@ __all__ = [
     "DeepFool",
     "EAD",
     "GaussianNoise",
+    "L1Adam",
     "MIFGSM",
     "FGSM",
     "L0",

@@ -14,6 +14,7 @@ from touchstone.attacks import (
     CarliniWagner,
     DeepFool,
     GaussianNoise,
+    L1Adam,
     Linf,
     Margin,
     RandomNoise,
@@ -68,4 +69,6 @@ ATTACKS: dict[str, Attack] = {
     "ead, elastic net, minimal": EAD(
         threat=SMALL_L1, num_steps=20, num_rounds=3, first_weight=1, step_size=0.05, rule="elastic net", minimal=True
     ),
+    "l1 adam": L1Adam(threat=SMALL_L1, num_steps=10, step_size=0.05),
+    "l1 adam, linf": L1Adam(threat=LINF, num_steps=10, step_size=0.03),
 }
