@@ -15,6 +15,7 @@ from .deepfool import DeepFool
 from .ead import EAD
 from .fgsm import FGSM
 from .gaussian_noise import GaussianNoise
+from .hop_skip_jump import HopSkipJump
 from .judge.evaluate import evaluate
 from .judge.meter import Cost
 from .judge.report import Report
@@ -36,6 +37,7 @@ __all__ = [
     "DeepFool",
     "EAD",
     "GaussianNoise",
+    "HopSkipJump",
     "L1Adam",
     "MIFGSM",
     "FGSM",

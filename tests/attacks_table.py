@@ -14,6 +14,7 @@ from touchstone.attacks import (
     CarliniWagner,
     DeepFool,
     GaussianNoise,
+    HopSkipJump,
     L1Adam,
     Linf,
     Margin,
@@ -71,4 +72,6 @@ ATTACKS: dict[str, Attack] = {
     ),
     "l1 adam": L1Adam(threat=SMALL_L1, num_steps=10, step_size=0.05),
     "l1 adam, linf": L1Adam(threat=LINF, num_steps=10, step_size=0.03),
+    "hop skip jump": HopSkipJump(threat=LINF, num_queries=300, num_directions=30),
+    "hop skip jump, l2, minimal": HopSkipJump(threat=SMALL_L2, num_queries=200, num_directions=30, minimal=True),
 }
