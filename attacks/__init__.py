@@ -26,6 +26,7 @@ from .objectives.targeted import Targeted
 from .objectives.untargeted import Untargeted
 from .pgd import PGD
 from .random_noise import RandomNoise
+from .smallest_eps import robustness_curve, smallest_eps
 from .strongest import Strongest
 from .threats.l0 import L0
 from .threats.l1 import L1
@@ -40,6 +41,8 @@ __all__ = [
     "HopSkipJump",
     "L1Adam",
     "MIFGSM",
+    "robustness_curve",
+    "smallest_eps",
     "FGSM",
     "L0",
     "L1",
