@@ -6,23 +6,31 @@ One attack a file in this folder; `core/` holds what they are made of, `threats/
 
 from .apgd import APGD
 from .autoattack import AutoAttack
+from .carlini_wagner import CarliniWagner
 from .core.ascend import ascend
 from .core.attack import Attack
 from .core.frozen_eval import frozen_eval
 from .core.objective import Objective
 from .core.sample_rng import SampleRng
 from .core.threat import Threat
+from .deepfool import DeepFool
+from .ead import EAD
 from .fab import FAB
 from .fgsm import FGSM
+from .gaussian_noise import GaussianNoise
+from .hop_skip_jump import HopSkipJump
 from .judge.evaluate import evaluate
 from .judge.meter import Cost
 from .judge.report import Report
+from .l1_adam import L1Adam
+from .mifgsm import MIFGSM
 from .objectives.losses import DLR, CrossEntropy, Loss, Margin, ProbabilityMargin
 from .objectives.targeted import Targeted
 from .objectives.towards import Towards
 from .objectives.untargeted import Untargeted
 from .pgd import PGD
 from .random_noise import RandomNoise
+from .smallest_eps import robustness_curve, smallest_eps
 from .square import Square
 from .strongest import Strongest
 from .threats.l0 import L0
@@ -34,6 +42,15 @@ __all__ = [
     "APGD",
     "DLR",
     "FAB",
+    "CarliniWagner",
+    "DeepFool",
+    "EAD",
+    "GaussianNoise",
+    "HopSkipJump",
+    "L1Adam",
+    "MIFGSM",
+    "robustness_curve",
+    "smallest_eps",
     "FGSM",
     "L0",
     "L1",

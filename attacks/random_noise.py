@@ -41,7 +41,7 @@ class RandomNoise(Attack):
         noisy, rows = x.clone(), torch.arange(len(x), device=x.device)  # rows: the samples that have not fallen
         for number in range(self.num_tries):
             left = self.take(rows)
-            noisy[rows] = left.threat.start(x[rows], rng.take(rows).fold(number))
+            noisy[rows] = left.draw(x[rows], rng.take(rows).fold(number))
             if number + 1 == self.num_tries:
                 break  # nobody needs to know of the last one: it is what is returned
             with torch.no_grad():
@@ -49,3 +49,7 @@ class RandomNoise(Attack):
             if not len(rows):
                 break
         return noisy
+
+    def draw(self, x: Tensor, rng: SampleRng) -> Tensor:
+        """One try: a random point of the threat around each of these samples, `(N, ...)`."""
+        return self.threat.start(x, rng)

@@ -223,7 +223,8 @@ class _Search:
             self.class_gaps = gaps.new_full((len(self.x), gaps.shape[1]), -torch.inf)
         self.class_gaps[rows] = torch.maximum(self.class_gaps[rows], gaps)
         end = gaps.amax(1)
-        better = end > self.highest[rows]
+        # Of ends that rounding alone tells apart the first is kept.
+        better = (end > 0) | (end > self.highest[rows] - 1e-4 * self.first[rows])
         self.best[rows[better]] = points[better]
         self.highest[rows] = torch.maximum(self.highest[rows], end)
         self.fallen[rows] |= end > 0

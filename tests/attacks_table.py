@@ -5,14 +5,21 @@ from __future__ import annotations
 from touchstone.attacks import (
     APGD,
     DLR,
+    EAD,
     FAB,
     FGSM,
     L0,
     L1,
     L2,
+    MIFGSM,
     PGD,
     Attack,
     AutoAttack,
+    CarliniWagner,
+    DeepFool,
+    GaussianNoise,
+    HopSkipJump,
+    L1Adam,
     Linf,
     Margin,
     ProbabilityMargin,
@@ -82,4 +89,25 @@ ATTACKS: dict[str, Attack] = {
     "strongest, thorough": Strongest(threat=LINF, max_passes=400),
     "strongest, l2": Strongest(threat=SMALL_L2),
     "strongest, l1": Strongest(threat=SMALL_L1),
+    "gaussian": GaussianNoise(threat=LINF),
+    "gaussian, 4 tries, l2": GaussianNoise(threat=SMALL_L2, num_tries=4, rel_sigma=0.2),
+    "mifgsm": MIFGSM(threat=LINF, num_steps=5),
+    "mifgsm, l2, to the end": MIFGSM(threat=SMALL_L2, num_steps=5, to_the_end=True),
+    "deepfool": DeepFool(threat=LINF, num_steps=8),
+    "deepfool, l2, 3 classes": DeepFool(threat=SMALL_L2, num_steps=8, num_classes=3),
+    "carlini wagner": CarliniWagner(threat=SMALL_L2, num_steps=20, num_rounds=4, step_size=0.05, first_weight=0.1),
+    "carlini wagner, class 2": CarliniWagner(
+        threat=L2(eps=1), objective=Targeted(target=2), num_steps=20, num_rounds=3, step_size=0.05, first_weight=0.1
+    ),
+    "carlini wagner, minimal": CarliniWagner(
+        threat=SMALL_L2, num_steps=10, num_rounds=4, step_size=0.1, first_weight=0.1, confidence=0.01, minimal=True
+    ),
+    "ead": EAD(threat=SMALL_L1, num_steps=20, num_rounds=4, first_weight=0.1, step_size=0.05),
+    "ead, elastic net, minimal": EAD(
+        threat=SMALL_L1, num_steps=20, num_rounds=3, first_weight=1, step_size=0.05, rule="elastic net", minimal=True
+    ),
+    "l1 adam": L1Adam(threat=SMALL_L1, num_steps=10, step_size=0.05),
+    "l1 adam, linf": L1Adam(threat=LINF, num_steps=10, step_size=0.03),
+    "hop skip jump": HopSkipJump(threat=LINF, num_queries=300, num_directions=30),
+    "hop skip jump, l2, minimal": HopSkipJump(threat=SMALL_L2, num_queries=200, num_directions=30, minimal=True),
 }

@@ -163,3 +163,15 @@ def test_an_eps_that_is_no_number_is_an_error(eps: object) -> None:
 def test_a_box_without_width_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"box=...\) must be \(low, high\)"):
         L2(eps=1, box=(1, 1))
+
+
+@pytest.mark.parametrize("threat", [Linf(eps=0.01), L2(eps=0.25), L1(eps=4), L1(eps=4, box=None), L1(eps=40)])
+@pytest.mark.parametrize("change", ["constant", "normal"])
+def test_float32_is_enough_for_as_many_pixels_as_a_photograph_has(threat: Ball, change: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(2, 3, 224, 224, generator=generator)
+    far = torch.randn(x.shape, generator=generator)
+    far = x + (0.01 * far.sign() if change == "constant" else far)
+    projected = threat.project(far, x)
+    assert threat.contains(projected, x).all()
+    assert (threat.distance(projected, x) > 0.998 * float(threat.eps)).all()

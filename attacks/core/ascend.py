@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .per_sample import leave_every, per_sample, wide
+from .per_sample import leave_every, norms, per_sample, wide
 from .threat import Threat
 
 Measure = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -33,6 +33,7 @@ def ascend(
     num_steps: int,
     step_size: StepSize,
     momentum: float = 0.0,
+    decay: float = 0.0,
     early_stop: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Climbs `measure`'s gain from `start` by projected steepest ascent.
@@ -50,6 +51,8 @@ def ascend(
         momentum: share of the previous move in each move, in [0, 1), as in Croce and Hein, "Reliable evaluation of
             adversarial robustness with an ensemble of diverse parameter-free attacks", 2020, equation 1, whose
             alpha is 1 - momentum.
+        decay: share of the gradients so far in each gradient, all scaled to the same L1 length, >= 0, as in Dong et
+            al., "Boosting adversarial attacks with momentum", 2018, equation 6, whose mu it is.
         early_stop: whether finished samples leave the batch; False keeps computing them, which changes no result.
 
     Returns:
@@ -60,12 +63,15 @@ def ascend(
     """
     points, reached = start.clone(), torch.zeros(len(x), dtype=torch.bool, device=x.device)
     rows, here, settled = torch.arange(len(x), device=x.device), start, reached.clone()
-    previous = start
+    previous, gathered = start, torch.zeros_like(start)
     for step in range(num_steps):
         here = here.detach().requires_grad_()
         gain, now_reached = measure(here, rows)
         grad = gradient_of(gain, here)
         with torch.no_grad():
+            if decay:
+                length = norms(grad, 1).clamp_min(torch.finfo(grad.dtype).tiny)
+                grad = gathered = decay * gathered + grad / per_sample(length, grad)
             settled = settled | now_reached
             target = here + per_sample(step_size(step, threat), x) * threat.direction(grad)
             moved = move(here, target, x, threat, previous=previous, momentum=momentum if step else 0)
@@ -77,6 +83,7 @@ def ascend(
                 keep = ~settled
                 rows, here, x, threat = rows[keep], here[keep], x[keep], threat.take(keep)
                 settled, previous = settled[keep], previous[keep] if momentum else previous
+                gathered = gathered[keep] if decay else gathered
                 if not len(rows):
                     break
     points[rows] = here.detach()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from numbers import Integral
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,17 @@ def check_counts(owner: object, *names: str, least: int = 1) -> None:
         if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
             kind = "" if isinstance(value, Integral) else "a whole number "
             raise ValueError(f"{type(owner).__name__}({name}=...) must be {kind}>= {least}, got {value!r}")
+
+
+def check_positive(owner: object, *names: str, or_zero: bool = False) -> None:
+    """Raises ValueError where one of these fields of `owner` is not finite and > 0, or >= 0 where zero will do."""
+    for name in names:
+        value = getattr(owner, name)
+        number = isinstance(value, Real) and not isinstance(value, bool)
+        if not number or not (0 < value < float("inf") or or_zero and value == 0):
+            raise ValueError(
+                f"{type(owner).__name__}({name}=...) must be {'>=' if or_zero else '>'} 0 and finite, got {value!r}"
+            )
 
 
 def module_of(model: object) -> nn.Module:

@@ -12,12 +12,10 @@ from ..core.per_sample import per_sample, widest
 from ..core.sample_rng import SampleRng
 from .ball import Ball
 
-_STEP_PIXELS = 3
-"""A step changes this many times the pixels that eps could turn from one end of the box to the other: the single
-steepest one would meet the box at once, and a share of all pixels is too many in a large picture. (Tramer and Boneh,
-"Adversarial training and robustness for multiple perturbations", 2019, section 3, take a share.)"""
-_STEP_SHARE = 0.05
-"""Without a box, the share of the pixels that a step changes."""
+_PIXELS_PER_EPS = 3
+"""A step of eps moves three times as many pixels as eps could take across the box. The single steepest one would meet
+the box at once (Tramer and Boneh, "Adversarial training and robustness for multiple perturbations", 2019, section 3),
+and a fixed share of all pixels spends on many what the projection then takes back."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -53,19 +51,14 @@ class L1(Ball):
 
     def _direction(self, grad: Tensor) -> Tensor:
         size = grad.flatten(1).abs()
-        num_changed = self._num_changed(grad)
+        num_free = self.num_free(grad)
+        eps = torch.as_tensor(self.eps).reshape(-1, 1).to(num_free.device)
+        width = 1.0 if self.box is None else self.box[1] - self.box[0]
+        num_changed = (_PIXELS_PER_EPS * eps / width).round().clamp_min(1).minimum(num_free)
         most = int(num_changed.max())
         chosen = (torch.arange(most, device=num_changed.device) < num_changed) / num_changed
         step = torch.zeros_like(size).scatter_(1, size.topk(most, dim=1).indices, chosen.to(size).expand(len(size), -1))
         return grad.sign() * step.reshape(grad.shape)
-
-    def _num_changed(self, x: Tensor) -> Tensor:
-        """How many pixels of each sample a step changes: float `(N, 1)` or `(1, 1)`."""
-        free = self.num_free(x)
-        if self.box is None:
-            return (_STEP_SHARE * free).round().clamp_min(1)
-        eps = torch.as_tensor(self.eps, device=free.device).reshape(-1, 1)
-        return torch.minimum((_STEP_PIXELS * eps / (self.box[1] - self.box[0])).round().clamp_min(1), free)
 
     def _project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         # In float64, and rounded towards x: float32's rounding, summed over all pixels, would leave the ball.
@@ -98,4 +91,6 @@ class L1(Ball):
         excess = (total.gather(1, piece) - eps).clamp_min(0)
         m = ends.gather(1, piece) + excess / slope.gather(1, piece).clamp_min(1)
         m = torch.where(total[:, :1] > eps, m, 0)
-        return torch.minimum((size - m).clamp_min(0), room)
+        moved = torch.minimum((size - m).clamp_min(0), room)
+        # Where there is no float64 the running sums of thousands of pixels are off by more than a point may be.
+        return moved * (eps / moved.sum(1, keepdim=True).clamp_min(torch.finfo(moved.dtype).tiny)).clamp_max(1)

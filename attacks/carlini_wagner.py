@@ -1,0 +1,115 @@
+"""`CarliniWagner`: the smallest L2 change, by Adam in a variable that cannot leave the box.
+
+Source: Carlini and Wagner, "Towards evaluating the robustness of neural networks", 2017, sections V-B, V-C and VI-A:
+their f_6, change of variable, and search over the weight c.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+
+import torch
+from torch import Tensor, nn
+
+from .core.ascend import gradient_of
+from .core.attack import Attack
+from .core.checks import check_counts, check_positive
+from .core.minimal import Adam, Nearest, WeightSearch, with_margin
+from .core.objective import Objective
+from .core.sample_rng import SampleRng
+from .objectives.untargeted import Untargeted
+from .threats.l2 import L2
+
+_PROGRESS = 0.9999
+"""A round ends for a sample whose loss has not fallen below this share of what it was a tenth of the steps before."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CarliniWagner(Attack):
+    """Minimises the squared L2 change plus a weighted hinge on the margin, with the weight searched for each sample.
+
+    Args:
+        threat: what the attacker may do, L2.
+        objective: what the attacker wants; its loss is not used, but its margin.
+        num_steps: steps of Adam in each round, >= 1.
+        num_rounds: weights tried for each sample, >= 1.
+        step_size: of Adam, in the variable whose tanh spans the box, > 0.
+        first_weight: the weight of the margin in the first round, > 0.
+        confidence: the margin that a point must have to count as found, >= 0.
+        minimal: whether to search on for the smallest change; otherwise a sample is done as soon as a point inside
+            the threat is found.
+
+    Raises:
+        ValueError: a value is outside its range, or the threat is another.
+    """
+
+    supports = (L2,)
+    threat: L2
+    objective: Objective = Untargeted()
+    num_steps: int = 1000
+    num_rounds: int = 9
+    step_size: float = 0.01
+    first_weight: float = 1e-3
+    confidence: float = 0.0
+    minimal: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_counts(self, "num_steps", "num_rounds")
+        check_positive(self, "step_size", "first_weight")
+        check_positive(self, "confidence", or_zero=True)
+        with_margin(self.objective)
+
+    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:
+        nearest, search = Nearest(self.threat, x), WeightSearch(x, self.first_weight)
+        for _ in range(self.num_rounds):
+            search.learn(self._descend(model, x, y, search.weight, nearest))
+            if not self.minimal and bool(nearest.inside.all()):
+                break
+        return nearest.result()
+
+    def _descend(self, model: nn.Module, x: Tensor, y: Tensor, weight: Tensor, nearest: Nearest) -> Tensor:
+        """One round: shows `nearest` all it finds, and returns for which samples it found something, bool `(N,)`."""
+        objective = with_margin(self.objective)
+        free = self._free(x)
+        adam, found = Adam(x, self.step_size), torch.zeros_like(nearest.inside)
+        loss_before = torch.full_like(weight, torch.inf)
+        rows = self._left(torch.arange(len(x), device=x.device), nearest)
+        for step in range(self.num_steps):
+            if not len(rows):
+                break
+            aimed, labels = objective.take(rows), y[rows]
+            variable = free[rows].requires_grad_()
+            points = self.threat.take(rows).masked(self._boxed(variable), x[rows])
+            logits = model(points)
+            gain = aimed.gain(logits, labels)
+            loss = (points - x[rows]).flatten(1).square().sum(1) + weight[rows] * (self.confidence - gain).clamp_min(0)
+            grad = gradient_of(loss, variable)
+            with torch.no_grad():
+                reached = aimed.reached(logits, labels) & (gain >= self.confidence)
+                nearest.see(rows, points, reached)
+                found[rows] |= reached
+                free[rows] += adam.step(grad, rows)
+                if step % ceil(self.num_steps / 10) == 0:
+                    falls = loss < _PROGRESS * loss_before[rows]
+                    loss_before[rows] = loss
+                    rows = rows[falls]
+                rows = self._left(rows, nearest)
+        return found
+
+    def _left(self, rows: Tensor, nearest: Nearest) -> Tensor:
+        return rows if self.minimal else rows[~nearest.inside[rows]]
+
+    def _free(self, x: Tensor) -> Tensor:
+        """The variable that `_boxed` maps to `x`, nearly where `x` lies on the box."""
+        if self.threat.box is None:
+            return x.clone()
+        low, high = self.threat.box
+        return (0.999999 * (2 * (x - low) / (high - low) - 1)).atanh()
+
+    def _boxed(self, free: Tensor) -> Tensor:
+        if self.threat.box is None:
+            return free
+        low, high = self.threat.box
+        return self.threat.clip(low + (high - low) * (free.tanh() + 1) / 2)

@@ -1,0 +1,117 @@
+"""What attacks share that search the nearest point that reaches the objective, and not one inside a given eps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ..objectives.losses import Margin
+from .objective import Objective
+from .threat import Threat
+
+
+def with_margin(objective: Objective) -> Objective:
+    """The same objective with a gain that is positive exactly where it is reached.
+
+    Raises:
+        ValueError: it has no loss to exchange.
+    """
+    if not hasattr(objective, "loss"):
+        raise ValueError(
+            f"the objective must have a loss, as Untargeted() or Targeted(target=7) have, got {objective!r}"
+        )
+    return replace(objective, loss=Margin())  # type: ignore[type-var]
+
+
+def inside(threat: Threat, points: Tensor, x: Tensor) -> Tensor:
+    """`points` where they lie inside the threat, to the last bit, and their projection elsewhere."""
+    keep = threat.contains(points, x).reshape(-1, *[1] * (x.ndim - 1))
+    return torch.where(keep, points, threat.project(points, x))
+
+
+class Nearest:
+    """Of each sample the nearest point seen so far that reaches the objective; points inside the threat come first.
+
+    Args:
+        threat: what the attacker may do.
+        x: the unchanged samples, float `(N, ...)`.
+
+    Attributes:
+        points: the best so far, `(N, ...)`; `x` where there is none.
+        size: what they are ranked by, float `(N,)`; infinite where there is none.
+        inside: whether there is one inside the threat, bool `(N,)`.
+    """
+
+    def __init__(self, threat: Threat, x: Tensor) -> None:
+        self.threat, self.x, self.points = threat, x, x.clone()
+        self.size = torch.full((len(x),), torch.inf, dtype=x.dtype, device=x.device)
+        self.inside = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+
+    def see(self, rows: Tensor, points: Tensor, reached: Tensor, size: Tensor | None = None) -> None:
+        """Keeps what is better than before.
+
+        Args:
+            rows: the samples these points belong to, int64 `(M,)`.
+            points: new points, `(M, ...)`.
+            reached: which of them reach the objective, bool `(M,)`.
+            size: what they are ranked by, float `(M,)`; None for the distance in the threat's norm.
+        """
+        rows, points, size = rows[reached], points[reached], None if size is None else size[reached]
+        threat, x = self.threat.take(rows), self.x[rows]
+        size = (threat.distance(points, x) if size is None else size).to(self.size)
+        now_inside = threat.contains(points, x)
+        better = (now_inside & ~self.inside[rows]) | ((now_inside == self.inside[rows]) & (size < self.size[rows]))
+        rows = rows[better]
+        self.points[rows], self.size[rows], self.inside[rows] = points[better], size[better], now_inside[better]
+
+    def result(self) -> Tensor:
+        """The best points, projected where they lie outside the threat; a sample without one stays as it is."""
+        return inside(self.threat, self.points, self.x)
+
+
+class WeightSearch:
+    """For each sample the weight of the objective beside the distance: tenfold until one succeeds, then bisected.
+
+    Source: Carlini and Wagner, "Towards evaluating the robustness of neural networks", 2017, section V-C.
+
+    Args:
+        x: the samples, float `(N, ...)`.
+        first: the weight to begin with, > 0.
+
+    Attributes:
+        weight: what to try next, float `(N,)`.
+    """
+
+    def __init__(self, x: Tensor, first: float) -> None:
+        self.weight = torch.full((len(x),), first, dtype=x.dtype, device=x.device)
+        self._failed, self._succeeded = torch.zeros_like(self.weight), torch.full_like(self.weight, torch.inf)
+
+    def learn(self, succeeded: Tensor) -> None:
+        """Takes in which samples succeeded with their weight, bool `(N,)`, and chooses the next ones."""
+        self._succeeded = torch.where(succeeded, self.weight, self._succeeded)
+        self._failed = torch.where(succeeded, self._failed, self.weight)
+        middle = (self._failed + self._succeeded) / 2
+        self.weight = torch.where(self._succeeded.isinf(), 10 * self.weight, middle)
+
+
+class Adam:
+    """Adam (Kingma and Ba, 2015, algorithm 1) for points of which some may have stopped.
+
+    Args:
+        like: the points, float `(N, ...)`.
+        step_size: its alpha, > 0.
+    """
+
+    def __init__(self, like: Tensor, step_size: float) -> None:
+        self._step_size, self._num_steps = step_size, 0
+        self._mean, self._square = torch.zeros_like(like), torch.zeros_like(like)
+
+    def step(self, grad: Tensor, rows: Tensor) -> Tensor:
+        """What to add to the points of `rows`, `(M, ...)`, to descend along `grad`; every call must have them left."""
+        self._num_steps += 1
+        mean = self._mean[rows] = 0.9 * self._mean[rows] + 0.1 * grad
+        square = self._square[rows] = 0.999 * self._square[rows] + 0.001 * grad.square()
+        mean, square = mean / (1 - 0.9**self._num_steps), square / (1 - 0.999**self._num_steps)
+        return -self._step_size * mean / (square.sqrt() + 1e-8)

@@ -1,0 +1,124 @@
+"""`EAD`: the smallest L1 change, by iterative shrinkage of an elastic net.
+
+Source: Chen et al., "EAD: elastic-net attacks to deep neural networks via adversarial examples", 2018, algorithm 1
+with equations 7 and 8, and the decision rules of their section 3.4.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from .core.ascend import gradient_of
+from .core.attack import Attack
+from .core.checks import check_counts, check_positive
+from .core.minimal import Nearest, WeightSearch, with_margin
+from .core.objective import Objective
+from .core.per_sample import norms
+from .core.sample_rng import SampleRng
+from .objectives.untargeted import Untargeted
+from .threats.l1 import L1
+
+_PROGRESS = 0.9999
+"""A round ends for a sample whose loss has not fallen below this share of what it was a tenth of the steps before."""
+
+Rule = Literal["l1", "elastic net"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EAD(Attack):
+    """Minimises an elastic net of the change plus a weighted hinge on the margin, with the weight searched per sample.
+
+    Args:
+        threat: what the attacker may do, L1.
+        objective: what the attacker wants; its loss is not used, but its margin.
+        num_steps: steps in each round, >= 1.
+        num_rounds: weights tried for each sample, >= 1.
+        step_size: of the gradient steps, falling with the square root of the steps left, > 0.
+        first_weight: the weight of the margin in the first round, > 0.
+        penalty: the weight of the L1 change beside the squared L2 change (beta), which is also the change below which
+            a pixel stays as it is, > 0.
+        confidence: the margin that a point must have to count as found, >= 0.
+        rule: which of the points found is the best: the one with the smallest `"l1"` change or `"elastic net"`.
+        minimal: whether to search on for the smallest change; otherwise a sample is done as soon as a point inside
+            the threat is found.
+
+    Raises:
+        ValueError: a value is outside its range, or the threat is another.
+    """
+
+    supports = (L1,)
+    threat: L1
+    objective: Objective = Untargeted()
+    num_steps: int = 1000
+    num_rounds: int = 9
+    step_size: float = 0.01
+    first_weight: float = 1e-3
+    penalty: float = 0.01
+    confidence: float = 0.0
+    rule: Rule = "l1"
+    minimal: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_counts(self, "num_steps", "num_rounds")
+        check_positive(self, "step_size", "first_weight", "penalty")
+        check_positive(self, "confidence", or_zero=True)
+        if self.rule not in get_args(Rule):
+            raise ValueError(f"EAD(rule=...) must be one of {', '.join(map(repr, get_args(Rule)))}, got {self.rule!r}")
+        with_margin(self.objective)
+
+    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:
+        nearest, search = Nearest(self.threat, x), WeightSearch(x, self.first_weight)
+        for _ in range(self.num_rounds):
+            search.learn(self._descend(model, x, y, search.weight, nearest))
+            if not self.minimal and bool(nearest.inside.all()):
+                break
+        return nearest.result()
+
+    def _descend(self, model: nn.Module, x: Tensor, y: Tensor, weight: Tensor, nearest: Nearest) -> Tensor:
+        """One round: shows `nearest` all it finds, and returns for which samples it found something, bool `(N,)`."""
+        objective = with_margin(self.objective)
+        points, ahead = x.clone(), x.clone()  # `ahead` runs before the points, as Nesterov's method does
+        found, loss_before = torch.zeros_like(nearest.inside), torch.full_like(weight, torch.inf)
+        rows = self._left(torch.arange(len(x), device=x.device), nearest)
+        for step in range(self.num_steps):
+            if not len(rows):
+                break
+            aimed, labels, here = objective.take(rows), y[rows], ahead[rows].requires_grad_()
+            hinge = (self.confidence - aimed.gain(model(here), labels)).clamp_min(0)
+            loss = weight[rows] * hinge + (here - x[rows]).flatten(1).square().sum(1)
+            grad = gradient_of(loss, here)
+            with torch.no_grad():
+                step_size = self.step_size * (1 - step / self.num_steps) ** 0.5
+                moved = self._shrink(here - step_size * grad, x[rows], rows)
+                ahead[rows] = moved + step / (step + 3) * (moved - points[rows])
+                points[rows] = moved
+                logits = model(moved)
+                reached = aimed.reached(logits, labels) & (aimed.gain(logits, labels) >= self.confidence)
+                nearest.see(rows, moved, reached, self._size(moved - x[rows]))
+                found[rows] |= reached
+                if step % ceil(self.num_steps / 10) == 0:
+                    falls = loss < _PROGRESS * loss_before[rows]
+                    loss_before[rows] = loss
+                    rows = rows[falls]
+                rows = self._left(rows, nearest)
+        return found
+
+    def _left(self, rows: Tensor, nearest: Nearest) -> Tensor:
+        return rows if self.minimal else rows[~nearest.inside[rows]]
+
+    def _shrink(self, points: Tensor, x: Tensor, rows: Tensor) -> Tensor:
+        """Takes `penalty` from every change, at most all of it, and clips to the box: equation 8."""
+        change = points - x
+        shrunk = change.sign() * (change.abs() - self.penalty).clamp_min(0)
+        threat = self.threat.take(rows)
+        return threat.masked(threat.clip(x + shrunk), x)
+
+    def _size(self, change: Tensor) -> Tensor:
+        l1 = norms(change, 1)
+        return l1 if self.rule == "l1" else self.penalty * l1 + norms(change).square()

@@ -1,0 +1,63 @@
+"""`L1Adam`: Adam on the gain minus the L1 length of the change, until the class switches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .core.ascend import gradient_of
+from .core.attack import Attack
+from .core.checks import check_counts, check_positive
+from .core.gain import gain_of
+from .core.minimal import Adam
+from .core.objective import Objective
+from .core.per_sample import norms
+from .core.sample_rng import SampleRng
+from .core.threat import Threat
+from .objectives.untargeted import Untargeted
+
+
+@dataclass(frozen=True, kw_only=True)
+class L1Adam(Attack):
+    """Climbs by Adam what the attacker wants, against a price on every change; each sample stops where it falls.
+
+    Every step ends inside the threat. The price keeps pixels that hardly matter near where they were.
+
+    Args:
+        threat: what the attacker may do.
+        objective: what the attacker wants.
+        num_steps: steps of Adam at most, >= 1.
+        step_size: of Adam, in pixels of [0, 1], > 0.
+        penalty: the price of the L1 length of the change, in gain per unit, >= 0.
+
+    Raises:
+        ValueError: a value is outside its range.
+    """
+
+    threat: Threat
+    objective: Objective = Untargeted()
+    num_steps: int = 100
+    step_size: float = 0.01
+    penalty: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_counts(self, "num_steps")
+        check_positive(self, "step_size")
+        check_positive(self, "penalty", or_zero=True)
+
+    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:
+        measure, points, adam = gain_of(model, self.objective, y), x.clone(), Adam(x, self.step_size)
+        rows = torch.arange(len(x), device=x.device)  # the samples that have not fallen
+        for _ in range(self.num_steps):
+            here = points[rows].requires_grad_()
+            gain, reached = measure(here, rows)
+            grad = gradient_of(gain - self.penalty * norms(here - x[rows], 1), here)
+            with torch.no_grad():
+                rows, here, grad = rows[~reached], here[~reached], grad[~reached]
+                if not len(rows):
+                    break
+                points[rows] = self.threat.take(rows).project(here + adam.step(-grad, rows), x[rows])
+        return points

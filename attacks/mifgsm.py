@@ -1,0 +1,71 @@
+"""`MIFGSM`: the fast gradient sign method, iterated along a gathered gradient.
+
+Source: Dong et al., "Boosting adversarial attacks with momentum", 2018, algorithm 1. In another norm than Linf the
+steps go along that norm's steepest direction (equation 8 for L2).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .core.ascend import ascend
+from .core.attack import Attack
+from .core.checks import check_counts, check_positive
+from .core.gain import gain_of
+from .core.objective import Objective
+from .core.sample_rng import SampleRng
+from .core.threat import Threat
+from .objectives.untargeted import Untargeted
+
+
+@dataclass(frozen=True, kw_only=True)
+class MIFGSM(Attack):
+    """Equal steps that add up to eps, from the sample itself, along the gradients gathered so far.
+
+    Args:
+        threat: what the attacker may do.
+        objective: what the attacker wants.
+        num_steps: steps of length eps / num_steps, >= 1.
+        decay: share of the gradients gathered so far in each next one, >= 0; 0 gathers none (the iterative method of
+            Kurakin, Goodfellow, Bengio, "Adversarial examples in the physical world", 2017).
+        to_the_end: whether a sample climbs on after it has fallen: True for points that are to turn another model
+            than this one, the stand-in.
+
+    Raises:
+        ValueError: a value is outside its range.
+
+    Example:
+        >>> x_adv = MIFGSM(threat=Linf(eps="8/255"), to_the_end=True)(stand_in, x, y)
+    """
+
+    threat: Threat
+    objective: Objective = Untargeted()
+    num_steps: int = 10
+    decay: float = 1.0
+    to_the_end: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_counts(self, "num_steps")
+        check_positive(self, "decay", or_zero=True)
+
+    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:
+        gain_and_reached = gain_of(model, self.objective, y)
+
+        def measure(points: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+            gain, reached = gain_and_reached(points, rows)
+            return gain, torch.zeros_like(reached) if self.to_the_end else reached
+
+        points, _ = ascend(
+            measure,
+            x,
+            start=x,
+            threat=self.threat,
+            num_steps=self.num_steps,
+            step_size=lambda step, threat: threat.eps / self.num_steps,
+            decay=self.decay,
+        )
+        return points

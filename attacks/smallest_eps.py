@@ -1,0 +1,105 @@
+"""`smallest_eps`: how far each sample is from falling, and from it the whole robustness curve in one run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from .core.attack import Attack
+from .core.per_sample import widest
+from .judge.evaluate import evaluate
+from .threats.ball import Ball, parse_number
+from .threats.l0 import L0
+
+
+def smallest_eps(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    attack: Attack,
+    *,
+    largest: float | str,
+    num_rounds: int = 10,
+    seed: int = 0,
+    sample_ids: Tensor | None = None,
+    batch_size: int = 256,
+) -> Tensor:
+    """The smallest eps at which an attack turns each sample, by bisection, each sample its own.
+
+    Every value is the measured distance of a point with which the judge has seen the attack succeed: an upper bound
+    of the true one, whatever the attack is, and within `largest / 2**(num_rounds - 1)` of an eps at which it failed.
+    A sample's value depends on its id and not on its batch, and can only fall with more rounds.
+
+    Args:
+        model: any module from images to logits `(N, C)`.
+        x: images, float `(N, ...)`, inside the box of the attack's threat.
+        y: the true classes, int64 `(N,)`.
+        attack: any attack in a ball; its own eps is not used. One that is `minimal` needs few rounds.
+        largest: the largest eps of interest, > 0, a number or a string such as `"16/255"`.
+        num_rounds: attacks on each sample at most, >= 1, the first with the largest eps.
+        seed: seeds the attack's noise, together with the sample's id.
+        sample_ids: int64 `(N,)`; None numbers the rows.
+        batch_size: samples attacked at a time, >= 1.
+
+    Returns:
+        float64 `(N,)` (float32 where a device has no float64): 0 for a sample that is wrong before any attack,
+        infinite for one that stands at `largest`.
+
+    Raises:
+        ValueError: a value is outside its range, or the judge refuses the batch or what the attack returns.
+
+    Example:
+        >>> eps = smallest_eps(model, x, y, PGD(threat=Linf(eps=1)), largest=16 / 255)
+        >>> robustness_curve(eps, torch.linspace(0, 16 / 255, 17))
+    """
+    largest = parse_number(largest, "smallest_eps(largest=...)")
+    if num_rounds < 1:
+        raise ValueError(f"smallest_eps(num_rounds=...) must be >= 1, got {num_rounds}")
+    if not isinstance(attack, Attack) or not isinstance(attack.threat, Ball):
+        raise ValueError(f"smallest_eps(attack=...) must be an attack in a ball such as Linf, got {attack!r:.80}")
+    ids = torch.arange(len(x), device=x.device) if sample_ids is None else sample_ids
+    rows = torch.arange(len(x), device=x.device)
+    eps = torch.full((len(x),), largest, dtype=widest(x.device), device=x.device)
+    stands, falls = torch.zeros_like(eps), torch.full_like(eps, torch.inf)
+    for number in range(num_rounds):
+        part = attack.take(rows)
+        part = replace(part, threat=replace(part.threat, eps=eps[rows]))  # type: ignore[type-var]
+        report = evaluate(
+            model,
+            x[rows],
+            y[rows],
+            {"attack": part},
+            seed=seed,
+            sample_ids=ids[rows],
+            batch_size=batch_size,
+            keep_adversarial=True,
+        )
+        turned, x_adv = report.success["attack"], report.x_adv["attack"]
+        distance = part.threat.distance(x_adv, x[rows].to(x_adv)).to(eps)
+        falls[rows] = torch.where(turned, falls[rows].minimum(distance).minimum(eps[rows]), falls[rows])
+        stands[rows] = torch.where(turned, stands[rows], eps[rows])
+        if not number:
+            falls[~report.clean_correct] = 0
+        # L0 counts whole pixels: there is no eps between two neighbours.
+        whole = isinstance(attack.threat, L0)
+        rows = rows[(falls[rows] > stands[rows] + whole) & falls[rows].isfinite()]
+        if not len(rows):
+            break
+        eps = (stands + falls) / 2
+        eps = eps.ceil() if whole else eps
+    return falls
+
+
+def robustness_curve(smallest: Tensor, eps_values: Tensor) -> Tensor:
+    """The share of samples that stand at each eps.
+
+    Args:
+        smallest: the smallest eps at which each sample falls, `(N,)`, from `smallest_eps`.
+        eps_values: where to read the curve, >= 0, `(E,)`; beyond `largest` nothing was measured.
+
+    Returns:
+        float64 `(E,)`, never rising with eps; at 0 the clean accuracy.
+    """
+    return (smallest[:, None] > eps_values.to(smallest)).to(smallest).mean(0)
