@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import csv
 import os
 import signal
 import subprocess
@@ -20,6 +21,9 @@ import yaml
 import train
 from touchstone.cli.given import Given, gather
 from touchstone.cli.report_table import print_end, report_table
+from touchstone.datamodules import DigitsDataModule
+from touchstone.lightning_modules import Classifier
+from touchstone.nets import SmallCNN
 
 ROOT = Path(train.__file__).parent
 DIGITS = ROOT / "configs" / "digits.yaml"
@@ -596,6 +600,24 @@ def test_a_missing_dependency_is_named_with_what_to_do(run: Any, monkeypatch: py
 
 def test_the_hint_names_the_subcommand_that_was_given(run: Any) -> None:
     assert "python train.py test --help" in run("test", "--config", write(TINY), "--trainer.max_epocs=3").err
+
+
+def test_predictions_are_written_as_a_table(run: Any, fitted: Path) -> None:
+    ended = run("predict", "--config", write(TINY), "--ckpt_path", str(fitted / BEST))
+    assert ended.code == 0
+    assert "predictions: logs/tiny/version_0/predictions.csv" in ended.out
+    with Path("logs/tiny/version_0/predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    data = DigitsDataModule()
+    data.setup("test")
+    x, _ = data.test.tensors
+    module = Classifier(SmallCNN(width=4, hidden=8))
+    module.load_state_dict(torch.load(fitted / BEST, weights_only=True)["state_dict"])
+    with torch.no_grad():
+        expected = module.eval()(x).softmax(1)
+    assert [row["sample"] for row in rows] == [str(i) for i in range(300)]
+    assert [row["class_1"] for row in rows] == [str(c) for c in expected.argmax(1).tolist()]
+    assert float(rows[7]["probability_1"]) == pytest.approx(float(expected[7].max()), abs=1e-4)
 
 
 # Real processes.

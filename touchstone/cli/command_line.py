@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.callbacks import BasePredictionWriter, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from touchstone.callbacks import RobustAccuracy, RunRecord
+from touchstone.callbacks import Predictions, RobustAccuracy, RunRecord
 
 from .checkpoint_errors import check_checkpoint, explain_mismatch
 from .given import UsageError, gather, nearest, replaced_callbacks
@@ -124,6 +124,8 @@ class CommandLine(LightningCLI):
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
         if config.enable_progress_bar is not False and not any(isinstance(c, ProgressBar) for c in callbacks):
             callbacks = [*callbacks, EpochLines()]
+        if self.subcommand == "predict" and not any(isinstance(c, BasePredictionWriter) for c in callbacks):
+            callbacks = [*callbacks, Predictions()]
         config.callbacks = [*callbacks, OwnSignals()]
         if config.logger is False:  # then the run has no folder, and the current one may hold a config.yaml
             self.save_config_callback = None

@@ -70,6 +70,8 @@ def print_end(folder: Path, report: Mapping[str, Any] | None, log_folder: Path |
         console.print(report_table(report))
         for warning in report["warnings"]:
             console.print(f"[yellow]sign of masking:[/] {escape(warning)}")
+    if (folder / "predictions.csv").is_file():
+        console.print(f"predictions: {escape(str(folder / 'predictions.csv'))}", soft_wrap=True)
     console.print(f"run folder: {escape(str(folder))}", soft_wrap=True)
     if log_folder is not None:
         in_clone = log_folder == Path("logs") and Path("Makefile").is_file() and Path("train.py").is_file()

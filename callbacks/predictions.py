@@ -1,0 +1,71 @@
+"""`Predictions`: what a run of `predict` found, as a table in the run folder."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import BasePredictionWriter
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+
+from .publish import run_folder
+
+
+class Predictions(BasePredictionWriter):
+    """Writes `predictions.csv`: a row for each sample with its most probable classes, the best first.
+
+    Columns: `sample`, its position in the dataset; then `class_1`, `probability_1` and so on. Of several processes,
+    each writes the samples that it saw, into `predictions_RANK.csv`.
+
+    Args:
+        top_k: classes for each sample, >= 1.
+
+    Raises:
+        ValueError: `top_k` is below 1.
+    """
+
+    def __init__(self, *, top_k: int = 3) -> None:
+        super().__init__(write_interval="batch")
+        if top_k < 1:
+            raise ValueError(f"Predictions(top_k=...) must be >= 1, got {top_k}")
+        self.top_k = top_k
+        self._has_begun = False
+
+    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._has_begun = False
+
+    def write_on_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        prediction: Any,
+        batch_indices: Sequence[int] | None,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        folder = run_folder(trainer)
+        if folder is None:
+            return
+        if not isinstance(prediction, Tensor) or prediction.ndim != 2:
+            rank_zero_warn(
+                "Predictions: predict_step must return probabilities `(N, classes)` to be written as a table"
+            )
+            return
+        names = getattr(getattr(trainer, "datamodule", None), "class_names", None)
+        rank = f"_{trainer.global_rank}" if trainer.world_size > 1 else ""
+        probability, label = prediction.float().topk(min(self.top_k, prediction.shape[1]), dim=1)
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / f"predictions{rank}.csv").open("a" if self._has_begun else "w", newline="") as file:
+            table = csv.writer(file)
+            if not self._has_begun:
+                numbers = range(1, label.shape[1] + 1)
+                table.writerow(["sample", *(f"{column}_{k}" for k in numbers for column in ("class", "probability"))])
+            self._has_begun = True
+            for row, sample in enumerate(batch_indices or range(len(label))):
+                found = zip(label[row].tolist(), probability[row].tolist(), strict=True)
+                named = ((names[c] if names is not None else c, f"{share:.4f}") for c, share in found)
+                table.writerow([sample, *(value for pair in named for value in pair)])
