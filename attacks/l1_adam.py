@@ -30,7 +30,8 @@ class L1Adam(Attack):
         objective: what the attacker wants.
         num_steps: steps of Adam at most, >= 1.
         step_size: of Adam, in pixels of [0, 1], > 0.
-        penalty: the price of the L1 length of the change, in gain per unit, >= 0.
+        penalty: the price of the L1 length of the change, in gain per unit, >= 0; a pixel whose slope is less steep
+            does not move.
 
     Raises:
         ValueError: a value is outside its range.
@@ -40,7 +41,7 @@ class L1Adam(Attack):
     objective: Objective = Untargeted()
     num_steps: int = 100
     step_size: float = 0.01
-    penalty: float = 0.1
+    penalty: float = 0.05
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from touchstone.attacks import L1, L2, PGD, Attack, Linf, RandomNoise, SampleRng, Threat, evaluate
 from touchstone.attacks.threats.ball import Ball
 
+from .attacks_table import ATTACKS
 from .oracles import images, own_labels, small_net
 from .test_threats import l1_projection_by_root_finding, l2_projection_by_root_finding
 
@@ -134,6 +135,16 @@ def test_attacks_stay_inside_the_mask_and_turn_fewer(attack: Attack) -> None:
     assert report.success["patch"].any()
     assert report.success["patch"].sum() < report.success["all"].sum()
     assert not ((report.x_adv["patch"] != x) & ~masks(24, share=0.1)).any()
+
+
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS.keys())
+def test_every_attack_keeps_to_one_mask_per_sample(attack: Attack) -> None:
+    net, x, mask = small_net().eval(), images(12), masks(12)
+    masked = replace(attack, threat=replace(attack.threat, mask=mask))  # type: ignore[type-var]
+    report = evaluate(net, x, own_labels(net, x), {"a": masked}, keep_adversarial=True, batch_size=5)
+    changed = report.x_adv["a"] != x
+    assert changed.any()
+    assert not (changed & ~mask).any()
 
 
 def test_the_judge_names_a_change_outside_the_mask() -> None:
