@@ -13,7 +13,11 @@ from typing import Any
 import pytest
 import torch
 
-NAMES = ("timing", "pgd_floor", "callbacks_overhead", "trainer_overhead", "startup", "memory")
+from touchstone.attacks import Linf
+
+from .oracles import images, own_labels, small_net
+
+NAMES = ("timing", "attack_cost", "pgd_floor", "callbacks_overhead", "trainer_overhead", "startup", "memory")
 
 
 @pytest.fixture
@@ -86,3 +90,15 @@ def test_a_ratio_is_taken_within_a_turn(benchmark: Any) -> None:
     timing = benchmark("timing")
     assert timing.ratio({"a": [2.0, 40.0, 6.0], "b": [1.0, 20.0, 2.0]}, "a", "b") == 2.0
     assert timing.take_turns({"a": lambda: 3.0}, 2) == {"a": [3.0, 3.0]}
+
+
+def test_attack_cost_measures_and_draws(benchmark: Any, tmp_path: Path) -> None:
+    module = benchmark("attack_cost")
+    net, x = small_net().eval(), images(8)
+    chosen = module.attacks(Linf(eps=0.1), with_autoattack=False)
+    few = {name: chosen[name] for name in ("PGD, 20 steps", "Strongest, 5", "Strongest, 30")}
+    rows = module.measure(net, x, own_labels(net, x), few)
+    assert [row[0] for row in rows] == list(few)
+    assert all(0 <= standing <= 8 and forwards > 0 for _, standing, forwards, _ in rows)
+    module.draw({"a net": rows}, tmp_path / "cost.png")
+    assert (tmp_path / "cost.png").stat().st_size > 5000

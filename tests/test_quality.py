@@ -17,6 +17,7 @@ from touchstone.attacks import (
     DLR,
     FAB,
     FGSM,
+    L1,
     L2,
     PGD,
     Attack,
@@ -144,14 +145,16 @@ def test_the_parts_of_autoattack_find_what_the_original_finds(shared: Path, atta
     [
         (resnet2b, cifar_images, Linf(eps="2/255"), 110, 869_000, 213_000),
         (trades_mnist, mnist_images, Linf(eps=0.3), 182, 1_438_000, 351_000),
+        (resnet2b, cifar_images, L2(eps=0.25), 91, 722_000, 179_000),
+        (resnet2b, cifar_images, L1(eps=4), 19, 167_000, 52_000),
     ],
-    ids=["resnet2b", "trades_mnist"],
+    ids=["resnet2b", "trades_mnist", "resnet2b, l2", "resnet2b, l1"],
 )
 def test_autoattack_leaves_what_the_original_leaves_and_costs_no_more(
     shared: Path,
     make_net: Callable[[Path], nn.Module],
     make_images: Callable[[Path, int], tuple[Tensor, Tensor]],
-    threat: Linf,
+    threat: Threat,
     standing: int,
     num_forwards: int,
     num_backwards: int,

@@ -1,0 +1,115 @@
+"""Samples left standing against what it costs: `python benchmarks/attack_cost.py --shared FOLDER`.
+
+Two public nets with published figures, whose files FOLDER holds (`models/`, `data/`): `tests/public_models.py` says
+which. Cost counts samples passed forwards and backwards through the model, so that no machine matters. Prints a table
+for each net, and draws the curves.
+"""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser
+from pathlib import Path
+
+import torch
+from timing import show, use_threads
+from torch import Tensor, nn
+
+from touchstone.attacks import (
+    APGD,
+    DLR,
+    FAB,
+    PGD,
+    Attack,
+    AutoAttack,
+    Linf,
+    Margin,
+    ProbabilityMargin,
+    Square,
+    Strongest,
+    Untargeted,
+    evaluate,
+)
+
+ROOT = Path(__file__).resolve().parent.parent
+BUDGETS = (5, 10, 30, 100, 200, 500)
+Row = tuple[str, int, float, float]
+"""An attack, the samples that stand after it, and its forwards and backwards for each image."""
+
+
+def attacks(threat: Linf, with_autoattack: bool) -> dict[str, Attack]:
+    """What is compared, by name."""
+    dlr = Untargeted(loss=DLR())
+    chosen: dict[str, Attack] = {
+        "PGD, 20 steps": PGD(threat=threat, num_steps=20),
+        "PGD, 40 steps": PGD(threat=threat, num_steps=40),
+        "PGD, 20 steps, margin": PGD(threat=threat, num_steps=20, objective=Untargeted(loss=Margin())),
+        "PMA, 20 steps": PGD(threat=threat, num_steps=20, objective=Untargeted(loss=ProbabilityMargin())),
+        "APGD-CE": APGD(threat=threat),
+        "APGD-DLR": APGD(threat=threat, objective=dlr),
+        "APGD-T, 3 classes": APGD(threat=threat, objective=dlr, num_targets=3),
+        "FAB-T, 3 classes": FAB(threat=threat, num_targets=3, num_steps=30),
+        "Square, 300 queries": Square(threat=threat, num_queries=300),
+        **{f"Strongest, {budget}": Strongest(threat=threat, max_passes=budget) for budget in BUDGETS},
+    }
+    return {**chosen, "AutoAttack": AutoAttack(threat=threat)} if with_autoattack else chosen
+
+
+def measure(net: nn.Module, x: Tensor, y: Tensor, chosen: dict[str, Attack]) -> list[Row]:
+    """A row for each attack, each on its own."""
+    rows = []
+    for name, attack in chosen.items():
+        report = evaluate(net, x, y, {"a": attack}, probe_masking=False)
+        cost = report.cost["a"]
+        rows.append((name, int(report.worst_case.sum()), cost.num_forwards / len(x), cost.num_backwards / len(x)))
+        print(f"{name}: {rows[-1][1]} of {len(x)} stand", file=sys.stderr, flush=True)
+    return rows
+
+
+def draw(tables: dict[str, list[Row]], path: Path) -> None:
+    """Samples left standing against cost, a panel for each net."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.5 * len(tables), 4.2), layout="constrained")
+    for axes, (title, rows) in zip(figure.subplots(1, len(tables), squeeze=False)[0], tables.items(), strict=True):
+        cascade = [row for row in rows if row[0].startswith("Strongest")]
+        axes.plot([f + b for _, _, f, b in cascade], [n for _, n, _, _ in cascade], "o-", label="Strongest")
+        for name, standing, forwards, backwards in (row for row in rows if row not in cascade):
+            axes.plot(forwards + backwards, standing, "s", color="grey", markersize=4)
+            axes.annotate(name, (forwards + backwards, standing), xytext=(4, 4), textcoords="offset points", fontsize=7)
+        axes.set(xscale="log", xlabel="samples passed through the model, per image", ylabel="images left standing")
+        axes.set_title(title, fontsize=10)
+        axes.legend()
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    """Measures, prints and draws."""
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("--shared", type=Path, required=True, help="the folder of the public nets and images")
+    parser.add_argument("--num_images", type=int, default=200)
+    parser.add_argument("--with_autoattack", action="store_true", help="which takes half an hour")
+    parser.add_argument("--picture", type=Path, default=Path("attack_cost.png"))
+    parser.add_argument("--num_threads", type=int, default=None)
+    given = parser.parse_args()
+    use_threads(given.num_threads)
+    sys.path.insert(0, str(ROOT))
+    from tests.public_models import cifar_images, mnist_images, resnet2b, trades_mnist
+
+    settings = {
+        "resnet2b, CIFAR-10, Linf 2/255": (resnet2b, cifar_images, Linf(eps="2/255")),
+        "trades_mnist, MNIST, Linf 0.3": (trades_mnist, mnist_images, Linf(eps=0.3)),
+    }
+    tables = {}
+    for title, (make_net, make_images, threat) in settings.items():
+        x, y = make_images(given.shared, given.num_images)
+        tables[title] = measure(make_net(given.shared), x, y, attacks(threat, given.with_autoattack))
+        cells = [(name, standing, f"{f:.1f}", f"{b:.1f}") for name, standing, f, b in tables[title]]
+        show(f"{title}, {len(x)} images", ("attack", "standing", "forwards", "backwards"), cells)
+    draw(tables, given.picture)
+    print(f"picture: {given.picture}")
+
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    main()
