@@ -6,9 +6,11 @@ import re
 import runpy
 import shlex
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/*.md")
 
@@ -79,6 +81,27 @@ def test_every_command_and_file_that_a_document_names_exists(root: Path) -> None
             assert (root / script).is_file(), f"{document.name}: {script}"
         for link in re.findall(r"\]\((?!http)([^)#]+)\)", text):
             assert (document.parent / link).exists(), f"{document.name}: {link}"
+
+
+def unnamed_fragments(root: Path) -> dict[str, str]:
+    """The Python blocks of the documents that no test names: they use `model`, `x`, `y` and torch."""
+    found = {}
+    for document in (path for pattern in DOCUMENTS for path in root.glob(pattern)):
+        text = re.sub(r"<!-- test: .*?```\w+\n.*?```", "", document.read_text(), flags=re.DOTALL)
+        for number, code in enumerate(re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)):
+            found[f"{document.name}, block {number + 1}"] = code
+    return found
+
+
+def test_every_fragment_of_the_documents_runs(root: Path) -> None:
+    fragments = unnamed_fragments(root)
+    assert fragments
+    for place, code in fragments.items():
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 10))
+        x = torch.rand(4, 3, 32, 32)
+        names: dict[str, Any] = {"torch": torch, "model": model, "x": x, "y": model(x).argmax(1)}
+        exec(compile(f"from touchstone.attacks import *\n{code}", place, "exec"), names)
 
 
 OF_LIGHTNING = r"epoch|hp_metric|lr-.*|custom_scalars__config__|_hparams_/.*"

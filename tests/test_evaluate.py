@@ -459,6 +459,22 @@ def test_a_report_says_its_figures(net: nn.Module, x: Tensor, y: Tensor) -> None
         report.accuracy("fgsm")
 
 
+def test_a_report_says_how_near_the_survivors_came(net: nn.Module, x: Tensor, y: Tensor) -> None:
+    report = evaluate(net, x, y, {"pgd": PGD_5}, keep_adversarial=True)
+    net.eval()
+    with torch.no_grad():
+        before, after = net(x).double(), net(report.x_adv["pgd"]).double()
+
+    def margin(logits: Tensor) -> list[float]:
+        return [float(row[c] - torch.cat([row[:c], row[c + 1 :]]).max()) for row, c in zip(logits, y, strict=True)]
+
+    expected = [late / early for late, early in zip(margin(after), margin(before), strict=True)]
+    assert report.margin_left["pgd"].tolist() == pytest.approx(expected, abs=1e-4)
+    num_standing = int(report.robust["pgd"].sum())
+    assert f"pgd: of {num_standing} samples that stand" in report.outlook("pgd")
+    assert (report.margin_left["pgd"] > 0).equal(report.robust["pgd"])
+
+
 def test_sample_ids_may_be_a_list(net: nn.Module, x: Tensor, y: Tensor) -> None:
     assert evaluate(net, x, y, {"pgd": PGD_5}, sample_ids=list(range(5, 17))).sample_id.tolist() == list(range(5, 17))
     with pytest.raises(ValueError, match=r"sample_ids must be integers \(12,\), got torch.int64 \(3,\)"):

@@ -21,6 +21,7 @@ from ..core.checks import (
 from ..core.frozen_eval import frozen_eval, seed_random_state
 from ..core.logits import logits_as_float
 from ..core.sample_rng import SampleRng
+from ..objectives.losses import Margin
 from .diagnosis import Diagnosis
 from .forwards import Forwards
 from .meter import Cost
@@ -133,7 +134,7 @@ def _judge(
 ) -> Tensor:
     """Attacks what is right before, enters verdicts and cost into the report, and returns the attacked images."""
     robust, x_adv, cost, y = report.clean_correct.clone(), x.clone(), Cost(), report.label
-    success = torch.zeros_like(robust)
+    success, left = torch.zeros_like(robust), torch.full_like(x.flatten(1)[:, 0], torch.nan)
     attacked = robust.nonzero()[:, 0]
     for rows in attacked.split(max(1, len(attacked)) if attack.pools else batch_size):
         if not len(rows):
@@ -147,6 +148,8 @@ def _judge(
         after = look.elsewhere(x_adv[rows], report.sample_id[rows], f"after attack {name!r}")
         robust[rows] = objective.correct(after, y[rows])
         success[rows] = objective.reached(after, y[rows])
+        left[rows] = Margin()(after, y[rows]) / Margin()(logits[rows], y[rows])
+    report.margin_left[name] = left
     report.robust[name], report.success[name], report.cost[name] = robust, success, cost
     return x_adv
 

@@ -27,6 +27,8 @@ class Report:
         success: by attack, right before it and turned (targeted: into the target), bool `(N,)`.
         cost: by attack, the samples it passed through the model; the judge's own clean forward and re-measurement,
             one forward each, are not in it.
+        margin_left: by attack, the margin of the true class after it as a share of the margin before, float `(N,)`:
+            below 0 where it lost, NaN for a sample that was wrong before.
         x_adv: by attack, what the judge measured, where it was asked to keep it; a sample that was wrong before the
             attack stands there unchanged.
         survives_8bit: by attack, turned away from its class by it and still so as a picture of 256 levels per
@@ -43,6 +45,7 @@ class Report:
     robust: dict[str, Tensor] = field(default_factory=dict)
     success: dict[str, Tensor] = field(default_factory=dict)
     cost: dict[str, Cost] = field(default_factory=dict)
+    margin_left: dict[str, Tensor] = field(default_factory=dict)
     x_adv: dict[str, Tensor] = field(default_factory=dict)
     survives_8bit: dict[str, Tensor] = field(default_factory=dict)
     judge_cost: Cost = Cost()
@@ -73,6 +76,22 @@ class Report:
         if wanted not in verdicts:
             raise ValueError(f"Report.accuracy({wanted!r}): there is {', '.join(verdicts)}")
         return float(verdicts[wanted].double().mean())
+
+    def outlook(self, name: str) -> str:
+        """How the verdicts of an attack might move with more effort, in words: how near the survivors came to falling.
+
+        Args:
+            name: an attack of the report.
+        """
+        standing = self.margin_left[name][self.robust[name]]
+        if not len(standing):
+            return f"{name}: no sample stands"
+        near = [int((standing < share).sum()) for share in (0.05, 0.2)]
+        verdict = "more effort is likely to turn some" if near[0] else "more of the same is unlikely to turn any"
+        return (
+            f"{name}: of {len(standing)} samples that stand, {near[0]} have less than 5 % of their margin left, "
+            f"{near[1]} less than 20 %: {verdict}"
+        )
 
     def __str__(self) -> str:
         """A line for each attack: the share and number of samples that are right after it, and its cost."""
@@ -106,6 +125,7 @@ class Report:
             robust=rows_by_attack("robust"),
             success=rows_by_attack("success"),
             cost={name: sum((r.cost[name] for r in reports), Cost()) for name in reports[0].attacks},
+            margin_left=rows_by_attack("margin_left"),
             x_adv=rows_by_attack("x_adv"),
             survives_8bit=rows_by_attack("survives_8bit"),
             judge_cost=sum((r.judge_cost for r in reports), Cost()),
