@@ -29,6 +29,7 @@ from .threats.l0 import L0
 from .threats.l1 import L1
 from .threats.l2 import L2
 from .threats.linf import Linf
+from .transfer import Transfer
 from .universal import Universal
 
 __all__ = [
@@ -57,6 +58,7 @@ __all__ = [
     "Targeted",
     "Threat",
     "Towards",
+    "Transfer",
     "Universal",
     "Untargeted",
     "ascend",
