@@ -25,6 +25,7 @@ from .pgd import PGD
 from .random_noise import RandomNoise
 from .square import Square
 from .strongest import Strongest
+from .surrogate import Surrogate
 from .threats.l0 import L0
 from .threats.l1 import L1
 from .threats.l2 import L2
@@ -55,6 +56,7 @@ __all__ = [
     "SampleRng",
     "Square",
     "Strongest",
+    "Surrogate",
     "Targeted",
     "Threat",
     "Towards",
