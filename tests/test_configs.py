@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 import train
@@ -17,6 +19,7 @@ SHORT = [
     "--trainer.limit_train_batches=2",
     "--trainer.limit_val_batches=1",
 ]
+after_two_steps = pytest.mark.filterwarnings("ignore:signs of gradient masking")  # of training, PGD may well be beaten
 
 
 @pytest.mark.parametrize("config", CONFIGS)
@@ -34,6 +37,7 @@ def test_config_fits_validates_tests_and_predicts(
     assert {"config.yaml", "report.json", "verdicts.npz", "checkpoints/best.ckpt", "figures/attack_pgd.png"} <= names
 
 
+@after_two_steps
 @pytest.mark.parametrize("add_on", ADD_ONS)
 def test_add_on_is_appended_to_a_run(root: Path, add_on: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -43,6 +47,27 @@ def test_add_on_is_appended_to_a_run(root: Path, add_on: str, tmp_path: Path, mo
     assert len(saved["trainer"]["callbacks"]) > len(
         yaml.safe_load(Path(configs[0]).read_text())["trainer"]["callbacks"]
     )
+    asked = [(call["class_path"], set(call["init_args"].get("attacks", {}))) for call in saved["trainer"]["callbacks"]]
+    attacks = set().union(*(names for path, names in asked if path.endswith("RobustAccuracy")))
+    assert set(json.loads(next(tmp_path.rglob("report.json")).read_text())["attacks"]) == attacks
+    assert train.main(["test", "--config", configs[0], "--config", configs[1], "--trainer.limit_test_batches=1"]) == 0
+
+
+@after_two_steps
+@pytest.mark.parametrize("add_on", ADD_ONS)
+def test_add_on_does_not_change_training(
+    root: Path, add_on: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even where the net of an attack draws random numbers before the model does."""
+    trained = []
+    for folder, configs in (("alone", ["digits.yaml"]), ("watched", ["digits.yaml", f"callbacks/{add_on}"])):
+        (tmp_path / folder).mkdir()
+        monkeypatch.chdir(tmp_path / folder)
+        options = [option for config in configs for option in ("--config", str(root / "configs" / config))]
+        assert train.main(["fit", *options, *SHORT]) == 0
+        stored = torch.load(next((tmp_path / folder).rglob("last.ckpt")), weights_only=True)
+        trained.append(stored["state_dict"])
+    assert all(torch.equal(trained[0][name], trained[1][name]) for name in trained[0])
 
 
 @pytest.mark.parametrize("config", CONFIGS)
