@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -73,3 +75,27 @@ def test_add_on_does_not_change_training(
 @pytest.mark.parametrize("config", CONFIGS)
 def test_config_says_how_to_run_it(root: Path, config: str) -> None:
     assert f"configs/{config}" in (root / "configs" / config).read_text().split("seed_everything")[0]
+
+
+@after_two_steps
+def test_a_transfer_in_a_config_takes_the_weights_of_another_run(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The YAML of docs/attacks.md, from a net that is the model itself: it does what the attack does."""
+    monkeypatch.chdir(tmp_path)
+    digits = ["--config", str(root / "configs/digits.yaml")]
+    assert train.main(["fit", *digits, *SHORT]) == 0
+    trained = str(next(tmp_path.rglob("last.ckpt")))
+    documented = re.findall(
+        r"```yaml\n(class_path: touchstone.attacks.Transfer\n.*?)```", (root / "docs/attacks.md").read_text(), re.S
+    )
+    transfer = yaml.safe_load(documented[0])
+    transfer["init_args"]["source"]["init_args"]["net"]["init_args"]["width"] = 32
+    transfer["init_args"]["source"]["init_args"]["checkpoint"] = trained
+    entry = {"class_path": "touchstone.callbacks.RobustAccuracy", "init_args": {"attacks": {"transfer": transfer}}}
+    (tmp_path / "transfer.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks+": [entry]}}))
+    assert train.main(["test", *digits, "--config", "transfer.yaml", "--ckpt_path", trained]) == 0
+    newest = max(tmp_path.rglob("verdicts.npz"), key=lambda path: path.stat().st_mtime)
+    verdicts = np.load(newest)
+    assert (verdicts["robust_transfer"] == verdicts["robust_pgd"]).all()
+    assert not json.loads((newest.parent / "report.json").read_text())["attacks"]["transfer"]["num_forwards"]
