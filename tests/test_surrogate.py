@@ -117,7 +117,9 @@ def test_the_net_of_the_caller_stays_untrained_and_the_noise_is_the_seed_s() -> 
     def learned(seed: int) -> dict[str, Tensor]:
         return source_of(surrogate.prepare(small_net(), x, y, SampleRng.numbered(50, seed=seed))).state_dict()
 
-    first, again, other = learned(1), learned(1), learned(2)
+    first = learned(1)
+    torch.manual_seed(99)  # the net drops out at random
+    again, other = learned(1), learned(2)
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not all(torch.equal(first[name], other[name]) for name in first)
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
