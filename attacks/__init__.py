@@ -33,10 +33,13 @@ from .random_noise import RandomNoise
 from .smallest_eps import robustness_curve, smallest_eps
 from .square import Square
 from .strongest import Strongest
+from .surrogate import Surrogate
 from .threats.l0 import L0
 from .threats.l1 import L1
 from .threats.l2 import L2
 from .threats.linf import Linf
+from .transfer import Transfer
+from .universal import Universal
 
 __all__ = [
     "APGD",
@@ -70,9 +73,12 @@ __all__ = [
     "SampleRng",
     "Square",
     "Strongest",
+    "Surrogate",
     "Targeted",
     "Threat",
     "Towards",
+    "Transfer",
+    "Universal",
     "Untargeted",
     "ascend",
     "evaluate",

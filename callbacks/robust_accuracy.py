@@ -21,6 +21,7 @@ from touchstone.attacks.judge.running import check_names, naming
 from .attack_picture import Attacked, attack_picture
 from .gathered_report import gathered_report
 from .loaders import loader_suffix
+from .preparation import Preparation
 from .probe import Probe, measuring
 from .publish import lay_out_charts, publish_picture, publish_text, run_folder
 from .report_files import attack_success, write_report
@@ -46,6 +47,9 @@ class RobustAccuracy(Probe):
         images_every_n_epochs: during `fit`, pictures at the first measured validation, at the first one of every n
             epochs, >= 1, and in the last epoch that is measured; at a validation or test by itself always. At the
             same times short attacks on a few samples look for gradient masking.
+        num_prepare_samples: attacks that learn from samples before they attack (`Attack.needs_samples`) do so at
+            every measured validation, from so many of the first samples of the training data, >= 1. What that costs
+            stands in their cost.
         normalization: mean and standard deviation per channel, if the batches come normalized; the attacks then
             work in pixels all the same, so that eps keeps its meaning.
         batch_keys: the keys of images and labels, if the batches are dicts.
@@ -69,6 +73,7 @@ class RobustAccuracy(Probe):
         seed: int = 0,
         num_images: int = 8,
         images_every_n_epochs: int = 5,
+        num_prepare_samples: int = 512,
         normalization: tuple[Sequence[float], Sequence[float]] | None = None,
         batch_keys: tuple[str, str] | None = None,
     ) -> None:
@@ -94,6 +99,7 @@ class RobustAccuracy(Probe):
             ("batch_size", batch_size, 1),
             ("num_images", num_images, 0),
             ("images_every_n_epochs", images_every_n_epochs, 1),
+            ("num_prepare_samples", num_prepare_samples, 1),
         ):
             if value < least:
                 raise ValueError(f"RobustAccuracy({name}=...) must be >= {least}, got {value}")
@@ -102,6 +108,7 @@ class RobustAccuracy(Probe):
         self.seed = seed
         self.num_images = num_images
         self.images_every_n_epochs = images_every_n_epochs
+        self.num_prepare_samples = num_prepare_samples
         self._suite: dict[str, Attack] = {}  # the attacks of all entries; empty where another entry measures
         self._waiting: dict[int, list[Samples]] = {}
         self._reports: dict[int, list[Report]] = {}
@@ -109,6 +116,7 @@ class RobustAccuracy(Probe):
         self._warned = False
         self._round_of_last_look: int | None = None
         self._has_checked = False  # whether samples of this fit have been looked at before its first validation
+        self._preparation = Preparation({}, num_prepare_samples, seed, None)
 
     # One pass of several entries.
 
@@ -130,6 +138,7 @@ class RobustAccuracy(Probe):
             if taken:
                 raise ValueError(f"two RobustAccuracy entries name an attack {taken[0]!r}: names must be unique")
             self._suite.update(entry.attacks)
+        self._preparation = Preparation(self._suite, self.num_prepare_samples, self.seed, self.batch_keys)
         lay_out_charts(trainer, list(self._suite))
 
     def is_due(self, trainer: pl.Trainer) -> bool:
@@ -148,6 +157,11 @@ class RobustAccuracy(Probe):
         self._check_input(samples.x)
         evaluate(model, samples.x, samples.y, {}, batch_size=self.batch_size)  # checks the labels and the logits
         self._has_checked = True
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        if self._suite:
+            self._preparation.draw(trainer)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -187,7 +201,7 @@ class RobustAccuracy(Probe):
             model,
             samples.x,
             samples.y,
-            self._suite,
+            self._preparation.attacks,
             seed=self.seed,
             sample_ids=samples.ids,
             batch_size=self.batch_size,
@@ -196,12 +210,13 @@ class RobustAccuracy(Probe):
         )
         if report.x_adv:
             self._keep_for_pictures(model, samples, report, loader_index)
-        self._reports.setdefault(loader_index, []).append(replace(report, x_adv={}))
+        report = self._preparation.with_overlap(replace(report, x_adv={}), samples.x)
+        self._reports.setdefault(loader_index, []).append(report)
 
     def conclude(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str, loader_index: int) -> None:
         model: nn.Module = module if self.normalize is None else nn.Sequential(self.normalize, module)
         self._attack_waiting(model, loader_index)
-        report = gathered_report(self._reports.pop(loader_index, []), self._suite)
+        report = self._preparation.with_cost(gathered_report(self._reports.pop(loader_index, []), self._suite))
         if not len(report.sample_id):
             return
         figures = {
@@ -245,6 +260,8 @@ class RobustAccuracy(Probe):
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_validation_epoch_start(trainer, pl_module)
+        if self.is_due(trainer):
+            self._preparation.prepare(trainer, pl_module, self._in_pixels)
         self._looks_closer = self.is_due(trainer) and trainer.is_global_zero and self._is_due_for_a_closer_look(trainer)
 
     on_test_epoch_start = on_validation_epoch_start

@@ -2,5 +2,6 @@
 
 from .normalize import Normalize
 from .small_cnn import SmallCNN
+from .trained import Trained
 
-__all__ = ["Normalize", "SmallCNN"]
+__all__ = ["Normalize", "SmallCNN", "Trained"]

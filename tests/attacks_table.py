@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from touchstone.attacks import (
     APGD,
     DLR,
@@ -26,12 +28,24 @@ from touchstone.attacks import (
     RandomNoise,
     Square,
     Strongest,
+    Surrogate,
     Targeted,
     Towards,
+    Transfer,
+    Universal,
     Untargeted,
 )
 
+from .oracles import images, own_labels, small_net
+
 LINF, SMALL_L2, SMALL_L1, SMALL_L0 = Linf(eps=0.1), L2(eps=0.5), L1(eps=2.5), L0(eps=3)
+
+
+def prepared(attack: Attack) -> Attack:
+    """An attack that has learned from other samples than those that the properties are tried on."""
+    x = images(60, seed=5)
+    return attack.prepare(small_net(), x, own_labels(small_net(), x))
+
 
 ATTACKS: dict[str, Attack] = {
     "noise": RandomNoise(threat=LINF),
@@ -110,4 +124,18 @@ ATTACKS: dict[str, Attack] = {
     "l1 adam, linf": L1Adam(threat=LINF, num_steps=10, step_size=0.03),
     "hop skip jump": HopSkipJump(threat=LINF, num_queries=300, num_directions=30),
     "hop skip jump, l2, minimal": HopSkipJump(threat=SMALL_L2, num_queries=200, num_directions=30, minimal=True),
+    "transfer": Transfer(attack=PGD(threat=LINF, num_steps=8), source=small_net()),
+    "transfer, class 2, l2": Transfer(
+        attack=PGD(threat=SMALL_L2, num_steps=8, objective=Targeted(target=2)), source=small_net(dtype=torch.float64)
+    ),
+    "transfer, least likely": Transfer(
+        attack=PGD(threat=LINF, num_steps=8, objective=Targeted(target="least_likely")), source=small_net()
+    ),
+    "surrogate": prepared(Surrogate(threat=LINF, net=small_net(seed=1), num_queries=300)),
+    "universal": prepared(Universal(threat=LINF)),
+    "universal, class 2": prepared(Universal(threat=LINF, objective=Targeted(target=2))),
+    "universal, l2": prepared(Universal(threat=SMALL_L2)),
+    "universal, l1": prepared(Universal(threat=SMALL_L1)),
+    "universal, l0": prepared(Universal(threat=SMALL_L0)),
+    "universal, transferred": prepared(Transfer(attack=Universal(threat=LINF), source=small_net())),
 }

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 import yaml
 
 import train
@@ -17,6 +21,7 @@ SHORT = [
     "--trainer.limit_train_batches=2",
     "--trainer.limit_val_batches=1",
 ]
+after_two_steps = pytest.mark.filterwarnings("ignore:signs of gradient masking")  # of training, PGD may well be beaten
 
 
 @pytest.mark.parametrize("config", CONFIGS)
@@ -34,6 +39,7 @@ def test_config_fits_validates_tests_and_predicts(
     assert {"config.yaml", "report.json", "verdicts.npz", "checkpoints/best.ckpt", "figures/attack_pgd.png"} <= names
 
 
+@after_two_steps
 @pytest.mark.parametrize("add_on", ADD_ONS)
 def test_add_on_is_appended_to_a_run(root: Path, add_on: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -43,8 +49,53 @@ def test_add_on_is_appended_to_a_run(root: Path, add_on: str, tmp_path: Path, mo
     assert len(saved["trainer"]["callbacks"]) > len(
         yaml.safe_load(Path(configs[0]).read_text())["trainer"]["callbacks"]
     )
+    asked = [(call["class_path"], set(call["init_args"].get("attacks", {}))) for call in saved["trainer"]["callbacks"]]
+    attacks = set().union(*(names for path, names in asked if path.endswith("RobustAccuracy")))
+    assert set(json.loads(next(tmp_path.rglob("report.json")).read_text())["attacks"]) == attacks
+    assert train.main(["test", "--config", configs[0], "--config", configs[1], "--trainer.limit_test_batches=1"]) == 0
+
+
+@after_two_steps
+@pytest.mark.parametrize("add_on", ADD_ONS)
+def test_add_on_does_not_change_training(
+    root: Path, add_on: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even where the net of an attack draws random numbers before the model does."""
+    trained = []
+    for folder, configs in (("alone", ["digits.yaml"]), ("watched", ["digits.yaml", f"callbacks/{add_on}"])):
+        (tmp_path / folder).mkdir()
+        monkeypatch.chdir(tmp_path / folder)
+        options = [option for config in configs for option in ("--config", str(root / "configs" / config))]
+        assert train.main(["fit", *options, *SHORT]) == 0
+        stored = torch.load(next((tmp_path / folder).rglob("last.ckpt")), weights_only=True)
+        trained.append(stored["state_dict"])
+    assert all(torch.equal(trained[0][name], trained[1][name]) for name in trained[0])
 
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_config_says_how_to_run_it(root: Path, config: str) -> None:
     assert f"configs/{config}" in (root / "configs" / config).read_text().split("seed_everything")[0]
+
+
+@after_two_steps
+def test_a_transfer_in_a_config_takes_the_weights_of_another_run(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The YAML of docs/attacks.md, from a net that is the model itself: it does what the attack does."""
+    monkeypatch.chdir(tmp_path)
+    digits = ["--config", str(root / "configs/digits.yaml")]
+    assert train.main(["fit", *digits, *SHORT]) == 0
+    trained = str(next(tmp_path.rglob("last.ckpt")))
+    documented = re.findall(
+        r"```yaml\n(class_path: touchstone.attacks.Transfer\n.*?)```", (root / "docs/attacks.md").read_text(), re.S
+    )
+    transfer = yaml.safe_load(documented[0])
+    transfer["init_args"]["source"]["init_args"]["net"]["init_args"]["width"] = 32
+    transfer["init_args"]["source"]["init_args"]["checkpoint"] = trained
+    entry = {"class_path": "touchstone.callbacks.RobustAccuracy", "init_args": {"attacks": {"transfer": transfer}}}
+    (tmp_path / "transfer.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks+": [entry]}}))
+    assert train.main(["test", *digits, "--config", "transfer.yaml", "--ckpt_path", trained]) == 0
+    newest = max(tmp_path.rglob("verdicts.npz"), key=lambda path: path.stat().st_mtime)
+    verdicts = np.load(newest)
+    assert (verdicts["robust_transfer"] == verdicts["robust_pgd"]).all()
+    assert not json.loads((newest.parent / "report.json").read_text())["attacks"]["transfer"]["num_forwards"]

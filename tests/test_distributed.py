@@ -40,14 +40,14 @@ def verdicts(folder: Path) -> dict[str, list[Any]]:
     return {name: column.tolist() for name, column in np.load(folder / "version_0" / "verdicts.npz").items()}
 
 
-@pytest.mark.parametrize("program", ["ordinary", "one_sample"])
+@pytest.mark.parametrize("program", ["ordinary", "learned", "one_sample"])
 def test_two_processes_give_the_figures_of_one(runs: Path, program: str) -> None:
     one, two = (figures(runs / program / number) for number in "12")
     assert {"val/loss", "val/accuracy", "grad_norm/val/input", "grad_norm/val/parameters"} <= set(one)
     assert two == pytest.approx(one, rel=1e-5)
 
 
-@pytest.mark.parametrize("program", ["ordinary", "one_sample"])
+@pytest.mark.parametrize("program", ["ordinary", "learned", "one_sample"])
 def test_two_processes_give_the_verdicts_and_the_costs_of_one(runs: Path, program: str) -> None:
     assert verdicts(runs / program / "2") == verdicts(runs / program / "1")
     reports = [json.loads((runs / program / number / "version_0" / "report.json").read_text()) for number in "12"]

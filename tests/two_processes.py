@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
-from touchstone.attacks import FGSM, PGD, Linf, RandomNoise
+from touchstone.attacks import FGSM, PGD, Attack, Linf, RandomNoise, Surrogate, Universal
 from touchstone.callbacks import GradientNorm, RobustAccuracy
 from touchstone.lightning_modules import Classifier
 
@@ -20,7 +20,12 @@ from .lightning_programs import samples, train_loader, trainer
 from .oracles import small_net
 
 LINF = Linf(eps=0.02)
-ATTACKS = {"noise": RandomNoise(threat=LINF), "pgd": PGD(threat=LINF, num_steps=5), "fgsm": FGSM(threat=LINF)}
+ATTACKS: dict[str, Attack] = {
+    "noise": RandomNoise(threat=LINF),
+    "pgd": PGD(threat=LINF, num_steps=5),
+    "fgsm": FGSM(threat=LINF),
+}
+LEARNING = {"universal": Universal(threat=LINF), "surrogate": Surrogate(threat=LINF, net=small_net(1), num_queries=90)}
 X, Y = samples(41, seed=3).tensors
 DATA = TensorDataset(X, torch.where(torch.arange(41) % 5 == 0, (Y + 1) % 4, Y))  # some that the net is wrong on
 
@@ -33,6 +38,16 @@ class SplitByHand(pl.LightningDataModule):
         return DataLoader(Subset(DATA, range(self.trainer.global_rank, 41, self.trainer.world_size)), 8)
 
 
+class WithTraining(pl.LightningDataModule):
+    """What a validation by itself may prepare attacks on."""
+
+    def train_dataloader(self) -> DataLoader:
+        return train_loader()
+
+    def val_dataloader(self) -> DataLoader:
+        return loader()
+
+
 def loader() -> DataLoader:
     return DataLoader(DATA, 8)
 
@@ -40,6 +55,13 @@ def loader() -> DataLoader:
 def ordinary(folder: Path, num_processes: int) -> pl.Trainer:
     run = observed(folder, num_processes)
     run.validate(Classifier(small_net(7)), loader(), verbose=False)
+    return run
+
+
+def learned(folder: Path, num_processes: int) -> pl.Trainer:
+    """Attacks that learn: every process prepares them for itself."""
+    run = observed(folder, num_processes, attacks=LEARNING)
+    run.validate(Classifier(small_net(7)), datamodule=WithTraining(), verbose=False)
     return run
 
 
@@ -63,10 +85,16 @@ def fit(folder: Path, num_processes: int) -> pl.Trainer:
     return run
 
 
-def observed(folder: Path, num_processes: int, max_samples: int | None = None, **options: Any) -> pl.Trainer:
+def observed(
+    folder: Path,
+    num_processes: int,
+    max_samples: int | None = None,
+    attacks: dict[str, Attack] = ATTACKS,
+    **options: Any,
+) -> pl.Trainer:
     return trainer(
         folder,
-        RobustAccuracy(ATTACKS, max_samples=max_samples),
+        RobustAccuracy(attacks, max_samples=max_samples),
         GradientNorm(max_samples=max_samples),
         devices=num_processes,
         strategy="auto" if num_processes == 1 else "ddp_fork",
@@ -75,7 +103,7 @@ def observed(folder: Path, num_processes: int, max_samples: int | None = None, *
     )
 
 
-PROGRAMS = {ordinary: (1, 2), one_sample: (1, 2), split_by_hand: (2,), fit: (2,)}
+PROGRAMS = {ordinary: (1, 2), learned: (1, 2), one_sample: (1, 2), split_by_hand: (2,), fit: (2,)}
 
 if __name__ == "__main__":
     for program, numbers in PROGRAMS.items():

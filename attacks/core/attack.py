@@ -2,6 +2,8 @@
 
 # No `from __future__ import annotations` here: jsonargparse reads a subclass's fields together with these annotations,
 # from the subclass's module, where as strings they would name nothing.
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import ClassVar, Literal, TypeVar
 
@@ -10,7 +12,7 @@ from torch import Tensor, nn
 
 from ..objectives.untargeted import Untargeted
 from .checks import check_batch, check_device, check_labels, computing_dtype, module_of
-from .frozen_eval import frozen_eval
+from .frozen_eval import frozen_eval, seed_random_state
 from .logits import logits_as_float
 from .objective import Objective
 from .per_sample import PerSample
@@ -36,8 +38,12 @@ class Attack(PerSample):
     """The kinds of threat that it can work in."""
 
     pools: ClassVar[bool] = False
-    """Whether a sample's result depends on the others, as a universal perturbation's does; then the judge calls it
-    once on all samples."""
+    """Whether a sample's result depends on the others that are attacked, as where a budget is moved between samples;
+    then the judge calls it once on all samples."""
+
+    needs_samples: ClassVar[bool] = False
+    """Whether it learns from samples before it attacks: then it defines `learn`, and `prepare` gives the attack that is
+    ready. One that is ready only sometimes sets it on the instance."""
 
     def __post_init__(self) -> None:
         """Checks the threat; a subclass that checks more of its fields calls this too."""
@@ -71,6 +77,38 @@ class Attack(PerSample):
         """
         raise TypeError(f"{type(self).__name__} must define perturb(self, model, x, y, rng)")
 
+    def learn(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> "Attack":
+        """What an attack that needs samples defines: the attack that is ready, with the same threat and objective.
+
+        Called as `perturb` is, except that the global random state is seeded by `rng` and may be used, as by layers
+        that drop out. What is passed through `model` is counted.
+        """
+        raise TypeError(f"{type(self).__name__} must define learn(self, model, x, y, rng)")
+
+    def prepare(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng | None = None) -> "Attack":
+        """Lets an attack learn, as safely as `__call__`; one that needs no samples comes back as it is.
+
+        Args:
+            model: the model that is to be attacked.
+            x: samples that are not to be attacked, float `(N, ...)`, N >= 1, inside the threat's box.
+            y: the true classes, int64 `(N,)`.
+            rng: the source of all randomness; None is the seed 0.
+
+        Returns:
+            An attack that is ready.
+
+        Raises:
+            ValueError: the batch is empty, or not one that this attack can start from.
+        """
+        if not self.needs_samples:
+            return self
+        with self._safely(model, x, y) as (model, x, y):
+            if not len(x):
+                raise ValueError(f"{type(self).__name__}.prepare needs at least one sample to learn from, got none")
+            rng = SampleRng.numbered(len(x)) if rng is None else rng
+            seed_random_state(rng.seed, x.device)
+            return self.learn(model, x, y, rng)
+
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng | None = None, *, training: bool = False
     ) -> Tensor:
@@ -89,27 +127,44 @@ class Attack(PerSample):
         Raises:
             ValueError: the batch is not one that this attack can start from; the message says why.
         """
+        if self.needs_samples:
+            name = type(self).__name__
+            raise ValueError(
+                f"{name} learns from samples before it attacks: call `.prepare(model, x, y)` with others than it is to "
+                "attack, and take the attack that it returns; `evaluate` does so with `prepare_on=(x, y)`"
+            )
+        with self._safely(model, x, y, training=training) as (model, x, y):
+            self.check_rows(len(x))
+            rng = SampleRng.numbered(len(x)) if rng is None else rng
+            if not len(x):
+                return x
+            with torch.no_grad():
+                aimed = self.aimed(model, x, y, rng)
+            return aimed.perturb(model, x, y, rng).detach()
+
+    def aimed(self: Self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Self:
+        """The same attack with its objective's choices made (`Objective.aim`)."""
+        return self.with_objective(self.objective.aim(lambda: model(x), y, rng))
+
+    def with_objective(self: Self, objective: Objective) -> Self:
+        """The same attack with another objective."""
+        return self if objective is self.objective else replace(self, objective=objective)  # type: ignore[type-var]
+
+    @contextmanager
+    def _safely(
+        self, model: nn.Module, x: Tensor, y: Tensor, *, training: bool = False
+    ) -> Iterator[tuple[nn.Module, Tensor, Tensor]]:
+        """The context of an attack, with the model and the batch as they are inside it."""
         model = module_of(model)
         check_batch(x, y)
         check_device(model, x)
         self.threat.check_input(x)
-        self.check_rows(len(x))
-        rng = SampleRng.numbered(len(x)) if rng is None else rng
         with frozen_eval(model, training=training), logits_as_float(model):
             # A clone made here carries gradients even if the caller's tensors come from inference mode.
             x, y = x.detach().to(computing_dtype(model)).clone(), y.to(torch.int64).clone()
-            if not len(x):
-                return x
             try:
-                with torch.no_grad():
-                    aimed = self.aimed(model, x, y, rng)
-                return aimed.perturb(model, x, y, rng).detach()
+                yield model, x, y
             except (IndexError, RuntimeError):
                 with torch.no_grad():  # was it a label? Asked only now: it costs a forward
                     check_labels(y, model(x[:1]).shape[1])
                 raise
-
-    def aimed(self: Self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Self:
-        """The same attack with its objective's choices made (`Objective.aim`)."""
-        objective = self.objective.aim(lambda: model(x), y, rng)
-        return self if objective is self.objective else replace(self, objective=objective)  # type: ignore[type-var]

@@ -25,6 +25,7 @@ from ..objectives.losses import Margin
 from .diagnosis import Diagnosis
 from .forwards import Forwards
 from .meter import Cost
+from .preparing import check_disjoint, prepare_attacks
 from .report import Report
 from .running import check_names, naming, run_attack
 from .untouched import Untouched
@@ -37,6 +38,7 @@ def evaluate(
     attacks: Mapping[str, Attack],
     *,
     seed: int = 0,
+    prepare_on: tuple[Tensor, Tensor] | None = None,
     sample_ids: Tensor | Sequence[int] | None = None,
     batch_size: int = 256,
     keep_adversarial: bool = False,
@@ -55,6 +57,8 @@ def evaluate(
         y: the true classes, int64 `(N,)`.
         attacks: attacks by name.
         seed: seeds the random starts, together with the sample's id, and whatever the model draws itself.
+        prepare_on: other images and their classes, for attacks that learn from samples before they attack
+            (`Attack.needs_samples`); what they pass through the model meanwhile is in their cost.
         sample_ids: int64 `(N,)`; None numbers the rows. A sample's verdict depends on its id, not on its batch.
         batch_size: samples attacked at a time, >= 1.
         keep_adversarial: whether the report keeps the attacked images.
@@ -67,7 +71,8 @@ def evaluate(
 
     Raises:
         ValueError: the batch, the labels or the logits are not what they must be; or an attack left its threat,
-            returned something that is no batch of finite images like `x`, or changed its input or the model.
+            returned something that is no batch of finite images like `x`, or changed its input or the model; or it
+            needs samples and was given none, or some of those that are evaluated.
         RuntimeError: an attack failed; the message names it.
 
     Example:
@@ -104,11 +109,16 @@ def evaluate(
         )
         diagnosis = Diagnosis(model, x, y, logits, SampleRng(seed, ids), look)
         report.observed.extend(diagnosis.of_the_model(untouched.ignore_changes()))
+        attacks, learning = prepare_attacks(attacks, model, prepare_on, seed=seed, untouched=untouched)
+        if prepare_on is not None and learning:
+            check_disjoint(x, ids, prepare_on[0])
+        report.attacks.update(attacks)
         for name, attack in attacks.items():
             if len(x):
                 naming(name, attack.check_classes, logits.shape[1])
             seed_random_state(seed, x.device)
             x_adv = _judge(report, name, attack, model, x, logits, SampleRng(seed, ids), look, batch_size)
+            report.cost[name] += learning.get(name, Cost())
             changed = untouched.change()
             if changed is not None:
                 raise ValueError(f"attack {name!r} changed the model: {changed} is not what it was before")
@@ -141,8 +151,7 @@ def _judge(
             continue  # an empty tensor splits into one empty part
         part = attack.take(rows)
         objective = part.objective.aim(partial(logits.__getitem__, rows), y[rows], rng.take(rows))
-        if objective is not part.objective:
-            part = replace(part, objective=objective)  # type: ignore[type-var]
+        part = part.with_objective(objective)
         x_adv[rows], spent = run_attack(name, part, model, x[rows], y[rows], rng.take(rows))
         cost += spent
         after = look.elsewhere(x_adv[rows], report.sample_id[rows], f"after attack {name!r}")

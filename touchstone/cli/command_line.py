@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter, ProgressBar
@@ -21,6 +22,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
+from touchstone.attacks import frozen_eval
 from touchstone.callbacks import Predictions, RobustAccuracy, RunRecord
 
 from .checkpoint_errors import check_checkpoint, explain_mismatch
@@ -102,10 +104,15 @@ class CommandLine(LightningCLI):
             _note("no --ckpt_path is given: the weights are those that the net begins with")
 
     def instantiate_classes(self) -> None:
+        trainer = self._get(self.config, "trainer")
+        trainer = trainer if isinstance(trainer, Namespace) else Namespace()  # a wrong value: explained below
+        self._callbacks, trainer.callbacks = trainer.get("callbacks"), None
         try:
             super().instantiate_classes()
         except Exception as error:
             raise self._explained(error, construct=True) from error
+        finally:
+            trainer.callbacks = self._callbacks
         hook = f"{NEEDED_LOADERS[str(self.subcommand)]}_dataloader"
         if self.datamodule is None and not is_overridden(hook, self.model):
             raise UsageError(
@@ -118,9 +125,15 @@ class CommandLine(LightningCLI):
             return UsageError(in_one_line(error))
         return explain(self._subcommand_parsers[subcommand], gather(options), error, construct=construct)
 
+    def instantiate_callbacks(self) -> Any:
+        """The callbacks, on random states of their own: a net inside one must not change how the model begins."""
+        parser = self._subcommand_parsers[str(self.subcommand)]
+        with frozen_eval(torch.nn.Identity()):
+            return parser.instantiate_classes(Namespace(trainer=Namespace(callbacks=self._callbacks))).trainer.callbacks
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self._get(self.config_init, "trainer")
-        callbacks = config.callbacks or []
+        callbacks = self.instantiate_callbacks() or []
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
         if config.enable_progress_bar is not False and not any(isinstance(c, ProgressBar) for c in callbacks):
             callbacks = [*callbacks, EpochLines()]

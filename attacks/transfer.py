@@ -1,0 +1,82 @@
+"""`Transfer`: examples made on another net.
+
+Source: Papernot, McDaniel, Goodfellow, "Transferability in machine learning: from phenomena to black-box attacks using
+adversarial samples", 2016, section 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import chain
+
+import torch
+from torch import Tensor, nn
+
+from .core.attack import Attack
+from .core.objective import Objective
+from .core.sample_rng import SampleRng
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Transfer(Attack):
+    """Runs an attack on a net of the attacker's own, for a model that gives neither gradients nor answers.
+
+    It costs the model nothing; what passes through the source is not counted. Threat and objective are those of the
+    attack, as is whether it learns from samples first: then it learns on the source.
+
+    Args:
+        attack: what is run on the source.
+        source: images to logits of the same classes, in any mode; on another device it is moved to that of the
+            images for each call, and moved back. `touchstone.nets.Trained` is one with weights from a file.
+
+    Raises:
+        ValueError: `attack` is no attack, or `source` no module; or, when called, the source fails.
+
+    Example:
+        >>> transfer = Transfer(attack=PGD(threat=Linf(eps="8/255")), source=another_net)
+    """
+
+    kind = "black box"
+    attack: Attack
+    source: nn.Module = field(repr=False)
+
+    def __post_init__(self) -> None:
+        for name, kind in (("attack", Attack), ("source", nn.Module)):
+            value = getattr(self, name)
+            if not isinstance(value, kind):
+                raise ValueError(f"Transfer({name}=...) must be a {kind.__name__}, got {value!r:.80}")
+        for name in ("threat", "objective", "pools", "needs_samples"):
+            object.__setattr__(self, name, getattr(self.attack, name))
+
+    def check_classes(self, num_classes: int) -> None:
+        self.attack.check_classes(num_classes)
+
+    def with_objective(self, objective: Objective) -> Transfer:
+        return replace(self, attack=self.attack.with_objective(objective))
+
+    def learn(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Transfer:
+        with self._source_at(x.device):
+            return replace(self, attack=self.attack.prepare(self.source, x, y, rng))
+
+    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:
+        with self._source_at(x.device):
+            points = self.attack(self.source, x, y, rng)
+        return points if points.dtype == x.dtype else self.threat.project(points.to(x.dtype), x)
+
+    @contextmanager
+    def _source_at(self, device: torch.device) -> Iterator[None]:
+        tensors = chain(self.source.parameters(), self.source.buffers())
+        home = next((tensor.device for tensor in tensors), device)
+        try:
+            if home != device:
+                self.source.to(device)
+            yield
+        except (ValueError, RuntimeError, IndexError) as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            raise ValueError(f"Transfer(source=...): on the source, {error}") from error
+        finally:
+            if home != device:
+                self.source.to(home)
