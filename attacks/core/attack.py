@@ -2,6 +2,7 @@
 
 # No `from __future__ import annotations` here: jsonargparse reads a subclass's fields together with these annotations,
 # from the subclass's module, where as strings they would name nothing.
+from collections.abc import Callable
 from dataclasses import replace
 from typing import ClassVar, Literal, TypeVar
 
@@ -102,14 +103,14 @@ class Attack(PerSample):
                 return x
             try:
                 with torch.no_grad():
-                    aimed = self.aimed(model, x, y, rng)
+                    aimed = self.aimed(lambda: model(x), y, rng)
                 return aimed.perturb(model, x, y, rng).detach()
             except (IndexError, RuntimeError):
                 with torch.no_grad():  # was it a label? Asked only now: it costs a forward
                     check_labels(y, model(x[:1]).shape[1])
                 raise
 
-    def aimed(self: Self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Self:
-        """The same attack with its objective's choices made (`Objective.aim`)."""
-        objective = self.objective.aim(lambda: model(x), y, rng)
+    def aimed(self: Self, clean_logits: Callable[[], Tensor], y: Tensor, rng: SampleRng) -> Self:
+        """The same attack with its objective's choices made; the arguments are those of `Objective.aim`."""
+        objective = self.objective.aim(clean_logits, y, rng)
         return self if objective is self.objective else replace(self, objective=objective)  # type: ignore[type-var]

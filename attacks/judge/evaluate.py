@@ -138,15 +138,12 @@ def _judge(
     for rows in attacked.split(max(1, len(attacked)) if attack.pools else batch_size):
         if not len(rows):
             continue  # an empty tensor splits into one empty part
-        part = attack.take(rows)
-        objective = part.objective.aim(partial(logits.__getitem__, rows), y[rows], rng.take(rows))
-        if objective is not part.objective:
-            part = replace(part, objective=objective)  # type: ignore[type-var]
+        part = attack.take(rows).aimed(partial(logits.__getitem__, rows), y[rows], rng.take(rows))
         x_adv[rows], spent = run_attack(name, part, model, x[rows], y[rows], rng.take(rows))
         cost += spent
         after = look.elsewhere(x_adv[rows], report.sample_id[rows], f"after attack {name!r}")
-        robust[rows] = objective.correct(after, y[rows])
-        success[rows] = objective.reached(after, y[rows])
+        robust[rows] = part.objective.correct(after, y[rows])
+        success[rows] = part.objective.reached(after, y[rows])
     report.robust[name], report.success[name], report.cost[name] = robust, success, cost
     return x_adv
 
