@@ -29,6 +29,7 @@ from .threats.l0 import L0
 from .threats.l1 import L1
 from .threats.l2 import L2
 from .threats.linf import Linf
+from .warm_started import WarmStarted
 
 __all__ = [
     "APGD",
@@ -57,6 +58,7 @@ __all__ = [
     "Threat",
     "Towards",
     "Untargeted",
+    "WarmStarted",
     "ascend",
     "evaluate",
     "frozen_eval",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from touchstone.attacks import (
     APGD,
     DLR,
@@ -22,9 +24,11 @@ from touchstone.attacks import (
     Targeted,
     Towards,
     Untargeted,
+    WarmStarted,
 )
 
 LINF, SMALL_L2, SMALL_L1, SMALL_L0 = Linf(eps=0.1), L2(eps=0.5), L1(eps=2.5), L0(eps=3)
+CHANGE = torch.linspace(-0.2, 0.2, 36).reshape(1, 1, 6, 6)
 
 ATTACKS: dict[str, Attack] = {
     "noise": RandomNoise(threat=LINF),
@@ -82,4 +86,8 @@ ATTACKS: dict[str, Attack] = {
     "strongest, thorough": Strongest(threat=LINF, max_passes=300),
     "strongest, l2": Strongest(threat=SMALL_L2),
     "strongest, l1": Strongest(threat=SMALL_L1),
+    "pgd, warm": WarmStarted(attack=PGD(threat=LINF, num_steps=4), perturbation=CHANGE),
+    "pgd, warm, l0, least likely": WarmStarted(
+        attack=PGD(threat=SMALL_L0, num_steps=8, objective=Targeted(target="least_likely")), perturbation=CHANGE
+    ),
 }

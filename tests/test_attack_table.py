@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from touchstone.attacks import FGSM, L0, PGD, Attack, Linf, RandomNoise, SampleRng, Targeted, evaluate
+from touchstone.attacks import FGSM, L0, PGD, Attack, Linf, RandomNoise, SampleRng, Targeted, WarmStarted, evaluate
 
 from .attacks_table import ATTACKS
 from .oracles import images, own_labels, small_net
@@ -160,9 +160,14 @@ def test_one_eps_per_sample_equals_one_eps_for_all(
 ) -> None:
     eps = share * float(attack.threat.eps)
     eps = max(1, round(eps)) if isinstance(attack.threat, L0) else eps
-    one = replace(attack, threat=replace(attack.threat, eps=eps))  # type: ignore[type-var]
-    each = replace(attack, threat=replace(attack.threat, eps=torch.full((NUM_SAMPLES,), float(eps))))  # type: ignore[type-var]
+    one, each = with_eps(attack, eps), with_eps(attack, torch.full((NUM_SAMPLES,), float(eps)))
     assert torch.allclose(one(net, x, y), each(net, x, y), atol=1e-6)
+
+
+def with_eps(attack: Attack, eps: float | Tensor) -> Attack:
+    if isinstance(attack, WarmStarted):
+        return replace(attack, attack=with_eps(attack.attack, eps))
+    return replace(attack, threat=replace(attack.threat, eps=eps))  # type: ignore[type-var]
 
 
 def test_restarts_never_hurt(net: nn.Module, x: Tensor, y: Tensor) -> None:
