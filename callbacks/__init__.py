@@ -1,8 +1,9 @@
 """Lightning callbacks: when to measure, and what to log. None of them changes the training."""
 
+from .curves import RobustnessCurves
 from .gradient_norm import GradientNorm
 from .probe import Probe
 from .robust_accuracy import RobustAccuracy
 from .run_record import RunRecord
 
-__all__ = ["GradientNorm", "Probe", "RobustAccuracy", "RunRecord"]
+__all__ = ["GradientNorm", "Probe", "RobustAccuracy", "RobustnessCurves", "RunRecord"]

@@ -47,6 +47,16 @@ def test_two_processes_give_the_figures_of_one(runs: Path, program: str) -> None
     assert two == pytest.approx(one, rel=1e-5)
 
 
+def test_two_processes_draw_the_curves_of_one(runs: Path) -> None:
+    one, two = (json.loads((runs / "ordinary" / number / "version_0" / "curves.json").read_text()) for number in "12")
+    assert two.pop("run") != one.pop("run")
+    assert two.pop("loss_after_steps") == pytest.approx(one.pop("loss_after_steps"), rel=1e-5)
+    assert two == one
+    assert two["num_samples"] == 41
+    assert {"val/curves/eps_0.02", "val/curves/steps_5", "val/curves/loss_5"} <= set(figures(runs / "ordinary" / "2"))
+    assert not list((runs / "one_sample").rglob("curves.json"))  # its sample is wrong before any attack
+
+
 @pytest.mark.parametrize("program", ["ordinary", "one_sample"])
 def test_two_processes_give_the_verdicts_and_the_costs_of_one(runs: Path, program: str) -> None:
     assert verdicts(runs / program / "2") == verdicts(runs / program / "1")

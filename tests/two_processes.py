@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from touchstone.attacks import FGSM, PGD, Linf, RandomNoise
-from touchstone.callbacks import GradientNorm, RobustAccuracy
+from touchstone.callbacks import GradientNorm, RobustAccuracy, RobustnessCurves
 from touchstone.lightning_modules import Classifier
 
 from .lightning_programs import Still, samples, train_loader, trainer
@@ -95,6 +95,7 @@ def observed(folder: Path, num_processes: int, max_samples: int | None = None, *
         folder,
         RobustAccuracy(ATTACKS, max_samples=max_samples),
         GradientNorm(max_samples=max_samples),
+        RobustnessCurves(attack=ATTACKS["pgd"], eps=[0.01, 0.02], steps=[1, 5], max_samples=max_samples),
         devices=num_processes,
         strategy="auto" if num_processes == 1 else "ddp_fork",
         logger=TensorBoardLogger(folder, name="", version=0, default_hp_metric=False),
