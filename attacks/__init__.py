@@ -40,6 +40,7 @@ from .threats.l2 import L2
 from .threats.linf import Linf
 from .transfer import Transfer
 from .universal import Universal
+from .warm_started import WarmStarted
 
 __all__ = [
     "APGD",
@@ -80,6 +81,7 @@ __all__ = [
     "Transfer",
     "Universal",
     "Untargeted",
+    "WarmStarted",
     "ascend",
     "evaluate",
     "frozen_eval",

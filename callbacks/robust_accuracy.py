@@ -26,6 +26,7 @@ from .probe import Probe, measuring
 from .publish import lay_out_charts, publish_picture, publish_text, run_folder
 from .report_files import attack_success, write_report
 from .samples import Samples, images_and_labels
+from .warm_starts import WarmStarts
 
 
 class RobustAccuracy(Probe):
@@ -50,6 +51,9 @@ class RobustAccuracy(Probe):
         num_prepare_samples: attacks that learn from samples before they attack (`Attack.needs_samples`) do so at
             every measured validation, from so many of the first samples of the training data, >= 1. What that costs
             stands in their cost.
+        warm_start: during `fit`, try what each gradient attack found of a sample last time before attacking it anew:
+            one forward more for each sample, and no attack on those that it turns. Accuracy is never higher for it,
+            and a validation or test by itself never uses it. Memory and checkpoints: `WarmStarts`.
         normalization: mean and standard deviation per channel, if the batches come normalized; the attacks then
             work in pixels all the same, so that eps keeps its meaning.
         batch_keys: the keys of images and labels, if the batches are dicts.
@@ -74,6 +78,7 @@ class RobustAccuracy(Probe):
         num_images: int = 8,
         images_every_n_epochs: int = 5,
         num_prepare_samples: int = 512,
+        warm_start: bool = False,
         normalization: tuple[Sequence[float], Sequence[float]] | None = None,
         batch_keys: tuple[str, str] | None = None,
     ) -> None:
@@ -109,6 +114,8 @@ class RobustAccuracy(Probe):
         self.num_images = num_images
         self.images_every_n_epochs = images_every_n_epochs
         self.num_prepare_samples = num_prepare_samples
+        self.warm_start = warm_start
+        self._warm_starts = WarmStarts({})
         self._suite: dict[str, Attack] = {}  # the attacks of all entries; empty where another entry measures
         self._waiting: dict[int, list[Samples]] = {}
         self._reports: dict[int, list[Report]] = {}
@@ -124,6 +131,7 @@ class RobustAccuracy(Probe):
         super().setup(trainer, pl_module, stage)
         entries = [callback for callback in trainer.callbacks if isinstance(callback, RobustAccuracy)]  # type: ignore[attr-defined]
         self._suite, self._has_checked, self._round_of_last_look = {}, False, None
+        self._warm_starts = WarmStarts({})
         if entries[0] is not self:
             return  # the first entry measures for all
         for entry in entries:
@@ -139,6 +147,7 @@ class RobustAccuracy(Probe):
                 raise ValueError(f"two RobustAccuracy entries name an attack {taken[0]!r}: names must be unique")
             self._suite.update(entry.attacks)
         self._preparation = Preparation(self._suite, self.num_prepare_samples, self.seed, self.batch_keys)
+        self._warm_starts = WarmStarts(self._suite if self.warm_start and stage == "fit" else {})
         lay_out_charts(trainer, list(self._suite))
 
     def is_due(self, trainer: pl.Trainer) -> bool:
@@ -201,14 +210,16 @@ class RobustAccuracy(Probe):
             model,
             samples.x,
             samples.y,
-            self._preparation.attacks,
+            self._warm_starts.applied(self._preparation.attacks, samples, loader_index),
             seed=self.seed,
             sample_ids=samples.ids,
             batch_size=self.batch_size,
-            keep_adversarial=self._pictures_left(loader_index) > 0,
+            keep_adversarial=self._pictures_left(loader_index) > 0 or bool(self._warm_starts),
             probe_masking=self._looks_closer and loader_index not in self._reports,
         )
-        if report.x_adv:
+        if self._warm_starts:
+            self._warm_starts.take_in(samples, report, loader_index)
+        if self._pictures_left(loader_index) > 0:
             self._keep_for_pictures(model, samples, report, loader_index)
         report = self._preparation.with_overlap(replace(report, x_adv={}), samples.x)
         self._reports.setdefault(loader_index, []).append(report)
@@ -216,6 +227,7 @@ class RobustAccuracy(Probe):
     def conclude(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str, loader_index: int) -> None:
         model: nn.Module = module if self.normalize is None else nn.Sequential(self.normalize, module)
         self._attack_waiting(model, loader_index)
+        self._warm_starts.conclude(loader_index)
         report = self._preparation.with_cost(gathered_report(self._reports.pop(loader_index, []), self._suite))
         if not len(report.sample_id):
             return
@@ -255,6 +267,17 @@ class RobustAccuracy(Probe):
         self._waiting.clear()
         self._reports.clear()
         self._pictured.clear()
+        self._warm_starts.forget_pass()
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self._warm_starts.save(checkpoint)
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self._warm_starts.load(checkpoint)
 
     # Pictures.
 

@@ -34,11 +34,13 @@ from touchstone.attacks import (
     Transfer,
     Universal,
     Untargeted,
+    WarmStarted,
 )
 
 from .oracles import images, own_labels, small_net
 
 LINF, SMALL_L2, SMALL_L1, SMALL_L0 = Linf(eps=0.1), L2(eps=0.5), L1(eps=2.5), L0(eps=3)
+CHANGE = torch.linspace(-0.2, 0.2, 36).reshape(1, 1, 6, 6)
 
 
 def prepared(attack: Attack) -> Attack:
@@ -138,4 +140,8 @@ ATTACKS: dict[str, Attack] = {
     "universal, l1": prepared(Universal(threat=SMALL_L1)),
     "universal, l0": prepared(Universal(threat=SMALL_L0)),
     "universal, transferred": prepared(Transfer(attack=Universal(threat=LINF), source=small_net())),
+    "pgd, warm": WarmStarted(attack=PGD(threat=LINF, num_steps=4), perturbation=CHANGE),
+    "pgd, warm, l0, least likely": WarmStarted(
+        attack=PGD(threat=SMALL_L0, num_steps=8, objective=Targeted(target="least_likely")), perturbation=CHANGE
+    ),
 }

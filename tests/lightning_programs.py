@@ -42,6 +42,17 @@ class OrdinaryModule(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.05, momentum=0.9)
 
 
+class Still(OrdinaryModule):
+    """Trains, and stays what it is."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        self.net.eval()
+        return super().training_step(batch, batch_idx)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.0)
+
+
 def samples(num_samples: int, seed: int = 0) -> TensorDataset:
     x = images(num_samples, seed=seed)
     return TensorDataset(x, own_labels(small_net(seed=7), x))

@@ -11,7 +11,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from touchstone.attacks import FGSM, L0, PGD, Attack, Linf, RandomNoise, SampleRng, Targeted, Transfer, evaluate
+from touchstone.attacks import (
+    FGSM,
+    L0,
+    PGD,
+    Attack,
+    Linf,
+    RandomNoise,
+    SampleRng,
+    Targeted,
+    Transfer,
+    WarmStarted,
+    evaluate,
+)
 
 from .attacks_table import ATTACKS
 from .oracles import images, own_labels, small_net
@@ -37,7 +49,7 @@ def y(net: nn.Module, x: Tensor) -> Tensor:
 
 
 def with_eps(attack: Attack, eps: float | Tensor) -> Attack:
-    if isinstance(attack, Transfer):
+    if isinstance(attack, (Transfer, WarmStarted)):  # whose threat is that of the attack inside
         return replace(attack, attack=with_eps(attack.attack, eps))
     return replace(attack, threat=replace(attack.threat, eps=eps))  # type: ignore[type-var]
 

@@ -47,6 +47,16 @@ def test_two_processes_give_the_figures_of_one(runs: Path, program: str) -> None
     assert two == pytest.approx(one, rel=1e-5)
 
 
+def test_two_processes_draw_the_curves_of_one(runs: Path) -> None:
+    one, two = (json.loads((runs / "ordinary" / number / "version_0" / "curves.json").read_text()) for number in "12")
+    assert two.pop("run") != one.pop("run")
+    assert two.pop("loss_after_steps") == pytest.approx(one.pop("loss_after_steps"), rel=1e-5)
+    assert two == one
+    assert two["num_samples"] == 41
+    assert {"val/curves/eps_0.02", "val/curves/steps_5", "val/curves/loss_5"} <= set(figures(runs / "ordinary" / "2"))
+    assert not list((runs / "one_sample").rglob("curves.json"))  # its sample is wrong before any attack
+
+
 @pytest.mark.parametrize("program", ["ordinary", "learned", "one_sample"])
 def test_two_processes_give_the_verdicts_and_the_costs_of_one(runs: Path, program: str) -> None:
     assert verdicts(runs / program / "2") == verdicts(runs / program / "1")
@@ -71,6 +81,29 @@ def test_a_fit_on_two_processes_measures_every_sample(runs: Path) -> None:
     assert figures(runs / "fit" / "2")["val/accuracy"] == pytest.approx(
         figures(runs / "fit" / "2")["val/clean_accuracy"]
     )
+
+
+@pytest.mark.parametrize("program", ["warm", "moved"])
+def test_what_was_found_of_a_sample_is_known_to_whichever_process_has_it_next(runs: Path, program: str) -> None:
+    one, two = (attacks_of(runs / program / number) for number in "12")
+    assert two == one
+    cold = attacks_of(runs / "ordinary" / "1")
+    assert one["pgd"]["robust_accuracy"] == cold["pgd"]["robust_accuracy"]
+    assert one["pgd"]["num_backwards"] < cold["pgd"]["num_backwards"]
+    assert one["fgsm"] == cold["fgsm"]
+    assert verdicts(runs / program / "2") == verdicts(runs / program / "1")
+    kept = [
+        torch.load(runs / program / number / "a.ckpt", weights_only=True)["touchstone/warm_starts"][0]
+        for number in "12"
+    ]
+    assert list(kept[0]) == list(kept[1]) == ["pgd"]
+    assert torch.equal(kept[0]["pgd"]["_id"], kept[1]["pgd"]["_id"])
+    assert torch.allclose(kept[0]["pgd"]["change"], kept[1]["pgd"]["change"], atol=1e-4)
+
+
+def attacks_of(folder: Path) -> dict[str, dict[str, Any]]:
+    attacks = json.loads((folder / "version_0" / "report.json").read_text())["attacks"]
+    return {name: {key: value for key, value in of.items() if key != "seconds"} for name, of in attacks.items()}
 
 
 # How samples are numbered.

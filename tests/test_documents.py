@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import runpy
 import shlex
@@ -67,6 +68,24 @@ def test_a_measurement_is_added_in_one_method(folder: Path) -> None:
     events = EventAccumulator(str(next(folder.rglob("version_0"))))
     events.Reload()
     assert 0.1 < events.Scalars("val/confidence")[0].value <= 1
+
+
+@pytest.mark.slow
+def test_the_curves_of_two_runs_are_drawn_by_two_commands(root: Path, folder: Path) -> None:
+    import train
+
+    for name in ("digits", "digits_robust"):
+        assert train.main(["fit", "--config", f"configs/{name}.yaml", "--trainer.max_epochs=1"]) == 0
+    commands = [shlex.split(line) for line in blocks(root / "docs/curves.md")["curves"].splitlines()]
+    assert len(commands) == 2
+    for command in commands:
+        assert command[:2] == ["python", "train.py"]
+        assert train.main(command[2:]) == 0
+    last = folder / "logs/digits_robust/version_1"
+    found = json.loads((last / "curves.json").read_text())
+    assert found["run"] == "digits_robust/version_1"
+    assert sorted(found["accuracy_at_eps"], reverse=True) == found["accuracy_at_eps"]
+    assert (last / "figures/curves.png").stat().st_size > 10_000
 
 
 def test_every_command_and_file_that_a_document_names_exists(root: Path) -> None:

@@ -9,14 +9,15 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from touchstone.attacks import FGSM, PGD, Attack, Linf, RandomNoise, Surrogate, Universal
-from touchstone.callbacks import GradientNorm, RobustAccuracy
+from touchstone.callbacks import GradientNorm, RobustAccuracy, RobustnessCurves
 from touchstone.lightning_modules import Classifier
 
-from .lightning_programs import samples, train_loader, trainer
+from .lightning_programs import Still, samples, train_loader, trainer
 from .oracles import small_net
 
 LINF = Linf(eps=0.02)
@@ -85,6 +86,32 @@ def fit(folder: Path, num_processes: int) -> pl.Trainer:
     return run
 
 
+def warm(folder: Path, num_processes: int) -> pl.Trainer:
+    """The second validation knows of the first."""
+    return fit_warm(folder, num_processes, max_epochs=2)
+
+
+def moved(folder: Path, num_processes: int) -> pl.Trainer:
+    """Goes on with a fit on another number of processes, so that samples are other processes' than before."""
+    other = folder.parent.parent / "warm" / str(3 - num_processes) / "a.ckpt"
+    return fit_warm(folder, num_processes, max_epochs=3, ckpt_path=other)
+
+
+def fit_warm(folder: Path, num_processes: int, max_epochs: int, ckpt_path: Path | None = None) -> pl.Trainer:
+    run = trainer(
+        folder,
+        RobustAccuracy(ATTACKS, warm_start=True),
+        ModelCheckpoint(dirpath=folder, filename="a", save_on_train_epoch_end=False),
+        devices=num_processes,
+        strategy="auto" if num_processes == 1 else "ddp_fork",
+        logger=TensorBoardLogger(folder, name="", version=0, default_hp_metric=False),
+        enable_checkpointing=True,
+        max_epochs=max_epochs,
+    )
+    run.fit(Still(), train_loader(), loader(), ckpt_path=ckpt_path, weights_only=True)
+    return run
+
+
 def observed(
     folder: Path,
     num_processes: int,
@@ -96,6 +123,7 @@ def observed(
         folder,
         RobustAccuracy(attacks, max_samples=max_samples),
         GradientNorm(max_samples=max_samples),
+        RobustnessCurves(attack=ATTACKS["pgd"], eps=[0.01, 0.02], steps=[1, 5], max_samples=max_samples),
         devices=num_processes,
         strategy="auto" if num_processes == 1 else "ddp_fork",
         logger=TensorBoardLogger(folder, name="", version=0, default_hp_metric=False),
@@ -103,7 +131,15 @@ def observed(
     )
 
 
-PROGRAMS = {ordinary: (1, 2), learned: (1, 2), one_sample: (1, 2), split_by_hand: (2,), fit: (2,)}
+PROGRAMS = {
+    ordinary: (1, 2),
+    learned: (1, 2),
+    one_sample: (1, 2),
+    split_by_hand: (2,),
+    fit: (2,),
+    warm: (1, 2),
+    moved: (1, 2),
+}
 
 if __name__ == "__main__":
     for program, numbers in PROGRAMS.items():

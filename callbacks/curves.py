@@ -1,0 +1,201 @@
+"""`RobustnessCurves`: robust accuracy against eps and against steps, and loss against steps, in one figure of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+
+import lightning.pytorch as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from touchstone.attacks import Attack, Objective, Report, SampleRng, evaluate
+from touchstone.attacks.threats.ball import parse_number
+
+from .curves_file import Curves, read_curves, write_curves
+from .curves_picture import curves_picture
+from .loaders import loader_suffix
+from .probe import Probe, measuring
+from .processes import gather, gather_by_id
+from .publish import publish_picture, run_folder
+from .samples import Samples
+
+
+@dataclass(frozen=True)
+class Endless(Objective):
+    """What another objective climbs, and never reached: the attack goes on to its last step, whatever falls."""
+
+    objective: Objective
+
+    def gain(self, logits: Tensor, y: Tensor) -> Tensor:
+        return self.objective.gain(logits, y)
+
+    def reached(self, logits: Tensor, y: Tensor) -> Tensor:
+        return torch.zeros_like(y, dtype=torch.bool)
+
+    def aim(self, clean_logits: Callable[[], Tensor], y: Tensor, rng: SampleRng) -> Endless:
+        return Endless(self.objective.aim(clean_logits, y, rng))
+
+    def check_classes(self, num_classes: int) -> None:
+        self.objective.check_classes(num_classes)
+
+
+class RobustnessCurves(Probe):
+    """Draws how accuracy falls as the attacker may do more, for this run and for earlier ones.
+
+    Three curves: the share of samples that are right before the attack and after it inside every eps up to this one;
+    the same for every number of steps up to this one, inside the attack's own eps; and the mean cross-entropy of the
+    samples that are right before, after so many steps of a climb that does not stop where a sample falls (Madry et
+    al., "Towards deep learning models resistant to adversarial attacks", 2018, figure 1). The accuracies cannot rise:
+    what falls inside a small eps, or in few steps, falls inside a larger one too, and is not attacked again.
+
+    Written as `curves.json` and `figures/curves.png` in the run folder; with S for val or test logged as the picture
+    `curves` and as `S/curves/eps_E`, `S/curves/steps_K` and `S/curves/loss_K`.
+
+    Args:
+        attack: what attacks; its threat gives the norm, and the eps of the curves against steps.
+        eps: the radii, each > 0, a number or a string such as `"8/255"`.
+        steps: the numbers of steps, each >= 1; they replace the attack's `num_steps`. None for no such curves.
+        compare_with: run folders whose `curves.json` are drawn in the same figure.
+        batch_size: samples attacked at a time, >= 1.
+        seed: seeds the random starts, together with each sample's position in the dataset.
+        every_n_epochs, max_samples, normalization, batch_keys: as in `Probe`.
+
+    Raises:
+        ValueError: a value is outside its range, or a folder holds no curves inside a threat of the same kind.
+
+    Example:
+        >>> RobustnessCurves(attack=PGD(threat=Linf(eps=0.15)), eps=[0.05, 0.1, 0.15, 0.3], steps=[1, 5, 20, 50])
+    """
+
+    depends_on_ids = True
+
+    def __init__(
+        self,
+        *,
+        attack: Attack,
+        eps: Sequence[float | str],
+        steps: Sequence[int] = (),
+        compare_with: Sequence[str] = (),
+        batch_size: int = 256,
+        seed: int = 0,
+        every_n_epochs: int = 1,
+        max_samples: int | None = None,
+        normalization: tuple[Sequence[float], Sequence[float]] | None = None,
+        batch_keys: tuple[str, str] | None = None,
+    ) -> None:
+        super().__init__(
+            every_n_epochs=every_n_epochs,
+            max_samples=max_samples,
+            normalization=normalization,
+            batch_keys=batch_keys,
+        )
+        _check(attack, eps, steps, batch_size)
+        self.attack, self.batch_size, self.seed = attack, batch_size, seed
+        self.eps = sorted({parse_number(value, "RobustnessCurves(eps=...)") for value in eps})
+        self.steps = sorted(set(steps))
+        self.compare_with = [read_curves(folder, type(attack.threat).__name__) for folder in compare_with]
+        self._inside = [replace(attack, threat=replace(attack.threat, eps=value)) for value in self.eps]  # type: ignore[type-var]
+        self._within = [replace(attack, num_steps=number) for number in self.steps]  # type: ignore[type-var]
+        self._endless = {
+            f"{number}_steps": replace(attack, num_steps=number, objective=Endless(attack.objective))  # type: ignore[type-var]
+            for number in self.steps
+        }
+        self._num_classes = 0
+
+    def try_out(self, model: nn.Module, samples: Samples) -> None:
+        self.attack.threat.check_input(samples.x)
+
+    def see(self, model: nn.Module, samples: Samples, loader_index: int) -> None:
+        clean = self._evaluated(model, samples, {}).clean_correct
+        columns = {"_id": samples.ids, "clean": clean}
+        for curve, attacks in (("eps", self._inside), ("steps", self._within)):
+            standing = clean.clone()
+            for number, attack in enumerate(attacks):
+                rows = standing.nonzero()[:, 0]
+                standing = standing.clone()
+                standing[rows] = self._evaluated(model, samples.take(rows), {curve: attack}).robust[curve]
+                columns[f"{curve}/{number}"] = standing
+        climbed = self._evaluated(model, samples, self._endless).x_adv
+        with measuring(model, samples) as (x, y), torch.no_grad():
+            for number, points in enumerate([x, *climbed.values()]):
+                logits = model(points)
+                columns[f"loss/{number}"] = F.cross_entropy(logits, y, reduction="none").double()
+        self._num_classes = logits.shape[1]
+        kept = self._values.setdefault(loader_index, {})
+        for name, column in columns.items():
+            kept.setdefault(name, []).append(column)
+
+    def _evaluated(self, model: nn.Module, samples: Samples, attacks: dict[str, Attack]) -> Report:
+        return evaluate(
+            model,
+            samples.x,
+            samples.y,
+            attacks,
+            seed=self.seed,
+            sample_ids=samples.ids,
+            batch_size=self.batch_size,
+            keep_adversarial=attacks is self._endless,
+            probe_masking=False,
+        )
+
+    def conclude(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str, loader_index: int) -> None:
+        values = {name: torch.cat(parts) for name, parts in self._values.pop(loader_index, {}).items()}
+        values, folder = gather_by_id(values), run_folder(trainer)
+        num_classes = max(gather(self._num_classes))
+        clean = values.get("clean", torch.zeros(0, dtype=torch.bool))
+        if not bool(clean.any()):
+            return  # where nothing is right before an attack, nothing can fall
+        losses = [float(values[f"loss/{n}"][clean].mean()) for n in range(len(self.steps) + 1)]
+        found = Curves(
+            run="this run" if folder is None else "/".join(folder.parts[-2:]),
+            stage=stage,
+            attack=repr(self.attack),
+            threat=type(self.attack.threat).__name__,
+            threat_eps=float(self.attack.threat.eps),
+            num_samples=len(clean),
+            num_classes=num_classes,
+            eps=[0.0, *self.eps],
+            accuracy_at_eps=[_share(clean), *(_share(values[f"eps/{n}"]) for n in range(len(self.eps)))],
+            steps=[0, *self.steps],
+            accuracy_after_steps=[_share(clean), *(_share(values[f"steps/{n}"]) for n in range(len(self.steps)))],
+            loss_after_steps=losses,
+        )
+        for name, value in found.by_name().items():
+            self.log_figure(trainer, module, f"{stage}/curves/{name}", value, loader_index)
+        if not trainer.is_global_zero:
+            return
+        if folder is not None:
+            write_curves(found, folder, loader_index)
+        others = self.compare_with if loader_index == 0 else []
+        publish_picture(
+            trainer, folder, f"curves{loader_suffix(trainer, loader_index)}", curves_picture([found, *others])
+        )
+
+
+def _share(flags: Tensor) -> float:
+    return float(flags.double().mean())
+
+
+def _check(attack: Attack, eps: Sequence[float | str], steps: Sequence[int], batch_size: int) -> None:
+    """Raises ValueError where curves of this attack cannot be had."""
+    if not isinstance(attack, Attack) or not is_dataclass(attack):
+        raise ValueError(f"RobustnessCurves(attack=...) must be an attack such as PGD(...), got {attack!r:.80}")
+    attack.check_rows(1)
+    if getattr(attack, "step_size", None) is not None:
+        raise ValueError(
+            "RobustnessCurves(attack=...) must go steps that grow with eps, since a larger ball would be left half "
+            f"searched: give its rel_step_size, got step_size={attack.step_size}"
+        )
+    if not eps:
+        raise ValueError("RobustnessCurves(eps=...) must name at least one radius, got none")
+    missing = {"num_steps", "objective"} - {field.name for field in fields(attack)}
+    if steps and missing:
+        raise ValueError(
+            f"RobustnessCurves(steps=...) must be empty for {type(attack).__name__}, which has no field "
+            f"{min(missing)}, got {list(steps)}"
+        )
+    for name, value in (("batch_size", batch_size), *(("steps", number) for number in steps)):
+        if value < 1:
+            raise ValueError(f"RobustnessCurves({name}=...) must be >= 1, got {value}")

@@ -1,0 +1,88 @@
+"""`curves.json` in a run folder: how accuracy and loss of a run change with what the attacker may do."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The curves of one run, each beginning with the samples before any attack (eps 0, 0 steps).
+
+    Attributes:
+        run: the end of its folder's path, such as `digits/version_1`.
+        stage: `val` or `test`.
+        attack: the attack, as Python prints it.
+        threat: the kind of its threat, such as `Linf`.
+        threat_eps: the eps of the curves against steps.
+        num_samples: samples measured.
+        num_classes: classes of the model.
+        eps: radii, ascending.
+        accuracy_at_eps: right before any attack and after the attack inside each eps up to this one, in [0, 1].
+        steps: numbers of steps, ascending.
+        accuracy_after_steps: the same for each number of steps up to this one.
+        loss_after_steps: the mean cross-entropy of the samples that are right before any attack.
+    """
+
+    run: str
+    stage: str
+    attack: str
+    threat: str
+    threat_eps: float
+    num_samples: int
+    num_classes: int
+    eps: list[float]
+    accuracy_at_eps: list[float]
+    steps: list[int]
+    accuracy_after_steps: list[float]
+    loss_after_steps: list[float]
+
+    def by_name(self) -> dict[str, float]:
+        """The figures after an attack, by names such as `eps_0.1`, `steps_20` and `loss_20`."""
+        curves = (
+            ("eps", self.eps, self.accuracy_at_eps),
+            ("steps", self.steps, self.accuracy_after_steps),
+            ("loss", self.steps, self.loss_after_steps),
+        )
+        return {
+            f"{name}_{at:g}": value
+            for name, places, values in curves
+            for at, value in zip(places, values, strict=True)
+            if at
+        }
+
+
+def write_curves(curves: Curves, folder: Path, loader_index: int) -> None:
+    """Writes `curves.json` into a run folder; `curves_1.json` for a second data loader."""
+    folder.mkdir(parents=True, exist_ok=True)
+    number = f"_{loader_index}" if loader_index else ""
+    (folder / f"curves{number}.json").write_text(json.dumps(asdict(curves), indent=2) + "\n", encoding="utf-8")
+
+
+def read_curves(folder: str | Path, threat: str) -> Curves:
+    """The curves in a run folder.
+
+    Args:
+        folder: the run folder.
+        threat: the kind of threat that they must be of, to be drawn against one eps.
+
+    Raises:
+        ValueError: there are none, or they are of another kind of threat.
+    """
+    path = Path(folder) / "curves.json"
+    try:
+        curves = Curves(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        why = "there is no such file" if isinstance(error, FileNotFoundError) else str(error)
+        raise ValueError(
+            "RobustnessCurves(compare_with=...) must be folders of runs that have drawn curves; "
+            f"{path} cannot be read: {why}"
+        ) from error
+    if curves.threat != threat:
+        raise ValueError(
+            f"RobustnessCurves(compare_with=...) must be runs attacked inside {threat} as this one, "
+            f"got {curves.threat} in {path}: their eps are not the same"
+        )
+    return curves

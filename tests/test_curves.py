@@ -1,0 +1,233 @@
+"""`RobustnessCurves`: the curves of a linear model are known, and several runs stand in one figure."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import train
+from touchstone.attacks import FGSM, L2, PGD, Attack, Linf, RandomNoise, SampleRng, Strongest, Targeted, Threat
+from touchstone.callbacks import RobustnessCurves
+from touchstone.callbacks.curves_file import Curves, read_curves
+from touchstone.callbacks.curves_picture import curves_picture
+
+from .lightning_programs import OrdinaryModule, events, samples, train_loader, trainer, val_loader, weights
+from .oracles import LinearModel, images
+
+LINF = Linf(eps=0.12)
+PGD_20 = PGD(threat=LINF, num_steps=20)
+STEPS = [1, 3, 20]
+
+
+class Linear(OrdinaryModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = LinearModel(36, 2)  # type: ignore[assignment]
+
+
+def linear_loader() -> DataLoader:
+    """Images far from the ends of the box, every seventh with the wrong label."""
+    x = 0.3 + 0.4 * images(80, dtype=torch.float64)
+    y = LinearModel(36, 2)(x).argmax(1)
+    return DataLoader(TensorDataset(x, torch.where(torch.arange(80) % 7 == 0, 1 - y, y)), 30)
+
+
+def curves_of(run: pl.Trainer, name: str = "curves.json") -> dict[str, Any]:
+    return json.loads((Path(run.log_dir) / name).read_text())  # type: ignore[arg-type]
+
+
+def test_the_curves_of_a_linear_model_are_the_exact_ones(tmp_path: Path) -> None:
+    """A ball of radius eps moves the difference of two logits by eps times the dual norm of their weights."""
+    loader = linear_loader()
+    x, y = (part.numpy() for part in loader.dataset.tensors)  # type: ignore[attr-defined]
+    weight, bias = (p.detach().numpy() for p in LinearModel(36, 2).parameters())
+    logits = x.reshape(80, 36) @ weight.T + bias
+    margin = logits[np.arange(80), y] - logits[np.arange(80), 1 - y]
+    for threat, order, eps in ((LINF, 1, [0.06, 0.11, 0.13, 0.2]), (L2(eps=0.6), 2, [0.3, 0.55, 0.65, 1.0])):
+        callback = RobustnessCurves(attack=PGD(threat=threat, random_start=False), eps=eps, steps=STEPS)
+        run = trainer(tmp_path / str(order), callback)
+        run.validate(Linear(), loader, verbose=False)
+        found, dual = curves_of(run), np.linalg.norm(weight[1] - weight[0], ord=order)
+        assert found["eps"] == [0, *eps]
+        exact = [float((margin > radius * dual).mean()) for radius in found["eps"]]
+        assert exact[0] > exact[1] > exact[2] > exact[3] > exact[4] == 0
+        assert found["accuracy_at_eps"] == pytest.approx(exact)
+        assert found["steps"] == [0, *STEPS]
+        inside = float((margin > threat.eps * dual).mean())  # type: ignore[operator]
+        assert found["accuracy_after_steps"] == pytest.approx([exact[0], inside, inside, inside])
+        losses = [np.log1p(np.exp(radius * dual - margin[margin > 0])).mean() for radius in (0, *[threat.eps] * 3)]
+        assert found["loss_after_steps"] == pytest.approx(losses, rel=1e-5)
+        assert (found["num_samples"], found["num_classes"], found["stage"]) == (80, 2, "val")
+        assert float(run.callback_metrics[f"val/curves/eps_{eps[0]:g}"]) == pytest.approx(exact[1])
+        assert float(run.callback_metrics["val/curves/steps_20"]) == pytest.approx(inside)
+        assert float(run.callback_metrics["val/curves/loss_3"]) == pytest.approx(losses[1], rel=1e-5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fickle(Attack):
+    """Does its worst inside one eps, and nothing inside another."""
+
+    threat: Threat
+
+    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:
+        return FGSM(threat=self.threat).perturb(model, x, y, rng) if self.threat.eps == 0.12 else x.clone()
+
+
+def test_what_falls_inside_a_small_ball_falls_inside_a_larger_one(tmp_path: Path) -> None:
+    run = trainer(tmp_path, RobustnessCurves(attack=Fickle(threat=LINF), eps=[0.15, 0.01, "12/100", 0.2]))
+    run.test(Linear(), linear_loader(), verbose=False)
+    found = curves_of(run)
+    clean, smallest, small, *larger = found["accuracy_at_eps"]
+    assert found["eps"] == [0, 0.01, 0.12, 0.15, 0.2]
+    assert clean == smallest > small
+    assert larger == [small, small]
+    assert (found["stage"], found["steps"]) == ("test", [0])
+
+
+def test_the_loss_is_that_of_a_climb_that_does_not_stop(tmp_path: Path) -> None:
+    """Stopped where they fall, samples would end just beyond the boundary: at a loss near log 2."""
+    for objective in (PGD_20.objective, Targeted(target="random")):
+        attack = replace(PGD_20, threat=Linf(eps=0.3), objective=objective)
+        run = trainer(tmp_path, RobustnessCurves(attack=attack, eps=[0.3], steps=[5, 50], max_samples=30))
+        run.validate(Linear(), linear_loader(), verbose=False)
+        found = curves_of(run)
+        assert found["accuracy_after_steps"][1:] == [0, 0]
+        assert found["loss_after_steps"][2] > 5
+        assert found["num_samples"] == 30
+
+
+def test_file_and_picture_lie_in_the_run_folder_and_training_is_what_it_was(tmp_path: Path) -> None:
+    trained = []
+    for watched in (False, True):
+        pl.seed_everything(3)
+        module = OrdinaryModule()
+        callbacks = [RobustnessCurves(attack=PGD_20, eps=[0.1], steps=[2], every_n_epochs=2)] if watched else []
+        run = trainer(tmp_path, *callbacks)
+        run.fit(module, train_loader(), [val_loader(), DataLoader(samples(7, seed=5), 4)])
+        trained.append(weights(module))
+    assert all(torch.equal(trained[0][key], trained[1][key]) for key in trained[0])
+    assert curves_of(run)["num_samples"] == 23
+    assert curves_of(run, "curves_1.json")["num_samples"] == 7
+    seen = events(tmp_path)
+    for index in (0, 1):
+        assert [image.step for image in seen.Images(f"curves/dataloader_idx_{index}")] == [10]
+        assert [event.step for event in seen.Scalars(f"val/curves/eps_0.1/dataloader_idx_{index}")] == [9]
+        picture = Path(run.log_dir) / f"figures/curves_dataloader_idx_{index}.png"  # type: ignore[arg-type]
+        assert picture.stat().st_size > 10_000
+
+
+def test_the_config_draws_curves_through_the_real_entry(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = ["--config", str(root / "configs/digits.yaml")]
+    assert train.main(["fit", *config, "--trainer.max_epochs=1"]) == 0
+    checkpoint = ["--ckpt_path", str(next(tmp_path.rglob("last.ckpt")))]
+    config += ["--config", str(root / "configs/callbacks/curves.yaml"), "--trainer.callbacks.max_samples=20"]
+    assert train.main(["validate", *config, *checkpoint]) == 0
+    again = "--trainer.callbacks.compare_with=[logs/digits/version_1]"
+    assert train.main(["test", *config, *checkpoint, again]) == 0
+    assert train.main(["validate", *config, *checkpoint, again.replace("_1", "_7")]) == 2
+    folders = [Path("logs/digits") / f"version_{number}" for number in (1, 2)]
+    found = [read_curves(folder, "Linf") for folder in folders]
+    assert [(run.stage, run.num_samples, run.num_classes) for run in found] == [("val", 20, 10), ("test", 20, 10)]
+    assert all((folder / "figures/curves.png").stat().st_size > 10_000 for folder in folders)
+
+
+# Several runs in one figure.
+
+
+def some_curves(run: str, **options: Any) -> Curves:
+    steps = {"steps": [0, 1, 10], "accuracy_after_steps": [0.9, 0.7, 0.6], "loss_after_steps": [0.1, 0.5, 0.6]}
+    values = {
+        "run": run, "stage": "val", "attack": "PGD(...)", "threat": "Linf", "threat_eps": 0.1, "num_samples": 50,
+        "num_classes": 10, "eps": [0.0, 0.1], "accuracy_at_eps": [0.9, 0.5], **steps,
+    }  # fmt: skip
+    return Curves(**{**values, **options})
+
+
+def test_earlier_runs_are_drawn_in_the_same_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[list[Curves]] = []
+    monkeypatch.setattr(
+        "touchstone.callbacks.curves.curves_picture", lambda runs: drawn.append(list(runs)) or curves_picture(runs)
+    )
+    first = trainer(tmp_path / "a", RobustnessCurves(attack=PGD_20, eps=[0.1], steps=[2]))
+    first.validate(Linear(), linear_loader(), verbose=False)
+    again = RobustnessCurves(attack=PGD_20, eps=[0.05], steps=[5], compare_with=[str(first.log_dir)])
+    trainer(tmp_path / "b", again).validate(Linear(), linear_loader(), verbose=False)
+    assert [run.eps for run in drawn[1]] == [[0, 0.05], [0, 0.1]]
+    assert drawn[1][1] == read_curves(str(first.log_dir), "Linf") == drawn[0][0]
+
+
+def test_the_legend_says_which_run_is_which_and_what_is_not_alike() -> None:
+    runs = [
+        some_curves("digits/version_1"),
+        some_curves("digits_robust/version_3", num_samples=20),
+        some_curves("digits/version_2", stage="test", attack="FGSM(...)", num_classes=4),
+    ]
+    figure = curves_picture(runs)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "digits/version_1",
+        "digits_robust (other num_samples)",
+        "digits/version_2 (other attack, stage)",
+        "before any attack",
+    ]
+    accuracy, steps, loss = figure.axes
+    assert {text.get_text().strip() for text in accuracy.texts} == {
+        "chance, 10 classes", "chance, 4 classes", "eps of the steps",
+    }  # fmt: skip
+    assert {line.get_ydata()[0] for line in accuracy.lines if line.get_linestyle() == "--"} == {0.1, 0.25}
+    assert list(loss.lines[0].get_ydata()) == [0.1, 0.5, 0.6]
+    assert [text.get_text() for text in steps.get_xticklabels()] == ["0", "1", "10"]
+
+
+def test_without_steps_there_is_one_panel() -> None:
+    run = some_curves("a/version_0", steps=[0], accuracy_after_steps=[0.9], loss_after_steps=[0.1])
+    assert len(curves_picture([run]).axes) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"attack": LINF}, r"RobustnessCurves\(attack=...\) must be an attack such as PGD\(...\), got Linf"),
+        ({"attack": PGD(threat=LINF, step_size=0.01)}, "give its rel_step_size, got step_size=0.01"),
+        ({"attack": PGD(threat=Linf(eps=torch.rand(23)))}, r"Linf\(eps=...\) must hold one row per sample"),
+        ({"eps": []}, r"RobustnessCurves\(eps=...\) must name at least one radius, got none"),
+        ({"eps": ["wide"]}, r"RobustnessCurves\(eps=...\) must be a number such as 0.03 or 8/255, got 'wide'"),
+        ({"eps": [0]}, r"Linf\(eps=...\) must be > 0"),
+        ({"eps": [8]}, r"did you mean 8/255"),
+        ({"steps": [0]}, r"RobustnessCurves\(steps=...\) must be >= 1, got 0"),
+        ({"batch_size": 0}, r"RobustnessCurves\(batch_size=...\) must be >= 1, got 0"),
+        ({"max_samples": 0}, r"RobustnessCurves\(max_samples=...\) must be >= 1"),
+        (
+            {"attack": RandomNoise(threat=LINF)},
+            r"must be empty for RandomNoise, which has no field num_steps, got \[2\]",
+        ),
+        ({"attack": Strongest(threat=LINF)}, "must be empty for Strongest, which has no field"),
+        ({"compare_with": ["nowhere"]}, r"\(compare_with=...\) must be folders of runs.*there is no such file"),
+    ],
+)
+def test_values_outside_their_range_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        RobustnessCurves(**{"attack": PGD_20, "eps": [0.1], "steps": [2], **options})
+
+
+def test_curves_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:
+    run = trainer(tmp_path, RobustnessCurves(attack=PGD_20, eps=[0.1]))
+    run.validate(Linear(), linear_loader(), verbose=False)
+    folder = str(run.log_dir)
+    with pytest.raises(ValueError, match=r"must be runs attacked inside L2 as this one, got Linf in .*curves.json"):
+        RobustnessCurves(attack=PGD(threat=L2(eps=1)), eps=[1], compare_with=[folder])
+    for broken in ("{", "[]", '{"run": "a"}'):
+        (Path(folder) / "curves.json").write_text(broken)
+        with pytest.raises(ValueError, match=r"must be folders of runs that have drawn curves; .* cannot be read"):
+            RobustnessCurves(attack=PGD_20, eps=[0.1], compare_with=[folder])
