@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from .core.ascend import ascend
 from .core.attack import Attack
 from .core.checks import check_counts, check_positive
-from .core.gain import gain_of
+from .core.gain import gain_of, to_the_end
 from .core.objective import Objective
 from .core.sample_rng import SampleRng
 from .core.threat import Threat
@@ -53,14 +52,9 @@ class MIFGSM(Attack):
         check_positive(self, "decay", or_zero=True)
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:
-        gain_and_reached = gain_of(model, self.objective, y)
-
-        def measure(points: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-            gain, reached = gain_and_reached(points, rows)
-            return gain, torch.zeros_like(reached) if self.to_the_end else reached
-
+        measure = gain_of(model, self.objective, y)
         points, _ = ascend(
-            measure,
+            to_the_end(measure) if self.to_the_end else measure,
             x,
             start=x,
             threat=self.threat,

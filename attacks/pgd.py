@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .core.ascend import StepSize, ascend, cosine_steps
 from .core.attack import Attack
 from .core.checks import check_counts
-from .core.gain import gain_of
+from .core.gain import gain_of, to_the_end
 from .core.in_turn import in_turn
 from .core.objective import Objective
 from .core.sample_rng import SampleRng
@@ -39,6 +39,8 @@ class PGD(Attack):
         random_start: whether to start from a random point of the threat or from the sample itself.
         early_stop: whether fallen samples leave the batch at once; False computes their restart to its end, for the
             same result.
+        to_the_end: whether a sample climbs on after it has fallen, for as many steps as the others: the inner
+            maximisation of adversarial training (Madry et al., equation 2.1). A verdict gains nothing by it.
         num_eot_samples: forwards and gradients averaged at each step, >= 1, for a model that draws random numbers
             (`gain_of`).
 
@@ -58,6 +60,7 @@ class PGD(Attack):
     num_restarts: int = 1
     random_start: bool = True
     early_stop: bool = True
+    to_the_end: bool = False
     num_eot_samples: int = 1
 
     def __post_init__(self) -> None:
@@ -83,8 +86,9 @@ class PGD(Attack):
 
     def climb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> tuple[Tensor, Tensor]:
         """One restart: the points, and which are known to have reached the objective, bool `(N,)`."""
+        measure = gain_of(model, self.objective, y, num_eot_samples=self.num_eot_samples)
         return ascend(
-            gain_of(model, self.objective, y, num_eot_samples=self.num_eot_samples),
+            to_the_end(measure) if self.to_the_end else measure,
             x,
             start=self.threat.start(x, rng) if self.random_start else x,
             threat=self.threat,

@@ -74,12 +74,11 @@ def draw(tables: dict[str, list[Row]], path: Path) -> None:
     for axes, (title, rows) in zip(figure.subplots(1, len(tables), squeeze=False)[0], tables.items(), strict=True):
         cascade = [row for row in rows if row[0].startswith("Strongest")]
         axes.plot([f + b for _, _, f, b in cascade], [n for _, n, _, _ in cascade], "o-", label="Strongest")
-        for name, standing, forwards, backwards in (row for row in rows if row not in cascade):
-            axes.plot(forwards + backwards, standing, "s", color="grey", markersize=4)
-            axes.annotate(name, (forwards + backwards, standing), xytext=(4, 4), textcoords="offset points", fontsize=7)
+        for number, (name, standing, forwards, backwards) in enumerate(row for row in rows if row not in cascade):
+            axes.plot(forwards + backwards, standing, "sD^vPX*p<>"[number % 10], color=f"C{number + 1}", label=name)
         axes.set(xscale="log", xlabel="samples passed through the model, per image", ylabel="images left standing")
         axes.set_title(title, fontsize=10)
-        axes.legend()
+        axes.legend(fontsize=7)
     figure.savefig(path, dpi=110)
 
 

@@ -69,6 +69,7 @@ ATTACKS: dict[str, Attack] = {
     "pgd, restarts, l2": PGD(threat=SMALL_L2, num_steps=4, num_restarts=3),
     "pgd, no early stop": PGD(threat=LINF, num_steps=8, early_stop=False),
     "pgd, 2 eot samples": PGD(threat=LINF, num_steps=4, num_eot_samples=2, num_restarts=2),
+    "pgd, to the end": PGD(threat=LINF, num_steps=8, to_the_end=True),
     "pgd, class 2": PGD(threat=LINF, num_steps=8, objective=Targeted(target=2)),
     "pgd, random class": PGD(threat=LINF, num_steps=8, objective=Targeted(target="random")),
     "pgd, least likely": PGD(threat=LINF, num_steps=8, objective=Targeted(target="least_likely")),

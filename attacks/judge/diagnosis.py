@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from ..core.attack import Attack
-from ..core.per_sample import per_sample
 from ..core.sample_rng import SampleRng
 from ..core.threat import Threat
 from ..objectives.losses import Margin
 from ..objectives.untargeted import Untargeted
 from ..pgd import PGD
+from ..threats.ball import Ball
 from .forwards import Forwards
 from .meter import Cost, metered
 from .running import naming
@@ -116,6 +116,8 @@ class Diagnosis:
 
     def _near_by(self, name: str, threat: Threat, rows: Tensor) -> list[str]:
         """Within a small part of eps the gradient of the margin should keep its direction, and raise the margin."""
+        if not isinstance(threat, Ball):  # whose eps is a length in pixels
+            return []
         x, y, part = self._x[rows], self._y[rows], threat.take(rows)
         start = part.start(x, self._rng.take(rows).fold(-2))
         gains, grads = [], []
@@ -127,7 +129,7 @@ class Diagnosis:
                     return []
                 gains.append(gain.detach())
                 grads.append(torch.autograd.grad(gain.sum(), leaf)[0].flatten(1))
-            step = per_sample(_SMALL_PART * part.eps, x) * part.direction(grads[0].reshape(x.shape))
+            step = _SMALL_PART * part.radius(x) * part.direction(grads[0].reshape(x.shape))
             after = Margin()(self._model(part.project(x + step, x)).detach(), y)
         self.cost += meter.cost(0.0)
         turns = torch.cosine_similarity(grads[0], grads[1]) < 0.5
