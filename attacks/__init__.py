@@ -1,6 +1,7 @@
 """Pure torch, no Lightning: attacks, what they may do, what they want, and the judge that measures them.
 
-One attack a file in this folder; `core/` holds what they are made of, `threats/` and `objectives/` their choices,
+One attack a file in this folder; `core/` holds what all are made of, `parts/` what some share, `threats/` and
+`objectives/` their choices,
 `judge/` what runs them and trusts none.
 """
 

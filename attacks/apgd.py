@@ -13,7 +13,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from .core.adaptive import HalvingClimb, SparseClimb, climb
 from .core.ascend import Measure
 from .core.attack import Attack
 from .core.checks import check_counts
@@ -24,6 +23,7 @@ from .core.sample_rng import SampleRng
 from .core.threat import Threat
 from .objectives.towards import check_targets, towards_nearest
 from .objectives.untargeted import Untargeted
+from .parts.adaptive import HalvingClimb, SparseClimb, climb
 from .threats.l1 import L1
 from .threats.l2 import L2
 from .threats.linf import Linf

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from .core.ascend import gradient_of
 from .core.attack import Attack
 from .core.checks import check_counts, check_positive
-from .core.minimal import Adam, Nearest, WeightSearch, with_margin
 from .core.objective import Objective
 from .core.sample_rng import SampleRng
 from .objectives.untargeted import Untargeted
+from .parts.minimal import Adam, Nearest, WeightSearch, with_margin
 from .threats.l2 import L2
 
 _PROGRESS = 0.9999

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from .core.ascend import gradient_of
 from .core.attack import Attack
 from .core.checks import check_counts, check_positive
-from .core.minimal import inside
 from .core.per_sample import per_sample
 from .core.sample_rng import SampleRng
+from .parts.minimal import inside
 from .threats.l2 import L2
 from .threats.linf import Linf
 

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from .core.ascend import gradient_of
 from .core.attack import Attack
 from .core.checks import check_counts, check_positive
-from .core.minimal import Nearest, WeightSearch, with_margin
 from .core.objective import Objective
 from .core.per_sample import norms
 from .core.sample_rng import SampleRng
 from .objectives.untargeted import Untargeted
+from .parts.minimal import Nearest, WeightSearch, with_margin
 from .threats.l1 import L1
 
 _PROGRESS = 0.9999

@@ -16,7 +16,6 @@ from .core.ascend import gradient_of
 from .core.attack import Attack
 from .core.checks import check_counts
 from .core.gain import gain_of
-from .core.hyperplane import to_hyperplane
 from .core.in_turn import in_turn
 from .core.objective import Objective
 from .core.per_sample import leave_every, norms, per_sample, wide, widest
@@ -26,6 +25,7 @@ from .objectives.losses import Margin
 from .objectives.targeted import Targeted
 from .objectives.towards import check_targets, towards_nearest
 from .objectives.untargeted import Untargeted
+from .parts.hyperplane import to_hyperplane
 from .threats.ball import Ball
 from .threats.l1 import L1
 from .threats.l2 import L2

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from .core.attack import Attack
 from .core.checks import check_counts
-from .core.minimal import Nearest
 from .core.objective import Objective
 from .core.per_sample import norms, per_sample
 from .core.sample_rng import SampleRng
 from .objectives.untargeted import Untargeted
+from .parts.minimal import Nearest
 from .threats.l2 import L2
 from .threats.linf import Linf
 

@@ -11,12 +11,12 @@ from .core.ascend import gradient_of
 from .core.attack import Attack
 from .core.checks import check_counts, check_positive
 from .core.gain import gain_of
-from .core.minimal import Adam
 from .core.objective import Objective
 from .core.per_sample import norms
 from .core.sample_rng import SampleRng
 from .core.threat import Threat
 from .objectives.untargeted import Untargeted
+from .parts.minimal import Adam
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from touchstone.attacks import Attack, Objective, Report, SampleRng, evaluate
 from touchstone.attacks.threats.ball import parse_number
 
-from .curves_file import Curves, read_curves, write_curves
-from .curves_picture import curves_picture
-from .loaders import loader_suffix
+from .parts.curves_file import Curves, read_curves, write_curves
+from .parts.curves_picture import curves_picture
+from .parts.loaders import loader_suffix
+from .parts.processes import gather, gather_by_id
+from .parts.publish import publish_picture, run_folder
+from .parts.samples import Samples
 from .probe import Probe, measuring
-from .processes import gather, gather_by_id
-from .publish import publish_picture, run_folder
-from .samples import Samples
 
 
 @dataclass(frozen=True)

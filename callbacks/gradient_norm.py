@@ -13,9 +13,9 @@ from torch.optim import Optimizer
 
 from touchstone.attacks.core.checks import check_labels
 
+from .parts.processes import add_up, gather_by_id
+from .parts.samples import Samples
 from .probe import Probe, measuring
-from .processes import add_up, gather_by_id
-from .samples import Samples
 
 
 class GradientNorm(Probe):

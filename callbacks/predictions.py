@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from .publish import run_folder
+from .parts.publish import run_folder
 
 
 class Predictions(BasePredictionWriter):

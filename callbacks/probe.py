@@ -18,10 +18,10 @@ from touchstone.attacks.core.checks import computing_dtype
 from touchstone.attacks.core.logits import logits_as_float
 from touchstone.nets import Normalize
 
-from .fresh_figures import check_ranking, rankings
-from .loaders import loader_suffix, running_loaders
-from .processes import gather_by_id
-from .samples import Samples, SampleStream
+from .parts.fresh_figures import check_ranking, rankings
+from .parts.loaders import loader_suffix, running_loaders
+from .parts.processes import gather_by_id
+from .parts.samples import Samples, SampleStream
 
 
 class Probe(pl.Callback):

@@ -18,15 +18,15 @@ from touchstone.attacks import Attack, Report, SampleRng, Targeted, evaluate
 from touchstone.attacks.core.checks import check_batch
 from touchstone.attacks.judge.running import check_names, naming
 
-from .attack_picture import Attacked, attack_picture
-from .gathered_report import gathered_report
-from .loaders import loader_suffix
-from .preparation import Preparation
+from .parts.attack_picture import Attacked, attack_picture
+from .parts.gathered_report import gathered_report
+from .parts.loaders import loader_suffix
+from .parts.preparation import Preparation
+from .parts.publish import lay_out_charts, publish_picture, publish_text, run_folder
+from .parts.report_files import attack_success, write_report
+from .parts.samples import Samples, images_and_labels
+from .parts.warm_starts import WarmStarts
 from .probe import Probe, measuring
-from .publish import lay_out_charts, publish_picture, publish_text, run_folder
-from .report_files import attack_success, write_report
-from .samples import Samples, images_and_labels
-from .warm_starts import WarmStarts
 
 
 class RobustAccuracy(Probe):

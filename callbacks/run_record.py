@@ -16,8 +16,8 @@ from torch import Tensor
 from touchstone.attacks import frozen_eval
 from touchstone.attacks.core.logits import logits_as_float
 
-from .publish import publish_text, tensorboard_writers
-from .samples import images_and_labels
+from .parts.publish import publish_text, tensorboard_writers
+from .parts.samples import images_and_labels
 
 
 class RunRecord(SaveConfigCallback):

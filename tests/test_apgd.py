@@ -12,7 +12,7 @@ from scipy.optimize import linprog, minimize
 from torch import Tensor
 
 from touchstone.attacks import APGD, DLR, L1, L2, PGD, Linf, Margin, Objective, Targeted, Untargeted, evaluate
-from touchstone.attacks.core.adaptive import HalvingClimb, SparseClimb, climb
+from touchstone.attacks.parts.adaptive import HalvingClimb, SparseClimb, climb
 from touchstone.attacks.threats.ball import Ball
 
 from .oracles import LinearModel, images, own_labels, small_net

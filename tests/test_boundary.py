@@ -13,7 +13,7 @@ from scipy.optimize import linprog, minimize
 from torch import Tensor
 
 from touchstone.attacks import FAB, L1, L2, Linf, Margin, Targeted, Untargeted, evaluate
-from touchstone.attacks.core.hyperplane import to_hyperplane
+from touchstone.attacks.parts.hyperplane import to_hyperplane
 from touchstone.attacks.threats.ball import Ball
 
 from .oracles import LinearModel

@@ -24,7 +24,7 @@ from touchstone.attacks import (
     Untargeted,
     evaluate,
 )
-from touchstone.attacks.core.minimal import Adam, Nearest, WeightSearch
+from touchstone.attacks.parts.minimal import Adam, Nearest, WeightSearch
 
 from .oracles import LinearModel, images, own_labels, small_net
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from ..core.objective import Objective
+from ..core.threat import Threat
 from ..objectives.losses import Margin
-from .objective import Objective
-from .threat import Threat
 
 
 def with_margin(objective: Objective) -> Objective:

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..core.ascend import Measure, gradient_of, move
+from ..core.per_sample import PerSample, leave_every, per_sample, wide
 from ..threats.ball import Ball
-from .ascend import Measure, gradient_of, move
-from .per_sample import PerSample, leave_every, per_sample, wide
 
 _MOMENTUM = 0.25
 _STILL_SPARSER = 0.95  # of the count of changed pixels at the last look: above it, the climb has settled on its pixels

@@ -19,7 +19,7 @@ from touchstone.attacks.core.frozen_eval import seed_random_state
 from touchstone.attacks.judge.preparing import coincide, prepare_attacks
 from touchstone.attacks.judge.untouched import Untouched
 
-from .probe import measuring
+from ..probe import measuring
 from .samples import Samples, images_and_labels
 
 InPixels = Callable[[nn.Module, Samples], tuple[nn.Module, Samples]]

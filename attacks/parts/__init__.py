@@ -1,0 +1,1 @@
+"""What a few attacks share, and not all."""
