@@ -44,6 +44,7 @@ class CarliniWagner(Attack):
         ValueError: a value is outside its range, or the threat is another.
     """
 
+    flat_when_reached = True
     supports = (L2,)
     threat: L2
     objective: Objective = Untargeted()

@@ -51,6 +51,7 @@ class EAD(Attack):
         ValueError: a value is outside its range, or the threat is another.
     """
 
+    flat_when_reached = True
     supports = (L1,)
     threat: L1
     objective: Objective = Untargeted()

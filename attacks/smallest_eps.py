@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -92,7 +93,7 @@ def smallest_eps(
     return falls
 
 
-def robustness_curve(smallest: Tensor, eps_values: Tensor) -> Tensor:
+def robustness_curve(smallest: Tensor, eps_values: Tensor | Sequence[float]) -> Tensor:
     """The share of samples that stand at each eps.
 
     Args:
@@ -102,4 +103,5 @@ def robustness_curve(smallest: Tensor, eps_values: Tensor) -> Tensor:
     Returns:
         float64 `(E,)`, never rising with eps; at 0 the clean accuracy.
     """
-    return (smallest[:, None] > eps_values.to(smallest)).to(smallest).mean(0)
+    values = torch.as_tensor(eps_values, dtype=smallest.dtype, device=smallest.device)
+    return (smallest[:, None] > values).to(smallest).mean(0)

@@ -185,8 +185,9 @@ class _Peaks(_Windows):
         return self._boxed(x + change, x)
 
     def _boxed(self, points: Tensor, x: Tensor) -> Tensor:
-        # L2: what is spent is eps at most, so that the box alone is left, without the projection's sort.
-        return self.threat.clip(points) if self.threat.p == 2 else self.threat.project(points, x)
+        # L2: what is spent is eps at most, so that box and mask alone are left, without the projection's sort.
+        is_l2 = self.threat.p == 2
+        return self.threat.clip(self.threat.masked(points, x)) if is_l2 else self.threat.project(points, x)
 
     def _lengthened(self, num_channels: int) -> int:
         """L1: its projection shortens every pixel; changes that are too long leave the peaks of all channels."""

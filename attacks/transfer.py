@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from .core.attack import Attack
 from .core.objective import Objective
 from .core.sample_rng import SampleRng
+from .core.threat import Threat
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,6 +53,9 @@ class Transfer(Attack):
 
     def check_classes(self, num_classes: int) -> None:
         self.attack.check_classes(num_classes)
+
+    def inside(self, threat: Threat) -> Transfer:
+        return replace(self, attack=self.attack.inside(threat))
 
     def with_objective(self, objective: Objective) -> Transfer:
         return replace(self, attack=self.attack.with_objective(objective))

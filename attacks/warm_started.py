@@ -12,6 +12,7 @@ from .core.gain import gain_of
 from .core.objective import Objective
 from .core.per_sample import wide
 from .core.sample_rng import SampleRng
+from .core.threat import Threat
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,6 +53,9 @@ class WarmStarted(Attack):
 
     def check_classes(self, num_classes: int) -> None:
         self.attack.check_classes(num_classes)
+
+    def inside(self, threat: Threat) -> WarmStarted:
+        return replace(self, attack=self.attack.inside(threat))
 
     def with_objective(self, objective: Objective) -> WarmStarted:
         return replace(self, attack=self.attack.with_objective(objective))

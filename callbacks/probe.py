@@ -168,6 +168,16 @@ class Probe(pl.Callback):
         if self.normalize is None:
             return module, samples
         normalize = self.normalize.to(samples.x.device)
+        if (
+            len(samples)
+            and float(samples.x.min()) >= 0
+            and float(samples.x.max()) <= 1
+            and bool((normalize.mean > 0).any())
+        ):
+            raise ValueError(
+                f"{type(self).__name__}(normalization=...): the batches lie in [0, 1] and hold no value below 0, so "
+                "that they are pixels already; leave the option out"
+            )
         pixels = normalize.undo(samples.x)
         rounded = pixels.clamp(0, 1)
         rounding_error = 1e-3 if samples.x.element_size() > 2 else 0.02

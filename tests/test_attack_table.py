@@ -20,8 +20,6 @@ from touchstone.attacks import (
     RandomNoise,
     SampleRng,
     Targeted,
-    Transfer,
-    WarmStarted,
     evaluate,
 )
 
@@ -49,9 +47,7 @@ def y(net: nn.Module, x: Tensor) -> Tensor:
 
 
 def with_eps(attack: Attack, eps: float | Tensor) -> Attack:
-    if isinstance(attack, (Transfer, WarmStarted)):  # whose threat is that of the attack inside
-        return replace(attack, attack=with_eps(attack.attack, eps))
-    return replace(attack, threat=replace(attack.threat, eps=eps))  # type: ignore[type-var]
+    return attack.inside(replace(attack.threat, eps=eps))  # type: ignore[type-var]
 
 
 @every_attack

@@ -99,6 +99,11 @@ def unfreeze(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return x
 
 
+def hook_on(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    model.register_forward_hook(lambda module, args, output: output)
+    return x
+
+
 def one_pixel_nan(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     x = x.clone()
     x[3, 0, 0, 0] = torch.nan
@@ -292,7 +297,9 @@ def test_an_attack_without_perturb_says_what_to_define(net: nn.Module, x: Tensor
     class Nothing(Attack):
         threat = LINF
 
-    with pytest.raises(TypeError, match=r"Nothing must define perturb\(self, model, x, y, rng\)"):
+    with pytest.raises(
+        RuntimeError, match=r"attack 'a': TypeError: Nothing must define perturb\(self, model, x, y, rng\)"
+    ):
         evaluate(net, x, y, {"a": Nothing()})
 
 
@@ -527,6 +534,39 @@ def test_an_error_inside_an_attack_names_it_and_leaves_everything_as_it_was(
     assert all(p.requires_grad for p in net.parameters())
     assert not net._forward_hooks
     assert not net._forward_pre_hooks
+
+
+@pytest.mark.parametrize(
+    ("perturbation", "kind", "message"),
+    [
+        (lambda m, x, y: None, ValueError, r"'a': Custom.perturb must return a tensor, got NoneType; does it end with"),
+        (lambda m, x, y: (x, y), ValueError, r"'a': Custom.perturb must return a tensor, got tuple"),
+        (lambda m, x, y: 1 / 0, RuntimeError, r"'a': ZeroDivisionError: division by zero"),
+        (lambda m, x, y: {}["k"], RuntimeError, r"'a': KeyError: 'k'"),
+        (
+            lambda m, x, y: (m.register_forward_hook(lambda a, b, o: o), x)[1],
+            ValueError,
+            "changed the model: the hooks",
+        ),
+    ],
+)
+def test_slips_in_an_attack_of_ones_own_are_named(
+    net: nn.Module, x: Tensor, y: Tensor, perturbation: Callable[..., Any], kind: type[Exception], message: str
+) -> None:
+    with pytest.raises(kind, match=message):
+        evaluate(net, x, y, {"a": Custom(perturbation)})
+
+
+@pytest.mark.parametrize("loss", [Margin, nn.CrossEntropyLoss()])
+@pytest.mark.parametrize("make", [lambda loss: Untargeted(loss=loss), lambda loss: Targeted(1, loss=loss)])
+def test_a_loss_that_is_none_is_refused(make: Callable[..., Any], loss: Any) -> None:
+    with pytest.raises(ValueError, match=r"argeted\(loss=...\) must be a loss such as Margin\(\), got"):
+        make(loss)
+
+
+def test_one_image_without_its_batch_is_told_how(net: nn.Module, x: Tensor, y: Tensor) -> None:
+    with pytest.raises(ValueError, match=r"for one image give `x\[None\], y\[None\]`"):
+        evaluate(net, x[0], y[0], {"pgd": PGD_5})
 
 
 def test_a_model_that_keeps_inference_tensors_is_told_what_to_do(x: Tensor) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ import torch
 from scipy.optimize import linprog
 from torch import Tensor, nn
 
-from touchstone.attacks import Linf, Strongest, evaluate
+from touchstone.attacks import Attack, Linf, Strongest, Transfer, Universal, WarmStarted, evaluate
 
 from .attacks_table import ATTACKS
 from .oracles import images, own_labels
@@ -78,20 +77,19 @@ def test_no_attack_turns_a_sample_that_is_proven_robust(
     known: list[tuple[nn.Sequential, Tensor, Tensor, Tensor]],
 ) -> None:
     inside = {name.replace(" ", "").replace(",", "-"): a for name, a in ATTACKS.items() if isinstance(a.threat, Linf)}
-    attacks = {name: replace(attack, threat=Linf(eps=EPS)) for name, attack in inside.items()}  # type: ignore[type-var]
+    attacks = {name: a.inside(Linf(eps=EPS)) for name, a in inside.items() if _fits(a, CLASSES)}
     for net, x, y, margins in known:
-        attacks = {
-            name: a for name, a in attacks.items() if _fits(a, CLASSES)
-        }  # what needs more classes than there are
         report = evaluate(net, x, y, attacks, probe_masking=False)
         for name, robust in report.robust.items():
             assert robust[margins < -1e-9].all(), name
     assert len(attacks) > 10
 
 
-def _fits(attack: object, num_classes: int) -> bool:
+def _fits(attack: Attack, num_classes: int) -> bool:
+    if isinstance(attack, (Transfer, Universal, WarmStarted)):  # the table's hold nets and changes of another shape
+        return False
     try:
-        attack.check_classes(num_classes)  # type: ignore[attr-defined]
+        attack.check_classes(num_classes)
     except ValueError:
         return False
     return True

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from touchstone.attacks import FGSM, L2, PGD, Attack, Linf, RandomNoise, Strongest, evaluate
+from touchstone.attacks import EAD, FGSM, L1, L2, PGD, Attack, Linf, RandomNoise, Strongest, evaluate
 
 from .oracles import LinearModel, images, own_labels, small_net
 
@@ -143,6 +143,12 @@ def test_a_model_that_draws_gives_the_same_verdicts_whatever_was_drawn_before() 
     assert torch.equal(*seen)
     alone = evaluate(model, x, y, {"noise": RandomNoise(threat=LINF), "pgd": PGD_10}).robust["pgd"]
     assert torch.equal(alone, seen[0])
+
+
+def test_a_hinge_that_is_satisfied_is_no_sign() -> None:
+    threat = L1(eps=4)
+    attack = EAD(threat=threat, num_steps=30, num_rounds=3, first_weight=1.0)
+    assert warnings_of(small_net(), {"ead": attack}, num_samples=12) == []
 
 
 def test_probes_can_be_left_out() -> None:

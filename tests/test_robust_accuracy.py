@@ -388,6 +388,12 @@ def test_normalized_batches_are_attacked_in_pixels(tmp_path: Path) -> None:
     assert robust_of(normalized) == robust_of(plain)
 
 
+def test_pixels_with_the_option_are_an_error_that_says_so(tmp_path: Path) -> None:
+    run = trainer(tmp_path, RobustAccuracy(ATTACKS, normalization=([0.5], [0.25])))
+    with pytest.raises(ValueError, match="they are pixels already; leave the option out"):
+        run.validate(OrdinaryModule(), val_loader(), verbose=False)
+
+
 def test_normalized_batches_without_the_option_are_an_error_that_names_it(tmp_path: Path) -> None:
     run = trainer(tmp_path, RobustAccuracy(ATTACKS))
     loader = DataLoader(Mapped(lambda x, y: (Normalize([0.5], [0.25])(x), y)), 10)

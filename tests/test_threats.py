@@ -154,6 +154,12 @@ def test_an_eps_beyond_the_box_asks_for_eighths_of_255() -> None:
         Linf(eps=8)
 
 
+def test_an_eps_is_read_as_people_write_it() -> None:
+    assert Linf(eps="8 / 255").eps == Linf(eps=8 / 255).eps
+    assert repr(Linf(eps=0.1)) == "Linf(eps=0.1)"
+    assert repr(Linf(eps=0.1, box=(-1, 1))) == "Linf(eps=0.1, box=(-1.0, 1.0))"
+
+
 @pytest.mark.parametrize("eps", ["eight", "8/0", "1/2/3", None])
 def test_an_eps_that_is_no_number_is_an_error(eps: object) -> None:
     with pytest.raises(ValueError, match=r"Linf\(eps=...\) must be a number such as"):

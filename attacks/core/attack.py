@@ -45,6 +45,9 @@ class Attack(PerSample):
     """Whether it learns from samples before it attacks: then it defines `learn`, and `prepare` gives the attack that is
     ready. One that is ready only sometimes sets it on the instance."""
 
+    flat_when_reached: ClassVar[bool] = False
+    """Whether its loss is flat, with a gradient of 0, once the objective is reached, which is no sign of masking."""
+
     def __post_init__(self) -> None:
         """Checks the threat; a subclass that checks more of its fields calls this too."""
         call = f"{type(self).__name__}(threat=...)"
@@ -140,7 +143,13 @@ class Attack(PerSample):
                 return x
             with torch.no_grad():
                 aimed = self.aimed(model, x, y, rng)
-            return aimed.perturb(model, x, y, rng).detach()
+            x_adv = aimed.perturb(model, x, y, rng)
+            if not isinstance(x_adv, Tensor):
+                raise ValueError(
+                    f"{type(self).__name__}.perturb must return a tensor, got {type(x_adv).__name__}"
+                    + ("; does it end with `return`?" if x_adv is None else "")
+                )
+            return x_adv.detach()
 
     def aimed(self: Self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Self:
         """The same attack with its objective's choices made (`Objective.aim`)."""
@@ -149,6 +158,10 @@ class Attack(PerSample):
     def with_objective(self: Self, objective: Objective) -> Self:
         """The same attack with another objective."""
         return self if objective is self.objective else replace(self, objective=objective)  # type: ignore[type-var]
+
+    def inside(self: Self, threat: Threat) -> Self:
+        """The same attack inside another threat."""
+        return replace(self, threat=threat)  # type: ignore[type-var]
 
     @contextmanager
     def _safely(

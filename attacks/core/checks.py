@@ -59,6 +59,10 @@ def check_batch(x: Tensor, y: Tensor) -> None:
         raise ValueError(f"labels must be class numbers, int64 `(N,)`, got {y.dtype}; for one-hot use `y.argmax(1)`")
     if y.ndim == 2 and y.shape[1] == 1:
         raise ValueError(f"labels must be `(N,)`, got a column {tuple(y.shape)}; use `y[:, 0]`")
+    if y.ndim == 0:
+        raise ValueError(
+            "images and labels must be batches, `(N, ...)` and `(N,)`; for one image give `x[None], y[None]`"
+        )
     if y.ndim != 1:
         raise ValueError(f"labels must be class numbers `(N,)`, got the shape {tuple(y.shape)}; one-hot? `y.argmax(1)`")
     if len(y) != len(x):

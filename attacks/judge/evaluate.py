@@ -121,7 +121,10 @@ def evaluate(
             report.cost[name] += learning.get(name, Cost())
             changed = untouched.change()
             if changed is not None:
-                raise ValueError(f"attack {name!r} changed the model: {changed} is not what it was before")
+                raise ValueError(
+                    f"attack {name!r} changed the model: {changed} is not what it was before; it stays so, load the "
+                    "weights again"
+                )
             if keep_adversarial:
                 report.x_adv[name] = x_adv
             if check_8bit:

@@ -41,7 +41,7 @@ def signs_of_masking(
     signs = []
     for name, counted in cost.items():
         zero = counted.num_zero_gradients / max(1, counted.num_backwards)
-        if zero > _MANY_GRADIENTS:
+        if zero > _MANY_GRADIENTS and not attacks[name].flat_when_reached:
             signs.append(
                 f"{name}: {zero:.0%} of its gradients were exactly zero, so that it could not see where to go; "
                 "its accuracy is not robustness. Try a margin loss, or a black box"

@@ -90,6 +90,8 @@ def naming(name: str, function: Callable[..., Result], *args: Any, **kwargs: Any
                 "or make it anew in every forward)"
             )
         raise RuntimeError(f"attack {name!r}: {error}{hint}") from error
+    except Exception as error:
+        raise RuntimeError(f"attack {name!r}: {type(error).__name__}: {error}") from error
 
 
 def _first(flags: Tensor, rng: SampleRng) -> str:

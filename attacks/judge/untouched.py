@@ -28,7 +28,8 @@ class Untouched:
             for name, p in model.named_parameters()
             if p.grad is not None
         }
-        return {**modes, **needs, **grads, **self._values()}
+        hooks = {f"the hooks of {name or 'the model'}": _hooks(m) for name, m in model.named_modules()}
+        return {**modes, **needs, **grads, **hooks, **self._values()}
 
     @torch.no_grad()
     def _values(self) -> dict[str, tuple[int, ...]]:
@@ -49,6 +50,12 @@ class Untouched:
         now = self._describe()
         keys = (key for key in (*self._state, *now) if key not in self._ignored)
         return next((key for key in keys if self._state.get(key) != now.get(key)), None)
+
+
+def _hooks(module: nn.Module) -> tuple[int, ...]:
+    """How many there are of each kind, and whether the forward was replaced."""
+    kinds = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return (*map(len, kinds), "forward" in vars(module))
 
 
 def _checksum(tensor: Tensor) -> Tensor:

@@ -44,6 +44,12 @@ class Loss(ABC):
         return -self(logits, target)
 
 
+def check_loss(owner: object, loss: object) -> None:
+    """Raises ValueError where an objective was given no `Loss`."""
+    if not isinstance(loss, Loss):
+        raise ValueError(f"{type(owner).__name__}(loss=...) must be a loss such as Margin(), got {loss!r:.80}")
+
+
 @dataclass(frozen=True)
 class CrossEntropy(Loss):
     """`-log softmax(logits)[label]`; its gradient vanishes where the model is very sure.

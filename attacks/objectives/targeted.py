@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..core.objective import Objective
 from ..core.sample_rng import SampleRng
-from .losses import CrossEntropy, Loss
+from .losses import CrossEntropy, Loss, check_loss
 
 Choice = Literal["random", "least_likely", "runner_up"]
 
@@ -38,6 +38,7 @@ class Targeted(Objective):
     loss: Loss = CrossEntropy()
 
     def __post_init__(self) -> None:
+        check_loss(self, self.loss)
         target = self.target
         if isinstance(target, str):
             if target not in get_args(Choice):

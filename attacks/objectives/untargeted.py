@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..core.objective import Objective
-from .losses import CrossEntropy, Loss
+from .losses import CrossEntropy, Loss, check_loss
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,9 @@ class Untargeted(Objective):
     """
 
     loss: Loss = CrossEntropy()
+
+    def __post_init__(self) -> None:
+        check_loss(self, self.loss)
 
     def gain(self, logits: Tensor, y: Tensor) -> Tensor:
         return self.loss(logits, y)

@@ -28,7 +28,7 @@ def parse_number(text: float | str, name: str) -> float:
     try:
         if isinstance(text, bool):
             raise TypeError
-        return float(Fraction(text)) if isinstance(text, str) else float(text)
+        return float(Fraction(text.replace(" ", ""))) if isinstance(text, str) else float(text)
     except (ValueError, ZeroDivisionError, OverflowError, TypeError):
         raise ValueError(f"{name} must be a number such as 0.03 or 8/255, got {text!r}") from None
 
@@ -85,7 +85,8 @@ class Ball(Threat):
             checksum = zlib.crc32(self.mask.cpu().numpy().tobytes())
             share = f"{float(self.mask.float().mean()):.2g} of the pixels may change"
             mask = f", mask=<{tuple(self.mask.shape)}: {share}, {checksum:08x}>"
-        return f"{type(self).__name__}(eps={self.eps!r}, box={self.box!r}{mask})"
+        box = "" if self.box == (0.0, 1.0) else f", box={self.box!r}"
+        return f"{type(self).__name__}(eps={self.eps!r}{box}{mask})"
 
     def start(self, x: Tensor, rng: SampleRng) -> Tensor:
         return self.project(x + self._noise(x, rng), x)
