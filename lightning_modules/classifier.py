@@ -67,13 +67,9 @@ class Classifier(pl.LightningModule):
         self.make_optimizer, self.make_scheduler = optimizer, lr_scheduler
         self.label_smoothing = label_smoothing
         self.train_attack, self.train_attack_mode = train_attack, train_attack_mode
-        self._every_sample_once = EverySampleOnce(None)
-        self.metrics = nn.ModuleDict(
-            {
-                stage: nn.ModuleDict({"loss": MeanMetric(), "accuracy": MulticlassAccuracy(average="micro")})
-                for stage in ("of_train", "of_val", "of_test")  # nn.ModuleDict has a method train
-            }
-        )
+        self._every_sample_once: list[EverySampleOnce] = []
+        # By stage and loader; nn.ModuleDict has a method train.
+        self.metrics = nn.ModuleDict({stage: _metrics() for stage in ("of_train", "of_val_0", "of_test_0")})
 
     def forward(self, x: Tensor) -> Tensor:
         """Pixels in [0, 1], `(N, C, H, W)`, to logits `(N, classes)`."""
@@ -86,7 +82,7 @@ class Classifier(pl.LightningModule):
                 metric.reset()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
-        x, y = batch
+        x, y = _images_and_labels(batch)
         if self.train_attack is not None:
             x = self._attacked(x, y, batch_idx)
         return self._step(x, y, "train")
@@ -94,15 +90,19 @@ class Classifier(pl.LightningModule):
     def on_validation_epoch_start(self) -> None:
         combined = self.trainer._evaluation_loop._combined_loader
         assert combined is not None
-        self._every_sample_once = EverySampleOnce(combined.flattened[0])
+        self._every_sample_once = [EverySampleOnce(loader) for loader in combined.flattened]
+        stage = "test" if self.trainer.testing else "val"
+        for loader in range(1, len(combined.flattened)):
+            if f"of_{stage}_{loader}" not in self.metrics:
+                self.metrics[f"of_{stage}_{loader}"] = _metrics().to(self.device)
 
     on_test_epoch_start = on_validation_epoch_start
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._step(*self._every_sample_once.take(*batch), "val")
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._evaluate(batch, "val", dataloader_idx)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._step(*self._every_sample_once.take(*batch), "test")
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._evaluate(batch, "test", dataloader_idx)
 
     def predict_step(self, batch: Batch | Tensor, batch_idx: int) -> Tensor:
         """The probabilities of the classes, `(N, classes)`."""
@@ -122,9 +122,13 @@ class Classifier(pl.LightningModule):
             rng = rng.fold(number)
         return self.train_attack(self, x, y, rng, training=self.train_attack_mode == "train").to(x.dtype)
 
-    def _step(self, x: Tensor, y: Tensor, stage: str) -> Tensor | None:
+    def _evaluate(self, batch: Batch, stage: str, loader: int) -> None:
+        x, y = self._every_sample_once[loader].take(*_images_and_labels(batch))
+        self._step(x, y, stage, f"of_{stage}_{loader}")
+
+    def _step(self, x: Tensor, y: Tensor, stage: str, metrics: str | None = None) -> Tensor | None:
         """Measures a batch and returns its loss; None for a batch without samples, which takes part in logging."""
-        measured: dict[str, Metric] = self.metrics[f"of_{stage}"]  # type: ignore[assignment]
+        measured: dict[str, Metric] = self.metrics[metrics or f"of_{stage}"]  # type: ignore[assignment]
         loss = None
         if len(x):
             logits = self(x)
@@ -147,3 +151,20 @@ class Classifier(pl.LightningModule):
             check_batch(x, y)  # says in words what is wrong, where it is the batch
             check_labels(y, logits.shape[1])
             raise
+
+
+def _metrics() -> nn.ModuleDict:
+    return nn.ModuleDict({"loss": MeanMetric(), "accuracy": MulticlassAccuracy(average="micro")})
+
+
+def _images_and_labels(batch: Batch) -> Batch:
+    """The batch, if it is a pair.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        kind = f"a dict with the keys {list(batch)}" if isinstance(batch, dict) else type(batch).__name__
+        raise ValueError(f"Classifier: a batch must be (images, labels), got {kind}; let the data module make pairs")
+    x, y = batch
+    return x, y

@@ -66,10 +66,10 @@ def test_a_training_step_learns_from_the_attacked_images() -> None:
 class Remembering(Classifier):
     """Keeps the training images as it has seen them."""
 
-    def _step(self, x: Tensor, y: Tensor, stage: str) -> Tensor | None:
+    def _step(self, x: Tensor, y: Tensor, stage: str, metrics: str | None = None) -> Tensor | None:
         if stage == "train":
             self.__dict__.setdefault("seen", []).append(x.clone())
-        return super()._step(x, y, stage)
+        return super()._step(x, y, stage, metrics)
 
 
 def attacked_in_a_fit(folder: Path, seed: int, **options: Any) -> list[Tensor]:
@@ -200,3 +200,21 @@ def test_the_net_can_be_trained_from_a_partly_frozen_state(tmp_path: Path) -> No
     before = net[0].weight.detach().clone()
     trainer(tmp_path, max_epochs=1).fit(Classifier(net), train_loader(), val_loader())
     assert torch.equal(net[0].weight, before)
+
+
+def test_several_validation_loaders_are_measured_one_by_one(tmp_path: Path) -> None:
+    module, loaders = Classifier(small_net(7)), [val_loader(), DataLoader(samples(7, seed=5), 4)]
+    run = trainer(tmp_path)
+    run.validate(module, loaders, verbose=False)
+    for number, loader in enumerate(loaders):
+        x, y = loader.dataset.tensors  # type: ignore[attr-defined]
+        with torch.no_grad():
+            expected = float((module.eval()(x).argmax(1) == y).float().mean())
+        assert float(run.callback_metrics[f"val/accuracy/dataloader_idx_{number}"]) == pytest.approx(expected)
+
+
+def test_a_batch_that_is_no_pair_says_so(tmp_path: Path) -> None:
+    x, y = samples(4).tensors
+    loader = DataLoader([{"image": a, "label": b} for a, b in zip(x, y, strict=True)], 2)
+    with pytest.raises(ValueError, match=r"must be \(images, labels\), got a dict with the keys \['image', 'label'\]"):
+        trainer(tmp_path).validate(Classifier(small_net(7)), loader, verbose=False)
