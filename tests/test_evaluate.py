@@ -462,6 +462,7 @@ def test_a_report_says_its_figures(net: nn.Module, x: Tensor, y: Tensor) -> None
     assert report.accuracy("pgd") == report.accuracy() == pytest.approx(num_robust / 12)
     assert report.accuracy("clean") == 1
     assert f"{num_robust} of 12" in str(report)
+    assert str(evaluate(net, x[:0], y[:0], {"pgd": PGD_5})) == "no samples"
     with pytest.raises(ValueError, match=r"Report.accuracy\('fgsm'\): there is pgd, clean, worst_case"):
         report.accuracy("fgsm")
 

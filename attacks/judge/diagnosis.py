@@ -68,7 +68,8 @@ class Diagnosis:
         if not _alike(once, again):
             signs.append(
                 "the model gives another answer when it is asked again: it draws random numbers, so that an attack "
-                "needs their expectation (num_eot_samples), and each verdict is one draw"
+                "needs their expectation (`num_eot_samples` of PGD and APGD, `AutoAttack(version='rand')`), and each "
+                "verdict is one draw"
             )
         else:
             signs.append(

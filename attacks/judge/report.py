@@ -96,10 +96,11 @@ class Report:
     def __str__(self) -> str:
         """A line for each attack: the share and number of samples that are right after it, and its cost."""
         width, num_samples = max(map(len, (*self.robust, "worst case"))), len(self.sample_id)
+        if not num_samples:
+            return "no samples"
 
         def line(name: str, verdict: Tensor, cost: str = "") -> str:
-            share = float(verdict.double().mean()) if num_samples else 0.0
-            return f"{name:{width}}  {share:6.1%}  {int(verdict.sum())} of {num_samples}{cost}"
+            return f"{name:{width}}  {float(verdict.double().mean()):6.1%}  {int(verdict.sum())} of {num_samples}{cost}"
 
         spent = {n: f"  ({c.num_forwards} forwards, {c.num_backwards} backwards)" for n, c in self.cost.items()}
         lines = [line("clean", self.clean_correct), *(line(n, v, spent[n]) for n, v in self.robust.items())]
