@@ -1,5 +1,6 @@
-"""LightningModules: loss, optimizer and metrics around a net."""
+"""LightningModules: loss, optimizer and metrics around a net; `adversarial_training/` holds the ways to learn."""
 
+from .adversarial_training import PGDAT, Strategy
 from .classifier import Classifier
 
-__all__ = ["Classifier"]
+__all__ = ["PGDAT", "Classifier", "Strategy"]

@@ -1,8 +1,8 @@
-"""`Classifier`: trains any net that turns images into logits, on the images or on attacked ones."""
+"""`Classifier`: trains any net that turns images into logits."""
 
 from __future__ import annotations
 
-from typing import Literal
+from functools import partial
 
 import lightning.pytorch as pl
 import torch
@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
-from touchstone.attacks import Attack, SampleRng
+from touchstone.attacks import SampleRng
 from touchstone.attacks.core.checks import check_batch, check_labels
 from touchstone.attacks.core.logits import logits_of
 
+from .adversarial_training import Learned, Strategy
 from .every_sample_once import EverySampleOnce
 
 Batch = tuple[Tensor, Tensor]
@@ -26,7 +27,7 @@ class Classifier(pl.LightningModule):
     """Minimises the cross-entropy of a net's logits.
 
     Logs `train/loss`, `train/accuracy`, and `S/loss`, `S/accuracy` for S val and test, each over every sample of the
-    epoch. With a training attack, `train/...` is measured on the attacked images that the net learns from.
+    epoch. `train/...` is measured as the net learns: where that is from attacked images, on these.
 
     Args:
         net: pixels in [0, 1], float `(N, C, H, W)`, to logits `(N, classes)`, or to an output that has them as
@@ -34,13 +35,10 @@ class Classifier(pl.LightningModule):
         optimizer: makes the optimizer from the parameters.
         lr_scheduler: makes the scheduler from the optimizer, stepped after every epoch; None for none.
         label_smoothing: share of the target spread over all classes, in [0, 1).
-        train_attack: attack whose examples replace the images in training; None for ordinary training.
-        train_attack_mode: `"eval"` makes the examples in evaluation mode, so that they leave the running statistics
-            of BatchNorm alone; `"train"` makes them in the modes of training, as Madry et al. (2018) do, where each
-            step updates the statistics.
+        strategy: how the net learns from a batch, such as `PGDAT`; None for ordinary training.
 
     Raises:
-        ValueError: `label_smoothing` is outside its range, or `train_attack` holds one value per sample.
+        ValueError: `label_smoothing` is outside its range.
     """
 
     def __init__(
@@ -50,23 +48,15 @@ class Classifier(pl.LightningModule):
         lr_scheduler: LRSchedulerCallable | None = None,
         *,
         label_smoothing: float = 0.0,
-        train_attack: Attack | None = None,
-        train_attack_mode: Literal["eval", "train"] = "eval",
+        strategy: Strategy | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"Classifier(label_smoothing=...) must be in [0, 1), got {label_smoothing}")
-        if train_attack is not None:
-            try:
-                train_attack.check_rows(1)
-            except ValueError as error:
-                raise ValueError(
-                    f"Classifier(train_attack=...) must hold for every sample of every batch: {error}"
-                ) from error
         self.net = net
         self.make_optimizer, self.make_scheduler = optimizer, lr_scheduler
         self.label_smoothing = label_smoothing
-        self.train_attack, self.train_attack_mode = train_attack, train_attack_mode
+        self.strategy = Strategy() if strategy is None else strategy
         self._every_sample_once: list[EverySampleOnce] = []
         # By stage and loader; nn.ModuleDict has a method train.
         self.metrics = nn.ModuleDict({stage: _metrics() for stage in ("of_train", "of_val_0", "of_test_0")})
@@ -83,9 +73,15 @@ class Classifier(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         x, y = _images_and_labels(batch)
-        if self.train_attack is not None:
-            x = self._attacked(x, y, batch_idx)
-        return self._step(x, y, "train")
+        learned = None
+        if len(x):
+            criterion = partial(self._loss, x=x, label_smoothing=self.label_smoothing)
+            learned = self.strategy.learn(self, x, y, criterion, self._noise(len(x), batch_idx))
+        self._log("train", "of_train", learned, y)
+        return None if learned is None else learned.loss
+
+    def on_after_backward(self) -> None:
+        self.strategy.after_backward(self)
 
     def on_validation_epoch_start(self) -> None:
         combined = self.trainer._evaluation_loop._combined_loader
@@ -114,37 +110,36 @@ class Classifier(pl.LightningModule):
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": self.make_scheduler(optimizer)}
 
-    def _attacked(self, x: Tensor, y: Tensor, batch_idx: int) -> Tensor:
-        """The images as the training attack changes them, with noise of their own in every batch of every run."""
-        assert self.train_attack is not None
-        rng = SampleRng.numbered(len(x), seed=torch.initial_seed())  # the run's seed; nothing is drawn
+    def _noise(self, num_samples: int, batch_idx: int) -> SampleRng:
+        """Noise of their own for the samples of every batch of every run; nothing is drawn from the global state."""
+        rng = SampleRng.numbered(num_samples, seed=torch.initial_seed())  # the run's seed
         for number in (self.trainer.global_rank, self.global_step, batch_idx):
             rng = rng.fold(number)
-        return self.train_attack(self, x, y, rng, training=self.train_attack_mode == "train").to(x.dtype)
+        return rng
 
     def _evaluate(self, batch: Batch, stage: str, loader: int) -> None:
         x, y = self._every_sample_once[loader].take(*_images_and_labels(batch))
-        self._step(x, y, stage, f"of_{stage}_{loader}")
-
-    def _step(self, x: Tensor, y: Tensor, stage: str, metrics: str | None = None) -> Tensor | None:
-        """Measures a batch and returns its loss; None for a batch without samples, which takes part in logging."""
-        measured: dict[str, Metric] = self.metrics[metrics or f"of_{stage}"]  # type: ignore[assignment]
-        loss = None
+        measured = None
         if len(x):
             logits = self(x)
-            loss = self._loss(logits, x, y, self.label_smoothing if stage == "train" else 0.0)
-            measured["loss"].update(loss.detach(), weight=len(x))
-            measured["accuracy"].update(logits.detach(), y)
+            measured = Learned(self._loss(logits, y, x=x), logits)
+        self._log(stage, f"of_{stage}_{loader}", measured, y)
+
+    def _log(self, stage: str, metrics: str, measured: Learned | None, y: Tensor) -> None:
+        """Logs a batch; one without samples takes part, since processes log together."""
+        kept: dict[str, Metric] = self.metrics[metrics]  # type: ignore[assignment]
+        if measured is not None:
+            kept["loss"].update(measured.loss.detach(), weight=len(y))
+            kept["accuracy"].update(measured.logits.detach(), y)
         self.log_dict(
-            {f"{stage}/{name}": metric for name, metric in measured.items()},
+            {f"{stage}/{name}": metric for name, metric in kept.items()},
             on_step=False,
             on_epoch=True,
             prog_bar=stage == "train",
         )
-        return loss
 
     @staticmethod
-    def _loss(logits: Tensor, x: Tensor, y: Tensor, label_smoothing: float) -> Tensor:
+    def _loss(logits: Tensor, y: Tensor, *, x: Tensor, label_smoothing: float = 0.0) -> Tensor:
         try:
             return F.cross_entropy(logits, y, label_smoothing=label_smoothing)
         except (IndexError, RuntimeError):
