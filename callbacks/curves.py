@@ -16,10 +16,11 @@ from touchstone.attacks.threats.ball import parse_number
 from .parts.curves_file import Curves, read_curves, write_curves
 from .parts.curves_picture import curves_picture
 from .parts.loaders import loader_suffix
+from .parts.measuring import measuring
 from .parts.processes import gather, gather_by_id
 from .parts.publish import publish_picture, run_folder
 from .parts.samples import Samples
-from .probe import Probe, measuring
+from .probe import Probe
 
 
 @dataclass(frozen=True)

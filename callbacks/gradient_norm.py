@@ -13,9 +13,10 @@ from torch.optim import Optimizer
 
 from touchstone.attacks.core.checks import check_labels
 
+from .parts.measuring import measuring
 from .parts.processes import add_up, gather_by_id
 from .parts.samples import Samples
-from .probe import Probe, measuring
+from .probe import Probe
 
 
 class GradientNorm(Probe):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -13,13 +12,11 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from touchstone.attacks import frozen_eval
-from touchstone.attacks.core.checks import computing_dtype
-from touchstone.attacks.core.logits import logits_as_float
 from touchstone.nets import Normalize
 
 from .parts.fresh_figures import check_ranking, rankings
 from .parts.loaders import loader_suffix, running_loaders
+from .parts.measuring import measuring
 from .parts.processes import gather_by_id
 from .parts.samples import Samples, SampleStream
 
@@ -102,6 +99,33 @@ class Probe(pl.Callback):
     def try_out(self, model: nn.Module, samples: Samples) -> None:
         """Looks at the first samples of the sanity check: what is wrong with them is better said before training."""
 
+    def as_measured(self, module: nn.Module, samples: Samples) -> tuple[nn.Module, Samples]:
+        """The model that is measured, and its samples: before any normalization of the batches."""
+        if self.normalize is None:
+            return module, samples
+        return nn.Sequential(self.normalize.to(samples.x.device), module), replace(samples, x=self._pixels(samples.x))
+
+    def _pixels(self, x: Tensor) -> Tensor:
+        """Batches as they were before they were normalized."""
+        assert self.normalize is not None
+        name = type(self).__name__
+        is_there_below_0 = bool((self.normalize.mean > 0).any())  # a value that a black pixel has
+        if len(x) and float(x.min()) >= 0 and float(x.max()) <= 1 and is_there_below_0:
+            raise ValueError(
+                f"{name}(normalization=...): the batches lie in [0, 1] and hold no value below 0, so that they are "
+                "pixels already; leave the option out"
+            )
+        pixels = self.normalize.undo(x)
+        rounded = pixels.clamp(0, 1)
+        rounding_error = 1e-3 if x.element_size() > 2 else 0.02
+        if not bool(((pixels - rounded).abs() < rounding_error).all()):
+            raise ValueError(
+                f"{name}(normalization=...) must be the mean and standard deviation that the batches were normalized "
+                f"with, so that undoing it gives pixels in [0, 1]; got {self.normalization}, and values from "
+                f"{float(pixels.min()):.3g} to {float(pixels.max()):.3g}"
+            )
+        return rounded
+
     def conclude(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str, loader_index: int) -> None:
         """Logs what the pass has shown of a loader; called on every process, also on one without samples of it."""
         values = {name: torch.cat(parts) for name, parts in self._values.pop(loader_index, {}).items()}
@@ -157,37 +181,11 @@ class Probe(pl.Callback):
         samples = self._streams[index].take(batch)
         if samples is None:
             return
-        model, samples = self._in_pixels(module, samples)
+        model, samples = self.as_measured(module, samples)
         if not trainer.sanity_checking:
             self.see(model, samples, index)
         elif is_first:
             self.try_out(model, samples)
-
-    def _in_pixels(self, module: nn.Module, samples: Samples) -> tuple[nn.Module, Samples]:
-        """The module and its samples before any normalization."""
-        if self.normalize is None:
-            return module, samples
-        normalize = self.normalize.to(samples.x.device)
-        if (
-            len(samples)
-            and float(samples.x.min()) >= 0
-            and float(samples.x.max()) <= 1
-            and bool((normalize.mean > 0).any())
-        ):
-            raise ValueError(
-                f"{type(self).__name__}(normalization=...): the batches lie in [0, 1] and hold no value below 0, so "
-                "that they are pixels already; leave the option out"
-            )
-        pixels = normalize.undo(samples.x)
-        rounded = pixels.clamp(0, 1)
-        rounding_error = 1e-3 if samples.x.element_size() > 2 else 0.02
-        if not bool(((pixels - rounded).abs() < rounding_error).all()):
-            raise ValueError(
-                f"{type(self).__name__}(normalization=...) must be the mean and standard deviation that the batches "
-                f"were normalized with, so that undoing it gives pixels in [0, 1]; got {self.normalization}, and "
-                f"values from {float(pixels.min()):.3g} to {float(pixels.max()):.3g}"
-            )
-        return nn.Sequential(normalize, module), replace(samples, x=rounded)
 
     def _conclude_pass(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
         # A process may have no samples of a loader, or none at all, and yet must take part in what all do together.
@@ -259,13 +257,3 @@ class Probe(pl.Callback):
     def _limit(trainer: pl.Trainer, stage: str) -> float | int:
         """The share or number of batches that the user wants of the pass; 0 switches it off."""
         return trainer.limit_val_batches if stage == "validate" else trainer.limit_test_batches
-
-
-@contextmanager
-def measuring(model: nn.Module, samples: Samples, *, freeze: bool = True) -> Iterator[tuple[Tensor, Tensor]]:
-    """The context of a measurement, with images and labels that can carry gradients in it.
-
-    Inside, `model(x)` gives logits in full precision, also where its output has them as `.logits`.
-    """
-    with frozen_eval(model, freeze=freeze), logits_as_float(model):
-        yield samples.x.detach().to(computing_dtype(model)).clone(), samples.y.clone()

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import inspect
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
-from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from touchstone.attacks import Attack, Report, SampleRng, Targeted, evaluate
+from touchstone.attacks import Attack, Report, evaluate
 from touchstone.attacks.core.checks import check_batch
 from touchstone.attacks.judge.running import check_names, naming
 
-from .parts.attack_picture import Attacked, attack_picture
+from .parts.attack_pictures import AttackPictures
+from .parts.closer_look import CloserLook
+from .parts.entries import common_suite
 from .parts.gathered_report import gathered_report
 from .parts.loaders import loader_suffix
 from .parts.preparation import Preparation
-from .parts.publish import lay_out_charts, publish_picture, publish_text, run_folder
+from .parts.publish import lay_out_charts, publish_text, run_folder
 from .parts.report_files import attack_success, write_report
 from .parts.samples import Samples, images_and_labels
 from .parts.warm_starts import WarmStarts
-from .probe import Probe, measuring
+from .probe import Probe
 
 
 class RobustAccuracy(Probe):
@@ -117,11 +115,13 @@ class RobustAccuracy(Probe):
         self.warm_start = warm_start
         self._warm_starts = WarmStarts({})
         self._suite: dict[str, Attack] = {}  # the attacks of all entries; empty where another entry measures
+        self._model: nn.Module = nn.Identity()  # the one that the waiting samples are for
         self._waiting: dict[int, list[Samples]] = {}
         self._reports: dict[int, list[Report]] = {}
-        self._pictured: dict[int, dict[str, list[Attacked]]] = {}
+        self._pictures = AttackPictures({}, num_images, seed)
+        self._closer_look = CloserLook(images_every_n_epochs, every_n_epochs)
+        self._looks_closer = False
         self._warned = False
-        self._round_of_last_look: int | None = None
         self._has_checked = False  # whether samples of this fit have been looked at before its first validation
         self._preparation = Preparation({}, num_prepare_samples, seed, None)
 
@@ -130,22 +130,13 @@ class RobustAccuracy(Probe):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         entries = [callback for callback in trainer.callbacks if isinstance(callback, RobustAccuracy)]  # type: ignore[attr-defined]
-        self._suite, self._has_checked, self._round_of_last_look = {}, False, None
+        self._suite, self._has_checked = {}, False
+        self._closer_look = CloserLook(self.images_every_n_epochs, self.every_n_epochs)
         self._warm_starts = WarmStarts({})
         if entries[0] is not self:
             return  # the first entry measures for all
-        for entry in entries:
-            for name, default in DEFAULTS.items():
-                ours, theirs = getattr(self, name), getattr(entry, name)
-                if theirs not in (ours, default):
-                    raise ValueError(
-                        f"RobustAccuracy({name}=...) must be the same for all entries of a trainer, or given to the "
-                        f"first alone, since they form one pass; the first has {ours}, another {theirs}"
-                    )
-            taken = sorted(set(entry.attacks) & set(self._suite))
-            if taken:
-                raise ValueError(f"two RobustAccuracy entries name an attack {taken[0]!r}: names must be unique")
-            self._suite.update(entry.attacks)
+        self._suite = common_suite(entries)
+        self._pictures = AttackPictures(self._suite, self.num_images, self.seed)
         self._preparation = Preparation(self._suite, self.num_prepare_samples, self.seed, self.batch_keys)
         self._warm_starts = WarmStarts(self._suite if self.warm_start and stage == "fit" else {})
         lay_out_charts(trainer, list(self._suite))
@@ -185,7 +176,7 @@ class RobustAccuracy(Probe):
         except ValueError:
             return  # batches that are only for training
         try:
-            self._check_input(self._in_pixels(pl_module, Samples(x, y, y))[1].x)
+            self._check_input(self.as_measured(pl_module, Samples(x, y, y))[1].x)
         except ValueError as error:  # a warning, since validation samples may be others
             rank_zero_warn(f"RobustAccuracy could not attack the training samples, nor any that are like them: {error}")
 
@@ -194,18 +185,19 @@ class RobustAccuracy(Probe):
             naming(name, attack.threat.check_input, x)
 
     def see(self, model: nn.Module, samples: Samples, loader_index: int) -> None:
-        waiting = self._waiting.setdefault(loader_index, [])
+        self._model, waiting = model, self._waiting.setdefault(loader_index, [])
         waiting.append(samples)
         if any(attack.pools for attack in self._suite.values()):
             return  # such an attack wants to see them all at once
         if sum(len(part) for part in waiting) >= self.batch_size:
-            self._attack_waiting(model, loader_index)
+            self._attack_waiting(loader_index)
 
-    def _attack_waiting(self, model: nn.Module, loader_index: int) -> None:
-        waiting = self._waiting.pop(loader_index, [])
+    def _attack_waiting(self, loader_index: int) -> None:
+        model, waiting = self._model, self._waiting.pop(loader_index, [])
         if not waiting:
             return
         samples = Samples.join(waiting)
+        is_pictured = self._looks_closer and self._pictures.num_wanted(loader_index) > 0
         report = evaluate(
             model,
             samples.x,
@@ -214,19 +206,18 @@ class RobustAccuracy(Probe):
             seed=self.seed,
             sample_ids=samples.ids,
             batch_size=self.batch_size,
-            keep_adversarial=self._pictures_left(loader_index) > 0 or bool(self._warm_starts),
+            keep_adversarial=is_pictured or bool(self._warm_starts),
             probe_masking=self._looks_closer and loader_index not in self._reports,
         )
         if self._warm_starts:
             self._warm_starts.take_in(samples, report, loader_index)
-        if self._pictures_left(loader_index) > 0:
-            self._keep_for_pictures(model, samples, report, loader_index)
+        if is_pictured:
+            self._pictures.keep(model, samples, report, loader_index)
         report = self._preparation.with_overlap(replace(report, x_adv={}), samples.x)
         self._reports.setdefault(loader_index, []).append(report)
 
     def conclude(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str, loader_index: int) -> None:
-        model: nn.Module = module if self.normalize is None else nn.Sequential(self.normalize, module)
-        self._attack_waiting(model, loader_index)
+        self._attack_waiting(loader_index)
         self._warm_starts.conclude(loader_index)
         report = self._preparation.with_cost(gathered_report(self._reports.pop(loader_index, []), self._suite))
         if not len(report.sample_id):
@@ -245,7 +236,6 @@ class RobustAccuracy(Probe):
     def _publish(self, trainer: pl.Trainer, stage: str, loader_index: int, report: Report) -> None:
         """Writes report, warnings and pictures, on rank zero."""
         folder, suffix = run_folder(trainer), loader_suffix(trainer, loader_index)
-        pictured = self._pictured.pop(loader_index, {})
         if not trainer.is_global_zero:
             return
         warnings = report.warnings
@@ -255,18 +245,13 @@ class RobustAccuracy(Probe):
             rank_zero_warn(f"signs of gradient masking at {stage}: " + "; ".join(warnings))
         if folder is not None:
             write_report(report, stage, folder, loader_index)
-        class_names = getattr(getattr(trainer, "datamodule", None), "class_names", None)
-        for name, parts in pictured.items():
-            attacked = Attacked(*(torch.cat([getattr(p, f) for p in parts]) for f in Attacked.__dataclass_fields__))
-            title = f"{name}, {_place(trainer)}: {self._suite[name].threat!r}"
-            figure = attack_picture(attacked, title=title, class_names=class_names)
-            publish_picture(trainer, folder, f"attack/{name}{suffix}", figure)
+        self._pictures.publish(trainer, folder, loader_index)
 
     def forget(self) -> None:
         super().forget()
         self._waiting.clear()
         self._reports.clear()
-        self._pictured.clear()
+        self._pictures.forget()
         self._warm_starts.forget_pass()
 
     def on_save_checkpoint(
@@ -279,61 +264,12 @@ class RobustAccuracy(Probe):
     ) -> None:
         self._warm_starts.load(checkpoint)
 
-    # Pictures.
+    # When.
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_validation_epoch_start(trainer, pl_module)
         if self.is_due(trainer):
-            self._preparation.prepare(trainer, pl_module, self._in_pixels)
-        self._looks_closer = self.is_due(trainer) and trainer.is_global_zero and self._is_due_for_a_closer_look(trainer)
+            self._preparation.prepare(trainer, pl_module, self.as_measured)
+        self._looks_closer = self.is_due(trainer) and trainer.is_global_zero and self._closer_look.is_due(trainer)
 
     on_test_epoch_start = on_validation_epoch_start
-
-    def _is_due_for_a_closer_look(self, trainer: pl.Trainer) -> bool:
-        """Whether a measured pass is the first, the first of n epochs, or the last as far as is known."""
-        if trainer.state.fn != TrainerFn.FITTING:
-            return True
-        epoch, round_number = trainer.current_epoch + 1, (trainer.current_epoch + 1) // self.images_every_n_epochs
-        every = math.lcm(self.every_n_epochs, trainer.check_val_every_n_epoch or 1)
-        is_last = trainer.max_epochs is not None and epoch + every > trainer.max_epochs > 0
-        is_due = is_last or round_number != self._round_of_last_look
-        self._round_of_last_look = round_number
-        return is_due
-
-    def _pictures_left(self, loader_index: int) -> int:
-        drawn = self._pictured.get(loader_index, {})
-        num_drawn = max((sum(len(part.label) for part in parts) for parts in drawn.values()), default=0)
-        return self.num_images - num_drawn if self._looks_closer else 0
-
-    def _keep_for_pictures(self, model: nn.Module, samples: Samples, report: Report, loader_index: int) -> None:
-        """Keeps the first samples, where they are images, with the model's logits before and after."""
-        if samples.x.ndim != 4 or samples.x.shape[1] not in (1, 3):
-            return
-        shown = samples.take(slice(0, self._pictures_left(loader_index)))
-        kept = self._pictured.setdefault(loader_index, {})
-        with measuring(model, shown) as (before, label), torch.no_grad():
-            logits_before = model(before)
-            for name, x_adv in report.x_adv.items():
-                after = x_adv[: len(shown)]
-                # Chosen again, as the judge has chosen: by the sample's own noise and the same logits.
-                objective = self._suite[name].objective.aim(
-                    lambda: logits_before, label, SampleRng(self.seed, shown.ids)
-                )
-                wanted = torch.as_tensor(objective.target if isinstance(objective, Targeted) else -1)
-                tensors = (before, after, logits_before, model(after), label, wanted.expand(len(shown)))
-                kept.setdefault(name, []).append(Attacked(*(tensor.detach().cpu() for tensor in tensors)))
-
-
-def _place(trainer: pl.Trainer) -> str:
-    """Where in a run a picture is taken."""
-    if trainer.state.fn == TrainerFn.FITTING:
-        return f"validation in epoch {trainer.current_epoch + 1}"
-    return "test" if trainer.testing else "validation"
-
-
-DEFAULTS = {
-    name: parameter.default
-    for name, parameter in inspect.signature(RobustAccuracy).parameters.items()
-    if parameter.kind is parameter.KEYWORD_ONLY
-}
-"""The options of an entry, which one that follows another leaves as they are."""

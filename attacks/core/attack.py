@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..objectives.untargeted import Untargeted
-from .checks import check_batch, check_device, check_labels, computing_dtype, module_of
+from .checks import as_computed, check_batch, check_device, check_labels, module_of
 from .frozen_eval import frozen_eval, seed_random_state
 from .logits import logits_as_float
 from .objective import Objective
@@ -119,13 +119,14 @@ class Attack(PerSample):
 
         Args:
             model: any module from images to logits `(N, C)`.
-            x: images inside the threat's box, float `(N, ...)`; half precision is computed in float32.
+            x: samples that the threat can start from, `(N, ...)`: images inside its box, float; half precision is
+                computed in float32.
             y: the true classes, int64 `(N,)`.
             rng: noise per sample; None numbers the rows, with seed 0.
             training: whether the modules keep their modes, for examples made in the mode of training.
 
         Returns:
-            The attacked images: a new tensor of the same shape, float32 (float64 for a float64 model).
+            The attacked samples: a new tensor of the same shape, float32 (float64 for a float64 model).
 
         Raises:
             ValueError: the batch is not one that this attack can start from; the message says why.
@@ -141,8 +142,9 @@ class Attack(PerSample):
             rng = SampleRng.numbered(len(x)) if rng is None else rng
             if not len(x):
                 return x
+            entered, model, x = self.enter(model, x)
             with torch.no_grad():
-                aimed = self.aimed(model, x, y, rng)
+                aimed = entered.aimed(model, x, y, rng)
             x_adv = aimed.perturb(model, x, y, rng)
             if not isinstance(x_adv, Tensor):
                 raise ValueError(
@@ -159,6 +161,11 @@ class Attack(PerSample):
         """The same attack with another objective."""
         return self if objective is self.objective else replace(self, objective=objective)  # type: ignore[type-var]
 
+    def enter(self: Self, model: nn.Module, x: Tensor) -> tuple[Self, nn.Module, Tensor]:
+        """The attack, the model and the samples where the threat is (`Threat.enter`)."""
+        threat, model, x = self.threat.enter(model, x)
+        return self if threat is self.threat else self.inside(threat), model, x
+
     def inside(self: Self, threat: Threat) -> Self:
         """The same attack inside another threat."""
         return replace(self, threat=threat)  # type: ignore[type-var]
@@ -174,7 +181,7 @@ class Attack(PerSample):
         self.threat.check_input(x)
         with frozen_eval(model, training=training), logits_as_float(model):
             # A clone made here carries gradients even if the caller's tensors come from inference mode.
-            x, y = x.detach().to(computing_dtype(model)).clone(), y.to(torch.int64).clone()
+            x, y = as_computed(x, model), y.to(torch.int64).clone()
             try:
                 yield model, x, y
             except (IndexError, RuntimeError):

@@ -14,6 +14,11 @@ def computing_dtype(model: nn.Module) -> torch.dtype:
     return torch.float64 if dtypes == {torch.float64} else torch.float32
 
 
+def as_computed(x: Tensor, model: nn.Module) -> Tensor:
+    """Samples without their history, in the dtype that the model computes in; whole numbers, as tokens are, stay."""
+    return x.detach().to(computing_dtype(model) if x.is_floating_point() else x.dtype).clone()
+
+
 def check_counts(owner: object, *names: str, least: int = 1) -> None:
     """Raises ValueError where one of these fields of `owner` is not a whole number of at least `least`."""
     for name in names:

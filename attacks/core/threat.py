@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from .per_sample import PerSample
 from .sample_rng import SampleRng
@@ -17,6 +17,18 @@ class Threat(PerSample, ABC):
     """
 
     eps: float | Tensor
+
+    def enter(self, model: nn.Module, x: Tensor) -> tuple[Threat, nn.Module, Tensor]:
+        """The threat, the model and the samples as the attacker meets them.
+
+        Here they are what they are. A threat somewhere inside the model gives the model from there on, the samples as
+        they arrive there, and what the attacker may do to those; the judge measures again there.
+
+        Args:
+            model: samples to logits, frozen and in the modes in which it is attacked.
+            x: samples that have passed `check_input`, `(N, ...)`.
+        """
+        return self, model, x
 
     @abstractmethod
     def start(self, x: Tensor, rng: SampleRng) -> Tensor:

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from ..core.attack import Attack
 from ..core.checks import (
+    as_computed,
     check_batch,
     check_device,
     check_labels,
     check_not_probabilities,
-    computing_dtype,
     module_of,
 )
 from ..core.frozen_eval import frozen_eval, seed_random_state
@@ -92,7 +92,7 @@ def evaluate(
 
     with frozen_eval(model), logits_as_float(model), torch.autocast(x.device.type, enabled=False):
         # Clones made here can carry gradients even where the caller's tensors come from inference mode.
-        x, y, ids = x.detach().to(computing_dtype(model)).clone(), y.to(torch.int64).clone(), ids.clone()
+        x, y, ids = as_computed(x, model), y.to(torch.int64).clone(), ids.clone()
         look = Forwards(model, batch_size)
         untouched = Untouched(model)
         seed_random_state(seed, x.device)
@@ -145,9 +145,12 @@ def _judge(
     look: Forwards,
     batch_size: int,
 ) -> Tensor:
-    """Attacks what is right before, enters verdicts and cost into the report, and returns the attacked images."""
+    """Attacks what is right before, enters verdicts and cost into the report, and returns the attacked samples."""
+    with torch.no_grad():
+        attack, model, x = attack.enter(model, x)
+    look = look.at(model)
     robust, x_adv, cost, y = report.clean_correct.clone(), x.clone(), Cost(), report.label
-    success, left = torch.zeros_like(robust), torch.full_like(x.flatten(1)[:, 0], torch.nan)
+    success, left = torch.zeros_like(robust), torch.full_like(robust, torch.nan, dtype=logits.dtype)
     attacked = robust.nonzero()[:, 0]
     for rows in attacked.split(max(1, len(attacked)) if attack.pools else batch_size):
         if not len(rows):

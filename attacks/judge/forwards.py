@@ -14,14 +14,22 @@ class Forwards:
     Args:
         model: images to logits.
         batch_size: samples in a forward.
-
-    Attributes:
-        num_forwards: samples forwarded so far.
     """
 
     def __init__(self, model: nn.Module, batch_size: int) -> None:
         self._model, self._batch_size = model, batch_size
-        self.num_forwards = 0
+        self._counted = [0]
+
+    @property
+    def num_forwards(self) -> int:
+        """Samples forwarded so far."""
+        return self._counted[0]
+
+    def at(self, model: nn.Module) -> Forwards:
+        """The same for another model, counted together."""
+        other = Forwards(model, self._batch_size)
+        other._counted = self._counted
+        return other
 
     @torch.no_grad()
     def __call__(self, x: Tensor, ids: Tensor, where: str, batch_size: int | None = None) -> Tensor:
@@ -43,7 +51,7 @@ class Forwards:
                 logits = self._forward(rows)
                 check_logits(logits, row_ids, f"{where}, batch {number}")
                 parts.append(logits)
-                self.num_forwards += len(rows)
+                self._counted[0] += len(rows)
         return torch.cat(parts[1:] or parts)
 
     def elsewhere(self, x: Tensor, ids: Tensor, where: str) -> Tensor:

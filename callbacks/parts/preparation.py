@@ -19,10 +19,10 @@ from touchstone.attacks.core.frozen_eval import seed_random_state
 from touchstone.attacks.judge.preparing import coincide, prepare_attacks
 from touchstone.attacks.judge.untouched import Untouched
 
-from ..probe import measuring
+from .measuring import measuring
 from .samples import Samples, images_and_labels
 
-InPixels = Callable[[nn.Module, Samples], tuple[nn.Module, Samples]]
+AsMeasured = Callable[[nn.Module, Samples], tuple[nn.Module, Samples]]
 
 
 class Preparation:
@@ -79,7 +79,7 @@ class Preparation:
             rows = [dataset[number] for number in range(min(self._num_samples, len(dataset)))]
             self._batch = loader.collate_fn(rows)
 
-    def prepare(self, trainer: pl.Trainer, module: pl.LightningModule, in_pixels: InPixels) -> None:
+    def prepare(self, trainer: pl.Trainer, module: pl.LightningModule, as_measured: AsMeasured) -> None:
         """Lets the attacks learn from the samples, for one pass."""
         if not self._learning:
             return
@@ -89,7 +89,7 @@ class Preparation:
             x, y = images_and_labels(_on_device(trainer, self._batch), self._batch_keys)
         try:
             check_batch(x, y)
-            model, samples = in_pixels(module, Samples(x, y, torch.arange(len(y))))
+            model, samples = as_measured(module, Samples(x, y, torch.arange(len(y))))
         except ValueError as error:
             raise ValueError(f"attack {self._learning[0]!r} cannot learn from the training data: {error}") from error
         with measuring(model, samples) as (x, y), torch.autocast(x.device.type, enabled=False):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from touchstone.attacks import Attack, Report, WarmStarted
+from touchstone.attacks import Attack, Report, Threat, WarmStarted
 
 from .processes import gather_by_id
 from .samples import Samples
@@ -23,17 +23,21 @@ Perturbations = dict[str, Tensor]
 class WarmStarts:
     """A memory of perturbations by data loader, attack and sample id.
 
-    It holds those of gradient attacks that work on each sample by itself, on every process those of all samples: 2
-    bytes of main memory for each number of a sample and attack, during a pass twice as much, and at its end a few
-    copies of one attack's. A checkpoint grows by the same 2 bytes. What rounding to float16 carries out of a threat
-    is projected back when it is tried.
+    It holds those of gradient attacks that work on each sample by itself, and not somewhere inside the model, on every
+    process those of all samples: 2 bytes of main memory for each number of a sample and attack, during a pass twice as
+    much, and at its end a few copies of one attack's. A checkpoint grows by the same 2 bytes. What rounding to float16
+    carries out of a threat is projected back when it is tried.
 
     Args:
         suite: the attacks of the pass; empty to keep nothing.
     """
 
     def __init__(self, suite: Mapping[str, Attack]) -> None:
-        self._names = [name for name, attack in suite.items() if attack.kind == "gradient" and not attack.pools]
+        self._names = [
+            name
+            for name, attack in suite.items()
+            if attack.kind == "gradient" and not attack.pools and type(attack.threat).enter is Threat.enter
+        ]
         self._kept: dict[int, dict[str, Perturbations]] = {}
         self._found: dict[int, list[tuple[Tensor, dict[str, Tensor]]]] = {}
         self._shapes: dict[int, tuple[int, ...]] = {}
@@ -57,8 +61,10 @@ class WarmStarts:
         A sample that was wrong before any attack keeps what was found last time.
 
         Raises:
-            ValueError: the samples have another shape than those before them.
+            ValueError: the samples have another shape than those before them, or are whole numbers.
         """
+        if not samples.x.is_floating_point():
+            raise ValueError(f"RobustAccuracy(warm_start=...) must be False for samples of {samples.x.dtype}")
         rows, shape = report.clean_correct, tuple(samples.x.shape[1:])
         first = self._shapes.setdefault(loader_index, shape)
         if shape != first:

@@ -1,0 +1,79 @@
+"""`AttackPictures`: collects the first samples of a pass, before and after each attack, and shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import nn
+
+from touchstone.attacks import Attack, Report, SampleRng, Targeted
+
+from .attack_picture import Attacked, attack_picture
+from .loaders import loader_suffix
+from .measuring import measuring
+from .publish import publish_picture
+from .samples import Samples
+
+
+class AttackPictures:
+    """One picture for each attack and data loader of a pass.
+
+    Args:
+        suite: attacks by name.
+        num_samples: samples in a picture, >= 0.
+        seed: the one that the judge was given.
+    """
+
+    def __init__(self, suite: Mapping[str, Attack], num_samples: int, seed: int) -> None:
+        self._suite, self._num_samples, self._seed = suite, num_samples, seed
+        self._kept: dict[int, dict[str, list[Attacked]]] = {}
+
+    def num_wanted(self, loader_index: int) -> int:
+        """How many samples of this loader are still to come."""
+        kept = self._kept.get(loader_index, {})
+        return self._num_samples - max((sum(len(p.label) for p in parts) for parts in kept.values()), default=0)
+
+    def keep(self, model: nn.Module, samples: Samples, report: Report, loader_index: int) -> None:
+        """Keeps the first samples, where they are images, with the model's logits before and after."""
+        if samples.x.ndim != 4 or samples.x.shape[1] not in (1, 3):
+            return
+        shown = samples.take(slice(0, self.num_wanted(loader_index)))
+        kept = self._kept.setdefault(loader_index, {})
+        with measuring(model, shown) as (before, label), torch.no_grad():
+            logits_before = model(before)
+            for name, x_adv in report.x_adv.items():
+                after = x_adv[: len(shown)]
+                if after.shape != before.shape:
+                    continue  # attacked somewhere inside the model
+                # Chosen again, as the judge has chosen: by the sample's own noise and the same logits.
+                objective = self._suite[name].objective.aim(
+                    lambda: logits_before, label, SampleRng(self._seed, shown.ids)
+                )
+                wanted = torch.as_tensor(objective.target if isinstance(objective, Targeted) else -1)
+                tensors = (before, after, logits_before, model(after), label, wanted.expand(len(shown)))
+                kept.setdefault(name, []).append(Attacked(*(tensor.detach().cpu() for tensor in tensors)))
+
+    def publish(self, trainer: pl.Trainer, folder: Path | None, loader_index: int) -> None:
+        """Shows what was kept of a loader, and drops it. For rank zero."""
+        class_names = getattr(getattr(trainer, "datamodule", None), "class_names", None)
+        for name, parts in self._kept.pop(loader_index, {}).items():
+            attacked = Attacked(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(Attacked)))
+            title = f"{name}, {_place(trainer)}: {self._suite[name].threat!r}"
+            figure = attack_picture(attacked, title=title, class_names=class_names)
+            publish_picture(trainer, folder, f"attack/{name}{loader_suffix(trainer, loader_index)}", figure)
+
+    def forget(self) -> None:
+        """Drops what an interrupted pass has left."""
+        self._kept.clear()
+
+
+def _place(trainer: pl.Trainer) -> str:
+    """Where in a run a picture is taken."""
+    if trainer.state.fn == TrainerFn.FITTING:
+        return f"validation in epoch {trainer.current_epoch + 1}"
+    return "test" if trainer.testing else "validation"

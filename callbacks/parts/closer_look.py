@@ -1,0 +1,33 @@
+"""`CloserLook`: at which validations of a fit a pass is also drawn and probed, which costs more than measuring it."""
+
+from __future__ import annotations
+
+import math
+
+import lightning.pytorch as pl
+from lightning.pytorch.trainer.states import TrainerFn
+
+
+class CloserLook:
+    """The first measured pass of a fit, the first one of every n epochs, and the last one; outside of a fit every one.
+
+    Args:
+        every_n_epochs: n, >= 1.
+        measured_every: the validations of every so many epochs are measured, >= 1.
+    """
+
+    def __init__(self, every_n_epochs: int, measured_every: int) -> None:
+        self._every_n_epochs, self._measured_every = every_n_epochs, measured_every
+        self._round_of_last: int | None = None
+
+    def is_due(self, trainer: pl.Trainer) -> bool:
+        """Whether it is due at the measured pass that begins; asked once for each."""
+        if trainer.state.fn != TrainerFn.FITTING:
+            return True
+        epoch = trainer.current_epoch + 1
+        this_round = epoch // self._every_n_epochs
+        every = math.lcm(self._measured_every, trainer.check_val_every_n_epoch or 1)
+        is_last = trainer.max_epochs is not None and epoch + every > trainer.max_epochs > 0  # as far as is known
+        is_due = is_last or this_round != self._round_of_last
+        self._round_of_last = this_round
+        return is_due
