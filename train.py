@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from importlib.machinery import PathFinder
 from pathlib import Path
 
+from touchstone import FOLDERS
 from touchstone.cli.stopping import Stopping
 
 ROOT = Path(__file__).resolve().parent
@@ -79,7 +80,7 @@ def _import_as_the_user_does() -> None:
     """
     others = [folder for folder in sys.path if folder != str(ROOT)]
     sys.path[:] = list(dict.fromkeys([*others, str(Path.cwd()), str(ROOT)]))
-    for name in ("attacks", "callbacks", "datamodules", "lightning_modules", "nets"):
+    for name in FOLDERS:
         found = PathFinder.find_spec(name)
         if found is not None and found.origin is not None and Path(found.origin).parent.parent == ROOT:
             sys.modules[name] = None  # type: ignore[assignment]  # importing it is an error

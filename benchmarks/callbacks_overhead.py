@@ -31,6 +31,7 @@ from touchstone.lightning_modules import Classifier
 from touchstone.nets import SmallCNN
 
 ATTACK = "RobustAccuracy in validation"
+NUM_STEPS_TO_LEARN = 36
 Fit = tuple[Classifier, pl.Trainer, dict[str, Any]]
 
 
@@ -89,16 +90,16 @@ class Ledger:
 
 
 @cache
-def trained_resnet18(batch_size: int, num_steps: int) -> tuple[nn.Module, TensorDataset]:
+def trained_resnet18(batch_size: int, num_samples: int) -> tuple[nn.Module, TensorDataset]:
     """A ResNet-18 that has learned to tell random images of the shape of CIFAR-10, each half that of its class."""
     from torchvision.models import resnet18
 
     torch.manual_seed(0)
-    of_class, y = torch.rand(10, 3, 32, 32), torch.randint(10, (num_steps * batch_size,))
+    of_class, y = torch.rand(10, 3, 32, 32), torch.randint(10, (num_samples,))
     x = (of_class[y] + torch.rand(len(y), 3, 32, 32)) / 2
     net = resnet18(num_classes=10)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
-    for rows in torch.arange(len(y)).split(batch_size):
+    for rows in torch.arange(min(len(y), NUM_STEPS_TO_LEARN * batch_size)).split(batch_size):
         optimizer.zero_grad()
         F.cross_entropy(net(x[rows]), y[rows]).backward()
         optimizer.step()
@@ -106,14 +107,17 @@ def trained_resnet18(batch_size: int, num_steps: int) -> tuple[nn.Module, Tensor
 
 
 def resnet18_fit(folder: str, callbacks: list[pl.Callback], small: bool) -> Fit:
-    """36 steps on such images, of a net that is right on them, so that they are attacked; 3 validations of 128."""
-    batch_size, num_steps = (4, 2) if small else (32, 36)
-    net, data = trained_resnet18(batch_size, num_steps)
+    """An epoch of such images, of a net that is right on them, so that they are attacked, and a validation of 1 in 50.
+
+    That is 1,000 for a training set of 50,000: here 200 and 10,000.
+    """
+    batch_size, num_samples = (4, 8) if small else (32, 10_000)
+    net, data = trained_resnet18(batch_size, num_samples)
     loaders = {
         "train_dataloaders": DataLoader(data, batch_size, shuffle=True),
-        "val_dataloaders": DataLoader(TensorDataset(*data[: 4 * batch_size]), batch_size),
+        "val_dataloaders": DataLoader(TensorDataset(*data[: max(4, num_samples // 50)]), batch_size),
     }
-    trainer = _trainer(folder, callbacks, max_epochs=1, val_check_interval=max(1, num_steps // 3))
+    trainer = _trainer(folder, callbacks, max_epochs=1, log_every_n_steps=50)  # Lightning's own number
     return Classifier(copy.deepcopy(net), lambda p: torch.optim.SGD(p, lr=0.01)), trainer, loaders
 
 
@@ -121,7 +125,7 @@ def digits_fit(folder: str, callbacks: list[pl.Callback], small: bool) -> Fit:
     """10 epochs of configs/digits.yaml, with one attack."""
     torch.manual_seed(0)
     module = Classifier(SmallCNN(width=64), lambda p: torch.optim.AdamW(p, lr=0.003, weight_decay=0.1))
-    trainer = _trainer(folder, callbacks, max_epochs=1 if small else 10)
+    trainer = _trainer(folder, callbacks, max_epochs=1 if small else 10, log_every_n_steps=10)
     return module, trainer, {"datamodule": DigitsDataModule()}
 
 
@@ -131,7 +135,6 @@ def _trainer(folder: str, callbacks: list[pl.Callback], **options: Any) -> pl.Tr
         callbacks=callbacks,
         accelerator="cpu",
         devices=1,
-        log_every_n_steps=10,
         enable_progress_bar=False,
         enable_model_summary=False,
         enable_checkpointing=False,

@@ -46,13 +46,12 @@ class GradientNorm(Probe):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
         self._before = {}  # an interrupted step may have left some
-        owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        named = [(n, p) for n, p in pl_module.named_parameters() if id(p) in owned and p.grad is not None]
-        if not named:
-            return
+        owned = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         logs = trainer._logger_connector.should_update_logs
-        if not logs and not _shows_damage(named[0][1]):
+        if not owned or not (logs or _shows_damage(owned[0])):
             return
+        ids = set(map(id, owned))
+        named = [(name, p) for name, p in pl_module.named_parameters() if id(p) in ids]
         norms = torch.stack(torch._foreach_norm([p.grad.detach().float() for _, p in named]))  # type: ignore[union-attr]
         self._look_for_damage(trainer, [name for name, _ in named], norms)
         if not logs:

@@ -207,10 +207,11 @@ class Probe(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._check_rankings(trainer)
-        if trainer.limit_val_batches != 0 and trainer.num_val_batches and not sum(trainer.num_val_batches):
-            rank_zero_warn(
-                f"{type(self).__name__} will measure nothing: the validation has no samples; look at the data loader"
-            )
+        probes = [callback for callback in trainer.callbacks if isinstance(callback, Probe)]  # type: ignore[attr-defined]
+        is_empty = trainer.limit_val_batches != 0 and trainer.num_val_batches and not sum(trainer.num_val_batches)
+        if is_empty and probes[0] is self:  # one speaks for all
+            names = " and ".join(dict.fromkeys(type(probe).__name__ for probe in probes))
+            rank_zero_warn(f"{names} will measure nothing: the validation has no samples; look at the data loader")
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int

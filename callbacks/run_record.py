@@ -32,8 +32,8 @@ class RunRecord(SaveConfigCallback):
         text = self.parser.dump(self.config, skip_none=False)
         publish_text(trainer, "config", "\n".join("    " + line for line in text.splitlines()))
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if self._traced or not trainer.is_global_zero:
             return

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+
+import train
+
+from .command_lines import TINY, Ended, write
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # the workers already share the CPUs
     torch.set_num_threads(1)
@@ -29,4 +35,38 @@ def shared(root: Path) -> Path:
     folder = root.parent / "shared"
     if not folder.is_dir():
         pytest.skip("there is no folder shared/ beside the project")
+    return folder
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder; what a command does to the imports is undone."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for name in ("attacks", "mine"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def run(here: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+    def command(*arguments: str) -> Ended:
+        capsys.readouterr()
+        code = train.main(arguments)
+        captured = capsys.readouterr()
+        return Ended(code, captured.out, captured.err)
+
+    return command
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the tiny config was fitted once."""
+    folder = tmp_path_factory.mktemp("fitted")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        assert train.main(["fit", "--config", write(TINY)]) == 0
+    finally:
+        os.chdir(before)
     return folder

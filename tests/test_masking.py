@@ -46,6 +46,11 @@ class Randomised(Before):
         return self.inner((x + 0.1 * torch.randn_like(x)).clamp(0, 1))
 
 
+class Squashed(Before):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x).sigmoid()
+
+
 class Crowded(Before):
     """Every image is seen against the mean of its batch."""
 
@@ -84,6 +89,7 @@ def warnings_of(model: nn.Module, attacks: dict[str, Attack], num_samples: int =
         (Tempered, 0.1, "20 steps on the margin turned|were exactly zero"),
         (Shattered, 0.03, "gradients are shattered"),
         (Randomised, 0.1, "it draws random numbers"),
+        (Squashed, 0.1, r"outputs all lie in \[0, 1\]"),
         (Crowded, 0.1, "depends on the other images of the batch"),
         (Counting, 0.1, r"changes its own state in evaluation mode \(num_calls\)"),
         (Exploding, 0.1, "gradients exploded, or were not finite"),

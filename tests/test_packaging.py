@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-FOLDERS = ("attacks", "callbacks", "datamodules", "lightning_modules", "nets")
+from touchstone import FOLDERS
 
 
 def run(*command: str | Path, cwd: Path) -> str:

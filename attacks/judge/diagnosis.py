@@ -61,6 +61,11 @@ class Diagnosis:
                 f"the model changes its own state in evaluation mode ({changed[0]}): its answers depend on how often "
                 "it was asked"
             )
+        if len(self._logits) >= NUM_PROBED and bool(((self._logits >= 0) & (self._logits <= 1)).all()):
+            signs.append(
+                "the model's outputs all lie in [0, 1]: if they are probabilities of each class by itself, leave out "
+                "the sigmoid that gives them, since it flattens the gradients"
+            )
         x, ids = self._x[:NUM_LOOKED_AT], self._rng.sample_ids[:NUM_LOOKED_AT]
         if not len(x) or _alike(self._look.elsewhere(x, ids, "a second time"), self._logits[:NUM_LOOKED_AT]):
             return signs

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from touchstone.runs.durable import damage
+
 from .failures import message_lines
 from .given import UsageError, nearest_file
 
-LIGHTNING_FINDS = ("best", "last", "hpc", "registry")
+LIGHTNING_FINDS = ("hpc", "registry")
 
 
 def check_checkpoint(name: str | None) -> None:
@@ -29,9 +32,16 @@ def check_checkpoint(name: str | None) -> None:
         return
     if not path.is_file():
         raise UsageError(f"the checkpoint {name!r} does not exist{nearest_file(path)}")
+    if zipfile.is_zipfile(path) and (problem := damage(path)):
+        raise UsageError(f"the checkpoint {name!r} is damaged: {problem}")
     saved = _load(name)
     if not isinstance(saved, dict) or "state_dict" not in saved:
         raise UsageError(f"{name!r} is no Lightning checkpoint: it has no state_dict")
+
+
+def step_of(name: str) -> int | None:
+    """The optimizer steps that had been taken when a checkpoint was written; None where it is no local file."""
+    return torch.load(name, weights_only=True, mmap=True).get("global_step") if Path(name).is_file() else None
 
 
 def explain_mismatch(name: str | None, model: nn.Module) -> UsageError | None:

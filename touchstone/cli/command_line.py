@@ -10,6 +10,7 @@ import time
 import warnings
 from argparse import ArgumentError
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,15 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from touchstone.attacks import frozen_eval
 from touchstone.callbacks import Predictions, RobustAccuracy, RunRecord
+from touchstone.runs.durable import DurableCheckpointIO
+from touchstone.runs.find_checkpoint import find_checkpoint
 
-from .checkpoint_errors import check_checkpoint, explain_mismatch
+from .checkpoint_errors import check_checkpoint, explain_mismatch, step_of
 from .given import UsageError, gather, nearest, replaced_callbacks
 from .own_signals import OwnSignals
 from .progress_bar import EpochLines
@@ -40,7 +44,8 @@ NOISE = (
     r"Restoring states from the checkpoint path",  # another message says when it is done
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # for Lightning to change
     r"`\.test\(ckpt_path=\"best\"\)` is called with Trainer configured with multiple `ModelCheckpoint`",
-    r"The dirpath has changed from",  # a resumed run has a folder of its own
+    r"The dirpath has changed from",  # a resumed run may have a folder of its own
+    r"Checkpoint directory .* exists and is not empty",  # or go on in that of the run
 )
 NOISE_OUTSIDE_FIT = (  # where a callback of the training is not missed
     r"Be aware that when using `ckpt_path`, callbacks used to create the checkpoint need to be provided",
@@ -63,6 +68,7 @@ class CommandLine(LightningCLI):
         _check_subcommand(arguments, list(self.subcommands()))
         _quieten(NOISE if arguments[0] == "fit" else NOISE + NOISE_OUTSIDE_FIT)
         self.then_test = then_test
+        self.continues = False  # in the folder of an earlier run
         self.arguments = list(arguments)
         try:
             super().__init__(
@@ -96,12 +102,38 @@ class CommandLine(LightningCLI):
         except Exception as error:
             raise self._explained(error) from error
         subcommand = self.config.subcommand
-        checkpoint = self.config[subcommand].get("ckpt_path")
+        checkpoint = self._found_checkpoint(self.config[subcommand])
         check_checkpoint(checkpoint)
         if replaced := replaced_callbacks(self.arguments[self.arguments.index(subcommand) + 1 :]):
             _note(replaced)
         if subcommand != "fit" and checkpoint is None:
             _note("no --ckpt_path is given: the weights are those that the net begins with")
+
+    def _found_checkpoint(self, config: Namespace) -> str | None:
+        """The file that `--ckpt_path` means; `fit` goes on with `last` in the folder of its run."""
+        name = config.get("ckpt_path")
+        if name not in ("best", "last"):
+            return name
+        logger = config.get("trainer.logger")
+        options = logger.get("init_args") if isinstance(logger, Namespace) else None
+        if options is None or not str(logger.get("class_path")).endswith("TensorBoardLogger"):
+            raise UsageError(
+                f"--ckpt_path {name} looks for the runs of trainer.logger, a TensorBoardLogger; name a file"
+            )
+        experiment = Path(options.save_dir, options.name or "")
+        try:
+            found = find_checkpoint(experiment, name)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+        if found is None:
+            raise UsageError(f"--ckpt_path {name}: no run in {str(experiment)!r} has a checkpoint of this name")
+        for problem in found.damaged:
+            _note(problem)
+        _note(f"--ckpt_path {name} is {found.path}")
+        config.ckpt_path = str(found.path)
+        if self.arguments[0] == "fit":
+            self.continues, options.version = True, found.version
+        return config.ckpt_path
 
     def instantiate_classes(self) -> None:
         trainer = self._get(self.config, "trainer")
@@ -114,10 +146,14 @@ class CommandLine(LightningCLI):
         finally:
             trainer.callbacks = self._callbacks
         hook = f"{NEEDED_LOADERS[str(self.subcommand)]}_dataloader"
-        if self.datamodule is None and not is_overridden(hook, self.model):
+        if is_overridden(hook, self.model):
+            return
+        if self.datamodule is None:
             raise UsageError(
                 f"no data is given: a config needs `data:` with a class_path, since the model has no {hook}()"
             )
+        if not is_overridden(hook, self.datamodule):
+            raise UsageError(f"{type(self.datamodule).__name__} has no {hook}(), which {self.subcommand} needs")
 
     def _explained(self, error: Exception, *, construct: bool = False) -> UsageError:
         subcommand, *options = self.arguments
@@ -140,6 +176,12 @@ class CommandLine(LightningCLI):
         if self.subcommand == "predict" and not any(isinstance(c, BasePredictionWriter) for c in callbacks):
             callbacks = [*callbacks, Predictions()]
         config.callbacks = [*callbacks, OwnSignals()]
+        plugins = config.get("plugins") or []
+        plugins = plugins if isinstance(plugins, list) else [plugins]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            config.plugins = [*plugins, DurableCheckpointIO()]
+        if self.continues:
+            self.save_config_kwargs = {**self.save_config_kwargs, "overwrite": True}
         if config.logger is False:  # then the run has no folder, and the current one may hold a config.yaml
             self.save_config_callback = None
         return super().instantiate_trainer(**kwargs)
@@ -166,7 +208,14 @@ class CommandLine(LightningCLI):
         num_parameters = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         if self.trainer.is_global_zero:
             print(f"{type(self.model).__name__} with {num_parameters:,} parameters to train", flush=True)
+        checkpoint = arguments.get("ckpt_path")
+        step = None if checkpoint is None else step_of(checkpoint)
         self.trainer.fit(**arguments)
+        if self.trainer.global_step == step:
+            _note(
+                f"nothing was trained: {checkpoint} is the end of a run of {self.trainer.current_epoch} epochs; "
+                "raise --trainer.max_epochs to go on"
+            )
         if self.then_test:
             again = {"model": self.model, "datamodule": self.datamodule, "ckpt_path": "best"}
             self.trainer.test(**self._without_second_table(again))
@@ -183,7 +232,7 @@ class CommandLine(LightningCLI):
         except BaseException as error:
             if "state_dict" in str(error) and (problem := explain_mismatch(arguments.get("ckpt_path"), self.model)):
                 raise problem from error
-            if folder is not None and folder.is_dir():
+            if folder is not None and _is_anything_in(folder):
                 notes = error.__dict__.setdefault("__notes__", [])
                 notes.append(f"what was written until then: {folder}")
                 last = folder / "checkpoints" / "last.ckpt"
@@ -193,6 +242,15 @@ class CommandLine(LightningCLI):
         if self.trainer.is_global_zero:
             logger = next((x for x in self.trainer.loggers if isinstance(x, TensorBoardLogger)), None)
             print_end(folder, read_report(folder, started), Path(logger.save_dir) if logger else None)
+
+
+def _is_anything_in(folder: Path) -> bool:
+    """Whether a run folder holds a file; one that is empty is taken away."""
+    if any(path.is_file() for path in folder.rglob("*")):
+        return True
+    with suppress(OSError):
+        folder.rmdir()
+    return False
 
 
 def _check_subcommand(arguments: Sequence[str], valid: list[str]) -> None:

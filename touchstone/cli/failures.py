@@ -6,6 +6,8 @@ import sys
 import traceback
 from pathlib import Path
 
+from touchstone import FOLDERS
+
 NUM_MESSAGE_LINES = 3
 SPEAK_FOR_THEMSELVES = ("ValueError", "RuntimeError", "MisconfigurationException", "ArgumentError")
 
@@ -35,9 +37,16 @@ def _what_stands_in_the_way(name: object) -> list[str]:
 
 
 def _where(error: BaseException) -> str:
-    """The innermost line that is neither of a library nor of the command line itself."""
+    """The innermost line of the user's own code, else of this project's; never of a library or the command line."""
     foreign = ("site-packages", sys.base_prefix, "<frozen", str(Path(__file__).parent), "train.py")
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not any(part in frame.filename for part in foreign)]
+    frames: list[traceback.FrameSummary] = []
+    cause: BaseException | None = error
+    while cause is not None:  # an error that was raised anew, to say more, began in its cause
+        frames += traceback.extract_tb(cause.__traceback__)
+        cause = cause.__cause__
+    frames = [frame for frame in frames if not any(part in frame.filename for part in foreign)]
+    root = Path(__file__).resolve().parents[2]
+    project = tuple(str(root / folder) + "/" for folder in (*FOLDERS, "touchstone"))
+    own = [frame for frame in frames if not frame.filename.startswith(project)] or frames
     place = f"raised in {own[-1].filename}, line {own[-1].lineno}; " if own else ""
     return f"({place}--traceback shows the way there)"

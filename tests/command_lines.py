@@ -1,0 +1,90 @@
+"""A tiny experiment for tests of the command line; the fixture `run` calls it as from a shell."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import train
+
+ROOT = Path(train.__file__).parent
+DIGITS = ROOT / "configs" / "digits.yaml"
+LINF: dict[str, Any] = {"class_path": "touchstone.attacks.Linf", "init_args": {"eps": 0.15}}
+TINY: dict[str, Any] = {
+    "seed_everything": 0,
+    "trainer": {
+        "max_epochs": 1,
+        "accelerator": "cpu",
+        "devices": 1,
+        "limit_train_batches": 2,
+        "log_every_n_steps": 1,
+        "num_sanity_val_steps": 0,
+        "logger": {
+            "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
+            "init_args": {"save_dir": "logs", "name": "tiny", "default_hp_metric": False},
+        },
+        "callbacks": [
+            {
+                "class_path": "touchstone.callbacks.RobustAccuracy",
+                "init_args": {
+                    "attacks": {"fgsm": {"class_path": "touchstone.attacks.FGSM", "init_args": {"threat": LINF}}},
+                    "max_samples": 20,
+                    "num_images": 0,
+                },
+            },
+            {
+                "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
+                "init_args": {"monitor": "val/accuracy", "mode": "max", "filename": "best"},
+            },
+        ],
+    },
+    "model": {
+        "class_path": "touchstone.lightning_modules.Classifier",
+        "init_args": {
+            "net": {"class_path": "touchstone.nets.SmallCNN", "init_args": {"width": 4, "hidden": 8}},
+            "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.002}},
+        },
+    },
+    "data": {"class_path": "touchstone.datamodules.DigitsDataModule"},
+}
+ATTACK = ("trainer", "callbacks", 0, "init_args", "attacks", "fgsm")  # the place of its attack
+BEST = "logs/tiny/version_0/checkpoints/best.ckpt"
+
+Config = Any
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def first_line(self) -> str:
+        return self.err.splitlines()[0]
+
+
+def write(config: Config, name: str = "tiny.yaml") -> str:
+    Path(name).write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    return name
+
+
+def with_value(value: Any, *keys: str | int) -> Config:
+    """The tiny config with another value at a key; the last key may be new."""
+    config = copy.deepcopy(TINY)
+    inner = config
+    for key in keys[:-1]:
+        inner = inner[key]
+    inner[keys[-1]] = value
+    return config
+
+
+def line_of(text: str, name: str = "tiny.yaml") -> int:
+    lines = Path(name).read_text(encoding="utf-8").splitlines()
+    return next(number for number, line in enumerate(lines, 1) if text in line)

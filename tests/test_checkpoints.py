@@ -1,0 +1,214 @@
+"""Checkpoints: written whole or not at all, found by name, and looked at before they are loaded."""
+
+from __future__ import annotations
+
+import copy
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from touchstone.runs.durable import DurableCheckpointIO, damage
+from touchstone.runs.find_checkpoint import Found, find_checkpoint
+
+from .command_lines import BEST, ROOT, TINY, write
+
+pytestmark = pytest.mark.usefixtures("here")
+
+# Looked at before they are loaded.
+
+
+def test_a_checkpoint_that_is_none_is_named(run: Any, here: Path) -> None:
+    name = write(TINY)
+    Path("text.ckpt").write_text("no checkpoint")
+    torch.save({"a": 1}, "other.ckpt")
+    torch.save({"state_dict": {}}, "whole.ckpt")
+    Path("cut.ckpt").write_bytes(Path("whole.ckpt").read_bytes()[:200])
+    for path, reason in {
+        "texd.ckpt": "does not exist; did you mean 'text.ckpt'?",
+        str(here): "is a folder",
+        "text.ckpt": "is no checkpoint",
+        "other.ckpt": "has no state_dict",
+        "cut.ckpt": "is no checkpoint, or a damaged one",
+    }.items():
+        ended = run("test", "--config", name, "--ckpt_path", path)
+        assert ended.code == 2
+        assert path in ended.first_line
+        assert reason in ended.first_line
+        assert len(ended.err.splitlines()) <= 5
+
+
+@pytest.mark.parametrize("subcommand", ["fit", "test"])
+def test_a_checkpoint_of_another_model_is_named_with_the_first_difference(
+    subcommand: str, run: Any, fitted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(fitted)
+    arguments = (subcommand, "--config", "tiny.yaml", "--ckpt_path", BEST, "--trainer.logger", "false")
+    ended = run(*arguments, "--model.net.width", "2")
+    assert ended.code == 2
+    assert BEST in ended.first_line
+    assert "'net.features.0.weight' has the shape (4, 1, 3, 3), and (2, 1, 3, 3) in this model" in ended.first_line
+
+
+# Written whole or not at all.
+
+
+def test_a_checkpoint_is_what_torch_writes_and_leaves_nothing_beside_it(here: Path) -> None:
+    path = here / "deep" / "run.ckpt"
+    left_over = here / "deep" / ".run.ckpt.123.part"
+    left_over.parent.mkdir()
+    left_over.write_bytes(b"of a process that was killed")
+    DurableCheckpointIO().save_checkpoint({"weight": torch.arange(6)}, path)
+    assert torch.equal(torch.load(path, weights_only=True)["weight"], torch.arange(6))
+    assert [item.name for item in path.parent.iterdir()] == ["run.ckpt"]
+
+
+def test_the_old_checkpoint_stays_where_the_new_one_cannot_be_written(here: Path) -> None:
+    class Unwritable:
+        def __reduce__(self) -> Any:
+            raise OSError(28, "No space left on device")
+
+    path = here / "run.ckpt"
+    DurableCheckpointIO().save_checkpoint({"step": 1}, path)
+    with pytest.raises(OSError, match="No space left"):
+        DurableCheckpointIO().save_checkpoint({"weight": torch.zeros(1000), "step": Unwritable()}, path)
+    assert torch.load(path, weights_only=True) == {"step": 1}
+    assert [item.name for item in here.iterdir()] == ["run.ckpt"]
+
+
+WRITE_AGAIN_AND_AGAIN = """
+import sys, torch
+from pathlib import Path
+from touchstone.runs.durable import DurableCheckpointIO
+for number in range(10_000):
+    DurableCheckpointIO().save_checkpoint({"number": torch.full((200_000,), number)}, Path(sys.argv[1]))
+    print(number, flush=True)
+"""
+
+
+def test_a_process_that_is_killed_while_it_writes_leaves_a_whole_checkpoint(here: Path) -> None:
+    path = here / "run.ckpt"
+    delays = random.Random(0)
+    for _ in range(3):
+        command = [sys.executable, "-c", WRITE_AGAIN_AND_AGAIN, str(path)]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as writing:
+            assert writing.stdout is not None
+            writing.stdout.readline()
+            time.sleep(delays.uniform(0, 0.1))
+            writing.kill()
+        assert damage(path) is None
+        number = torch.load(path, weights_only=True)["number"]
+        assert bool((number == number[0]).all())
+
+
+def test_every_flipped_bit_is_seen_or_does_no_harm(here: Path) -> None:
+    path = here / "run.ckpt"
+    weight = torch.randn(300)
+    DurableCheckpointIO().save_checkpoint({"weight": weight, "step": 7}, path)
+    whole = path.read_bytes()
+    draw = random.Random(0)
+    num_seen = 0
+    for _ in range(200):
+        place = draw.randrange(len(whole))
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << draw.randrange(8)]) + whole[place + 1 :])
+        if damage(path) is not None:
+            num_seen += 1
+            continue
+        try:
+            loaded = torch.load(path, weights_only=True)
+        except Exception:  # noqa: S112  # torch sees it by itself
+            continue
+        assert torch.equal(loaded["weight"], weight)
+        assert loaded["step"] == 7
+    assert num_seen > 100
+
+
+@pytest.mark.parametrize(("kept", "problem"), [(0.0, "it is empty"), (0.5, "its end is missing")])
+def test_a_checkpoint_that_is_cut_off_is_damaged(kept: float, problem: str, here: Path) -> None:
+    path = here / "run.ckpt"
+    DurableCheckpointIO().save_checkpoint({"weight": torch.randn(300)}, path)
+    path.write_bytes(path.read_bytes()[: int(kept * path.stat().st_size)])
+    assert problem in str(damage(path))
+
+
+# Found by name.
+
+
+def written(folder: Path, version: int, name: str, age: int = 0) -> Path:
+    path = folder / f"version_{version}" / "checkpoints" / f"{name}.ckpt"
+    DurableCheckpointIO().save_checkpoint({"name": name, "version": version}, path)
+    os.utime(path, (1_000_000 - age,) * 2)
+    return path
+
+
+def test_last_is_the_newest_good_checkpoint_and_best_is_nothing_else(here: Path) -> None:
+    assert find_checkpoint(here, "last") is None
+    oldest = written(here, 9, "last")
+    best, last, other = written(here, 10, "best", age=2), written(here, 10, "last"), written(here, 10, "other", age=1)
+    (here / "version_11").mkdir()  # a run that has only just begun
+    assert find_checkpoint(here, "last") == Found(last, 10, ())
+    assert find_checkpoint(here, "best") == Found(best, 10, ())
+    for expected, damaged in ((other, last), (best, other), (oldest, best)):
+        damaged.write_bytes(b"")
+        found = find_checkpoint(here, "last")
+        assert found is not None
+        assert found.path == expected
+        assert found.damaged[0] == f"{last} is damaged: it is empty"
+    with pytest.raises(ValueError, match=f"{best} is damaged: it is empty"):
+        find_checkpoint(here, "best")
+    oldest.write_bytes(b"")
+    with pytest.raises(ValueError, match="is damaged: it is empty, and so are 3 others"):
+        find_checkpoint(here, "last")
+
+
+def test_fit_goes_on_with_last_in_the_folder_of_its_run(run: Any) -> None:
+    config = copy.deepcopy(TINY)
+    last = {"class_path": "ModelCheckpoint", "init_args": {"filename": "last", "enable_version_counter": False}}
+    config["trainer"]["callbacks"].append(last)
+    name = write(config)
+    assert run("fit", "--config", name, "--ckpt_path", "last").first_line == (
+        "error: --ckpt_path last: no run in 'logs/tiny' has a checkpoint of this name"
+    )
+    assert run("fit", "--config", name).code == 0
+    again = run("fit", "--config", name, "--ckpt_path", "last", "--trainer.max_epochs", "2")
+    assert (again.code, again.err) == (0, "note: --ckpt_path last is logs/tiny/version_0/checkpoints/last.ckpt\n")
+    assert [folder.name for folder in Path("logs/tiny").iterdir()] == ["version_0"]
+    assert torch.load("logs/tiny/version_0/checkpoints/last.ckpt", weights_only=True)["epoch"] == 1
+    ended = run("fit", "--config", name, "--ckpt_path", "last")
+    assert "nothing was trained" in ended.err
+    tested = run("test", "--config", name, "--ckpt_path", "best")
+    assert tested.err == f"note: --ckpt_path best is {BEST}\n"
+    assert "run folder: logs/tiny/version_1" in tested.out
+
+
+def test_a_damaged_last_is_named_and_the_newest_good_one_is_taken(run: Any, fitted: Path) -> None:
+    shutil.copytree(fitted, ".", dirs_exist_ok=True)
+    Path(BEST).with_name("last.ckpt").write_bytes(b"")
+    ended = run("validate", "--config", "tiny.yaml", "--ckpt_path", "last")
+    assert ended.code == 0
+    assert ended.err.splitlines() == [
+        "note: logs/tiny/version_0/checkpoints/last.ckpt is damaged: it is empty",
+        f"note: --ckpt_path last is {BEST}",
+    ]
+
+
+def test_a_checkpoint_with_a_flipped_bit_is_refused_by_name(run: Any, fitted: Path) -> None:
+    shutil.copytree(fitted, ".", dirs_exist_ok=True)
+    path = Path(BEST)
+    content = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        place = next(info for info in archive.infolist() if "/data/" in info.filename)
+    content[place.header_offset + place.file_size + 100] ^= 64
+    content[len(content) // 2] ^= 64
+    path.write_bytes(content)
+    ended = run("test", "--config", "tiny.yaml", "--ckpt_path", BEST)
+    assert ended.code == 2
+    assert f"the checkpoint {BEST!r} is damaged" in ended.first_line

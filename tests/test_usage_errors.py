@@ -1,0 +1,240 @@
+"""What is wrong in a config or on the command line: named, with its place and the nearest valid name."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .command_lines import ATTACK, TINY, line_of, with_value, write
+
+pytestmark = pytest.mark.usefixtures("here")
+
+# What is wrong in a config.
+
+MISTAKES_IN_A_CONFIG = {
+    "a key of the trainer": (with_value(3, "trainer", "max_epoch"), "max_epoch:", "'max_epochs'"),
+    "a key of the config": (with_value({"a": 1}, "trainr"), "trainr:", "'trainer'"),
+    "a key in the wrong place": (with_value(3, "max_epochs"), "^max_epochs:", "'trainer.max_epochs'"),
+    "a key beside class_path": (with_value({}, "model", "init_arg"), "init_arg:", "'init_args'"),
+    "a parameter of the model": (
+        with_value(0.1, "model", "init_args", "label_smoothin"),
+        "smoothin",
+        "label_smoothing",
+    ),
+    "a parameter of an optimizer": (
+        with_value(1, "model", "init_args", "optimizer", "init_args", "weight_deca"),
+        "weight_deca",
+        "'weight_decay'",
+    ),
+    "a parameter of a callback": (
+        with_value(5, "trainer", "callbacks", 0, "init_args", "max_sample"),
+        "max_sample:",
+        "'max_samples'",
+    ),
+    "a parameter of an attack": (with_value(3, *ATTACK, "init_args", "treat"), "treat:", "'threat'"),
+    "a parameter of a threat": (with_value(3, *ATTACK, "init_args", "threat", "init_args", "epz"), "epz:", "'eps'"),
+    "a class": (with_value("touchstone.nets.SmalCNN", "model", "init_args", "net", "class_path"), "Smal", "'SmallCNN'"),
+    "a class of torch": (
+        with_value("torch.optim.AdamX", "model", "init_args", "optimizer", "class_path"),
+        "AdamX",
+        "'Adam",
+    ),
+    "a class of Lightning": (
+        with_value("lightning.pytorch.callbacks.ModelCheckpont", "trainer", "callbacks", 1, "class_path"),
+        "ModelCheckpont",
+        "'ModelCheckpoint'",
+    ),
+    "a class of an attack": (with_value("touchstone.attacks.FGMS", *ATTACK, "class_path"), "FGMS", "'FGSM'"),
+    "a class without its module": (with_value("Clasifier", "model", "class_path"), "Clasifier", "'Classifier'"),
+    "a module": (with_value("touchstone.net.SmallCNN", "model", "init_args", "net", "class_path"), "net.S", "'nets'"),
+    "a top module": (with_value("tochstone.nets.SmallCNN", "model", "class_path"), "tochstone", "'touchstone'"),
+    "a folder of this project": (
+        with_value("attacks.FGSM", *ATTACK, "class_path"),
+        "FGSM",
+        "'touchstone.attacks.FGSM'",
+    ),
+    "class_path": (
+        {**TINY, "model": {"clas_path": TINY["model"]["class_path"], "init_args": TINY["model"]["init_args"]}},
+        "clas_path",
+        "'class_path'",
+    ),
+    "a choice": (with_value("b16-mixed", "trainer", "precision"), "precision:", "'bf16-mixed'"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES_IN_A_CONFIG)
+def test_a_misspelling_in_a_config_is_named_with_its_line_and_the_nearest_name(mistake: str, run: Any) -> None:
+    config, text, nearest = MISTAKES_IN_A_CONFIG[mistake]
+    name = write(config)
+    ended = run("fit", "--config", name)
+    assert ended.code == 2
+    line = line_of(text.removeprefix("^")) if not text.startswith("^") else len(Path(name).read_text().splitlines())
+    assert f"{name}, line {line}:" in ended.first_line
+    assert nearest in ended.first_line
+    assert len(ended.err.splitlines()) <= 5
+
+
+WRONG_VALUES_IN_A_CONFIG = {
+    "a text for a number": (with_value("abc", "trainer", "max_epochs"), "max_epochs", "an integer or null, got 'abc'"),
+    "a number for a mapping": (with_value(3, "trainer"), "trainer", "must hold keys, got 3"),
+    "a text for a rate": (
+        with_value("fast", "model", "init_args", "optimizer", "init_args", "lr"),
+        "lr: fast",
+        "must be a number or Tensor, got 'fast'",
+    ),
+    "what a threat refuses": (
+        with_value(-1, *ATTACK, "init_args", "threat", "init_args", "eps"),
+        " eps:",
+        "Linf(eps=...) must be > 0 and finite, got -1",
+    ),
+    "what a callback refuses": (
+        with_value(0, "trainer", "callbacks", 0, "init_args", "every_n_epochs"),
+        "every_n_epochs",
+        "RobustAccuracy(every_n_epochs=...) must be >= 1, got 0",
+    ),
+    "what a data module refuses": (
+        with_value({"batch_size": 0}, "data", "init_args"),
+        "batch_size",
+        "DigitsDataModule(batch_size=...) must be >= 1, got 0",
+    ),
+    "what a callback of Lightning refuses": (
+        with_value("maxx", "trainer", "callbacks", 1, "init_args", "mode"),
+        "mode: maxx",
+        "`mode` can be",
+    ),
+    "what the trainer refuses": (with_value("gpuu", "trainer", "accelerator"), "accelerator", "'gpuu'"),
+    "a class that is something else": (
+        with_value("torch.nn.ReLU", "trainer", "callbacks", 1, "class_path"),
+        "torch.nn.ReLU",
+        "trainer.callbacks.1 must be Callback, ReLU is not",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", WRONG_VALUES_IN_A_CONFIG)
+def test_a_wrong_value_in_a_config_is_named_with_its_line_and_what_is_allowed(mistake: str, run: Any) -> None:
+    config, text, allowed = WRONG_VALUES_IN_A_CONFIG[mistake]
+    name = write(config)
+    ended = run("fit", "--config", name)
+    assert ended.code == 2
+    assert f"{name}, line {line_of(text)}:" in ended.first_line
+    assert allowed in ended.first_line
+    assert len(ended.err.splitlines()) <= 5
+
+
+def test_a_missing_parameter_is_named(run: Any) -> None:
+    ended = run("fit", "--config", write(with_value({}, *ATTACK, "init_args")))
+    assert ended.code == 2
+    assert f"line {line_of('touchstone.attacks.FGSM')}: FGSM needs the parameter 'threat'" in ended.first_line
+
+
+@pytest.mark.parametrize("key", ["model", "data"])
+def test_a_config_without_model_or_data_says_which_is_missing(key: str, run: Any) -> None:
+    ended = run("fit", "--config", write({k: v for k, v in TINY.items() if k != key}))
+    assert ended.code == 2
+    assert f"no {key} is given" in ended.first_line
+    assert f"`{key}:`" in ended.first_line
+
+
+FILES_THAT_ARE_NO_CONFIG = {
+    "broken": (b"trainer:\n  max_epochs: 3\n  x: [1,\nmodel: 3\n", "line 5: this is not YAML"),
+    "tabs": (b"trainer:\n\tmax_epochs: 3\n", "line 2: this is not YAML"),
+    "empty": (b"", "is empty"),
+    "only a comment": (b"# nothing\n", "holds keys"),
+    "a list": (b"- a\n- b\n", "holds keys"),
+    "a word": (b"abc\n", "holds keys"),
+    "binary": (bytes(range(256)), "is not a text file"),
+}
+
+
+@pytest.mark.parametrize("kind", FILES_THAT_ARE_NO_CONFIG)
+def test_a_file_that_is_no_config_is_named_with_the_reason(kind: str, run: Any) -> None:
+    content, reason = FILES_THAT_ARE_NO_CONFIG[kind]
+    Path("x.yaml").write_bytes(content)
+    ended = run("fit", "--config", "x.yaml")
+    assert ended.code == 2
+    assert "x.yaml" in ended.first_line
+    assert reason in ended.first_line
+
+
+def test_a_missing_config_is_named_with_the_nearest_file(run: Any) -> None:
+    write(TINY, "digits.yaml")
+    assert run("fit", "--config", "digit.yaml").first_line.endswith("does not exist; did you mean 'digits.yaml'?")
+    assert run("fit", "--config", "else.yaml").first_line.endswith("'else.yaml' does not exist")
+
+
+def test_a_folder_in_place_of_a_config_is_named(run: Any) -> None:
+    Path("configs").mkdir()
+    ended = run("fit", "--config", "configs")
+    assert (ended.code, ended.first_line) == (2, "error: the config 'configs' is a folder, not a file")
+
+
+def test_a_config_that_may_not_be_read_is_named(run: Any) -> None:
+    Path(write(TINY)).chmod(0)
+    if os.access("tiny.yaml", os.R_OK):
+        pytest.skip("root reads every file")
+    ended = run("fit", "--config", "tiny.yaml")
+    assert ended.code == 2
+    assert "'tiny.yaml' cannot be read" in ended.first_line
+
+
+# What is wrong on the command line.
+
+MISTAKES_ON_THE_COMMAND_LINE = {
+    "a key": (["--trainer.max_epocs=3"], "trainer has no key 'max_epocs'; did you mean 'max_epochs'?"),
+    "a key cut short": (["--trainer.max_epoch", "3"], "'max_epoch'; did you mean 'max_epochs'?"),
+    "a group": (["--modle.width", "3"], "'modle'; did you mean 'model'?"),
+    "a parameter": (["--model.label_smoothin", "3"], "'label_smoothin'; did you mean 'label_smoothing'?"),
+    "a parameter, in full": (["--model.init_args.label_smoothin", "3"], "did you mean 'label_smoothing'?"),
+    "a parameter further in": (["--model.net.init_args.widht", "3"], "SmallCNN has no parameter 'widht'"),
+    "a class": (["--model", "Clasifier"], "did you mean 'Classifier'?"),
+    "an appended class": (["--trainer.callbacks+=ModelCheckpoin"], "did you mean 'ModelCheckpoint'?"),
+    "a class without its module": (["--trainer.callbacks+=Zuversicht"], "is named with its module, MODULE.Zuversicht"),
+    "a value": (["--trainer.max_epochs", "abc"], "trainer.max_epochs must be an integer or null, got 'abc'"),
+    "a refused value": (["--model.label_smoothing", "2"], "Classifier(label_smoothing=...) must be in [0, 1), got 2"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES_ON_THE_COMMAND_LINE)
+def test_a_mistake_on_the_command_line_is_named_with_the_nearest_name(mistake: str, run: Any) -> None:
+    arguments, message = MISTAKES_ON_THE_COMMAND_LINE[mistake]
+    ended = run("fit", "--config", write(TINY), *arguments)
+    assert ended.code == 2
+    assert ended.first_line.startswith("error: command line: ")
+    assert message in ended.first_line
+    assert len(ended.err.splitlines()) <= 5
+
+
+def test_an_unknown_subcommand_is_named_with_the_nearest(run: Any) -> None:
+    ended = run("fitt", "--config", "x.yaml")
+    assert (ended.code, ended.first_line) == (2, "error: there is no subcommand 'fitt'; did you mean 'fit'?")
+
+
+def test_options_without_a_subcommand_are_an_error_that_lists_the_subcommands(run: Any) -> None:
+    ended = run("--config", "x.yaml")
+    assert ended.code == 2
+    assert "no subcommand is given" in ended.first_line
+    assert "fit, validate, test, predict" in ended.first_line
+
+
+def test_an_option_without_its_value_is_named(run: Any) -> None:
+    ended = run("fit", "--config", write(TINY), "--trainer.max_epochs")
+    assert ended.code == 2
+    assert "--trainer.max_epochs" in ended.first_line
+
+
+def test_a_config_without_the_option_is_answered_with_the_option(run: Any) -> None:
+    name = write(TINY)
+    ended = run("fit", name)
+    assert ended.code == 2
+    assert f"did you mean '--config {name}'?" in ended.first_line
+
+
+def test_traceback_shows_the_whole_error_and_the_explanation_last(run: Any) -> None:
+    ended = run("--traceback", "fit", "--config", write(with_value("abc", "trainer", "max_epochs")))
+    assert ended.code == 2
+    assert ended.err.startswith("Traceback")
+    assert "must be an integer or null, got 'abc'" in "\n".join(ended.err.splitlines()[-5:])
