@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from touchstone.runs.durable import damage
-
+from ..runs.durable import damage
 from .failures import message_lines
 from .given import UsageError, nearest_file
 

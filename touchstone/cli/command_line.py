@@ -26,9 +26,9 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from touchstone.attacks import frozen_eval
 from touchstone.callbacks import Predictions, RobustAccuracy, RunRecord
-from touchstone.runs.durable import DurableCheckpointIO
-from touchstone.runs.find_checkpoint import find_checkpoint
 
+from ..runs.durable import DurableCheckpointIO
+from ..runs.find_checkpoint import find_checkpoint
 from .checkpoint_errors import check_checkpoint, explain_mismatch, step_of
 from .given import UsageError, gather, nearest, replaced_callbacks
 from .own_signals import OwnSignals

@@ -6,7 +6,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from touchstone import FOLDERS
+from .. import FOLDERS
 
 NUM_MESSAGE_LINES = 3
 SPEAK_FOR_THEMSELVES = ("ValueError", "RuntimeError", "MisconfigurationException", "ArgumentError")
