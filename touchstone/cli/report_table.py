@@ -29,16 +29,11 @@ def report_table(report: Mapping[str, Any]) -> Table:
     """
     from rich.table import Table
 
-    threats = {attack["threat"] for attack in report["attacks"].values()}
     stage = STAGES.get(report["stage"], report["stage"])
     table = Table(title=f"{report['num_samples']} {stage} samples", title_justify="left", title_style="bold")
     table.add_column("attack", no_wrap=True)
     for heading in ("accuracy", "95 % interval", "success", "gradients / sample"):
         table.add_column(heading, justify="right")
-    if len(threats) == 1:
-        table.caption, table.caption_justify = f"every attack within {threats.pop()}", "left"
-    else:
-        table.add_column("threat")
     table.add_row("none (clean)", *_accuracy(report["clean_accuracy"], report["clean_ci95"]))
     num_attacked = max(1, round(report["clean_accuracy"] * report["num_samples"]))  # the rest was wrong before
     for name, attack in report["attacks"].items():
@@ -47,10 +42,19 @@ def report_table(report: Mapping[str, Any]) -> Table:
             *_accuracy(attack["robust_accuracy"], attack["ci95"]),
             _percent(attack["success"]),
             f"{attack['num_backwards'] / num_attacked:.1f}",
-            *([attack["threat"]] if table.caption is None else []),
         )
     table.add_row("worst case", *_accuracy(report["worst_case"], report["worst_case_ci95"]), style="bold")
     return table
+
+
+def threats(report: Mapping[str, Any]) -> list[str]:
+    """What the attacks may do, a line for each threat."""
+    names: dict[str, list[str]] = {}
+    for name, attack in report["attacks"].items():
+        names.setdefault(attack["threat"], []).append(name)
+    if len(names) == 1:
+        return [f"every attack within {threat}" for threat in names]
+    return [f"{', '.join(attacks)}: within {threat}" for threat, attacks in names.items()]
 
 
 def print_end(folder: Path, report: Mapping[str, Any] | None, log_folder: Path | None) -> None:
@@ -68,6 +72,8 @@ def print_end(folder: Path, report: Mapping[str, Any] | None, log_folder: Path |
     console.print()
     if report is not None:
         console.print(report_table(report))
+        for line in threats(report):
+            console.print(f"[dim]{escape(line)}[/]")
         for warning in report["warnings"]:
             console.print(f"[yellow]sign of masking:[/] {escape(warning)}")
     if (folder / "predictions.csv").is_file():
