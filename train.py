@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _import_as_the_user_does()
             from touchstone.cli.command_line import CommandLine  # takes seconds, in which a signal may come
 
-            CommandLine(wanted or MAIN_JOB, then_test=not wanted)
+            CommandLine(wanted or MAIN_JOB, stopping, then_test=not wanted)
         except BaseException as error:
             if isinstance(error, SystemExit) and stopping.signal is None and isinstance(error.code, (int, type(None))):
                 return error.code or 0  # `--help`, `--print_config`

@@ -35,7 +35,8 @@ class RunRecord(SaveConfigCallback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self._traced or not trainer.is_global_zero:
+        is_first = trainer.fit_loop.epoch_loop.total_batch_idx == 0  # of the run, which may have been resumed
+        if self._traced or not (is_first and trainer.is_global_zero):
             return
         self._traced = True
         for writer in tensorboard_writers(trainer):

@@ -284,7 +284,8 @@ def test_a_signal_ends_a_run_with_its_exit_code_and_keeps_what_was_written(
             [sys.executable, str(ROOT / "train.py"), *lines[2].split("train.py ")[1].split(), "--trainer.max_epochs=3"],
             capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
-        assert (resumed.returncode, resumed.stderr) == (0, "")
+        note = "note: --ckpt_path last is logs/tiny/version_0/checkpoints/last.ckpt\n"
+        assert (resumed.returncode, resumed.stderr) == (0, note)
 
 
 def test_a_second_signal_ends_the_process_at_once() -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
-import sys
 import time
 import warnings
 from argparse import ArgumentError
@@ -25,15 +23,17 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from touchstone.attacks import frozen_eval
-from touchstone.callbacks import Predictions, RobustAccuracy, RunRecord
+from touchstone.callbacks import ExactResume, Predictions, RobustAccuracy, RunRecord
 
 from ..runs.durable import DurableCheckpointIO
-from ..runs.find_checkpoint import find_checkpoint
 from .checkpoint_errors import check_checkpoint, explain_mismatch, step_of
 from .given import UsageError, gather, nearest, replaced_callbacks
 from .own_signals import OwnSignals
 from .progress_bar import EpochLines
 from .report_table import print_end, read_report
+from .resuming import go_on_from, name_checkpoint, note
+from .stop_after_step import StopAfterStep
+from .stopping import Stopping
 from .usage_errors import explain, in_one_line
 
 # What Lightning says, and nobody who runs this program can act on.
@@ -58,16 +58,17 @@ class CommandLine(LightningCLI):
 
     Args:
         arguments: a subcommand and its options.
+        stopping: knows of the signals that end the run.
         then_test: whether `fit` is followed by a test of the best checkpoint.
 
     Raises:
         UsageError: the arguments, or the files that they name, are wrong.
     """
 
-    def __init__(self, arguments: Sequence[str], *, then_test: bool = False) -> None:
+    def __init__(self, arguments: Sequence[str], stopping: Stopping, *, then_test: bool = False) -> None:
         _check_subcommand(arguments, list(self.subcommands()))
         _quieten(NOISE if arguments[0] == "fit" else NOISE + NOISE_OUTSIDE_FIT)
-        self.then_test = then_test
+        self.stopping, self.then_test = stopping, then_test
         self.continues = False  # in the folder of an earlier run
         self.arguments = list(arguments)
         try:
@@ -102,38 +103,13 @@ class CommandLine(LightningCLI):
         except Exception as error:
             raise self._explained(error) from error
         subcommand = self.config.subcommand
-        checkpoint = self._found_checkpoint(self.config[subcommand])
+        self.continues = name_checkpoint(self.config[subcommand], to_fit=subcommand == "fit")
+        checkpoint = self.config[subcommand].get("ckpt_path")
         check_checkpoint(checkpoint)
         if replaced := replaced_callbacks(self.arguments[self.arguments.index(subcommand) + 1 :]):
-            _note(replaced)
+            note(replaced)
         if subcommand != "fit" and checkpoint is None:
-            _note("no --ckpt_path is given: the weights are those that the net begins with")
-
-    def _found_checkpoint(self, config: Namespace) -> str | None:
-        """The file that `--ckpt_path` means; `fit` goes on with `last` in the folder of its run."""
-        name = config.get("ckpt_path")
-        if name not in ("best", "last"):
-            return name
-        logger = config.get("trainer.logger")
-        options = logger.get("init_args") if isinstance(logger, Namespace) else None
-        if options is None or not str(logger.get("class_path")).endswith("TensorBoardLogger"):
-            raise UsageError(
-                f"--ckpt_path {name} looks for the runs of trainer.logger, a TensorBoardLogger; name a file"
-            )
-        experiment = Path(options.save_dir, options.name or "")
-        try:
-            found = find_checkpoint(experiment, name)
-        except ValueError as error:
-            raise UsageError(str(error)) from None
-        if found is None:
-            raise UsageError(f"--ckpt_path {name}: no run in {str(experiment)!r} has a checkpoint of this name")
-        for problem in found.damaged:
-            _note(problem)
-        _note(f"--ckpt_path {name} is {found.path}")
-        config.ckpt_path = str(found.path)
-        if self.arguments[0] == "fit":
-            self.continues, options.version = True, found.version
-        return config.ckpt_path
+            note("no --ckpt_path is given: the weights are those that the net begins with")
 
     def instantiate_classes(self) -> None:
         trainer = self._get(self.config, "trainer")
@@ -175,16 +151,21 @@ class CommandLine(LightningCLI):
             callbacks = [*callbacks, EpochLines()]
         if self.subcommand == "predict" and not any(isinstance(c, BasePredictionWriter) for c in callbacks):
             callbacks = [*callbacks, Predictions()]
-        config.callbacks = [*callbacks, OwnSignals()]
+        if not any(isinstance(callback, ExactResume) for callback in callbacks):
+            callbacks = [*callbacks, ExactResume()]
+        config.callbacks = [*callbacks, OwnSignals(), StopAfterStep(self.stopping)]
         plugins = config.get("plugins") or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             config.plugins = [*plugins, DurableCheckpointIO()]
-        if self.continues:
-            self.save_config_kwargs = {**self.save_config_kwargs, "overwrite": True}
         if config.logger is False:  # then the run has no folder, and the current one may hold a config.yaml
             self.save_config_callback = None
-        return super().instantiate_trainer(**kwargs)
+        if self.continues:
+            self.save_config_kwargs = {**self.save_config_kwargs, "overwrite": True}
+        trainer = super().instantiate_trainer(**kwargs)
+        if self.continues:
+            go_on_from(self._get(self.config, "ckpt_path"), trainer)
+        return trainer
 
     # The run. LightningCLI calls the method of the subcommand's name.
 
@@ -212,7 +193,7 @@ class CommandLine(LightningCLI):
         step = None if checkpoint is None else step_of(checkpoint)
         self.trainer.fit(**arguments)
         if self.trainer.global_step == step:
-            _note(
+            note(
                 f"nothing was trained: {checkpoint} is the end of a run of {self.trainer.current_epoch} epochs; "
                 "raise --trainer.max_epochs to go on"
             )
@@ -237,7 +218,7 @@ class CommandLine(LightningCLI):
                 notes.append(f"what was written until then: {folder}")
                 last = folder / "checkpoints" / "last.ckpt"
                 if job == self._fit and last.is_file() and (folder / "config.yaml").is_file():
-                    notes.append(f"to go on: python train.py fit --config {folder / 'config.yaml'} --ckpt_path {last}")
+                    notes.append(f"to go on: python train.py fit --config {folder / 'config.yaml'} --ckpt_path last")
             raise
         if self.trainer.is_global_zero:
             logger = next((x for x in self.trainer.loggers if isinstance(x, TensorBoardLogger)), None)
@@ -262,12 +243,6 @@ def _check_subcommand(arguments: Sequence[str], valid: list[str]) -> None:
         raise UsageError(
             f"no subcommand is given; there is {', '.join(valid)}: python train.py fit {' '.join(arguments)}"
         )
-
-
-def _note(text: str) -> None:
-    """Says something that a user should know and need not act on; of several processes, one speaks for all."""
-    if os.environ.get("LOCAL_RANK", "0") == "0":
-        print(f"note: {text}", file=sys.stderr, flush=True)
 
 
 def _quieten(noise: tuple[str, ...]) -> None:

@@ -1,4 +1,4 @@
-"""`Stopping`: SIGINT (Ctrl-C) and SIGTERM end a run with 130 and 143, the second of them at once."""
+"""`Stopping`: SIGINT (Ctrl-C), SIGTERM and SIGUSR1 end a run with 130, 143 and 138, the second of them at once."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import threading
 from types import FrameType
 from typing import Any
 
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+
 
 class Stopping:
     """A block that the first signal leaves by SystemExit, so that Lightning closes its files on the way.
@@ -16,16 +18,18 @@ class Stopping:
 
     Attributes:
         signal: the first signal that came, None while there was none.
+        waits: whether somebody else leaves the block when a signal has come, as after the step of a training.
     """
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
+        self.waits = False
         self._handlers: dict[signal.Signals, Any] = {}
         self._process = os.getpid()
 
     def __enter__(self) -> Stopping:
         if threading.current_thread() is threading.main_thread():
-            self._handlers = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
+            self._handlers = {number: signal.signal(number, self._stop) for number in SIGNALS}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -35,9 +39,8 @@ class Stopping:
 
     @property
     def exit_code(self) -> int:
-        """What a shell expects of a process that a signal ended."""
-        assert self.signal is not None
-        return 128 + self.signal
+        """What a shell expects of a process that a signal ended; of several processes, of another one perhaps."""
+        return 128 + (self.signal or signal.SIGTERM)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:  # a worker of a data loader, which ends quietly on KeyboardInterrupt
@@ -45,4 +48,6 @@ class Stopping:
         if self.signal is not None:
             os._exit(self.exit_code)
         self.signal = signal.Signals(number)
+        if self.waits:
+            return
         raise SystemExit(self.exit_code)

@@ -1,0 +1,158 @@
+"""`ExactResume`: a run that is stopped and goes on ends as if it had never been stopped."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.trainer.connectors.data_connector import _DataLoaderSource
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import CombinedLoader, rank_zero_warn
+from torch.utils.data import DataLoader
+from torchmetrics import Metric
+
+from .parts.own_order import Position, in_own_order
+from .parts.processes import gather
+from .parts.publish import tensorboard_writers
+from .parts.random_state import random_state, set_random_state
+
+_PLACE = "touchstone/exact_resume"
+
+
+class ExactResume(pl.Callback):
+    """Lets `Trainer.fit(ckpt_path=...)` go on bit for bit, in the middle of an epoch too.
+
+    Lightning's checkpoint has weights, optimizer, schedulers and counts. This one adds the random states of every
+    process, the metrics of the epoch so far, and the place in the training data, whose order and augmentation depend
+    on the seed and the epoch only (`in_own_order`). What TensorBoard shows is written to the disk with each checkpoint.
+
+    Limits: data that come from no `DataLoader` begin anew; worker processes that persist draw other numbers; figures
+    of an epoch that a module logs as numbers, and not as torchmetrics, are those since the last start; another number
+    of processes is another run.
+    """
+
+    def __init__(self) -> None:
+        self._seed = 0
+        self._saved: dict[str, Any] | None = None
+        self._resumes = False
+        self._num_logged: int | None = None
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage != "fit":
+            return
+        self._seed, self._saved, self._resumes = torch.initial_seed() % (1 << 63), None, False
+        source = trainer.fit_loop._data_source
+        ordered = _Ordered(source.instance, source.name)
+        ordered.position = lambda: self._position(trainer)
+        trainer.fit_loop._data_source = ordered
+
+    def _position(self, trainer: pl.Trainer) -> Position:
+        """Where the iteration begins that is asked for: after a checkpoint in the middle of an epoch, there."""
+        epoch, num_taken = trainer.current_epoch, 0
+        batches = trainer.fit_loop.epoch_loop.batch_progress
+        if self._resumes and batches.is_last_batch:  # the epoch counts as done only after its validation
+            epoch = max(epoch, trainer.fit_loop.epoch_progress.current.ready)
+        elif self._resumes:
+            num_taken = batches.current.ready
+        return Position(self._seed, epoch, trainer.global_rank, num_taken)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if trainer.state.fn != TrainerFn.FITTING:
+            return
+        _as_if_an_epoch_ended(checkpoint["loops"]["fit_loop"]["epoch_progress"])
+        is_mid_epoch = not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        states = gather({"random": random_state(), "metrics": _metrics(trainer, pl_module) if is_mid_epoch else {}})
+        checkpoint[_PLACE] = {"seed": self._seed, "num_logged": _num_logged(trainer), "of_ranks": states}
+        for writer in tensorboard_writers(trainer) if trainer.is_global_zero else ():
+            writer.flush()
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if trainer.state.fn != TrainerFn.FITTING:
+            return
+        self._saved, self._resumes = checkpoint.get(_PLACE), True
+        if self._saved is None:
+            rank_zero_warn("ExactResume: the checkpoint was saved without it, so that random numbers begin anew")
+        else:
+            self._seed = self._saved["seed"]
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if self._num_logged is not None:
+            trainer.fit_loop.epoch_loop._batches_that_stepped = self._num_logged
+            self._num_logged = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        saved, self._saved, self._resumes = self._saved, None, False
+        self._num_logged = None if saved is None else saved["num_logged"]
+        if saved is None:
+            return
+        states = saved["of_ranks"]
+        if len(states) != trainer.world_size:
+            rank_zero_warn(
+                f"ExactResume: the checkpoint is of {len(states)} processes, and there are {trainer.world_size}: "
+                "random numbers begin anew"
+            )
+            return
+        mine = states[trainer.global_rank]
+        set_random_state(mine["random"])
+        modules = dict(pl_module.named_modules())
+        for name, state in mine["metrics"].items():
+            metric = modules.get(name)
+            if isinstance(metric, Metric):
+                for part, value in state["parts"].items():
+                    setattr(metric, part, _on(pl_module.device, value))
+                metric._update_count, metric._computed = state["num_updates"], None
+
+
+def _as_if_an_epoch_ended(progress: dict[str, dict[str, int]]) -> None:
+    """Lightning goes on from the end of an epoch, and not from the start of the next one: there it would skip it."""
+    for counts in progress.values():
+        if counts["ready"] == counts["started"] + 1 and counts["started"] == counts["completed"] > 0:
+            counts["ready"] -= 1
+            counts["completed"] -= 1
+
+
+def _num_logged(trainer: pl.Trainer) -> int:
+    """The number of steps by which Lightning will place the next figures; its own checkpoint does not tell."""
+    loop = trainer.fit_loop.epoch_loop
+    batches: Any = loop.batch_progress.current
+    is_counted = not trainer.validating and batches.completed == batches.processed
+    return loop._batches_that_stepped + (not is_counted and not loop._should_accumulate())
+
+
+class _Ordered(_DataLoaderSource):
+    """Gives the training data in an order of their own."""
+
+    position: Any
+
+    def dataloader(self) -> Any:
+        loaders = super().dataloader()
+        for loader in (loaders if isinstance(loaders, CombinedLoader) else CombinedLoader(loaders)).flattened:
+            if isinstance(loader, DataLoader):
+                in_own_order(loader, self.position)
+        return loaders
+
+
+def _metrics(trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Any]:
+    """The states of the metrics that the training step has logged in this epoch."""
+    logged = {id(result.value) for result in trainer.fit_loop.epoch_loop._results.values() if not result.is_tensor}
+    return {
+        name: {"parts": _on(torch.device("cpu"), dict(metric.metric_state)), "num_updates": metric._update_count}
+        for name, metric in module.named_modules()
+        if isinstance(metric, Metric) and id(metric) in logged
+    }
+
+
+def _on(device: torch.device, value: Any) -> Any:
+    """Tensors, in lists and dicts too, copied to a device."""
+    if isinstance(value, dict):
+        return {name: _on(device, part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_on(device, part) for part in value]
+    return value.detach().to(device, copy=True) if isinstance(value, torch.Tensor) else value

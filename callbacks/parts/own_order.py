@@ -1,0 +1,79 @@
+"""`in_own_order`: a data loader whose batches depend on the seed and the epoch alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from .random_state import RandomStream
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where in a training an iteration over the data begins.
+
+    Attributes:
+        seed: of the run, >= 0.
+        epoch: counted from 0.
+        rank: of the process.
+        num_taken: batches of this epoch that have been trained on.
+    """
+
+    seed: int
+    epoch: int
+    rank: int
+    num_taken: int
+
+
+def in_own_order(loader: DataLoader, position: Callable[[], Position]) -> DataLoader:
+    """Lets a data loader shuffle and augment by a random stream of its own in every epoch, and begin in its middle.
+
+    Batches that were taken already are read and dropped, so that samplers, datasets and worker processes stand where
+    they stood. (Workers that persist from epoch to epoch do not: what they draw goes on.)
+
+    Args:
+        loader: changed in place; it stays an instance of its class, also where Lightning makes another one like it.
+        position: says where an iteration begins; asked at each.
+    """
+    kind = type(loader)
+    while issubclass(kind, _InOwnOrder):  # of an earlier fit
+        kind = kind.__mro__[2]
+    changes = {"position": staticmethod(position), "__module__": kind.__module__}
+    loader.__class__ = type(kind.__name__, (_InOwnOrder, kind), changes)
+    return loader
+
+
+class _InOwnOrder(DataLoader):
+    """What is put before the class of a data loader. That it has a state tells Lightning that it can go on."""
+
+    position: Callable[[], Position]
+
+    def __iter__(self) -> Any:
+        return _Batches(super().__iter__, self.position())
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing: `position` knows."""
+
+
+class _Batches:
+    def __init__(self, begin: Callable[[], Iterator[Any]], position: Position) -> None:
+        self._stream = RandomStream(position.seed, position.epoch, position.rank)
+        with self._stream.in_use():
+            self._batches = iter(begin())
+        self._num_to_drop = position.num_taken
+
+    def __iter__(self) -> _Batches:
+        return self
+
+    def __next__(self) -> Any:
+        with self._stream.in_use():
+            while self._num_to_drop:
+                next(self._batches)
+                self._num_to_drop -= 1
+            return next(self._batches)

@@ -1,0 +1,212 @@
+"""A run that is stopped anywhere and goes on ends as the one that was never stopped, bit for bit."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from touchstone.callbacks.parts.own_order import Position, in_own_order
+from touchstone.callbacks.parts.random_state import RandomStream, random_state, set_random_state
+from touchstone.cli.stopping import SIGNALS
+
+from .command_lines import TINY, write
+
+NUM_EPOCHS, NUM_BATCHES = 3, 7
+PARTS = """
+import random, signal
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+from touchstone.datamodules import DigitsDataModule
+
+class Noisy(Dataset):
+    def __init__(self, data):
+        self.data = data
+    def __len__(self):
+        return 7 * 8
+    def __getitem__(self, number):
+        x, y = self.data[number]
+        noise = torch.rand(()) + float(np.random.rand()) + random.random()  # as three kinds of augmentation draw
+        return (x + 0.1 * noise * torch.rand_like(x)).clamp(0, 1), y
+
+class NoisyDigits(DigitsDataModule):
+    def __init__(self, num_workers: int = 0):
+        super().__init__()
+        self.workers = num_workers
+    def train_dataloader(self):
+        return DataLoader(Noisy(self.train), 8, shuffle=True, num_workers=self.workers)
+
+class Net(torch.nn.Sequential):
+    def __init__(self):
+        super().__init__(torch.nn.Flatten(), torch.nn.Linear(64, 16), torch.nn.BatchNorm1d(16), torch.nn.ReLU(),
+                         torch.nn.Dropout(0.3), torch.nn.Linear(16, 10))
+
+class StopAt(pl.Callback):
+    def __init__(self, step: int = 0, in_validation: bool = False):
+        self.step, self.in_validation = step, in_validation
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        if trainer.global_step == self.step and not self.in_validation:
+            self.step = -1
+            signal.raise_signal(signal.SIGTERM)
+    def on_validation_start(self, trainer, module):
+        if trainer.global_step >= self.step and self.in_validation:
+            signal.raise_signal(signal.SIGTERM)
+            self.in_validation = False
+"""
+
+
+def config(num_workers: int = 0, **trainer: Any) -> dict[str, Any]:
+    given = copy.deepcopy(TINY)
+    del given["trainer"]["limit_train_batches"]
+    given["trainer"].update(max_epochs=NUM_EPOCHS, **trainer)
+    checkpoints = {"filename": "last", "enable_version_counter": False}
+    given["trainer"]["callbacks"] += [
+        {"class_path": "touchstone.callbacks.GradientNorm"},
+        {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": checkpoints},
+    ]
+    model = given["model"]["init_args"]
+    model["net"] = {"class_path": "mine.Net"}
+    model["lr_scheduler"] = {"class_path": "torch.optim.lr_scheduler.StepLR", "init_args": {"step_size": 1}}
+    given["data"] = {"class_path": "mine.NoisyDigits", "init_args": {"num_workers": num_workers}}
+    return given
+
+
+def what_is_left(folder: Path) -> dict[str, Any]:
+    """Weights, optimizer, verdicts, figures and curves at the end of the run in a folder."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    stored = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    accumulator = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+    curves = {
+        tag: [(event.step, event.value) for event in accumulator.Scalars(tag)] for tag in accumulator.Tags()["scalars"]
+    }
+    report = json.loads((folder / "report.json").read_text())
+    for attack in report["attacks"].values():
+        attack.pop("seconds")
+    return {
+        "weights": stored["state_dict"],
+        "optimizer": stored["optimizer_states"],
+        "schedulers": stored["lr_schedulers"],
+        "steps": stored["global_step"],
+        "report": report,
+        "curves": curves,
+    }
+
+
+def same(one: Any, other: Any) -> bool:
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    return one == other or one != one and other != other
+
+
+def check_stopped_and_resumed(run: Any, given: dict[str, Any], *stops: dict[str, Any]) -> None:
+    """Fits once without a stop, and once with these, and compares what is left."""
+    Path("mine.py").write_text(PARTS)
+    never = copy.deepcopy(given)
+    never["trainer"]["logger"]["init_args"]["name"] = "never"
+    assert run("fit", "--config", write(never, "never.yaml")).code == 0
+    name = write(given)
+    resume: list[str] = []
+    for stop in stops:
+        stop_at = {"class_path": "mine.StopAt", "init_args": stop}
+        Path("stop.yaml").write_text(json.dumps({"trainer": {"callbacks+": [stop_at]}}))
+        handlers = {number: signal.getsignal(number) for number in SIGNALS}
+        ended = run("fit", "--config", name, "--config", "stop.yaml", *resume)
+        for number, handler in handlers.items():  # a process that a signal has ended does without them
+            signal.signal(number, handler)
+        assert ended.code == 143
+        resume = ["--ckpt_path", "last"]
+        hints = [line for line in ended.err.splitlines() if line.startswith("to go on: ")]
+        assert hints == ["to go on: python train.py fit --config logs/tiny/version_0/config.yaml --ckpt_path last"]
+    resumed = run("fit", "--config", name, "--ckpt_path", "last")
+    assert (resumed.code, resumed.err.splitlines()[1:]) == (0, [])
+    expected, got = what_is_left(Path("logs/never/version_0")), what_is_left(Path("logs/tiny/version_0"))
+    assert expected["curves"]["train/loss"]
+    different = [part for part in expected if part != "curves" and not same(expected[part], got[part])]
+    curves = [tag for tag, points in expected["curves"].items() if not same(points, got["curves"].get(tag))]
+    assert (different, curves) == ([], [])
+    assert [path.name for path in Path("logs/tiny").iterdir()] == ["version_0"]
+
+
+@pytest.mark.parametrize(
+    "stops",
+    [
+        [{"step": 0}],  # the first step
+        [{"step": 9}],  # in the middle of the second epoch
+        [{"step": NUM_BATCHES - 1}],  # the last step of an epoch
+        [{"step": NUM_BATCHES, "in_validation": True}],
+        [{"step": 4}, {"step": 5}, {"step": 16}],
+    ],
+)
+def test_a_run_stopped_once_or_often_ends_as_one_that_never_stopped(run: Any, stops: list[dict[str, Any]]) -> None:
+    check_stopped_and_resumed(run, config(), *stops)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"accumulate_grad_batches": 2},
+        {"val_check_interval": 3},
+        {"check_val_every_n_epoch": 2},
+        {"num_workers": 1},
+    ],
+)
+def test_it_does_so_however_the_run_is_set_up(run: Any, options: dict[str, Any]) -> None:
+    check_stopped_and_resumed(run, config(**options), {"step": 5})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(20))
+def test_it_does_so_at_any_step(run: Any, number: int) -> None:
+    draw = random.Random(number)
+    stops = [{"step": step} for step in sorted(draw.sample(range(NUM_EPOCHS * NUM_BATCHES - 1), draw.randint(1, 2)))]
+    options = draw.choice([{}, {"val_check_interval": draw.randint(1, 6)}, {"num_workers": 1}])
+    check_stopped_and_resumed(run, config(**options), *stops)
+
+
+def test_a_random_stream_depends_on_its_numbers_and_leaves_the_global_states_alone() -> None:
+    def drawn(stream: RandomStream) -> tuple[float, float, float]:
+        with stream.in_use():
+            return float(torch.rand(())), float(np.random.rand()), random.random()
+
+    before = random_state()
+    stream = RandomStream(1, 2)
+    first, second = drawn(stream), drawn(stream)
+    assert same(before, random_state())
+    assert first != second
+    assert drawn(RandomStream(1, 2)) == first
+    assert drawn(RandomStream(1, 3)) != first
+
+
+def test_a_random_state_can_be_kept_and_set_again(tmp_path: Path) -> None:
+    torch.save(random_state(), tmp_path / "state.pt")
+    first = (torch.rand(3), np.random.randn(3), random.gauss(0, 1))
+    set_random_state(torch.load(tmp_path / "state.pt", weights_only=True))
+    again = (torch.rand(3), np.random.randn(3), random.gauss(0, 1))
+    assert torch.equal(first[0], again[0])
+    assert np.array_equal(first[1], again[1])
+    assert first[2] == again[2]
+
+
+def test_a_loader_in_its_own_order_begins_where_it_is_told_to() -> None:
+    loader = torch.utils.data.DataLoader(torch.arange(20), 2, shuffle=True)  # type: ignore[arg-type]
+    whole = list(in_own_order(loader, lambda: Position(seed=1, epoch=4, rank=0, num_taken=0)))
+    torch.rand(5)
+    rest = list(in_own_order(loader, lambda: Position(seed=1, epoch=4, rank=0, num_taken=6)))
+    assert same(rest, whole[6:])
+    assert not same(list(in_own_order(loader, lambda: Position(seed=1, epoch=5, rank=0, num_taken=0))), whole)
+    assert isinstance(loader, torch.utils.data.DataLoader)
+    assert type(loader).__name__ == "DataLoader"

@@ -1,0 +1,64 @@
+"""`StopAfterStep`: a signal ends a training between two steps, with a checkpoint from which it goes on exactly."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import lightning.pytorch as pl
+
+from touchstone.callbacks.parts.publish import run_folder
+
+from .stopping import Stopping
+
+
+class StopAfterStep(pl.Callback):
+    """Finishes the step, and the validation that belongs to it, writes `checkpoints/last.ckpt`, and ends the run.
+
+    Args:
+        stopping: knows of the signal; while a training runs, it leaves the end to this callback.
+    """
+
+    def __init__(self, stopping: Stopping) -> None:
+        self._stopping = stopping
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._stopping.waits = True
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if not self._is_asked(trainer):
+            return
+        loop = trainer.fit_loop.epoch_loop
+        fetcher = trainer.fit_loop._data_fetcher
+        assert fetcher is not None
+        # Lightning goes on from here only where nothing else belongs to the step.
+        if loop.batch_progress.is_last_batch or loop._should_accumulate() or loop._should_check_val_fx(fetcher):
+            return
+        pl_module.on_train_batch_end(outputs, batch, batch_idx)
+        trainer._logger_connector.on_batch_end()
+        trainer._logger_connector.update_train_step_metrics()
+        self._save_and_end(trainer)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._is_asked(trainer):
+            self._save_and_end(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._stopping.waits = False
+        if self._is_asked(trainer):
+            raise SystemExit(self._stopping.exit_code)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self._stopping.waits = False
+
+    def _is_asked(self, trainer: pl.Trainer) -> bool:
+        """Whether a signal has come, to any of the processes."""
+        asked = self._stopping.signal is not None
+        return asked if trainer.world_size == 1 else trainer.strategy.reduce_boolean_decision(asked, all=False)
+
+    def _save_and_end(self, trainer: pl.Trainer) -> NoReturn:
+        folder = run_folder(trainer)
+        if folder is not None:
+            trainer.save_checkpoint(folder / "checkpoints" / "last.ckpt")
+        raise SystemExit(self._stopping.exit_code)
