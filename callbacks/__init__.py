@@ -1,10 +1,11 @@
 """Lightning callbacks: when to measure, and what to log. None of them changes the training."""
 
 from .curves import RobustnessCurves
+from .deep_dream import DeepDream
 from .gradient_norm import GradientNorm
 from .predictions import Predictions
 from .probe import Probe
 from .robust_accuracy import RobustAccuracy
 from .run_record import RunRecord
 
-__all__ = ["GradientNorm", "Predictions", "Probe", "RobustAccuracy", "RobustnessCurves", "RunRecord"]
+__all__ = ["DeepDream", "GradientNorm", "Predictions", "Probe", "RobustAccuracy", "RobustnessCurves", "RunRecord"]
