@@ -3,9 +3,19 @@
 from .curves import RobustnessCurves
 from .deep_dream import DeepDream
 from .gradient_norm import GradientNorm
+from .named_predictions import NamedPredictions
 from .predictions import Predictions
 from .probe import Probe
 from .robust_accuracy import RobustAccuracy
 from .run_record import RunRecord
 
-__all__ = ["DeepDream", "GradientNorm", "Predictions", "Probe", "RobustAccuracy", "RobustnessCurves", "RunRecord"]
+__all__ = [
+    "DeepDream",
+    "GradientNorm",
+    "NamedPredictions",
+    "Predictions",
+    "Probe",
+    "RobustAccuracy",
+    "RobustnessCurves",
+    "RunRecord",
+]
