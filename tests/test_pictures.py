@@ -105,6 +105,11 @@ def test_grey_of_any_depth_keeps_its_range(tmp_path: Path, dtype: Any, white: fl
     assert np.abs(read[0, :, 0] - np.arange(256)).max() <= 1
 
 
+def test_a_dark_picture_of_16_bits_stays_dark(tmp_path: Path) -> None:
+    Image.fromarray(np.full((4, 4), 200, dtype=np.uint16)).save(tmp_path / "a.png")
+    assert np.asarray(read_picture(tmp_path / "a.png")).max() == 1
+
+
 def test_of_an_animation_the_first_frame_is_read(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in (RED, (0, 0, 255))]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])

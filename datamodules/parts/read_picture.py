@@ -43,7 +43,7 @@ def read_picture(path: Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 def _as_rgb(picture: Image.Image) -> Image.Image:
     if picture.mode.startswith("I") or picture.mode == "F":
-        picture = Image.fromarray(_eight_bits(np.asarray(picture).astype(np.float64)))
+        picture = Image.fromarray(_eight_bits(np.asarray(picture).astype(np.float64), picture.mode))
     if picture.mode == "P" and "transparency" not in picture.info:
         picture = picture.convert("RGB")
     if picture.has_transparency_data:
@@ -53,12 +53,12 @@ def _as_rgb(picture: Image.Image) -> Image.Image:
     return picture.convert("RGB")
 
 
-def _eight_bits(values: np.ndarray) -> np.ndarray:
+def _eight_bits(values: np.ndarray, mode: str) -> np.ndarray:
     """Grey values of 16 bits, of shares of 1, or of 8 bits kept in a wider type, as bytes."""
     largest = float(values.max(initial=0))
-    if largest > 255:
+    if mode.startswith("I;16") or largest > 255:
         values = values / 257
-    elif 0 < largest <= 1:
+    elif mode == "F" and largest <= 1:
         values = values * 255
     return values.round().clip(0, 255).astype(np.uint8)
 
