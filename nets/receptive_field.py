@@ -82,7 +82,7 @@ def receptive_fields(net: nn.Module, input_size: int | Sequence[int] = 224) -> l
     def leave(module: nn.Module, args: object, output: object) -> None:
         where.pop()
         seen = dependence.see(output)
-        if seen is not None and not any(True for _ in module.children()):
+        if seen is not None and not any(True for _ in module.children()) and not isinstance(module, nn.Sequential):
             found.append(_record(names[module], type(module).__name__, seen))
 
     tensors = {**dict(net.named_parameters()), **dict(net.named_buffers())}
