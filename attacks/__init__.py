@@ -15,6 +15,7 @@ from .core.objective import Objective
 from .core.sample_rng import SampleRng
 from .core.threat import Threat
 from .deepfool import DeepFool
+from .dream import dream
 from .ead import EAD
 from .fab import FAB
 from .fgsm import FGSM
@@ -84,6 +85,7 @@ __all__ = [
     "Untargeted",
     "WarmStarted",
     "ascend",
+    "dream",
     "evaluate",
     "frozen_eval",
 ]

@@ -1,11 +1,25 @@
 """Lightning callbacks: when to measure, and what to log. None that measures changes the training."""
 
 from .curves import RobustnessCurves
+from .deep_dream import DeepDream
 from .exact_resume import ExactResume
 from .gradient_norm import GradientNorm
+from .named_predictions import NamedPredictions
 from .predictions import Predictions
 from .probe import Probe
 from .robust_accuracy import RobustAccuracy
 from .run_record import RunRecord
+from .targeted_pictures import TargetedPictures
 
-__all__ = ["ExactResume", "GradientNorm", "Predictions", "Probe", "RobustAccuracy", "RobustnessCurves", "RunRecord"]
+__all__ = [
+    "DeepDream",
+    "ExactResume",
+    "GradientNorm",
+    "NamedPredictions",
+    "Predictions",
+    "Probe",
+    "RobustAccuracy",
+    "RobustnessCurves",
+    "RunRecord",
+    "TargetedPictures",
+]

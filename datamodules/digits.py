@@ -19,6 +19,7 @@ class DigitsDataModule(pl.LightningDataModule):
         eval_batch_size: samples per validation, test and prediction step, >= 1.
         split_seed: seeds the split; the same seed gives the same three sets.
         num_workers: processes that load batches.
+        as_signals: whether the rows of an image are joined to one signal of 64 samples, `(N, 1, 64)`.
 
     Raises:
         ValueError: a value is outside its range.
@@ -27,7 +28,13 @@ class DigitsDataModule(pl.LightningDataModule):
     class_names = tuple(str(digit) for digit in range(10))
 
     def __init__(
-        self, *, batch_size: int = 64, eval_batch_size: int = 300, split_seed: int = 0, num_workers: int = 0
+        self,
+        *,
+        batch_size: int = 64,
+        eval_batch_size: int = 300,
+        split_seed: int = 0,
+        num_workers: int = 0,
+        as_signals: bool = False,
     ) -> None:
         super().__init__()
         for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
@@ -35,6 +42,7 @@ class DigitsDataModule(pl.LightningDataModule):
                 raise ValueError(f"DigitsDataModule({name}=...) must be >= 1, got {value}")
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.split_seed, self.num_workers = split_seed, num_workers
+        self.shape = (1, 64) if as_signals else (1, 8, 8)
 
     def setup(self, stage: str) -> None:
         from sklearn.datasets import load_digits
@@ -46,7 +54,7 @@ class DigitsDataModule(pl.LightningDataModule):
         x, x_val, y, y_val = train_test_split(x, y, stratify=y, **split)
         self.train, self.val, self.test = (
             TensorDataset(
-                torch.tensor(images / 16, dtype=torch.float32).reshape(-1, 1, 8, 8),
+                torch.tensor(images / 16, dtype=torch.float32).reshape(-1, *self.shape),
                 torch.tensor(labels, dtype=torch.int64),
             )
             for images, labels in ((x, y), (x_val, y_val), (x_test, y_test))

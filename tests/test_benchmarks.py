@@ -17,7 +17,16 @@ from touchstone.attacks import Linf
 
 from .oracles import images, own_labels, small_net
 
-NAMES = ("timing", "attack_cost", "pgd_floor", "callbacks_overhead", "trainer_overhead", "startup", "memory")
+NAMES = (
+    "timing",
+    "attack_cost",
+    "dream_cost",
+    "pgd_floor",
+    "callbacks_overhead",
+    "trainer_overhead",
+    "startup",
+    "memory",
+)
 
 
 @pytest.fixture
@@ -102,3 +111,10 @@ def test_attack_cost_measures_and_draws(benchmark: Any, tmp_path: Path) -> None:
     assert all(0 <= standing <= 8 and forwards > 0 for _, standing, forwards, _ in rows)
     module.draw({"a net": rows}, tmp_path / "cost.png")
     assert (tmp_path / "cost.png").stat().st_size > 5000
+
+
+def test_a_dream_is_compared_with_its_floor_and_with_batches(
+    benchmark: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    benchmark("dream_cost").main(num_turns=1, num_steps=1, num_threads=1, small=True)
+    assert capsys.readouterr().out.count("│ ResNet-18, layer2 ") == 2

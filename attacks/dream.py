@@ -1,0 +1,161 @@
+"""`dream`: pictures that a layer, a channel or a unit of a net responds to most.
+
+Source: Mordvintsev, Olah and Tyka, "Inceptionism: going deeper into neural networks", 2015; Erhan et al.,
+"Visualizing higher-layer features of a deep network", 2009, section 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .core.ascend import ascend
+from .core.checks import check_device, computing_dtype, module_of
+from .core.frozen_eval import frozen_eval
+from .core.sample_rng import SampleRng
+from .dreaming.canvas import Canvas
+from .dreaming.fourier import Fourier
+from .dreaming.jitter import jittered
+from .dreaming.layers import OBJECTIVES, responses_to
+from .dreaming.octaves import octave_sizes, resized
+from .dreaming.total_variation import total_variation
+
+Measured = tuple[Tensor, Tensor]
+NOISE = 0.3  # standard deviation of the coefficients of a decorrelated start: a soft grey
+
+
+def dream(
+    model: nn.Module,
+    layer: str | Sequence[str],
+    x: Tensor | Sequence[int],
+    *,
+    num_steps: int = 50,
+    step_size: float = 0.02,
+    objective: str = "l2",
+    num_octaves: int = 1,
+    octave_scale: float = 1.4,
+    jitter: int = 0,
+    smoothing: float = 0.0,
+    variation_penalty: float = 0.0,
+    decorrelated: bool = False,
+    seed: int = 0,
+) -> Tensor:
+    """Changes pictures by gradient ascent until a layer responds to them more; the model stays as it is.
+
+    The forward stops at the layer. Each picture climbs for itself: alone or in any batch it becomes the same.
+
+    Args:
+        model: takes pixels in [0, 1], `(N, C, H, W)`, in any mode, on any device; gradients may be switched off.
+        layer: a layer by its name in `model.named_modules()`, as `features.7`, or by the end of it; with a colon one of
+            its channels or units, as `layer3.1.conv2:64`, `fc:76` (a class's logit), `conv1:5,12,12` (a channel at a
+            position); an empty name is the model's output. Of several layers the sum is climbed, in one forward.
+        x: pictures to begin from, float `(N, C, H, W)` in [0, 1], or a shape, for noise: uniform, or if decorrelated
+            with the spectrum of natural pictures.
+        num_steps: steps for each octave, >= 1.
+        step_size: the root mean square of a step's change, in pixels of [0, 1] (decorrelated: in coefficients), > 0.
+        objective: `"l2"`, the length of the activations, or `"mean"`; of a single unit both are its value.
+        num_octaves: sizes to dream at, >= 1, from coarse to fine, the last that of `x`.
+        octave_scale: each octave's size over that of the one before, > 1.
+        jitter: most pixels by which the picture is shifted at each step, >= 0.
+        smoothing: standard deviation in pixels of the Gaussian that smooths each gradient, >= 0; not decorrelated.
+        variation_penalty: the price of the total variation, in units of the objective, >= 0.
+        decorrelated: whether Fourier coefficients of equal energy and decorrelated colours are climbed, not pixels.
+        seed: of the noise and of the shifts.
+
+    Returns:
+        The pictures, in [0, 1], a new tensor on the model's device.
+
+    Raises:
+        ValueError: there is no such layer (the message lists those that there are, the nearest first), channel or
+            unit, or an option is outside its range.
+
+    Example:
+        >>> pictures = dream(model, layer="features.7", x=(4, 3, 224, 224), jitter=8)
+    """
+    _check(
+        num_steps=(num_steps, num_steps >= 1, ">= 1"),
+        step_size=(step_size, step_size > 0, "> 0"),
+        objective=(objective, objective in OBJECTIVES, " or ".join(map(repr, OBJECTIVES))),
+        num_octaves=(num_octaves, num_octaves >= 1, ">= 1"),
+        octave_scale=(octave_scale, octave_scale > 1, "> 1"),
+        jitter=(jitter, jitter >= 0, ">= 0"),
+        smoothing=(smoothing, smoothing >= 0, ">= 0"),
+        variation_penalty=(variation_penalty, variation_penalty >= 0, ">= 0"),
+    )
+    if smoothing and decorrelated:
+        raise ValueError("dream(smoothing=..., decorrelated=...): coefficients have no neighbours to smooth over")
+    model, layers = module_of(model), [layer] if isinstance(layer, str) else list(layer)
+    canvas = Canvas(box=None) if decorrelated else Canvas(smoothing=smoothing)
+    num_measured = 0
+    with frozen_eval(model), responses_to(model, layers, objective) as responses:
+        begin = start_of(model, x, seed=seed, decorrelated=decorrelated)
+        detail = torch.zeros_like(begin)  # what the coarser octaves have changed
+        for size in octave_sizes((begin.shape[2], begin.shape[3]), num_octaves, octave_scale):
+            fourier = Fourier(size)
+            shown = fourier.picture if decorrelated else _as_it_is
+
+            def measure(points: Tensor, rows: Tensor, shown: Callable[[Tensor], Tensor] = shown) -> Measured:
+                nonlocal num_measured
+                num_measured += 1
+                pictures = shown(points)
+                moved = jittered(pictures, jitter, seed=seed, step=num_measured) if jitter else pictures
+                gain = torch.stack(list(responses(moved).values())).sum(0)
+                if variation_penalty:
+                    gain = gain - variation_penalty * total_variation(pictures)
+                return gain, torch.zeros_like(rows, dtype=torch.bool)
+
+            base = resized(begin, size)
+            points = (base + resized(detail, size)).clamp(0, 1)
+            points = fourier.coefficients(points) if decorrelated else points
+            climbed, _ = ascend(
+                measure,
+                points,
+                start=points,
+                threat=canvas,
+                num_steps=num_steps,
+                step_size=lambda step, threat: step_size,
+                early_stop=False,
+            )
+            detail = shown(climbed) - base
+        return (base + detail).clamp(0, 1).detach()
+
+
+def start_of(model: nn.Module, x: Tensor | Sequence[int], *, seed: int = 0, decorrelated: bool = False) -> Tensor:
+    """The pictures that `dream` begins from, on the model's device.
+
+    Args:
+        model: says the device and the precision.
+        x: pictures, or a shape for noise; the same noise for a picture in any batch.
+        seed: of the noise.
+        decorrelated: whether the noise has the spectrum of natural pictures; else it is uniform.
+
+    Raises:
+        ValueError: the pictures are not `(N, C, H, W)` in [0, 1].
+    """
+    dtype = computing_dtype(model)
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    shape = tuple(x.shape) if isinstance(x, Tensor) else tuple(x)
+    if len(shape) != 4 or not all(isinstance(size, int) and size >= 1 for size in shape):
+        raise ValueError(f"dream(x=...) must be pictures `(N, C, H, W)` or such a shape, got {shape}")
+    if isinstance(x, Tensor):
+        check_device(model, x)
+        Canvas().check_input(x)
+        return x.detach().to(dtype).clone()
+    like, rng = torch.empty(shape, dtype=dtype, device=device), SampleRng.numbered(shape[0], seed)
+    if not decorrelated:
+        return rng.uniform(like)
+    fourier = Fourier((shape[2], shape[3]))
+    return fourier.picture(NOISE * rng.normal(fourier.coefficients(like.zero_())))
+
+
+def _as_it_is(pictures: Tensor) -> Tensor:
+    return pictures
+
+
+def _check(**options: tuple[object, bool, str]) -> None:
+    """Raises ValueError for the first option that is not as it must be: `name=(value, is right, what is right)`."""
+    for name, (value, is_right, allowed) in options.items():
+        if not is_right:
+            raise ValueError(f"dream({name}=...) must be {allowed}, got {value!r}")

@@ -1,0 +1,1 @@
+"""What `dream` is made of: one idea a file."""

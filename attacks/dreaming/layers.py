@@ -1,0 +1,168 @@
+"""Layers, channels and units by name, and a forward that stops at the last one wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..core.logits import logits_as_float
+
+NUM_NAMED = 12  # layers that a message names
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A layer's output, or a part of it.
+
+    Attributes:
+        text: as the user wrote it.
+        name: of the module, as in `model.named_modules()`; empty for the model itself.
+        index: the channel, or the channel and a position, `(c, row, column)`; empty for all of it.
+    """
+
+    text: str
+    name: str
+    index: tuple[int, ...]
+
+    def of(self, output: Tensor) -> Tensor:
+        """The part of a batch of outputs, `(N, ...)`, one row per sample.
+
+        Raises:
+            ValueError: there is no such channel or position.
+        """
+        for axis, number in enumerate(self.index, start=1):
+            if axis >= output.ndim or not 0 <= number < output.shape[axis]:
+                raise ValueError(
+                    f"dream(layer={self.text!r}): the output of {self.name!r} for one sample has the shape "
+                    f"{tuple(output.shape[1:])}, so that there is no {', '.join(map(str, self.index))}"
+                )
+        chosen: Any = (slice(None), *self.index)
+        return output[chosen].reshape(len(output), -1)
+
+
+def select(model: nn.Module, layer: str) -> Selection:
+    """A selection by its name: `features.7`, channel `layer3.1.conv2:64`, unit `fc:76` or `layer1.0.conv1:5,12,12`.
+
+    The end of a name will do where it is that of one layer only, as `fc` for `module.fc`.
+
+    Raises:
+        ValueError: there is no such layer; the message lists those that there are, the nearest first.
+    """
+    name, colon, numbers = layer.partition(":")
+    names = [known for known, _ in model.named_modules()]
+    ends = [known for known in names if known.endswith(f".{name}")]
+    if name not in names and len(ends) == 1:
+        name = ends[0]
+    if name not in names:
+        names = sorted(filter(None, names), key=lambda known: -SequenceMatcher(None, name, known).ratio())
+        more = f", and {len(names) - NUM_NAMED} more" if len(names) > NUM_NAMED else ""
+        raise ValueError(
+            f"dream(layer={layer!r}) must be a layer of {type(model).__name__}: {', '.join(names[:NUM_NAMED])}{more}"
+        )
+    try:
+        index = tuple(int(number) for number in numbers.split(",")) if colon else ()
+    except ValueError:
+        raise ValueError(
+            f"dream(layer={layer!r}) must end in numbers after the colon, as fc:76 for a unit or conv:5,12,12 for a "
+            f"channel at a position, got {numbers!r}"
+        ) from None
+    return Selection(layer, name, index)
+
+
+def l2_norm(activations: Tensor) -> Tensor:
+    """The length of each sample's activations, `(N, D)` to `(N,)`; of a single unit its value, with its sign."""
+    if activations.shape[1] == 1:
+        return activations[:, 0]
+    return torch.linalg.vector_norm(activations, dim=1)
+
+
+def mean(activations: Tensor) -> Tensor:
+    """The mean of each sample's activations, `(N, D)` to `(N,)`."""
+    return activations.mean(1)
+
+
+OBJECTIVES: dict[str, Callable[[Tensor], Tensor]] = {"l2": l2_norm, "mean": mean}
+
+
+@contextmanager
+def responses_to(
+    model: nn.Module, layers: Sequence[str], objective: str
+) -> Iterator[Callable[[Tensor], dict[str, Tensor]]]:
+    """Inside, the function `x -> responses, float (N,), by layer as it was written`, all from one forward.
+
+    Raises:
+        ValueError: there is no such layer, or none is given.
+    """
+    chosen = [select(model, layer) for layer in layers]
+    if not chosen:
+        raise ValueError("dream(layer=...) must name at least one layer, got none")
+    names = list(dict.fromkeys(selection.name for selection in chosen))
+    with logits_as_float(model), stopping_after(model, names) as run:
+
+        def respond(x: Tensor) -> dict[str, Tensor]:
+            outputs = run(x)
+            return {s.text: OBJECTIVES[objective](s.of(outputs[s.name]).to(x.dtype)) for s in chosen}
+
+        yield respond
+
+
+class _Seen(Exception):
+    """Ends a forward whose outputs have all been seen."""
+
+
+@contextmanager
+def stopping_after(model: nn.Module, names: Sequence[str]) -> Iterator[Callable[[Tensor], dict[str, Tensor]]]:
+    """Inside, the function `x -> outputs by name` runs the model until it has these layers' outputs, no further.
+
+    Of a layer that a forward calls several times it is the first output. What follows a layer may write into its
+    output; the outputs are safe from that.
+    """
+    wanted = set(names)
+    outputs: dict[str, Tensor] = {}
+    handles = []
+    is_running = False
+
+    def keep(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            if name in outputs or not is_running:
+                return
+            if not isinstance(output, Tensor) or not output.is_floating_point():
+                raise ValueError(
+                    f"dream(layer={name!r}) must put out a tensor of floats, it puts out a {type(output).__name__}"
+                )
+            is_last = len(outputs) + 1 == len(wanted)
+            outputs[name] = output if is_last else output.clone()  # what comes after may work in place
+            if is_last:
+                raise _Seen
+
+        return hook
+
+    def run(x: Tensor) -> dict[str, Tensor]:
+        nonlocal is_running
+        outputs.clear()
+        is_running = True
+        try:
+            with suppress(_Seen):
+                model(x)
+        finally:
+            is_running = False
+        missing = [name for name in names if name not in outputs]
+        if missing:
+            raise ValueError(f"dream(layer={missing[0]!r}): the model's forward does not run this layer")
+        found = dict(outputs)
+        outputs.clear()  # the graph is not to live longer than whoever asked for it
+        return found
+
+    try:
+        for name in wanted:
+            handles.append(model.get_submodule(name).register_forward_hook(keep(name)))
+        yield run
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,112 @@
+"""`DeepDream`: pictures that layers respond to most, at the validations of a run."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+
+from touchstone.attacks import dream, frozen_eval
+from touchstone.attacks.dream import start_of
+from touchstone.attacks.dreaming.layers import responses_to
+
+from .parts.dream_picture import Dreamt, dream_picture
+from .parts.publish import publish_picture, run_folder
+from .parts.samples import Samples
+from .probe import Probe
+
+OPTIONS = {name for name, p in inspect.signature(dream).parameters.items() if p.kind == p.KEYWORD_ONLY}
+
+
+class DeepDream(Probe):
+    """Shows for each layer a picture of what it responds to most, as `deepdream/LAYER` and in `figures/`.
+
+    Each picture holds the start and the result, with the layer's response to both. Drawn on rank zero alone.
+
+    Args:
+        layers: layers, channels or units by name, as in `dream`: `features.7`, `layer3.1.conv2:64`, `fc:76`; the names
+            are those of the net, without what stands around it.
+        start: `"noise"`, of the shape of the validation's images, or `"images"`, the first of them.
+        num_pictures: pictures for each layer, >= 1; at most as many as the first batch holds.
+        options: those of `dream`, by name, as `{num_steps: 100, jitter: 2}`.
+        every_n_epochs, normalization, batch_keys: as in `Probe`.
+
+    Raises:
+        ValueError: a value is outside its range, or there is no such option.
+
+    Example:
+        >>> DeepDream(["features.7", "fc:76"], every_n_epochs=5, options={"jitter": 8})
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[str],
+        *,
+        start: Literal["noise", "images"] = "noise",
+        num_pictures: int = 2,
+        options: Mapping[str, Any] | None = None,
+        every_n_epochs: int = 1,
+        normalization: tuple[Sequence[float], Sequence[float]] | None = None,
+        batch_keys: tuple[str, str] | None = None,
+    ) -> None:
+        if num_pictures < 1:
+            raise ValueError(f"DeepDream(num_pictures=...) must be >= 1, got {num_pictures}")
+        super().__init__(
+            every_n_epochs=every_n_epochs,
+            max_samples=num_pictures,
+            normalization=normalization,
+            batch_keys=batch_keys,
+        )
+        if isinstance(layers, str) or not layers or len(set(layers)) < len(layers):
+            raise ValueError(f"DeepDream(layers=...) must be a list of different layers, at least one, got {layers!r}")
+        if start not in ("noise", "images"):
+            raise ValueError(f"DeepDream(start=...) must be 'noise' or 'images', got {start!r}")
+        for name in options or {}:
+            if name not in OPTIONS:
+                near = difflib.get_close_matches(name, OPTIONS, len(OPTIONS), 0)
+                raise ValueError(f"DeepDream(options=...) must be options of dream: {', '.join(near)}; got {name!r}")
+        self.layers, self.start, self.options = list(layers), start, dict(options or {})
+        self._dreamt: list[Dreamt] = []
+        self._draws = False
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        self._draws = trainer.is_global_zero
+
+    def try_out(self, model: nn.Module, samples: Samples) -> None:
+        if self._draws:
+            for layer in self.layers:
+                dream(model, layer, samples.x[:1].clone(), **{**self.options, "num_steps": 1, "num_octaves": 1})
+
+    def see(self, model: nn.Module, samples: Samples, loader_index: int) -> None:
+        if not self._draws or self._dreamt or loader_index:
+            return
+        seed, decorrelated = self.options.get("seed", 0), self.options.get("decorrelated", False)
+        x: Tensor | Sequence[int] = samples.x if self.start == "images" else tuple(samples.x.shape)
+        start = start_of(model, x, seed=seed, decorrelated=decorrelated)
+        before = self._responses(model, self.layers, start)
+        for layer in self.layers:
+            result = dream(model, layer, x, **self.options)
+            after = self._responses(model, [layer], result)[layer]
+            self._dreamt.append(Dreamt(layer, start.cpu(), result.cpu(), before[layer].cpu(), after.cpu()))
+
+    def _responses(self, model: nn.Module, layers: Sequence[str], x: Tensor) -> dict[str, Tensor]:
+        objective = self.options.get("objective", "l2")
+        with frozen_eval(model), torch.no_grad(), responses_to(model, layers, objective) as responses:
+            return responses(x)
+
+    def conclude(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str, loader_index: int) -> None:
+        if loader_index:
+            return
+        folder = run_folder(trainer)
+        for dreamt in self._dreamt:
+            publish_picture(trainer, folder, f"deepdream/{dreamt.layer}", dream_picture(dreamt))
+
+    def forget(self) -> None:
+        super().forget()
+        self._dreamt.clear()

@@ -1,0 +1,135 @@
+"""`NamedPredictions`: for every picture file the most probable classes by name."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import BasePredictionWriter
+from torch import Tensor, nn
+
+from touchstone.nets.last_layer import last_layer
+
+from .parts.labelled_copy import labelled_copy
+from .parts.publish import run_folder
+
+Found = list[tuple[str, float]]
+"""Names of classes and their probabilities, the best first."""
+
+
+class NamedPredictions(BasePredictionWriter):
+    """Says in the terminal what is in each picture, and writes `predictions.csv` and labelled copies.
+
+    For a data module with `files`, `picture(position)` and `class_names` whose batches are (pictures, positions in
+    `files`, what could not be read), as `PicturesDataModule`. Columns of `predictions.csv`: `file`, then `class_1`,
+    `probability_1` and so on; the copies lie in `labelled/` of the run folder, numbered as the rows.
+
+    Args:
+        top_k: classes for each picture, >= 1.
+        labelled: whether to write the copies.
+        beside: other nets by name, whose predictions stand beside, in columns that begin with the name; as the same
+            net with random weights.
+
+    Raises:
+        ValueError: `top_k` is below 1.
+    """
+
+    def __init__(self, *, top_k: int = 5, labelled: bool = True, beside: Mapping[str, nn.Module] | None = None) -> None:
+        super().__init__(write_interval="batch")
+        if top_k < 1:
+            raise ValueError(f"NamedPredictions(top_k=...) must be >= 1, got {top_k}")
+        self.top_k, self.labelled, self.beside = top_k, labelled, dict(beside or {})
+        self._num_written = 0
+        self._damaged: list[str] = []
+
+    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._num_written = 0
+        self._damaged = []
+        for net in self.beside.values():
+            net.to(pl_module.device).eval()
+
+    def write_on_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        prediction: Any,
+        batch_indices: Sequence[int] | None,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        x, positions, damaged = batch
+        data, folder = trainer.datamodule, run_folder(trainer)  # type: ignore[attr-defined]
+        for position, reason in damaged:
+            self._damaged.append(f"{data.files[position]}: {reason}")
+            print(f"{data.files[position].name}: not read: {reason}", flush=True)
+        if not len(x):
+            return
+        if batch_idx == 0 or not self._num_written:
+            self._say_nets(pl_module, x)
+        found = {"": prediction, **{name: self._ask(net, x) for name, net in self.beside.items()}}
+        named = {name: self._named(probabilities, data.class_names) for name, probabilities in found.items()}
+        for row, position in enumerate(positions.tolist()):
+            each = {name: rows[row] for name, rows in named.items()}
+            self._say(data.files[position], each)
+            if folder is not None:
+                self._write(folder, trainer.global_rank, data, position, each)
+            self._num_written += 1
+
+    def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        print(f"{self._num_written} pictures predicted, {len(self._damaged)} could not be read", flush=True)
+        for line in self._damaged:
+            print(f"  {line}", flush=True)
+
+    def _say_nets(self, module: pl.LightningModule, x: Tensor) -> None:
+        for name, net in {"the net": module, **self.beside}.items():
+            layer, num_features = last_layer(net, x[:1])
+            print(f"{name}: {num_features:,} features enter the last layer, {layer}", flush=True)
+
+    @staticmethod
+    def _ask(net: nn.Module, x: Tensor) -> Tensor:
+        with torch.inference_mode():
+            return net(x).softmax(1)
+
+    def _named(self, probabilities: Tensor, names: Sequence[str] | None) -> list[Found]:
+        if names is not None and len(names) != probabilities.shape[1]:
+            raise ValueError(
+                f"NamedPredictions: the net has {probabilities.shape[1]} classes and the data module "
+                f"{len(names)} class_names; set those of the data module, or null for numbers"
+            )
+        shares, classes = probabilities.float().topk(min(self.top_k, probabilities.shape[1]), dim=1)
+        return [
+            [(str(c) if names is None else names[c], share) for c, share in zip(*row, strict=True)]
+            for row in zip(classes.tolist(), shares.tolist(), strict=True)
+        ]
+
+    @staticmethod
+    def _say(file: Path, each: Mapping[str, Found]) -> None:
+        for name, found in each.items():
+            text = ", ".join(f"{label} {share:.1%}" for label, share in found)
+            print(f"{file.name}{f' ({name})' if name else ''}: {text}", flush=True)
+
+    def _write(self, folder: Path, rank: int, data: Any, position: int, each: Mapping[str, Found]) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        suffix = f"_{rank}" if rank else ""
+        with (folder / f"predictions{suffix}.csv").open("a" if self._num_written else "w", newline="") as file:
+            table = csv.writer(file)
+            if not self._num_written:
+                columns = [
+                    f"{name}_{what}_{k + 1}" if name else f"{what}_{k + 1}"
+                    for name, found in each.items()
+                    for k in range(len(found))
+                    for what in ("class", "probability")
+                ]
+                table.writerow(["file", *columns])
+            values = [text for found in each.values() for label, share in found for text in (label, f"{share:.4f}")]
+            table.writerow([data.files[position], *values])
+        if self.labelled:
+            lines = [f"{label} {share:.1%}" for label, share in each[""]]
+            path = folder / "labelled" / f"{position:05d}_{data.files[position].stem}.jpg"
+            path.parent.mkdir(exist_ok=True)
+            labelled_copy(data.picture(position), lines[:1]).save(path, quality=90)

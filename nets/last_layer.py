@@ -1,0 +1,47 @@
+"""`last_layer`: which layer of a net comes last, and how many features enter it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def last_layer(net: nn.Module, x: Tensor) -> tuple[str, int]:
+    """The name of the last layer with a weight matrix that a forward runs, and the features of a unit of its input.
+
+    Args:
+        net: any net; it is left as it was.
+        x: a batch that it takes, N >= 1.
+
+    Raises:
+        ValueError: the net runs no such layer.
+
+    Example:
+        >>> last_layer(torchvision.models.resnet50(), torch.zeros(1, 3, 224, 224))
+        ('fc', 2048)
+    """
+    found: list[tuple[str, int]] = []
+
+    def see(name: str) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            found.append((name, args[0].shape[-1 if isinstance(module, nn.Linear) else 1]))
+
+        return hook
+
+    weighted = {name: m for name, m in net.named_modules() if getattr(getattr(m, "weight", None), "ndim", 0) >= 2}
+    modes = {module: module.training for module in net.modules()}
+    handles = [module.register_forward_hook(see(name)) for name, module in weighted.items()]
+    try:
+        net.eval()
+        with torch.no_grad():
+            net(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, mode in modes.items():
+            module.training = mode
+    if not found:
+        raise ValueError(f"last_layer: {type(net).__name__} runs no layer with a weight matrix")
+    return found[-1]

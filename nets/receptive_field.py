@@ -1,0 +1,180 @@
+"""`receptive_fields`: what each layer of a net sees of its input.
+
+Sizes follow floor((M + 2p - k) / s + 1); fields, strides and positions as in Araujo, Norris and Sim, "Computing
+receptive fields of convolutional neural networks", Distill, 2019.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .parts.dependence import Dependence, NoRuleError, Seen
+from .parts.rules import RULES, WINDOWED
+
+
+@dataclass(frozen=True)
+class LayerSight:
+    """What one layer sees of the input; every tuple has one entry per axis, height before width.
+
+    Attributes:
+        name: as in `net.named_modules()`; for a function called in a forward, the module's name and the function's.
+        kind: the class of the layer, or the function's name.
+        output_size: units along each axis; empty for a layer without axes of the input, as a `Linear` on all of it.
+        receptive_field: positions that a unit sees of an input without borders, where it sees most.
+        effective_stride: positions of the input from one unit to the next; below 1 after upsampling.
+        centre_sees: first and last position, counted from 1, that the centre unit depends on; the centre of n units
+            is the floor(n / 2)-th, counted from 1. None where it depends on none. A layer without axes is one unit.
+    """
+
+    name: str
+    kind: str
+    output_size: tuple[int, ...]
+    receptive_field: tuple[int, ...]
+    effective_stride: tuple[float, ...]
+    centre_sees: tuple[tuple[int, int] | None, ...]
+
+
+def receptive_fields(net: nn.Module, input_size: int | Sequence[int] = 224) -> list[LayerSight]:
+    """What each layer sees, in the order of the forward pass; branches that meet take the union.
+
+    Nothing is computed: the net's operations are followed by their shapes, whatever the size, without changing the
+    net. Units are counted with those that see only padding. Attention and normalisation over positions see all.
+
+    Args:
+        net: takes one batch, `(N, C, L)`, `(N, C, H, W)` or `(N, C, D, H, W)`.
+        input_size: `(C, H, W)`, `(H, W)`, or one number for all axes; the channels are those of the first convolution
+            where they are not given.
+
+    Returns:
+        A record for each layer, that is each module without children that puts out a tensor of the input, and each
+        convolution, pooling or upsampling that a forward calls as a function; a layer called twice has two.
+
+    Raises:
+        ValueError: the input does not fit the net, or the net cannot be traced, as where its path depends on values
+            or an operation moves positions in a way that has no rule; the message names the layer.
+
+    Example:
+        >>> print(table(receptive_fields(torchvision.models.alexnet(), 227)))
+    """
+    shape = _input_shape(net, input_size)
+    found: list[LayerSight] = []
+    where = ["the net"]
+
+    def report_function(name: str, output: Tensor) -> None:
+        module = modules[where[-1]]
+        if name in WINDOWED and any(True for _ in module.children()):
+            kind = name.removeprefix("_").removesuffix("_with_indices")
+            prefix = "" if module is net else f"{where[-1]}."
+            found.append(_record(f"{prefix}{kind}", kind, dependence.see(output)))
+
+    dependence = Dependence(RULES, report_function)
+    names = {module: name or "the net" for name, module in net.named_modules()}
+    modules = {name: module for module, name in names.items()}
+
+    def enter(module: nn.Module, args: object) -> None:
+        where.append(names[module])
+
+    def leave(module: nn.Module, args: object, output: object) -> None:
+        where.pop()
+        seen = dependence.see(output)
+        if seen is not None and not any(True for _ in module.children()) and not isinstance(module, nn.Sequential):
+            found.append(_record(names[module], type(module).__name__, seen))
+
+    tensors = {**dict(net.named_parameters()), **dict(net.named_buffers())}
+    with _evaluating(net), torch.inference_mode(False), torch.no_grad():
+        handles = [module.register_forward_pre_hook(enter) for module in names]
+        handles += [module.register_forward_hook(leave) for module in names]
+        try:
+            weights = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
+            dtype = next((w.dtype for w in weights.values() if w.is_floating_point()), torch.float32)
+            x = torch.empty(shape, device="meta", dtype=dtype)
+            dependence.set(x, Seen.of_input(shape))
+            with dependence:
+                torch.func.functional_call(net, weights, (x,))
+        except Exception as error:  # whatever a net does that cannot be followed
+            reason = f"{error}" if isinstance(error, NoRuleError) else f"{type(error).__name__}: {error}"
+            raise ValueError(
+                f"receptive_fields cannot follow {type(net).__name__} with an input {tuple(shape)} at {where[-1]}: "
+                f"{reason.splitlines()[0]}"
+            ) from error
+        finally:
+            for handle in handles:
+                handle.remove()
+    return found
+
+
+def table(records: Sequence[LayerSight]) -> str:
+    """The records as a table, a line for each layer; equal numbers on all axes are written once."""
+    rows: list[tuple[str, ...]] = [("layer", "kind", "size", "sees", "stride", "centre sees")]
+    for record in records:
+        intervals = ["nothing" if seen is None else f"{seen[0]}-{seen[1]}" for seen in record.centre_sees]
+        columns = (record.output_size, record.receptive_field, record.effective_stride, intervals)
+        rows.append((record.name, record.kind, *map(_on_all_axes, columns)))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _on_all_axes(values: Sequence[object]) -> str:
+    texts = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
+    return texts[0] if len(set(texts)) == 1 else " x ".join(texts) or "-"
+
+
+def _record(name: str, kind: str, seen: Seen | None) -> LayerSight:
+    assert seen is not None
+    inside = [sight.inside[max(1, len(sight) // 2) - 1] for sight in seen.sights]
+    sees_nothing = any(first > last for first, last in inside)  # a hole of a transposed convolution, or only padding
+    return LayerSight(
+        name=name,
+        kind=kind,
+        output_size=tuple(len(seen.sights[axis]) for axis in seen.axes),
+        receptive_field=tuple(sight.width for sight in seen.sights),
+        effective_stride=tuple(sight.stride for sight in seen.sights),
+        centre_sees=tuple(None if sees_nothing else (int(first) + 1, int(last) + 1) for first, last in inside),
+    )
+
+
+def _input_shape(net: nn.Module, input_size: int | Sequence[int]) -> tuple[int, ...]:
+    """The shape of a batch of one."""
+    sizes = (input_size,) if isinstance(input_size, int) else tuple(input_size)
+    kinds = [m for m in net.modules() if type(m).__name__[-2:] in ("1d", "2d", "3d")]
+    num_axes = int(type(kinds[0]).__name__[-2]) if kinds else len(sizes) - 1 if len(sizes) > 1 else 2
+    if (
+        not sizes
+        or any(not isinstance(size, int) or size < 1 for size in sizes)
+        or len(sizes)
+        not in (
+            1,
+            num_axes,
+            num_axes + 1,
+        )
+    ):
+        raise ValueError(
+            f"receptive_fields(input_size=...) must be one number >= 1, {num_axes} for the axes of the input, or "
+            f"{num_axes + 1} with the channels first, got {input_size}"
+        )
+    if len(sizes) == num_axes + 1:
+        return (1, *sizes)
+    first = next((m for m in net.modules() if isinstance(m, nn.modules.conv._ConvNd)), None)
+    if first is None:
+        raise ValueError(
+            "receptive_fields(input_size=...) must begin with the channels, since the net has no convolution that "
+            f"tells them, got {input_size}"
+        )
+    return (1, first.in_channels, *(sizes * num_axes if len(sizes) == 1 else sizes))
+
+
+@contextmanager
+def _evaluating(net: nn.Module) -> Iterator[None]:
+    modes = {module: module.training for module in net.modules()}
+    try:
+        net.eval()
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode

@@ -1,0 +1,92 @@
+"""`DeepDream`: what it shows, and that it changes nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from torch import Tensor
+
+from touchstone.callbacks import DeepDream
+from touchstone.callbacks.parts.dream_picture import Dreamt, dream_picture
+
+from .lightning_programs import OrdinaryModule, events, train_loader, trainer, val_loader, weights
+
+LAYERS = ["net.0", "0:3", "5:2"]
+SHORT = {"num_steps": 5}
+
+
+@pytest.mark.parametrize("start", ["noise", "images"])
+def test_dreams_do_not_change_training(tmp_path: Path, start: Any) -> None:
+    def fit(name: str, *callbacks: pl.Callback) -> dict[str, Tensor]:
+        pl.seed_everything(3)
+        module = OrdinaryModule()
+        module.net[1].requires_grad_(False)
+        trainer(tmp_path / name, *callbacks, accumulate_grad_batches=3, val_check_interval=2, max_epochs=2).fit(
+            module, train_loader(), val_loader()
+        )
+        assert not any(m._forward_hooks for m in module.net.modules())
+        return weights(module)
+
+    alone = fit("alone")
+    watched = fit("watched", DeepDream(LAYERS, start=start, options={**SHORT, "jitter": 1}))
+    assert all(torch.equal(alone[key], watched[key]) for key in alone)
+
+
+def test_a_picture_for_each_layer_is_in_tensorboard_and_in_the_run_folder(tmp_path: Path) -> None:
+    probe = DeepDream(LAYERS, num_pictures=3, options=SHORT)
+    trainer(tmp_path, probe).fit(OrdinaryModule(), train_loader(), val_loader())
+    found = events(tmp_path)
+    assert {f"deepdream/{layer}" for layer in LAYERS} <= set(found.Tags()["images"])
+    assert len(found.Images("deepdream/net.0")) == 2  # one for each validation; the sanity check has none
+    files = {path.name for path in tmp_path.rglob("figures/*.png")}
+    assert {"deepdream_net.0.png", "deepdream_0_3.png", "deepdream_5_2.png"} <= files
+    for dreamt in probe._dreamt:
+        assert dreamt.result.shape == (3, 1, 6, 6)
+        assert (dreamt.value > dreamt.value_at_start).all()
+
+
+def test_it_begins_from_the_first_images(tmp_path: Path) -> None:
+    probe, loader = DeepDream(["net.0"], start="images", num_pictures=2, options=SHORT), val_loader()
+    trainer(tmp_path, probe).validate(OrdinaryModule(), loader)
+    assert torch.equal(probe._dreamt[0].start, loader.dataset.tensors[0][:2])
+
+
+def test_every_n_epochs(tmp_path: Path) -> None:
+    probe = DeepDream(["net.0"], options=SHORT, every_n_epochs=2)
+    trainer(tmp_path, probe, max_epochs=5).fit(OrdinaryModule(), train_loader(), val_loader())
+    assert len(events(tmp_path).Images("deepdream/net.0")) == 2
+
+
+def test_a_layer_that_does_not_exist_is_said_before_training(tmp_path: Path) -> None:
+    module = OrdinaryModule()
+    before = weights(module)
+    with pytest.raises(ValueError, match=r"layer='net.9'\) must be a layer of OrdinaryModule: net.0"):
+        trainer(tmp_path, DeepDream(["net.9"])).fit(module, train_loader(), val_loader())
+    assert all(torch.equal(before[key], value) for key, value in weights(module).items())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"layers": []}, "at least one"),
+        ({"layers": "net.0"}, "a list of different layers"),
+        ({"layers": ["a", "a"]}, "a list of different layers"),
+        ({"layers": ["a"], "num_pictures": 0}, ">= 1"),
+        ({"layers": ["a"], "start": "nose"}, "'noise' or 'images', got 'nose'"),
+        ({"layers": ["a"], "options": {"jiter": 1}}, "options of dream: jitter, .*got 'jiter'"),
+    ],
+)
+def test_values_outside_their_range_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DeepDream(**options)
+
+
+def test_the_values_stand_above_their_pictures() -> None:
+    start = torch.rand(2, 3, 8, 8)
+    figure = dream_picture(Dreamt("fc:76", start, 1 - start, torch.tensor([1.5, 2.5]), torch.tensor([10.0, 20.0])))
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == ["start: 1.5", "start: 2.5", "result: 10", "result: 20"]

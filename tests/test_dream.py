@@ -1,0 +1,265 @@
+"""`dream`: what it climbs, what it leaves alone, and what it says when it cannot."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from touchstone.attacks import dream
+from touchstone.attacks.dream import start_of
+from touchstone.attacks.dreaming.fourier import Fourier
+from touchstone.attacks.dreaming.jitter import jittered
+from touchstone.attacks.dreaming.layers import responses_to, select
+from touchstone.attacks.dreaming.octaves import octave_sizes
+from touchstone.attacks.dreaming.smoothing import blur
+from touchstone.attacks.dreaming.total_variation import total_variation
+
+SHAPE = (2, 3, 16, 16)
+
+
+def make_net(seed: int = 0) -> nn.Sequential:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return nn.Sequential(
+            nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(inplace=True), nn.Dropout(0.5),
+            nn.Conv2d(6, 8, 3, stride=2), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(8 * 49, 5),
+        )  # fmt: skip
+
+
+def activations(net: nn.Sequential, depth: int, x: Tensor) -> Tensor:
+    """What the first layers put out, computed without hooks."""
+    net = net.eval()
+    with torch.no_grad():
+        return net[:depth](x).flatten(1).clone()
+
+
+class CountsItsCalls(nn.Module):
+    num_calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.num_calls += 1
+        return x
+
+
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"objective": "mean"},
+    {"jitter": 2},
+    {"smoothing": 0.7},
+    {"variation_penalty": 1e-3},
+    {"num_octaves": 2},
+    {"decorrelated": True, "step_size": 0.1},
+    {"decorrelated": True, "step_size": 0.1, "num_octaves": 2, "jitter": 1, "objective": "mean"},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_the_layer_responds_more_than_at_the_start(options: dict[str, Any]) -> None:
+    net = make_net()
+    start = start_of(net, SHAPE, decorrelated=options.get("decorrelated", False))
+    found = dream(net, "4", SHAPE, num_steps=15, **options)
+    before, after = activations(net, 5, start), activations(net, 5, found)
+    measured = (lambda a: a.mean(1)) if options.get("objective") == "mean" else (lambda a: a.square().sum(1).sqrt())
+    assert (measured(after) > measured(before)).all()
+    assert found.shape == SHAPE
+    assert found.min() >= 0
+    assert found.max() <= 1
+
+
+def test_of_a_linear_layer_one_step_goes_along_its_weight() -> None:
+    """The closed form: the gradient of a unit is its weight, scaled to a root mean square of 1."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16, 4)).double()
+    x = torch.full((2, 3, 4, 4), 0.5, dtype=torch.float64)
+    weight = net[1].weight[2].detach()
+    expected = 0.5 + 0.01 * weight / weight.square().mean().sqrt()
+    found = dream(net, "1:2", x, num_steps=1, step_size=0.01)
+    assert torch.allclose(found.flatten(1), expected.expand(2, -1), atol=1e-12)
+
+
+def test_the_norm_of_a_linear_layer_ends_along_its_first_singular_vector() -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(48, 6, bias=False)).double()
+    with torch.no_grad():
+        net[1].weight -= net[1].weight.mean(1, keepdim=True)  # plain grey is nothing to it
+        net[1].weight[0] *= 4
+    x = 0.5 + 1e-3 * torch.randn(1, 3, 4, 4, dtype=torch.float64)
+    change = (dream(net, "1", x, num_steps=300, step_size=1e-4) - 0.5).flatten()
+    first = torch.linalg.svd(net[1].weight.detach()).Vh[0]
+    assert abs(float(change @ first / change.norm())) > 0.99
+
+
+@pytest.mark.parametrize("layer", ["0:3", "7:2", ":2", "0:3,5,6"])
+def test_channels_and_units_by_name(layer: str) -> None:
+    net, x = make_net().eval(), start_of(make_net(), SHAPE)
+    name, index = layer.split(":")
+    with torch.no_grad(), responses_to(net, [layer], "mean") as responses:
+        found = responses(x)[layer]
+        output = net[0](x) if name == "0" else net(x)
+    expected = output[(slice(None), *map(int, index.split(",")))].reshape(2, -1).mean(1)
+    assert torch.allclose(found, expected)
+    assert not torch.equal(dream(net, layer, x, num_steps=2), x)
+
+
+def test_the_forward_stops_at_the_layer_and_several_layers_share_it() -> None:
+    first, last = CountsItsCalls(), CountsItsCalls()
+    net = nn.Sequential(first, make_net()[:2], nn.Conv2d(6, 4, 1), last)
+    dream(net, "1", SHAPE, num_steps=3)
+    assert (first.num_calls, last.num_calls) == (3, 0)
+    dream(net, ["2", "1", "1.0:2"], SHAPE, num_steps=3)
+    assert (first.num_calls, last.num_calls) == (6, 0)
+
+
+def test_work_in_place_behind_a_layer_does_not_reach_it() -> None:
+    net, x = make_net().eval(), start_of(make_net(), SHAPE)
+    with torch.no_grad(), responses_to(net, ["1", "4"], "mean") as responses:
+        found = responses(x)
+    assert torch.allclose(found["1"], activations(net, 2, x).mean(1))
+    assert torch.allclose(found["4"], activations(net, 5, x).mean(1))
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_the_model_is_left_as_it_was_whatever_the_context(context: Any) -> None:
+    net = make_net().train()
+    net[1].eval()
+    net[4].requires_grad_(False)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    states = torch.get_rng_state(), np.random.get_state()[1].copy()
+    with context():
+        x = torch.rand(SHAPE, generator=torch.Generator().manual_seed(0))
+        inside = dream(net, "4", x, num_steps=3)
+    assert torch.equal(inside, dream(net, "4", x.clone(), num_steps=3))
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+    assert [m.training for m in net] == [True, False, *[True] * 6]
+    assert [p.requires_grad for p in net.parameters()] == [True] * 4 + [False] * 2 + [True] * 2
+    assert all(p.grad is None for p in net.parameters())
+    assert torch.equal(states[0], torch.get_rng_state())
+    assert (states[1] == np.random.get_state()[1]).all()
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
+
+
+class Breaks(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        raise RuntimeError("broken")
+
+
+def test_no_hook_is_left_behind_by_an_error() -> None:
+    net = nn.Sequential(make_net(), Breaks(), nn.ReLU())
+    with pytest.raises(RuntimeError, match="broken"):
+        dream(net, ["0.0", "2"], SHAPE)
+    with pytest.raises(ValueError, match="there is no 99"):
+        dream(net, "0.0:99", SHAPE)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
+    assert net.training
+
+
+def test_alone_or_in_a_batch_a_picture_becomes_the_same() -> None:
+    net = make_net().double()
+    together = dream(net, "4", (3, 3, 16, 16), num_steps=5, jitter=2)
+    x = start_of(net, (3, 3, 16, 16))
+    assert torch.allclose(together[2:], dream(net, "4", x[2:], num_steps=5, jitter=2), atol=1e-12)
+    assert torch.equal(together[:1], dream(net, "4", (1, 3, 16, 16), num_steps=5, jitter=2))
+    assert not torch.equal(start_of(net, SHAPE, seed=1), start_of(net, SHAPE, seed=2))
+
+
+def test_half_precision_is_dreamt_in_float32() -> None:
+    found = dream(make_net().bfloat16(), "4", SHAPE, num_steps=3)
+    assert found.dtype == torch.float32
+    assert not torch.equal(found, start_of(make_net(), SHAPE))
+
+
+def test_an_unknown_layer_lists_those_that_there_are_the_nearest_first() -> None:
+    from torchvision.models import resnet18
+
+    with torch.device("meta"):  # no weights are needed
+        net = resnet18()
+    with pytest.raises(
+        ValueError, match=r"must be a layer of ResNet: layer3.1.conv1, layer3.1.conv2, .*, and \d+ more"
+    ):
+        select(net, "layer3.1.conv3")
+
+
+def test_the_end_of_a_name_will_do_where_it_is_one_layers_only() -> None:
+    net = nn.ModuleDict({"a": nn.Sequential(nn.ReLU(), nn.ReLU()), "b": nn.Sequential(nn.ReLU())})
+    assert select(net, "1:3").name == "a.1"
+    with pytest.raises(ValueError, match="must be a layer of ModuleDict: a.0, b.0"):
+        select(net, "0")
+
+
+@pytest.mark.parametrize(
+    ("layer", "x", "options", "message"),
+    [
+        ("0:a", SHAPE, {}, r"layer='0:a'\) must end in numbers"),
+        ("0:1,99", SHAPE, {}, "for one sample has the shape"),
+        ([], SHAPE, {}, "at least one layer"),
+        ("0", (3, 16, 16), {}, r"must be pictures `\(N, C, H, W\)`"),
+        ("0", torch.ones(SHAPE) * 255, {}, r"must be pixels in \[0, 1\]"),
+        ("0", torch.ones(SHAPE, dtype=torch.uint8), {}, "must be floats"),
+        ("0", SHAPE, {"num_steps": 0}, r"num_steps=...\) must be >= 1, got 0"),
+        ("0", SHAPE, {"step_size": 0.0}, r"step_size=...\) must be > 0"),
+        ("0", SHAPE, {"objective": "L2"}, "must be 'l2' or 'mean', got 'L2'"),
+        ("0", SHAPE, {"octave_scale": 1.0}, "must be > 1"),
+        ("0", SHAPE, {"jitter": -1}, "must be >= 0"),
+        ("0", SHAPE, {"smoothing": 1.0, "decorrelated": True}, "no neighbours"),
+    ],
+)
+def test_what_cannot_be_dreamt_says_why(layer: Any, x: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        dream(make_net(), layer, x, **options)
+
+
+def test_a_layer_that_is_not_run_is_named() -> None:
+    net = nn.ModuleDict({"used": nn.Conv2d(3, 3, 3), "unused": nn.Conv2d(3, 3, 3)})
+    net.forward = lambda x: net["used"](x)  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match=r"layer='unused'\): the model's forward does not run this layer"):
+        dream(net, "unused", SHAPE)
+
+
+def test_fourier_coefficients_give_the_picture_back() -> None:
+    for size in ((16, 16), (9, 14)):
+        x = 0.1 + 0.8 * torch.rand(2, 3, *size, dtype=torch.float64)
+        fourier = Fourier(size)
+        assert torch.allclose(fourier.picture(fourier.coefficients(x)), x, atol=1e-10)
+
+
+def test_a_decorrelated_start_is_smoother_than_a_uniform_one() -> None:
+    net, shape = make_net(), (1, 3, 32, 32)
+    smooth, rough = (start_of(net, shape, decorrelated=flag) for flag in (True, False))
+    share = [float(total_variation(x) / (x - x.mean()).square().sum()) for x in (smooth, rough)]
+    assert share[0] < share[1] / 2
+
+
+def test_blur_is_scipys_gaussian() -> None:
+    from scipy.ndimage import gaussian_filter
+
+    x = torch.rand(1, 2, 12, 15, dtype=torch.float64)
+    expected = [gaussian_filter(channel.numpy(), 1.3, mode="nearest", radius=4) for channel in x[0]]
+    assert np.allclose(blur(x, 1.3)[0].numpy(), expected, atol=1e-12)
+
+
+def test_jitter_is_a_roll_by_at_most_so_many_pixels() -> None:
+    x = torch.arange(64.0).reshape(1, 1, 8, 8)
+    rolled = [jittered(x, 1, seed=0, step=step) for step in range(40)]
+    allowed = [torch.roll(x, (down, across), (2, 3)) for down in (-1, 0, 1) for across in (-1, 0, 1)]
+    assert all(any(torch.equal(found, other) for other in allowed) for found in rolled)
+    assert all(any(torch.equal(found, other) for found in rolled) for other in allowed)
+
+
+def test_octaves_grow_to_the_size_of_the_picture() -> None:
+    assert octave_sizes((64, 32), 3, 2.0) == [(16, 8), (32, 16), (64, 32)]
+    assert octave_sizes((8, 8), 4, 2.0) == [(8, 8)]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_a_dream_is_dreamt_on_cuda(options: dict[str, Any]) -> None:
+    net = make_net().cuda()
+    start = start_of(net, SHAPE, decorrelated=options.get("decorrelated", False))
+    found = dream(net, "4", SHAPE, num_steps=15, **options)
+    objective = options.get("objective", "l2")
+    with torch.no_grad(), responses_to(net.eval(), ["4"], objective) as responses:
+        assert (responses(found)["4"] > responses(start)["4"]).all()
+    assert found.device == start.device
+    assert found.device.type == "cuda"

@@ -1,0 +1,296 @@
+"""Pictures are read as people have them, and predicted with names."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from PIL import Image
+from torch import Tensor, nn
+
+from touchstone.callbacks import NamedPredictions
+from touchstone.callbacks.parts.labelled_copy import labelled_copy
+from touchstone.datamodules import PicturesDataModule
+from touchstone.datamodules.parts.read_picture import read_picture
+from touchstone.nets import EfficientNetLite0, TorchvisionNet
+from touchstone.nets.last_layer import last_layer
+
+needs_imagenet = pytest.mark.skipif(
+    importlib.util.find_spec("efficientnet_lite_pytorch") is None, reason="the extra imagenet is not installed"
+)
+RED = (200, 30, 40)
+
+
+def two_halves(size: tuple[int, int] = (40, 20)) -> Image.Image:
+    """Red on the left, white on the right."""
+    picture = Image.new("RGB", size, "white")
+    picture.paste(RED, (0, 0, size[0] // 2, size[1]))
+    return picture
+
+
+def rotated(folder: Path) -> Path:
+    """Stored lying, with the note that it is to be turned by 90 degrees."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    two_halves().transpose(Image.Transpose.ROTATE_90).save(folder / "a.jpg", exif=exif, quality=95)
+    return folder / "a.jpg"
+
+
+def with_alpha(folder: Path) -> Path:
+    picture = two_halves().convert("RGBA")
+    alpha = Image.new("L", picture.size, 255)
+    alpha.paste(0, (20, 0, 40, 20))  # the right half is transparent, above black
+    picture.paste((0, 0, 0, 0), (20, 0, 40, 20))
+    picture.putalpha(alpha)
+    picture.save(folder / "a.png")
+    return folder / "a.png"
+
+
+def transparent_palette(folder: Path) -> Path:
+    picture = two_halves().quantize(4)
+    white = min(range(2), key=lambda i: -sum(picture.getpalette()[3 * i : 3 * i + 3]))
+    picture.save(folder / "a.png", transparency=white)
+    return folder / "a.png"
+
+
+def saved(name: str, mode: str = "RGB", **options: Any) -> Any:
+    def save(folder: Path) -> Path:
+        picture = two_halves().quantize(4) if mode == "P" else two_halves().convert(mode)
+        picture.save(folder / name, **options)
+        return folder / name
+
+    return save
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        saved("a.jpg", quality=95),
+        saved("a.jpg", "CMYK", quality=95),
+        saved("a.png", "P"),
+        saved("a.gif", "P"),
+        saved("a.webp", lossless=True),
+        saved("a.bmp"),
+        saved("a.tiff", "CMYK"),
+        rotated,
+        with_alpha,
+        transparent_palette,
+    ],
+    ids=["jpeg", "cmyk jpeg", "palette", "gif", "webp", "bmp", "cmyk tiff", "exif", "alpha", "transparent palette"],
+)
+def test_a_picture_of_any_kind_is_read_as_upright_rgb(tmp_path: Path, make: Any) -> None:
+    picture = read_picture(make(tmp_path))
+    assert (picture.mode, picture.size) == ("RGB", (40, 20))
+    pixels = np.asarray(picture).astype(int)
+    assert np.abs(pixels[3:17, 3:17] - RED).max() < 25
+    assert pixels[3:17, 23:37].min() > 230
+
+
+@pytest.mark.parametrize(("dtype", "white"), [(np.uint8, 255), (np.uint16, 65535), (np.float32, 1.0)])
+def test_grey_of_any_depth_keeps_its_range(tmp_path: Path, dtype: Any, white: float) -> None:
+    ramp = (np.linspace(0, 1, 256)[None].repeat(8, 0) * white).astype(dtype)
+    path = tmp_path / ("a.tiff" if dtype is np.float32 else "a.png")
+    Image.fromarray(ramp).save(path)
+    read = np.asarray(read_picture(path)).astype(int)
+    assert read.shape == (8, 256, 3)
+    assert np.abs(read[0, :, 0] - np.arange(256)).max() <= 1
+
+
+def test_a_dark_picture_of_16_bits_stays_dark(tmp_path: Path) -> None:
+    Image.fromarray(np.full((4, 4), 200, dtype=np.uint16)).save(tmp_path / "a.png")
+    assert np.asarray(read_picture(tmp_path / "a.png")).max() == 1
+
+
+def test_of_an_animation_the_first_frame_is_read(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in (RED, (0, 0, 255))]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    assert np.abs(np.asarray(read_picture(tmp_path / "a.gif")).astype(int) - RED).max() < 10
+
+
+def test_heic_is_read_where_there_is_a_library(tmp_path: Path) -> None:
+    heif = pytest.importorskip("pillow_heif")
+    heif.from_pillow(two_halves((64, 32))).save(tmp_path / "a.heic", quality=95)
+    assert read_picture(tmp_path / "a.heic").size == (64, 32)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("pillow_heif") is not None, reason="pillow-heif is installed")
+def test_heic_without_a_library_says_which(tmp_path: Path) -> None:
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    with pytest.raises(ValueError, match="pip install pillow-heif"):
+        read_picture(tmp_path / "a.heic")
+
+
+def bomb(path: Path, side: int) -> Path:
+    """A PNG of a few bytes that says it has side x side pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    pixels = zlib.compress(bytes(1000))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b""))
+    return path
+
+
+@pytest.mark.parametrize("side", [10_001, 13_000, 60_000])
+def test_a_bomb_is_refused_before_it_is_decoded(tmp_path: Path, side: int) -> None:
+    with pytest.raises(ValueError, match="a bomb"):
+        read_picture(bomb(tmp_path / "a.png", side))
+
+
+class Classes(pl.LightningModule):
+    """A net of 3 classes by the mean of each colour."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3, bias=False))
+        self.net[2].weight.data = 9 * torch.eye(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return self(batch[0]).softmax(1)
+
+
+def folder_of_pictures(folder: Path) -> Path:
+    for name, colour in (("b_green.png", (0, 255, 0)), ("sub/c_blue.jpg", (0, 0, 255)), ("z_red.webp", (255, 0, 0))):
+        (folder / name).parent.mkdir(exist_ok=True, parents=True)
+        Image.new("RGB", (300, 200), colour).save(folder / name)
+    whole = (folder / "sub/c_blue.jpg").read_bytes()
+    (folder / "a_cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (folder / "d_empty.png").write_bytes(b"")
+    bomb(folder / "e_bomb.png", 20_000)
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+@pytest.mark.parametrize("batch_size", [1, 16])
+def test_damaged_files_are_named_skipped_and_counted(
+    tmp_path: Path, batch_size: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = PicturesDataModule(
+        str(folder_of_pictures(tmp_path / "in")), batch_size=batch_size, class_names=["red", "green", "blue"]
+    )
+    logger = TensorBoardLogger(tmp_path, name="run", default_hp_metric=False)
+    callback = NamedPredictions(top_k=2, beside={"other": Classes().net})
+    trainer = pl.Trainer(
+        logger=logger, callbacks=[callback], enable_progress_bar=False, enable_model_summary=False, accelerator="cpu"
+    )
+    trainer.predict(Classes(), data, return_predictions=False)
+    folder = Path(logger.log_dir)
+    with (folder / "predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(Path(row["file"]).name, row["class_1"]) for row in rows] == [
+        ("b_green.png", "green"),
+        ("c_blue.jpg", "blue"),
+        ("z_red.webp", "red"),
+    ]
+    assert all(float(row["probability_1"]) > 0.99 and row["other_class_1"] == row["class_1"] for row in rows)
+    copies = sorted(path.name for path in (folder / "labelled").iterdir())
+    assert len(copies) == 3
+    with Image.open(folder / "labelled" / copies[0]) as copy:
+        assert copy.height > 200
+    printed = capsys.readouterr().out
+    assert "3 pictures predicted, 3 could not be read" in printed
+    assert all(printed.count(name) == 2 for name in ("a_cut.jpg", "d_empty.png", "e_bomb.png"))
+    assert "the net: 3 features enter the last layer, net.2" in printed
+    assert "b_green.png: green 100.0%" in printed
+
+
+def test_the_centre_of_a_long_picture_is_cut_out(tmp_path: Path) -> None:
+    picture = Image.new("RGB", (900, 100), "white")
+    picture.paste(RED, (400, 0, 500, 100))
+    picture.save(tmp_path / "a.png")
+    ((x, positions, damaged),) = PicturesDataModule(
+        str(tmp_path / "a.png"), image_size=32, resize=32
+    ).predict_dataloader()
+    assert x.shape == (1, 3, 32, 32)
+    assert torch.allclose(x[0].mean((1, 2)), torch.tensor(RED) / 255, atol=0.02)
+    assert (positions.tolist(), damaged) == ([0], [])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"root": "nowhere"}, "no such folder or file"),
+        ({"batch_size": 0}, r"batch_size=...\) must be >= 1"),
+        ({"resize": 100}, r"resize=...\) must be >= 224, got 100"),
+    ],
+)
+def test_what_cannot_be_read_says_why(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        PicturesDataModule(**options)
+
+
+def test_a_folder_without_pictures_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no pictures in this folder"):
+        PicturesDataModule(str(tmp_path))
+
+
+def test_a_label_is_readable_at_any_size() -> None:
+    for size in ((60, 50), (4000, 3000)):
+        copy = labelled_copy(Image.new("RGB", size, "white"), ["Pembroke, Pembroke Welsh corgi 91.2%"])
+        band = np.asarray(copy.convert("L"))[:40]
+        assert band.min() < 60  # there is ink
+        assert band.max() == 255
+        assert copy.width >= 150
+        assert max(copy.size) < 1200
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("resnet18", ("net.fc", 512)), ("squeezenet1_1", ("net.classifier.1", 512))]
+)
+def test_the_features_of_the_last_layer_are_counted(name: str, expected: tuple[str, int]) -> None:
+    net = TorchvisionNet(name, weights=None).train()
+    assert last_layer(net, torch.rand(1, 3, 64, 64)) == expected
+    assert net.training
+    assert not any(m._forward_hooks for m in net.modules())
+
+
+def test_a_net_of_torchvision_is_normalized_and_an_unknown_one_is_named() -> None:
+    net, x = TorchvisionNet("resnet18", weights=None).eval(), torch.rand(2, 3, 64, 64)
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    with torch.no_grad():
+        assert torch.allclose(net(x), net.net((x - mean) / std), atol=1e-5)
+    with pytest.raises(ValueError, match="the nearest resnet50"):
+        TorchvisionNet("resnet5O")
+    with pytest.raises(ValueError, match="IMAGENET1K_V1, DEFAULT, or null"):
+        TorchvisionNet("resnet18", weights="BEST")
+
+
+def test_weights_that_cannot_be_downloaded_say_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", fail)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(ValueError, match=r"cannot be downloaded \(no network\)"):
+        TorchvisionNet("resnet18")
+
+
+@pytest.mark.slow
+@needs_imagenet
+def test_the_embedded_net_names_three_quarters_of_the_samples(shared: Path) -> None:
+    """And fewer with ImageNet's usual normalization, so that the one it has is right: 88 % against 77 %."""
+    data = PicturesDataModule(str(shared / "data/imagenet_samples"))
+    net, batches = EfficientNetLite0().eval(), list(data.predict_dataloader())
+    usual = TorchvisionNet("resnet18", weights=None).normalize
+    x, y = torch.cat([batch[0] for batch in batches]), torch.tensor([int(file.name[:3]) for file in data.files])
+    with torch.inference_mode():
+        share = float((torch.cat([net(part) for part in x.split(26)]).argmax(1) == y).float().mean())
+        other = float((torch.cat([net.net(usual(part)) for part in x.split(26)]).argmax(1) == y).float().mean())
+    print(f"{share:.1%}, with the usual normalization {other:.1%}")
+    assert share >= 0.85
+    assert other < share - 0.05
+    assert data.class_names is not None
+    assert data.class_names[76] == "tarantula"

@@ -1,0 +1,140 @@
+"""Published weights are read as their makers meant them, and no code with them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from touchstone.nets.cifar_resnet import CifarResNet
+from touchstone.nets.public_checkpoint import PublicCheckpoint
+
+from .robustness_library import attacker_model, imported
+
+MEAN, STD = torch.tensor([0.4914, 0.4822, 0.4465]), torch.tensor([0.2023, 0.1994, 0.2010])
+
+
+def shaken(net: nn.Module) -> nn.Module:
+    """With running statistics that are not those of a new net."""
+    for name, buffer in net.named_buffers():
+        if buffer.is_floating_point():
+            buffer.data = torch.rand_like(buffer) + (0.5 if name.endswith("var") else 0)
+    return net.eval()
+
+
+def torchvision_resnet() -> nn.Module:
+    from torchvision.models import resnet18
+
+    return resnet18(weights=None)
+
+
+@pytest.mark.parametrize(("name", "parallel"), [("checkpoint.pt.best", True), ("checkpoint.pt.latest", False)])
+@pytest.mark.parametrize(
+    ("theirs", "mine", "side"),
+    [
+        (lambda: imported("cifar_models").resnet18(num_classes=10), lambda: CifarResNet(18), 32),
+        (lambda: imported("cifar_models").resnet50(num_classes=10), lambda: CifarResNet(50), 32),
+        (lambda: imported("imagenet_models").resnet18(), torchvision_resnet, 64),
+    ],
+    ids=["cifar resnet18", "cifar resnet50", "imagenet resnet18"],
+)
+def test_a_checkpoint_of_robustness_has_the_logits_of_its_own_model(
+    tmp_path: Path, name: str, parallel: bool, theirs: Any, mine: Any, side: int
+) -> None:
+    """Built, wrapped and saved as the library does it, then read here."""
+    import dill
+
+    torch.manual_seed(0)
+    model = attacker_model(shaken(theirs()), MEAN, STD).eval()
+    saved = {f"module.{k}": v for k, v in model.state_dict().items()} if parallel else model.state_dict()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, 50)
+    whole = {
+        "model": saved, "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(),
+        "epoch": 3, "amp": None, "nat_prec1": torch.tensor(0.9), "adv_prec1": -1,
+    }  # fmt: skip
+    torch.save(whole, tmp_path / name, pickle_module=dill)
+    net = PublicCheckpoint(mine(), str(tmp_path / name)).eval()
+    x = torch.rand(3, 3, side, side)
+    with torch.no_grad():
+        assert torch.allclose(net(x), model(x)[0], atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("wrap", "has_normalization"),
+    [
+        (lambda state: state, False),
+        (lambda state: {"state_dict": {f"module.{k}": v for k, v in state.items()}}, False),
+        (lambda state: {**state, "mu": MEAN.view(1, 3, 1, 1), "sigma": STD.view(1, 3, 1, 1)}, True),
+        (lambda state: {k: v for k, v in state.items() if "num_batches" not in k}, False),
+    ],
+    ids=["plain", "behind state_dict and module", "with mu and sigma", "without counters"],
+)
+def test_state_dicts_of_robustbench(tmp_path: Path, wrap: Any, has_normalization: bool) -> None:
+    source, x = shaken(CifarResNet(18)), torch.rand(2, 3, 32, 32)
+    torch.save(wrap(source.state_dict()), tmp_path / "a.pt")
+    net = PublicCheckpoint(CifarResNet(18), str(tmp_path / "a.pt")).eval()
+    given = PublicCheckpoint(CifarResNet(18), str(tmp_path / "a.pt"), mean=MEAN.tolist(), std=STD.tolist()).eval()
+    with torch.no_grad():
+        normalized = source((x - MEAN.view(3, 1, 1)) / STD.view(3, 1, 1))
+        assert torch.allclose(net(x), normalized if has_normalization else source(x), atol=1e-5)
+        assert torch.allclose(given(x), normalized, atol=1e-5)
+
+
+class WritesAFile:
+    """What a malicious pickle does when it is loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return os.system, (f"touch {self.path}",)
+
+
+def test_a_malicious_pickle_is_refused_and_does_nothing(tmp_path: Path) -> None:
+    proof = tmp_path / "it_ran"
+    torch.save({"model": {"a": torch.zeros(1)}, "extra": WritesAFile(proof)}, tmp_path / "a.pt")
+    with pytest.raises(ValueError, match=r"holds more than weights.*convert it"):
+        PublicCheckpoint(CifarResNet(18), str(tmp_path / "a.pt"))
+    assert not proof.exists()
+    torch.load(tmp_path / "a.pt", weights_only=False)  # it would have
+    assert proof.exists()
+
+
+def small(num_classes: int = 3, **more: Tensor) -> dict[str, Tensor]:
+    return {**nn.Linear(4, num_classes).state_dict(), **more}
+
+
+@pytest.mark.parametrize(
+    ("stored", "message"),
+    [
+        ({"model": {"bias": torch.zeros(3)}}, "does not fit Linear: missing weight"),
+        ({"model": small(7)}, r"misshapen weight \(7, 4\) for \(3, 4\), bias \(7,\) for \(3,\)"),
+        (small(extra=torch.zeros(1)), "unexpected extra"),
+        ({"conv.weight": torch.zeros(1), "model": 3}, "missing weight, bias; unexpected conv.weight"),
+        ({"epoch": 3}, "must hold a state dict"),
+        ([torch.zeros(1)], "must hold a state dict"),
+    ],
+)
+def test_another_architecture_is_named_by_its_first_keys(tmp_path: Path, stored: Any, message: str) -> None:
+    torch.save(stored, tmp_path / "a.pt")
+    with pytest.raises(ValueError, match=message):
+        PublicCheckpoint(nn.Linear(4, 3), str(tmp_path / "a.pt"))
+
+
+def test_a_damaged_file_and_half_a_normalization_are_refused(tmp_path: Path) -> None:
+    torch.save(small(), tmp_path / "a.pt")
+    with pytest.raises(ValueError, match="give both or none"):
+        PublicCheckpoint(nn.Linear(4, 3), str(tmp_path / "a.pt"), mean=[0.5])
+    whole = (tmp_path / "a.pt").read_bytes()
+    (tmp_path / "a.pt").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="a damaged one"):
+        PublicCheckpoint(nn.Linear(4, 3), str(tmp_path / "a.pt"))
+    with pytest.raises(FileNotFoundError):
+        PublicCheckpoint(nn.Linear(4, 3), str(tmp_path / "b.pt"))
+    with pytest.raises(ValueError, match="must be one of 18, 34, 50, got 20"):
+        CifarResNet(20)

@@ -1,0 +1,90 @@
+"""Pictures that become a class of one's choice, and how the class is named."""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from PIL import Image
+
+from touchstone.attacks import PGD, Linf
+from touchstone.attacks.dreaming.canvas import Canvas
+from touchstone.callbacks import TargetedPictures
+from touchstone.callbacks.parts.class_by_name import class_by_name
+from touchstone.datamodules import PicturesDataModule
+
+from .test_pictures import Classes
+
+NAMES = ["red", "tiger cat", "tiger shark", "tabby", "Egyptian cat"]
+
+
+@pytest.mark.parametrize(("wanted", "number"), [(3, 3), ("3", 3), ("tiger cat", 1), ("Tabby", 3), ("shark", 2)])
+def test_a_class_is_known_by_number_name_or_part_of_one_name(wanted: Any, number: int) -> None:
+    assert class_by_name(wanted, NAMES, "f(target=...)") == number
+
+
+@pytest.mark.parametrize(
+    ("wanted", "names", "message"),
+    [
+        ("tiger", NAMES, r"'tiger' fits 2: tiger cat (1), tiger shark (2)"),
+        ("tigre cat", NAMES, "there is no 'tigre cat'; the nearest are tiger cat"),
+        (5, NAMES, "a class, 0 to 4, got 5"),
+        (-1, NAMES, "got -1"),
+        ("cat", None, "must be a number"),
+    ],
+)
+def test_a_class_that_is_none_or_several_says_so(wanted: Any, names: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        class_by_name(wanted, names, "f(target=...)")
+
+
+@pytest.mark.parametrize("batch_size", [1, 8])
+def test_every_picture_becomes_the_class(tmp_path: Path, batch_size: int, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in").mkdir()
+    for name, colour in (("a", (140, 120, 120)), ("b", (120, 140, 120)), ("c", (120, 120, 140))):
+        Image.new("RGB", (40, 40), colour).save(tmp_path / "in" / f"{name}.png")
+    attacks = {
+        "ascent": PGD(threat=Canvas(), num_steps=20, step_size=0.02, random_start=False),
+        "linf": PGD(threat=Linf(eps=0.15), num_steps=10),
+        "too_small": PGD(threat=Linf(eps="1/255"), num_steps=5),
+    }
+    data = PicturesDataModule(
+        str(tmp_path / "in"), image_size=16, resize=16, batch_size=batch_size, class_names=["red", "green", "blue"]
+    )
+    logger = TensorBoardLogger(tmp_path, name="run", default_hp_metric=False)
+    trainer = pl.Trainer(
+        logger=logger,
+        callbacks=[TargetedPictures("blue", attacks=attacks, num_images=2)],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        accelerator="cpu",
+    )
+    module = Classes()
+    before = module.net[2].weight.clone()
+    trainer.predict(module, data)
+    assert torch.equal(before, module.net[2].weight)
+    with (Path(logger.log_dir) / "targeted.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 9
+    assert all(row["after"].startswith("blue") for row in rows if row["attack"] != "too_small")
+    assert all(float(row["largest_change"]) <= 0.1501 for row in rows if row["attack"] == "linf")
+    assert {Path(row["file"]).stem: row["before"].split()[0] for row in rows} == {"a": "red", "b": "green", "c": "blue"}
+    printed = capsys.readouterr().out
+    assert "linf: 3 of 3 pictures are now blue" in printed
+    assert "too_small: 1 of 3 pictures are now blue" in printed
+    assert {path.name for path in Path(logger.log_dir).rglob("figures/*.png")} == {
+        f"attack_{name}.png" for name in attacks
+    }
+
+
+def test_values_outside_their_range_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least one attack"):
+        TargetedPictures(3, attacks={})
+    with pytest.raises(ValueError, match=r"num_images=...\) must be >= 1"):
+        TargetedPictures(3, attacks={"a": PGD(threat=Linf(eps=0.1))}, num_images=0)
