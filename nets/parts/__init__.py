@@ -1,0 +1,1 @@
+"""What the nets beside it are made of; nobody else imports it."""
