@@ -1,8 +1,11 @@
 """Pure torch, no Lightning: networks and layers, one model a file."""
 
+from .attention import Attention
 from .normalize import Normalize
 from .recurrent import GRU, LSTM, RNN
+from .set_classifier import SetClassifier
 from .small_cnn import SmallCNN
 from .trained import Trained
+from .transformer import TransformerBlock
 
-__all__ = ["GRU", "LSTM", "RNN", "Normalize", "SmallCNN", "Trained"]
+__all__ = ["GRU", "LSTM", "RNN", "Attention", "Normalize", "SetClassifier", "SmallCNN", "Trained", "TransformerBlock"]

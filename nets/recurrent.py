@@ -115,7 +115,7 @@ class Recurrent(nn.Module):
             return PackedSequence(data, x.batch_sizes, x.sorted_indices, x.unsorted_indices), state
         self._check_input(x)
         ends = None if lengths is None else self._ends(lengths, x)
-        dtype = self.weight_hh_l0.dtype
+        dtype = self._weights(0)[1].dtype
         with torch.autocast(x.device.type, enabled=False):
             inputs = x.to(dtype).transpose(0, 1)
             before = self._parts(state, inputs)
@@ -220,7 +220,7 @@ class RNN(Recurrent):
     def _scan(self, x: Tensor, state: State, weights: Sequence[Tensor]) -> State:
         w_ih, w_hh, b_ih, b_hh = weights
         if self.hand_written:
-            return (rnn_scan(x, *state, w_ih, w_hh, b_ih + b_hh, nonlinearity=self.nonlinearity),)
+            return (rnn_scan(x, state[0], w_ih, w_hh, b_ih + b_hh, nonlinearity=self.nonlinearity),)
         return unroll(partial(rnn_step, rho=RHO[self.nonlinearity]), x, state, w_ih, w_hh, b_ih + b_hh)
 
     def _layer(self, x: Tensor, state: State, layer: int) -> tuple[Tensor, State]:
@@ -241,7 +241,7 @@ class LSTM(Recurrent):
     def _scan(self, x: Tensor, state: State, weights: Sequence[Tensor]) -> State:
         w_ih, w_hh, b_ih, b_hh = weights
         if self.hand_written:
-            return lstm_scan(x, *state, w_ih, w_hh, b_ih + b_hh)
+            return lstm_scan(x, state[0], state[1], w_ih, w_hh, b_ih + b_hh)
         return unroll(lstm_step, x, state, w_ih, w_hh, b_ih + b_hh)
 
 
@@ -252,5 +252,5 @@ class GRU(Recurrent):
 
     def _scan(self, x: Tensor, state: State, weights: Sequence[Tensor]) -> State:
         if self.hand_written:
-            return (gru_scan(x, *state, *weights),)
+            return (gru_scan(x, state[0], *weights),)
         return unroll(gru_step, x, state, *weights)

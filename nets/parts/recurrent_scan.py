@@ -43,7 +43,7 @@ def gru_scan(x: Tensor, h0: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_
 
 class _RNNScan(Function):
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: FunctionCtx, x: Tensor, h0: Tensor, w_ih: Tensor, w_hh: Tensor, b: Tensor, nonlinearity: str
     ) -> Tensor:
         (projected,) = _project(x, w_ih, b, 1)
@@ -55,7 +55,7 @@ class _RNNScan(Function):
         return h[1:]
 
     @staticmethod
-    def backward(ctx: Any, dh: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, dh: Tensor) -> tuple[Tensor | None, ...]:
         *inputs, h = ctx.saved_tensors
         needs = ctx.needs_input_grad
         if torch.is_grad_enabled():
@@ -73,7 +73,7 @@ class _RNNScan(Function):
 
 class _LSTMScan(Function):
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: FunctionCtx, x: Tensor, h0: Tensor, c0: Tensor, w_ih: Tensor, w_hh: Tensor, b: Tensor
     ) -> tuple[Tensor, Tensor]:
         gates = _project(x, w_ih, b, 4)
@@ -92,7 +92,7 @@ class _LSTMScan(Function):
         return h[1:], c[1:]
 
     @staticmethod
-    def backward(ctx: Any, dh: Tensor | None, dc: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, dh: Tensor | None, dc: Tensor | None) -> tuple[Tensor | None, ...]:
         *inputs, gates, h, c, tanh_c = ctx.saved_tensors
         needs = ctx.needs_input_grad
         if torch.is_grad_enabled():
@@ -124,7 +124,7 @@ class _GRUScan(Function):
     """Its planes are what r acts on (`W_hn h + b_hn`), r, z and n: the first three read h, the last three x."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: FunctionCtx, x: Tensor, h0: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor
     ) -> Tensor:
         h, w = _with_first(h0, len(x)), _planes(w_hh, 3).roll(1, 0).mT
@@ -145,7 +145,7 @@ class _GRUScan(Function):
         return h[1:]
 
     @staticmethod
-    def backward(ctx: Any, dh: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, dh: Tensor) -> tuple[Tensor | None, ...]:
         *inputs, planes, h = ctx.saved_tensors
         needs = ctx.needs_input_grad
         if torch.is_grad_enabled():
