@@ -1,5 +1,6 @@
 """LightningDataModules: where batches `(x, y)` come from; images are float32 in [0, 1], `(N, C, H, W)`."""
 
 from .digits import DigitsDataModule
+from .text import TextDataModule
 
-__all__ = ["DigitsDataModule"]
+__all__ = ["DigitsDataModule", "TextDataModule"]

@@ -102,7 +102,7 @@ class Attention(nn.Module):
             mixed, maps = attend(q, k, v, self.alpha, self._with_causal(q, k, allowed), dropout)
         else:
             # One token alone is the last: it may look at all.
-            causal = self.causal and x.shape[1] > 1
+            causal = bool(self.causal and x.shape[1] > 1)  # torch.jit.trace makes a tensor of it
             if causal and (allowed is not None or num_before):
                 allowed, causal = self._with_causal(q, k, allowed), False
             sees = None if allowed is None else allowed.any(-1, keepdim=True)

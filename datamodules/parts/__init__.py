@@ -1,0 +1,1 @@
+"""What the data modules beside it are made of; nobody else imports it."""
