@@ -38,7 +38,7 @@ class TextDataModule(pl.LightningDataModule):
         eval_batch_size: windows per validation, test and prediction step, >= 1; None for `batch_size`.
         order: `"random"` windows of the training text; or `"streams"`, where row i of every batch continues row i of
             the batch before it, as a state that is carried from batch to batch demands. Validation and test go
-            through their windows in order; with `"streams"`, in such rows.
+            through their windows in order; with `"streams"`, in such rows, and in one process alone.
         steps_per_epoch: training batches of an epoch of random windows, >= 1; None for as many as give each token one
             time on average.
         val_share: share of the text that is for validation, in (0, 1).
@@ -122,7 +122,7 @@ class TextDataModule(pl.LightningDataModule):
         windows = Windows(self.splits["train"], self.context, every=1)
         num_steps = self.steps_per_epoch or max(1, len(windows) // (self.batch_size * self.context))
         sampler = RandomSampler(windows, replacement=True, num_samples=num_steps * self.batch_size)
-        return DataLoader(windows, self.batch_size, sampler=sampler)
+        return DataLoader(windows, batch_size=self.batch_size, sampler=sampler)
 
     def val_dataloader(self) -> DataLoader:
         return self._in_order("val", self.eval_batch_size)
@@ -130,13 +130,15 @@ class TextDataModule(pl.LightningDataModule):
     def test_dataloader(self) -> DataLoader:
         return self._in_order("test", self.eval_batch_size)
 
-    predict_dataloader = test_dataloader
+    def predict_dataloader(self) -> DataLoader:
+        windows = Windows(self.splits["test"], self.context, every=self.context)
+        return DataLoader(windows, batch_size=self.eval_batch_size)
 
     def _in_order(self, split: str, batch_size: int) -> DataLoader:
         windows = Windows(self.splits[split], self.context, every=self.context)
         if self.order == "streams":
             return DataLoader(windows, batch_sampler=Streams(len(windows), batch_size))
-        return DataLoader(windows, batch_size)
+        return DataLoader(windows, batch_size=batch_size)
 
     def _learn(self, pieces: Pieces) -> Vocabulary:
         if self.tokens == "bytes":

@@ -24,7 +24,9 @@ SHORT = [
 after_two_steps = pytest.mark.filterwarnings("ignore:signs of gradient masking")  # of training, PGD may well be beaten
 
 
-@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize(
+    "config", [pytest.param(name, marks=pytest.mark.slow if name.startswith("shakespeare") else ()) for name in CONFIGS]
+)
 def test_config_fits_validates_tests_and_predicts(
     root: Path, config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
