@@ -4,7 +4,16 @@ from .curves import RobustnessCurves
 from .gradient_norm import GradientNorm
 from .predictions import Predictions
 from .probe import Probe
+from .recurrent_jacobian import RecurrentJacobian
 from .robust_accuracy import RobustAccuracy
 from .run_record import RunRecord
 
-__all__ = ["GradientNorm", "Predictions", "Probe", "RobustAccuracy", "RobustnessCurves", "RunRecord"]
+__all__ = [
+    "GradientNorm",
+    "Predictions",
+    "Probe",
+    "RecurrentJacobian",
+    "RobustAccuracy",
+    "RobustnessCurves",
+    "RunRecord",
+]

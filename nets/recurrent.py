@@ -115,7 +115,7 @@ class Recurrent(nn.Module):
             return PackedSequence(data, x.batch_sizes, x.sorted_indices, x.unsorted_indices), state
         self._check_input(x)
         ends = None if lengths is None else self._ends(lengths, x)
-        dtype = self._weights(0)[1].dtype
+        dtype = self.weights_of(0)[1].dtype
         with torch.autocast(x.device.type, enabled=False):
             inputs = x.to(dtype).transpose(0, 1)
             before = self._parts(state, inputs)
@@ -135,14 +135,15 @@ class Recurrent(nn.Module):
 
     @abstractmethod
     def _scan(self, x: Tensor, state: State, weights: Sequence[Tensor]) -> State:
-        """The states after every step, each part `(T, B, H)`; weights W_ih, W_hh, b_ih, b_hh."""
+        """The states after every step, each part `(T, B, H)`."""
 
     def _layer(self, x: Tensor, state: State, layer: int) -> tuple[Tensor, State]:
         """What a layer hands to the one above, and its states."""
-        states = self._scan(x, state, self._weights(layer))
+        states = self._scan(x, state, self.weights_of(layer))
         return states[0], states
 
-    def _weights(self, layer: int) -> list[Tensor]:
+    def weights_of(self, layer: int) -> list[Tensor]:
+        """W_ih, W_hh, b_ih and b_hh of a layer; without biases, zeros for them."""
         w_ih, w_hh = getattr(self, f"weight_ih_l{layer}"), getattr(self, f"weight_hh_l{layer}")
         if not self.bias:
             return [w_ih, w_hh, *w_ih.new_zeros(2, len(w_ih))]
@@ -186,16 +187,11 @@ class Recurrent(nn.Module):
 class RNN(Recurrent):
     """An Elman RNN: `g_t = rho(W_hh g_(t-1) + W_ih x_t + b)`; its state is one tensor.
 
-    Args:
-        input_size: features of the input; this and the options that are not named here are those of `Recurrent`.
-        hidden_size: units of every layer.
-        num_layers: layers.
+    Args: those of `Recurrent`, and
+
         nonlinearity: rho, `"tanh"` or `"relu"`.
         pre_activation: whether outputs and state are `h_t = W_hh rho(h_(t-1)) + W_ih x_t + b`, the second form of the
             same recurrence: `g_t = rho(h_t)`. Layers read `rho(h_t)` of the one below.
-        dropout: share of the outputs between layers that training sets to zero.
-        bias: whether there are biases.
-        hand_written: whether to use the fast layers.
     """
 
     num_gates = 1
@@ -226,7 +222,7 @@ class RNN(Recurrent):
     def _layer(self, x: Tensor, state: State, layer: int) -> tuple[Tensor, State]:
         if not self.pre_activation:
             return super()._layer(x, state, layer)
-        w_ih, w_hh, b_ih, b_hh = weights = self._weights(layer)
+        w_ih, w_hh, b_ih, b_hh = weights = self.weights_of(layer)
         first = RHO[self.nonlinearity](state[0])
         (g,) = self._scan(x, (first,), weights)
         return g, (F.linear(torch.cat([first[None], g[:-1]]), w_hh, b_hh) + F.linear(x, w_ih, b_ih),)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +191,28 @@ def test_only_matrices_decay() -> None:
     optimizer = small_lm().configure_optimizers()
     decays = {p.ndim: group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}  # type: ignore[union-attr]
     assert decays == {2: 0.01, 1: 0.0}
+
+
+@pytest.mark.slow
+def test_the_config_for_text_writes_words_of_its_vocabulary(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the temperature of the config, and still mostly at a higher one."""
+    import train
+
+    monkeypatch.chdir(tmp_path)
+    assert train.main(["fit", "--config", str(root / "configs/text.yaml")]) == 0
+    stored = torch.load(next(tmp_path.rglob("last.ckpt")), weights_only=True)["state_dict"]
+    made = RecurrentLM(256, cell="gru", dim=64, hidden=256).eval()
+    made.load_state_dict({name.removeprefix("net."): value for name, value in stored.items() if "net." in name})
+    data = TextDataModule(tokens="bytes")
+    data.setup("fit")
+    known = set(re.findall("[a-z]+", bytes(data.splits["train"]).decode().lower()))
+    first = torch.tensor([list(b"The ")] * 8)
+    for temperature, least in ((0.5, 0.85), (0.8, 0.65)):
+        ids = generate(made, first, 500, Sampling(temperature=temperature), generator=torch.Generator().manual_seed(0))
+        words = re.findall("[a-z]+", " ".join(data.vocabulary.decode(row) for row in ids.tolist()).lower())
+        assert sum(word in known for word in words) / len(words) > least
 
 
 def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
