@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from touchstone.callbacks import RecurrentJacobian
 from touchstone.callbacks.parts.lag_norms import lag_norms
-from touchstone.nets import LSTM, RNN
+from touchstone.nets import GRU, LSTM, RNN
 
 T, H = 100, 32
 
@@ -67,3 +67,35 @@ def test_an_lstm_adds_over_100_steps_where_an_rnn_does_not_and_the_jacobian_says
     assert RecurrentJacobian().verdict({50: norms["rnn"]}).startswith("vanishing")
     assert RecurrentJacobian().verdict({50: norms["lstm"]}).startswith("stable")
     assert norms["rnn"] < 1e-3 * norms["lstm"]
+
+
+def copying(num_samples: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Four of eight symbols, a pause of ten steps, and a mark from which on they are to be said again."""
+    symbols = torch.randint(8, (num_samples, 4), generator=generator)
+    x = torch.zeros(num_samples, 18, 9)
+    x[:, :4] = F.one_hot(symbols, 9).float()
+    x[:, 14, 8] = 1
+    return x, symbols
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cell", [GRU, LSTM])
+def test_a_gated_net_says_again_what_it_has_read(cell: Any) -> None:
+    torch.manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
+    net, read_out = cell(9, 64), nn.Linear(64, 8)
+    parameters = [*net.parameters(), *read_out.parameters()]
+    optimizer = torch.optim.Adam(parameters, lr=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.01, 2000)
+    for _ in range(2000):
+        x, symbols = copying(64, generator)
+        loss = F.cross_entropy(read_out(net(x)[0][:, -4:]).mT, symbols)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        schedule.step()
+    x, symbols = copying(1000, generator)
+    with torch.no_grad():
+        said = read_out(net(x)[0][:, -4:]).argmax(-1)
+    assert (said == symbols).float().mean() > 0.98
