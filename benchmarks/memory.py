@@ -16,20 +16,20 @@ from timing import show
 
 ROOT = Path(__file__).resolve().parent.parent
 
-SETTING = """
+KILOBYTES = """
 import sys
 from pathlib import Path
-
-import torch
-import torch.nn.functional as F
-from torchvision.models import resnet18
-from touchstone.attacks import PGD, Linf, evaluate
 
 
 def kilobytes(key):
     # As getrusage's ru_maxrss, without what a child inherits from the process that started it.
     return int(next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if key in line))
-
+"""
+SETTING = """
+import torch
+import torch.nn.functional as F
+from torchvision.models import resnet18
+from touchstone.attacks import PGD, Linf, evaluate
 
 before = kilobytes("VmHWM")
 torch.manual_seed(0)
@@ -53,11 +53,17 @@ CANDIDATES = {
 }
 
 
-def peak(work: str, batch_size: int) -> int:
-    """The peak of a piece of work in kilobytes, beyond the libraries."""
-    code = f"{SETTING}\n{work}\nprint(kilobytes('VmHWM') - before)"
+def peak(work: str, size: int, setting: str = SETTING) -> int:
+    """The peak of a piece of work in kilobytes, beyond the libraries.
+
+    Args:
+        work: Python, run after the setting.
+        size: given to it as `sys.argv[1]`.
+        setting: Python that loads libraries, sets `before = kilobytes("VmHWM")`, and makes what the work needs.
+    """
+    code = f"{KILOBYTES}\n{setting}\n{work}\nprint(kilobytes('VmHWM') - before)"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", code, str(batch_size)]
+    command = [sys.executable, "-c", code, str(size)]
     return int(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
 
 

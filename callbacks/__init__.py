@@ -7,6 +7,7 @@ from .gradient_norm import GradientNorm
 from .named_predictions import NamedPredictions
 from .predictions import Predictions
 from .probe import Probe
+from .recurrent_jacobian import RecurrentJacobian
 from .robust_accuracy import RobustAccuracy
 from .run_record import RunRecord
 from .targeted_pictures import TargetedPictures
@@ -18,6 +19,7 @@ __all__ = [
     "NamedPredictions",
     "Predictions",
     "Probe",
+    "RecurrentJacobian",
     "RobustAccuracy",
     "RobustnessCurves",
     "RunRecord",

@@ -2,5 +2,6 @@
 
 from .digits import DigitsDataModule
 from .pictures import PicturesDataModule
+from .text import TextDataModule
 
-__all__ = ["DigitsDataModule", "PicturesDataModule"]
+__all__ = ["DigitsDataModule", "PicturesDataModule", "TextDataModule"]

@@ -2,5 +2,7 @@
 
 from .adversarial_training import PGDAT, Strategy
 from .classifier import Classifier
+from .language_model import LanguageModel
+from .warmup_cosine import WarmupCosine
 
-__all__ = ["PGDAT", "Classifier", "Strategy"]
+__all__ = ["PGDAT", "Classifier", "LanguageModel", "Strategy", "WarmupCosine"]

@@ -26,6 +26,7 @@ NAMES = (
     "trainer_overhead",
     "startup",
     "memory",
+    "sequences",
 )
 
 
@@ -93,6 +94,16 @@ def test_an_answer_is_timed_by_the_process_that_gives_it(benchmark: Any) -> None
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads what Linux says of a process")
 def test_memory_is_counted_beyond_the_libraries(benchmark: Any) -> None:
     assert 200_000 < benchmark("memory").peak("big = torch.ones(50_000_000)", 1) < 400_000
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads what Linux says of a process")
+def test_sequences_are_compared_with_those_of_torch(benchmark: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    benchmark("sequences").main(num_turns=1, num_threads=1, small=True)
+    printed = capsys.readouterr().out
+    for name in ("RNN", "GRU", "LSTM"):
+        assert all(f"│ {row} " in printed for row in (f"nn.{name}", name, f"{name}, plain steps"))
+    assert all(f"TransformerBlock, {norm}-norm" in printed for norm in ("pre", "post"))
+    assert printed.count("KiB a step") == printed.count("with a cache, us") == 1
 
 
 def test_a_ratio_is_taken_within_a_turn(benchmark: Any) -> None:

@@ -152,7 +152,9 @@ def test_every_package_that_the_code_imports_is_a_declared_dependency(root: Path
     declared = names((root / "requirements.txt").read_text().splitlines())
     files = (file for name in declared for file in importlib.metadata.files(name) or ())
     provided = {file.parts[0].removesuffix(".py") for file in files}
-    extras = re.findall(r"^(?:imagenet|heic) = (\[.*\])", (root / "pyproject.toml").read_text(), flags=re.MULTILINE)
+    extras = re.findall(
+        r"^(?:imagenet|heic|text) = (\[.*\])", (root / "pyproject.toml").read_text(), flags=re.MULTILINE
+    )
     optional = {name.replace("-", "_") for extra in extras for name in names(ast.literal_eval(extra))}
     assert optional
     assert imported - sys.stdlib_module_names - {"touchstone"} <= provided | optional

@@ -1,1 +1,1 @@
-"""What the data modules are made of; nobody outside `datamodules/` imports it."""
+"""What the data modules beside it are made of."""

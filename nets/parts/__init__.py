@@ -1,1 +1,1 @@
-"""What the nets and what looks at them are made of; nobody outside `nets/` imports it."""
+"""What the nets beside it, and what looks at them, are made of."""

@@ -1,0 +1,146 @@
+"""`RecurrentJacobian`: how far back a recurrent net can be taught: the norm of `dh_T / dh_{T-k}` over the lag k."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor, nn
+
+from touchstone.attacks import frozen_eval
+from touchstone.nets.recurrent import RNN, Recurrent
+
+from .parts.lag_norms import lag_norms
+from .parts.publish import publish_picture, publish_text, run_folder
+
+
+class RecurrentJacobian(pl.Callback):
+    """Measures, at validations, how a small change of the state is felt k steps later.
+
+    For the last step T of the first sequences of a validation, and each lag k, it logs as `jacobian/S/lag_K` the
+    operator norm of `dh_T / dh_{T-k}`, its geometric mean over the sequences (h is all of the state: of an LSTM, c as
+    well); the largest singular value of the
+    recurrent matrix as `jacobian/S/singular_value`; for an `RNN`, the value below which gradients must vanish, as
+    `jacobian/S/vanishing_bound` (Pascanu et al., "On the difficulty of training recurrent neural networks", 2013,
+    section 2.1: `lambda_max(W^T W) <= delta^2 / gamma^2` with delta < 1 and gamma the largest slope of rho); and as
+    text a verdict: vanishing, stable or exploding.
+
+    The norm is found by power iteration with vector-Jacobian products, and never needs the matrix.
+
+    Args:
+        layer: the name of the recurrent net in the module; None for the first one that is found.
+        lags: the k to measure, each >= 1; those beyond the length of the sequences are left out.
+        num_sequences: how many sequences to measure, >= 1.
+        num_iterations: of the power iteration, >= 1.
+        every_n_epochs: during `fit`, measure at the validations of every n-th epoch, >= 1.
+        tolerance: a net is called stable if the norm changes by a factor between `1 / (1 + tolerance)` and
+            `1 + tolerance` per step, > 0.
+
+    Raises:
+        ValueError: a value is outside its range, or there is no such recurrent net.
+    """
+
+    def __init__(
+        self,
+        *,
+        layer: str | None = None,
+        lags: Sequence[int] = (1, 2, 5, 10, 20, 50, 100),
+        num_sequences: int = 8,
+        num_iterations: int = 20,
+        every_n_epochs: int = 1,
+        tolerance: float = 0.05,
+    ) -> None:
+        counts = {"num_sequences": num_sequences, "num_iterations": num_iterations, "every_n_epochs": every_n_epochs}
+        for name, value in counts.items():
+            if value < 1:
+                raise ValueError(f"RecurrentJacobian({name}=...) must be >= 1, got {value}")
+        if not lags or min(lags) < 1:
+            raise ValueError(f"RecurrentJacobian(lags=...) must be numbers >= 1, got {list(lags)}")
+        if not tolerance > 0:
+            raise ValueError(f"RecurrentJacobian(tolerance=...) must be > 0, got {tolerance}")
+        self.layer, self.lags, self.tolerance = layer, sorted(set(lags)), tolerance
+        self.num_sequences, self.num_iterations, self.every_n_epochs = num_sequences, num_iterations, every_n_epochs
+        self._seen: Tensor | None = None
+        self._hook: Any = None
+
+    def recurrent(self, module: nn.Module) -> Recurrent:
+        """The recurrent net that is measured."""
+        found = {name: part for name, part in module.named_modules() if isinstance(part, Recurrent)}
+        if not found or self.layer is not None and self.layer not in found:
+            raise ValueError(
+                f"RecurrentJacobian(layer={self.layer!r}): the module has the recurrent nets {list(found) or 'none'}"
+            )
+        return found[self.layer or next(iter(found))]
+
+    def verdict(self, norms: dict[int, float]) -> str:
+        """What the norm at the longest lag says, in words."""
+        lag = max(norms)
+        per_step = norms[lag] ** (1 / lag)
+        stable = 1 / (1 + self.tolerance) <= per_step <= 1 + self.tolerance
+        kind = "stable" if stable else "vanishing" if per_step < 1 else "exploding"
+        return f"{kind}: a change of the state is {norms[lag]:.3g} times as large {lag} steps later"
+
+    # The hooks.
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        due = trainer.state.fn != TrainerFn.FITTING or (trainer.current_epoch + 1) % self.every_n_epochs == 0
+        if due and not trainer.sanity_checking:
+            self._hook = self.recurrent(pl_module).register_forward_pre_hook(self._see)
+
+    on_test_epoch_start = on_validation_epoch_start
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._conclude(trainer, pl_module, "val")
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._conclude(trainer, pl_module, "test")
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self._let_go()
+
+    def _see(self, _: nn.Module, args: tuple[Any, ...]) -> None:
+        if self._seen is None and isinstance(args[0], Tensor):
+            self._seen = args[0][: self.num_sequences].detach().clone()
+
+    def _let_go(self) -> Tensor | None:
+        seen, self._seen = self._seen, None
+        if self._hook is not None:
+            self._hook.remove()
+            self._hook = None
+        return seen
+
+    def _conclude(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
+        folder, x = run_folder(trainer), self._let_go()
+        if x is None or not trainer.is_global_zero:
+            return
+        net = self.recurrent(module)
+        lags = [lag for lag in self.lags if lag <= x.shape[1]]
+        with frozen_eval(module):
+            found = lag_norms(net, x.clone(), lags, self.num_iterations)
+            w = net.weights_of(net.num_layers - 1)[1]
+            singular_value = float(torch.linalg.matrix_norm(w.float(), 2))
+        norms = {lag: float(values.double().clamp(min=1e-300).log().mean().exp()) for lag, values in found.items()}
+        figures = {f"lag_{lag}": norm for lag, norm in norms.items()} | {"singular_value": singular_value}
+        if isinstance(net, RNN):
+            figures["vanishing_bound"] = 1.0  # 1 / gamma: the slope of tanh and of relu is at most 1
+        for name, value in figures.items():
+            module.log(f"jacobian/{stage}/{name}", value, rank_zero_only=True)
+        if norms:
+            publish_text(trainer, f"jacobian/{stage}/verdict", self.verdict(norms))
+            publish_picture(trainer, folder, f"jacobian/{stage}", _picture(norms, self.verdict(norms)))
+
+
+def _picture(norms: dict[int, float], title: str) -> Any:
+    """The norm against the lag."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(list(norms), list(norms.values()), marker="o")
+    axes.axhline(1, color="grey", linewidth=0.8)
+    axes.set(xlabel="lag k, steps", ylabel="norm of the change k steps later", yscale="log", title=title)
+    axes.title.set_fontsize(9)
+    return figure

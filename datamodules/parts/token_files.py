@@ -1,0 +1,121 @@
+"""Text files to files of token ids, piece by piece, so that a large text needs no more memory than a small one."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from .vocabulary import Vocabulary, load_vocabulary
+
+SPLITS = ("train", "val", "test")
+Pieces = Callable[[str | None], Iterator[str]]
+"""From a split's name, or None for all of them, to its text in pieces."""
+
+
+def text_pieces(
+    files: Sequence[Path], start: int = 0, end: int | None = None, num_bytes: int = 1 << 20
+) -> Iterator[str]:
+    """The text of some files one after another, in pieces.
+
+    Args:
+        files: UTF-8 files.
+        start: the first byte, counted over all files; inside a character, that is left out.
+        end: the byte after the last; inside a character, all of that is taken.
+        num_bytes: size of a piece, which is what is in memory at a time.
+
+    Raises:
+        ValueError: a file is not UTF-8; the message names the first byte that is not.
+    """
+    before = 0
+    for path in files:
+        size = path.stat().st_size
+        first, last = max(0, start - before), size if end is None else min(size, end - before)
+        before += size
+        if first >= last:
+            continue
+        with path.open("rb") as file:
+            first, last = _at_character(file, first, size), _at_character(file, last, size)
+            file.seek(first)
+            decoder = codecs.getincrementaldecoder("utf-8")()
+            while first < last:
+                piece = file.read(min(num_bytes, last - first))
+                held = len(decoder.getstate()[0])
+                try:
+                    text = decoder.decode(piece, final=first + len(piece) == last)
+                except UnicodeDecodeError as error:
+                    position = first - held + error.start
+                    raise ValueError(
+                        f"{path} is not UTF-8: byte {position} is 0x{error.object[error.start]:02x} ({error.reason})"
+                    ) from error
+                first += len(piece)
+                if text:
+                    yield text
+
+
+def write_tokens(
+    folder: Path,
+    files: Sequence[Path],
+    shares: Sequence[float],
+    learn: Callable[[Pieces], Vocabulary],
+) -> None:
+    """Writes `SPLIT.bin`, the ids of each split, and `tokens.json` beside them; all of it or nothing.
+
+    Args:
+        folder: where to; it appears when all is written.
+        files: UTF-8 files.
+        shares: how much of the text training and validation get; the test gets the rest.
+        learn: makes the vocabulary from the text.
+    """
+    size = sum(path.stat().st_size for path in files)
+    cuts = [0, int(size * shares[0]), int(size * (shares[0] + shares[1]) + 1e-6), size]
+
+    def pieces(split: str | None) -> Iterator[str]:
+        number = 0 if split is None else SPLITS.index(split)
+        return text_pieces(files, cuts[number], size if split is None else cuts[number + 1])
+
+    vocabulary = learn(pieces)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(dir=folder.parent))
+    try:
+        num_characters = dict.fromkeys(SPLITS, 0)
+        for split in SPLITS:
+            with (building / f"{split}.bin").open("wb") as file:
+                for text in pieces(split):
+                    num_characters[split] += len(text)
+                    file.write(vocabulary.encode(text).tobytes())
+        described = {"vocabulary": vocabulary.dump(), "num_characters": num_characters}
+        (building / "tokens.json").write_text(json.dumps(described), encoding="utf-8")
+        if not (folder / "tokens.json").is_file():  # another process may have been faster
+            os.replace(building, folder)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def read_tokens(folder: Path) -> tuple[Vocabulary, dict[str, np.ndarray], dict[str, int]]:
+    """The vocabulary, the ids of each split as memory-mapped arrays, and how many characters each has."""
+    described = json.loads((folder / "tokens.json").read_text(encoding="utf-8"))
+    vocabulary = load_vocabulary(described["vocabulary"])
+    tokens = {
+        split: np.memmap(path, vocabulary.dtype, "r") if path.stat().st_size else np.empty(0, vocabulary.dtype)
+        for split in SPLITS
+        for path in [folder / f"{split}.bin"]
+    }
+    return vocabulary, tokens, described["num_characters"]
+
+
+def _at_character(file: BinaryIO, position: int, size: int) -> int:
+    """The next position at which a character begins."""
+    if position >= size:
+        return size
+    file.seek(position)
+    following = file.read(4)
+    inside = next((i for i, byte in enumerate(following) if byte & 0xC0 != 0x80), 0)
+    return position + inside

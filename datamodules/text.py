@@ -1,0 +1,216 @@
+"""`TextDataModule`: windows of text for a language model, from any UTF-8 files or the text that comes with Python."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, RandomSampler
+
+from .parts.token_files import Pieces, read_tokens, write_tokens
+from .parts.vocabulary import BytePairs, Bytes, Characters, Vocabulary
+
+Kind = Literal["characters", "bytes", "byte_pairs"]
+Order = Literal["random", "streams"]
+
+
+class TextDataModule(pl.LightningDataModule):
+    """Text as batches of token ids and of the ids that follow them, int64 `(N, context)` both.
+
+    The text is cut into three pieces, each contiguous: first training, then validation, then test. Each is encoded by
+    itself and read through a memory map. What is encoded once is found again under `token_folder`.
+
+    Args:
+        files: UTF-8 files, one after another; None for the help texts of Python (`pydoc_data.topics`), English of
+            about half a megabyte that every Python has.
+        tokens: `"characters"`, those that occur anywhere in the text; `"bytes"`; or `"byte_pairs"`, learnt from the
+            training text, which needs the extra `text`.
+        num_byte_pairs: tokens of the byte-pair encoding, >= 256.
+        context: tokens of a window, >= 1.
+        batch_size: windows per training step, >= 1.
+        eval_batch_size: windows per validation, test and prediction step, >= 1; None for `batch_size`.
+        order: `"random"` windows of the training text; or `"streams"`, where row i of every batch continues row i of
+            the batch before it, as a state that is carried from batch to batch demands. Validation and test go
+            through their windows in order; with `"streams"`, in such rows, and in one process alone.
+        steps_per_epoch: training batches of an epoch of random windows, >= 1; None for as many as give each token one
+            time on average.
+        val_share: share of the text that is for validation, in (0, 1).
+        test_share: share that is for the test, in [0, 1); with 0, the test measures on the validation text.
+        token_folder: where to keep encoded texts.
+
+    Attributes:
+        vocabulary: tokens to text and back, once it is set up; `class_names` are its tokens as text.
+        characters_per_token: by split, `train`, `val` and `test`.
+
+    Raises:
+        ValueError: a value is outside its range, a file is missing, empty or not UTF-8, or a split is shorter than a
+            window.
+    """
+
+    def __init__(
+        self,
+        *,
+        files: Sequence[str] | None = None,
+        tokens: Kind = "characters",
+        num_byte_pairs: int = 1024,
+        context: int = 64,
+        batch_size: int = 32,
+        eval_batch_size: int | None = None,
+        order: Order = "random",
+        steps_per_epoch: int | None = None,
+        val_share: float = 0.05,
+        test_share: float = 0.05,
+        token_folder: str = "logs/tokens",
+    ) -> None:
+        super().__init__()
+        eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
+        counts = {"context": context, "batch_size": batch_size, "eval_batch_size": eval_batch_size}
+        for name, value in {**counts, "steps_per_epoch": steps_per_epoch}.items():
+            if value is not None and value < 1:
+                raise ValueError(f"TextDataModule({name}=...) must be >= 1, got {value}")
+        if tokens not in ("characters", "bytes", "byte_pairs"):
+            raise ValueError(f"TextDataModule(tokens=...) must be characters, bytes or byte_pairs, got {tokens!r}")
+        if order not in ("random", "streams"):
+            raise ValueError(f"TextDataModule(order=...) must be random or streams, got {order!r}")
+        if num_byte_pairs < 256:
+            raise ValueError(f"TextDataModule(num_byte_pairs=...) must be >= 256, got {num_byte_pairs}")
+        if not (val_share > 0 and test_share >= 0 and val_share + test_share < 1):
+            raise ValueError(
+                "TextDataModule(val_share=..., test_share=...) must be > 0 and >= 0, and leave something for "
+                f"training, got {val_share} and {test_share}"
+            )
+        self.files = None if files is None else [Path(file) for file in files]
+        self.tokens, self.num_byte_pairs, self.order = tokens, num_byte_pairs, order
+        self.context, self.batch_size, self.eval_batch_size = context, batch_size, eval_batch_size
+        self.steps_per_epoch = steps_per_epoch
+        self.shares, self.token_folder = (1 - val_share - test_share, val_share, test_share), Path(token_folder)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The tokens as text."""
+        return self.vocabulary.names
+
+    def prepare_data(self) -> None:
+        folder = self._folder()
+        if not (folder / "tokens.json").is_file():
+            write_tokens(folder, self._files(), self.shares, self._learn)
+
+    def setup(self, stage: str) -> None:
+        self.prepare_data()  # where a process has a disk of its own; elsewhere there is nothing left to do
+        self.vocabulary, splits, num_characters = read_tokens(self._folder())
+        if not self.shares[2]:
+            splits["test"], num_characters["test"] = splits["val"], num_characters["val"]
+        for name, ids in splits.items():
+            if len(ids) <= self.context:
+                raise ValueError(
+                    f"TextDataModule(context={self.context}): the text for {name} has {len(ids)} tokens, and a window "
+                    f"takes {self.context + 1}: give more text, or another share of it"
+                )
+        self.characters_per_token = {name: num_characters[name] / len(ids) for name, ids in splits.items()}
+        self.splits = splits
+
+    def train_dataloader(self) -> DataLoader:
+        if self.order == "streams":
+            return self._in_order("train", self.batch_size)
+        windows = Windows(self.splits["train"], self.context, every=1)
+        num_steps = self.steps_per_epoch or max(1, len(windows) // (self.batch_size * self.context))
+        sampler = RandomSampler(windows, replacement=True, num_samples=num_steps * self.batch_size)
+        return DataLoader(windows, batch_size=self.batch_size, sampler=sampler)
+
+    def val_dataloader(self) -> DataLoader:
+        return self._in_order("val", self.eval_batch_size)
+
+    def test_dataloader(self) -> DataLoader:
+        return self._in_order("test", self.eval_batch_size)
+
+    def predict_dataloader(self) -> DataLoader:
+        windows = Windows(self.splits["test"], self.context, every=self.context)
+        return DataLoader(windows, batch_size=self.eval_batch_size)
+
+    def _in_order(self, split: str, batch_size: int) -> DataLoader:
+        windows = Windows(self.splits[split], self.context, every=self.context)
+        if self.order == "streams":
+            return DataLoader(windows, batch_sampler=Streams(len(windows), batch_size))
+        return DataLoader(windows, batch_size=batch_size)
+
+    def _learn(self, pieces: Pieces) -> Vocabulary:
+        if self.tokens == "bytes":
+            return Bytes()
+        if self.tokens == "characters":
+            return Characters.learn(pieces(None))
+        return BytePairs.learn(pieces("train"), self.num_byte_pairs)
+
+    def _files(self) -> list[Path]:
+        if self.files is None:
+            return [_help_texts(self.token_folder)]
+        for path in self.files:
+            if not path.is_file():
+                raise ValueError(f"TextDataModule(files=...): there is no file {path}")
+        if not sum(path.stat().st_size for path in self.files):
+            raise ValueError(f"TextDataModule(files=...): there is no text in {', '.join(map(str, self.files))}")
+        return self.files
+
+    def _folder(self) -> Path:
+        """Where the tokens of this very text are kept."""
+        files = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in self._files()]
+        made_of = (files, self.tokens, self.num_byte_pairs if self.tokens == "byte_pairs" else None, self.shares)
+        return self.token_folder / hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]
+
+
+class Windows(Dataset[tuple[Tensor, Tensor]]):
+    """Windows of a text and the same one token further on.
+
+    Args:
+        ids: token ids `(tokens,)`, possibly memory-mapped.
+        context: tokens of a window.
+        every: how many tokens lie between the beginnings of neighbouring windows; what is left at the end is dropped.
+    """
+
+    def __init__(self, ids: np.ndarray, context: int, every: int) -> None:
+        self.ids, self.context, self.every = ids, context, every
+
+    def __len__(self) -> int:
+        return (len(self.ids) - self.context - 1) // self.every + 1
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        start = index * self.every
+        ids = torch.from_numpy(self.ids[start : start + self.context + 1].astype(np.int64))
+        return ids[:-1], ids[1:]
+
+
+class Streams:
+    """Batches of windows whose row i continues row i of the batch before; what fills no last batch is dropped.
+
+    Args:
+        num_windows: how many there are, in the order of the text.
+        batch_size: rows; no more than there are windows.
+    """
+
+    def __init__(self, num_windows: int, batch_size: int) -> None:
+        self.num_rows = min(batch_size, num_windows)
+        self.num_batches = num_windows // self.num_rows
+
+    def __len__(self) -> int:
+        return self.num_batches
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in range(self.num_batches):
+            yield [row * self.num_batches + batch for row in range(self.num_rows)]
+
+
+def _help_texts(folder: Path) -> Path:
+    """The help texts of this Python as a file."""
+    path = folder / f"pydoc_topics_{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}.txt"
+    if not path.is_file():
+        from pydoc_data.topics import topics
+
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(topics[name] for name in sorted(topics)), encoding="utf-8")
+    return path

@@ -1,0 +1,194 @@
+"""`LanguageModel`: trains any net that says what token follows, and shows what it would write."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+
+from touchstone.nets.generate import Sampling, generate
+from touchstone.nets.recurrent import detach_state
+
+Batch = tuple[Tensor, Tensor]
+
+
+class LanguageModel(pl.LightningModule):
+    """Minimises the cross-entropy of the next token.
+
+    Logs `train/loss`, and for S val and test `S/loss` (nats per token), `S/perplexity`, and, where the data module
+    knows `characters_per_token`, `S/bits_per_character`; each over every token of the epoch. At each validation it
+    continues `prompt`, shown as the text `val/sample` and kept in `samples.txt` of the run folder.
+
+    Args:
+        net: token ids, int64 `(B, T)`, to logits `(B, T, V)`, with `extend` and `context` as in `nets/language.py`.
+        optimizer: makes the optimizer from groups of parameters: matrices, and all others, without weight decay.
+        lr_scheduler: makes the scheduler from the optimizer, stepped after every optimizer step; None for none.
+        carry_state: whether each batch begins with the state that the batch before it ended with, its gradient cut
+            off there (truncated back-propagation through time); the rows of a batch must then continue those of the
+            one before it.
+        prompt: text that samples continue; None for a line break, or the first token where there is none.
+        sample_tokens: tokens to add to it at each validation; 0 for no samples.
+        sampling: how they are drawn.
+
+    Raises:
+        ValueError: a value is outside its range, or the net has another vocabulary than the data.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        *,
+        carry_state: bool = False,
+        prompt: str | None = None,
+        sample_tokens: int = 200,
+        sampling: Sampling = Sampling(temperature=0.8),  # noqa: B008  # frozen
+    ) -> None:
+        super().__init__()
+        if sample_tokens < 0:
+            raise ValueError(f"LanguageModel(sample_tokens=...) must be >= 0, got {sample_tokens}")
+        self.net = net
+        self.make_optimizer, self.make_scheduler = optimizer, lr_scheduler
+        self.carry_state, self.prompt, self.sample_tokens, self.sampling = carry_state, prompt, sample_tokens, sampling
+        self.losses = nn.ModuleDict({f"of_{stage}": MeanMetric() for stage in ("train", "val", "test")})
+        self._state: Any = None
+        self._rows = 0
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Token ids, int64 `(B, T)`, to logits `(B, T, V)`."""
+        return self.net(tokens)
+
+    def setup(self, stage: str) -> None:
+        vocabulary = self._vocabulary()
+        num_logits = getattr(self.net, "vocab_size", None)
+        if vocabulary is None:
+            return
+        if num_logits is not None and num_logits != len(vocabulary):
+            raise ValueError(
+                f"the net has {num_logits} tokens and the text {len(vocabulary)}: set vocab_size={len(vocabulary)}"
+            )
+        if self.sample_tokens and self.prompt is not None:
+            self._encoded_prompt()
+
+    # Steps.
+
+    def on_train_epoch_start(self) -> None:
+        self._state = None
+
+    on_validation_epoch_start = on_test_epoch_start = on_train_epoch_start
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        return self._step(batch, "train")
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._step(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._step(batch, "test")
+
+    def predict_step(self, batch: Batch | Tensor, batch_idx: int) -> Tensor:
+        """The probabilities of the token after each window, `(B, V)`."""
+        return self(batch[0] if isinstance(batch, (tuple, list)) else batch)[:, -1].softmax(1)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_figures("val")
+        if self.sample_tokens and not self.trainer.sanity_checking and self.trainer.is_global_zero:
+            self._show(self.sample())
+
+    def on_test_epoch_end(self) -> None:
+        self._log_figures("test")
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        groups: list[dict[str, Any]] = [{"params": [p for p in trained if p.ndim >= 2]}]
+        if others := [p for p in trained if p.ndim < 2]:
+            groups.append({"params": others, "weight_decay": 0.0})
+        optimizer = self.make_optimizer(groups)
+        if self.make_scheduler is None:
+            return optimizer
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": self.make_scheduler(optimizer), "interval": "step"},
+        }
+
+    def sample(self, prompt: str | None = None, num_tokens: int | None = None, *, seed: int = 0) -> str:
+        """A text of the net's own: the prompt and its continuation, the same for the same weights and seed.
+
+        Args:
+            prompt: None for the module's.
+            num_tokens: how many to add; None for `sample_tokens`.
+            seed: of the draws; the random state of the run is left alone.
+
+        Raises:
+            ValueError: the prompt has a character that the vocabulary lacks.
+        """
+        vocabulary = self._vocabulary()
+        if vocabulary is None:
+            raise ValueError("LanguageModel.sample needs a data module with a `vocabulary`, as TextDataModule has")
+        tokens = self._encoded_prompt(prompt).to(self.device)
+        generator = torch.Generator(self.device).manual_seed(seed)
+        was_training = self.net.training
+        self.net.eval()
+        try:
+            added = self.sample_tokens if num_tokens is None else num_tokens
+            ids = generate(self.net, tokens, added, self.sampling, generator=generator)  # type: ignore[arg-type]
+        finally:
+            self.net.train(was_training)
+        return vocabulary.decode(ids[0].tolist())
+
+    def _step(self, batch: Batch, stage: str) -> Tensor:
+        x, y = batch
+        if self.carry_state:
+            # The last batch of an epoch of other rows, of another number perhaps, follows none.
+            state = self._state if self._state is not None and self._rows == len(x) else None
+            logits, after = self.net.extend(x, state)  # type: ignore[operator]
+            self._state, self._rows = detach_state(after), len(x)
+        else:
+            logits = self(x)
+        loss = F.cross_entropy(logits.flatten(0, 1).float(), y.flatten())
+        metric: MeanMetric = self.losses[f"of_{stage}"]  # type: ignore[assignment]
+        metric.update(loss.detach(), weight=y.numel())
+        self.log(f"{stage}/loss", metric, on_step=False, on_epoch=True, prog_bar=stage == "train")
+        return loss
+
+    def _log_figures(self, stage: str) -> None:
+        metric: MeanMetric = self.losses[f"of_{stage}"]  # type: ignore[assignment]
+        nats = float(metric.compute())
+        self.log(f"{stage}/perplexity", math.exp(min(nats, 700.0)))
+        per_token = getattr(getattr(self.trainer, "datamodule", None), "characters_per_token", None)
+        if per_token is not None:
+            self.log(f"{stage}/bits_per_character", nats / math.log(2) / per_token[stage])
+
+    def _vocabulary(self) -> Any:
+        return getattr(getattr(self._trainer, "datamodule", None), "vocabulary", None)
+
+    def _encoded_prompt(self, prompt: str | None = None) -> Tensor:
+        vocabulary, text = self._vocabulary(), self.prompt if prompt is None else prompt
+        if text is None:
+            text = "\n" if "\n" in vocabulary.names else vocabulary.names[0]
+        try:
+            ids = vocabulary.encode(text)
+        except ValueError as error:
+            raise ValueError(f"LanguageModel(prompt=...): {error}") from error
+        if not len(ids):
+            raise ValueError("LanguageModel(prompt=...) must be None or a text, got an empty one")
+        return torch.tensor(ids.astype("int64"))[None]
+
+    def _show(self, text: str) -> None:
+        for logger in self.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                as_it_is = "\n".join("    " + line for line in text.splitlines())
+                logger.experiment.add_text("val/sample", as_it_is, self.global_step)
+        if self.loggers and self.trainer.log_dir is not None:
+            with (Path(self.trainer.log_dir) / "samples.txt").open("a", encoding="utf-8") as file:
+                file.write(f"=== step {self.global_step}\n{text}\n")

@@ -1,0 +1,152 @@
+"""`GraphNet`: a net as a graph: neurons joined by a weighted adjacency matrix, and gradients as sums over paths.
+
+Neuron i computes `h_i = rho(a_i)`, `a_i = sum_j A_ij h_j + b_i`; an input neuron holds an input. Where the graph has no
+cycle, the neurons can be computed one after another in topological order, and the derivative of neuron i by neuron j is
+a sum over all paths from j to i of the product of `rho'(a_k) A_kl` along the path (Bauer, "Computational graphs and
+rounding error", 1974). Where it has cycles, or neurons joined to themselves, it is a recurrent net:
+`h(t + 1) = rho(A h(t) + b)`, run for T steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from graphlib import CycleError, TopologicalSorter
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+RHO: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": torch.relu, "identity": lambda a: a}
+
+
+class GraphNet(nn.Module):
+    """Neurons of which the first hold the input and the last are read out as they are, before rho.
+
+    Args:
+        adjacency: which neuron reads which, bool or 0 and 1, `(n, n)`: entry (i, j) for an edge from j to i. Rows of
+            input neurons must be empty.
+        num_inputs: neurons that hold the input, >= 1.
+        num_outputs: neurons that are read out, >= 1.
+        nonlinearity: rho, `"tanh"`, `"relu"` or `"identity"`.
+        num_steps: T, for a graph with cycles, >= 1; None for one without, which is computed in order.
+
+    Raises:
+        ValueError: a shape is wrong, an input neuron reads another, or there are cycles and no `num_steps`.
+
+    Shape:
+        float `(N, ...)` with `num_inputs` values each to logits `(N, num_outputs)`.
+    """
+
+    adjacency: Tensor
+
+    def __init__(
+        self,
+        adjacency: Tensor | list[list[int]],
+        *,
+        num_inputs: int,
+        num_outputs: int,
+        nonlinearity: Literal["tanh", "relu", "identity"] = "tanh",
+        num_steps: int | None = None,
+    ) -> None:
+        super().__init__()
+        joined = torch.as_tensor(adjacency).bool()
+        if joined.ndim != 2 or joined.shape[0] != joined.shape[1]:
+            raise ValueError(f"GraphNet(adjacency=...) must be a square matrix, got {tuple(joined.shape)}")
+        num_neurons = len(joined)
+        if num_inputs < 1 or num_outputs < 1 or num_inputs + num_outputs > num_neurons:
+            raise ValueError(
+                f"GraphNet(num_inputs=..., num_outputs=...) must be >= 1 and together at most the {num_neurons} "
+                f"neurons, got {num_inputs} and {num_outputs}"
+            )
+        if bool(joined[:num_inputs].any()):
+            raise ValueError(f"GraphNet(adjacency=...): the first {num_inputs} rows, of the inputs, must be empty")
+        if nonlinearity not in RHO:
+            raise ValueError(f"GraphNet(nonlinearity=...) must be one of {', '.join(RHO)}, got {nonlinearity!r}")
+        if num_steps is not None and num_steps < 1:
+            raise ValueError(f"GraphNet(num_steps=...) must be >= 1, got {num_steps}")
+        order = topological_order(joined)
+        if order is None and num_steps is None:
+            raise ValueError("GraphNet(num_steps=...) must be given for a graph with cycles, got None")
+        self.order = [neuron for neuron in order or () if neuron >= num_inputs]
+        self.num_inputs, self.num_outputs, self.num_steps = num_inputs, num_outputs, num_steps
+        self.rho = RHO[nonlinearity]
+        self.register_buffer("adjacency", joined)
+        self.weight = nn.Parameter(torch.empty(num_neurons, num_neurons))
+        self.bias = nn.Parameter(torch.zeros(num_neurons))
+        for row, reads in zip(self.weight.data, joined, strict=True):
+            nn.init.normal_(row, std=max(1, int(reads.sum())) ** -0.5)
+
+    @property
+    def edges(self) -> Tensor:
+        """The weighted adjacency matrix A, `(n, n)`: the weights, 0 where there is no edge."""
+        return self.weight * self.adjacency
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.sums(x)[:, len(self.weight) - self.num_outputs :]
+
+    def sums(self, x: Tensor) -> Tensor:
+        """What every neuron sums up, `a`, `(N, n)`; for input neurons, the input."""
+        x = x.flatten(1)
+        if x.shape[1] != self.num_inputs:
+            raise ValueError(f"GraphNet: the input must have {self.num_inputs} values, got {x.shape[1]}")
+        return self._in_order(x) if self.num_steps is None else self._in_steps(x, self.num_steps)
+
+    def _in_order(self, x: Tensor) -> Tensor:
+        edges, a = self.edges, dict(enumerate(x.unbind(1)))
+        h = dict(a)
+        for neuron in self.order:
+            reads = self.adjacency[neuron].nonzero()[:, 0].tolist()
+            a[neuron] = self.bias[neuron].expand(len(x))
+            if reads:
+                a[neuron] = torch.stack([h[other] for other in reads], 1) @ edges[neuron, reads] + self.bias[neuron]
+            h[neuron] = self.rho(a[neuron])
+        return torch.stack([a[neuron] for neuron in range(len(edges))], 1)
+
+    def _in_steps(self, x: Tensor, num_steps: int) -> Tensor:
+        edges, num_others = self.edges[self.num_inputs :], len(self.weight) - self.num_inputs
+        others = x.new_zeros(len(x), num_others)
+        for _ in range(num_steps):
+            a = torch.cat([x, self.rho(others)], 1) @ edges.T + self.bias[self.num_inputs :]
+            others = a
+        return torch.cat([x, others], 1)
+
+
+def topological_order(adjacency: Tensor) -> list[int] | None:
+    """The neurons so that each stands behind all that it reads; None where there is a cycle."""
+    reads = {i: [j for j, edge in enumerate(row) if edge] for i, row in enumerate(adjacency.tolist())}
+    try:
+        return list(TopologicalSorter(reads).static_order())
+    except CycleError:
+        return None
+
+
+def paths(adjacency: Tensor, source: int, target: int) -> list[tuple[int, ...]]:
+    """Every path from one neuron to another in a graph without cycles, as the neurons along it."""
+    if source == target:
+        return [(target,)]
+    before = adjacency[target].nonzero()[:, 0].tolist()
+    return [(*path, target) for neuron in before for path in paths(adjacency, source, neuron)]
+
+
+def gradient_by_paths(net: GraphNet, x: Tensor, source: int, target: int) -> Tensor:
+    """The derivative of what neuron `target` sums up by what neuron `source` holds, as a sum over paths.
+
+    Args:
+        net: without cycles.
+        x: one input, `(num_inputs,)`.
+        source: an input neuron.
+        target: any neuron.
+
+    Returns:
+        A number: the sum over the paths from source to target of the product of the weights along the path and of
+        the slopes rho' of the neurons between.
+    """
+    sums = net.sums(x[None])[0].detach().requires_grad_()
+    (slopes,) = torch.autograd.grad(net.rho(sums).sum(), sums)
+    edges, total = net.edges.detach(), sums.new_zeros(())
+    for path in paths(net.adjacency, source, target):
+        product = sums.new_ones(())
+        for before, after in zip(path, path[1:], strict=False):
+            product = product * edges[after, before] * (1 if before == source else slopes[before])
+        total = total + product
+    return total

@@ -1,0 +1,252 @@
+"""Nets that say what token follows, their generation, and `LanguageModel` around them."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from touchstone.datamodules import TextDataModule
+from touchstone.lightning_modules import LanguageModel, WarmupCosine
+from touchstone.nets import RecurrentLM, TransformerLM
+from touchstone.nets.generate import Sampling, generate
+
+from .lightning_programs import events, trainer
+
+NETS: dict[str, Any] = {
+    "learned": lambda: TransformerLM(11, dim=16, num_heads=2, num_layers=2, context=8),
+    "rotary": lambda: TransformerLM(11, dim=16, num_heads=2, num_layers=2, context=8, positions="rotary"),
+    "sinusoidal": lambda: TransformerLM(11, dim=16, num_heads=2, context=8, positions="sinusoidal", tie_weights=False),
+    "lstm": lambda: RecurrentLM(11, dim=8, hidden=8, num_layers=2, tie_weights=True),
+    "gru": lambda: RecurrentLM(11, cell="gru", dim=8, hidden=12),
+    "rnn": lambda: RecurrentLM(11, cell="rnn", dim=8, hidden=12),
+}
+every_net = pytest.mark.parametrize("name", NETS)
+SMALL = {"context": 16, "batch_size": 8, "steps_per_epoch": 3, "val_share": 0.1, "test_share": 0.1}
+
+
+def net(name: str) -> Any:
+    torch.manual_seed(0)
+    made = NETS[name]().double().eval()
+    for parameter in made.parameters():
+        nn.init.normal_(parameter, std=0.4)
+    return made
+
+
+def prompt(num_tokens: int = 3) -> Tensor:
+    return torch.randint(11, (2, num_tokens), generator=torch.Generator().manual_seed(1))
+
+
+@every_net
+@pytest.mark.parametrize(
+    "sampling", [Sampling(), Sampling(temperature=0.0), Sampling(temperature=0.7, top_k=5, top_p=0.9)]
+)
+def test_a_text_with_a_state_is_the_text_without(name: str, sampling: Sampling) -> None:
+    """Also behind the end of the context, from where a transformer forgets."""
+    texts = [
+        generate(net(name), prompt(), 30, sampling, use_state=use_state, generator=torch.Generator().manual_seed(0))
+        for use_state in (True, False)
+    ]
+    assert torch.equal(*texts)
+    assert texts[0].shape == (2, 33)
+    assert torch.equal(texts[0][:, :3], prompt())
+
+
+@every_net
+def test_a_token_costs_one_forward_of_one_token(name: str) -> None:
+    made, seen = net(name), []
+    made.embedding.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[1]))
+    generate(made, prompt(), 30)
+    if made.context is None:
+        assert seen == [3] + [1] * 29
+    else:  # the context of 8 is full four times or more: then half of it is computed again
+        assert seen[:6] == [3] + [1] * 5
+        assert seen.count(4) == 5
+        assert sum(seen) < 2 * 33
+
+
+@every_net
+def test_a_long_prompt_is_cut_to_what_the_net_can_see(name: str) -> None:
+    text = generate(net(name), prompt(20), 3, Sampling(temperature=0))
+    seen = prompt(20) if net(name).context is None else prompt(20)[:, -4:]
+    assert torch.equal(text[:, -3:], generate(net(name), seen, 3, Sampling(temperature=0))[:, -3:])
+
+
+def test_tokens_are_drawn_as_often_as_the_net_says() -> None:
+    logits = torch.tensor([[2.0, 1.0, 0.0, -1.0]])
+    exact = torch.exp(logits / 0.5) / torch.exp(logits / 0.5).sum()
+    torch.testing.assert_close(Sampling(temperature=0.5).probabilities(logits), exact)
+    two = torch.tensor([[math.exp(2), math.exp(1), 0, 0]]) / (math.exp(2) + math.exp(1))
+    torch.testing.assert_close(Sampling(top_k=2).probabilities(logits), two)
+    torch.testing.assert_close(Sampling(top_k=9).probabilities(logits), logits.softmax(1))
+    # 0.64 and 0.24 reach 0.8 together, and 0.64 alone reaches 0.6.
+    torch.testing.assert_close(Sampling(top_p=0.8).probabilities(logits), two)
+    torch.testing.assert_close(Sampling(top_p=0.6).probabilities(logits), torch.tensor([[1.0, 0, 0, 0]]))
+    torch.testing.assert_close(Sampling(temperature=0).probabilities(logits), torch.tensor([[1.0, 0, 0, 0]]))
+    shuffled = torch.tensor([[0.0, 2.0, -1.0, 1.0]])
+    torch.testing.assert_close(Sampling(top_k=2).probabilities(shuffled), two[:, [2, 0, 3, 1]])
+
+
+def test_no_logit_depends_on_a_later_token() -> None:
+    for name in NETS:
+        made, tokens = net(name), prompt(6)
+        changed = tokens.clone()
+        changed[:, 4] = (tokens[:, 4] + 1) % 11
+        torch.testing.assert_close(made(changed)[:, :4], made(tokens)[:, :4])
+        assert not torch.allclose(made(changed)[:, 4:], made(tokens)[:, 4:])
+
+
+def test_tied_weights_are_one_and_are_trained_as_one() -> None:
+    for made in (TransformerLM(11, dim=16, num_heads=2), net("lstm")):
+        assert made.head.weight is made.embedding.weight
+        assert len([name for name, _ in made.named_parameters() if "head.weight" in name]) == 0
+
+
+def text_data(folder: Path, **options: Any) -> TextDataModule:
+    file = folder / "text.txt"
+    file.write_text("".join(f"The square of {number} is {number**2}, and no more é.\n" for number in range(100)))
+    options = {**SMALL, **options}
+    return TextDataModule(files=[str(file)], tokens="bytes", token_folder=str(folder / "tokens"), **options)
+
+
+def small_lm(**options: Any) -> LanguageModel:
+    torch.manual_seed(0)
+    return LanguageModel(TransformerLM(256, dim=16, num_heads=2, num_layers=1, context=16), **options)
+
+
+def test_figures_are_means_over_every_token(tmp_path: Path) -> None:
+    data, module = text_data(tmp_path), small_lm(sample_tokens=0)
+    run = trainer(tmp_path)
+    run.validate(module, datamodule=data, verbose=False)
+    with torch.no_grad():
+        batches = [(module.eval()(x).mT, y) for x, y in data.val_dataloader()]
+    losses = [F.cross_entropy(logits, y, reduction="none").flatten() for logits, y in batches]
+    nats = float(torch.cat(losses).double().mean())
+    assert float(run.callback_metrics["val/loss"]) == pytest.approx(nats, rel=1e-5)
+    assert float(run.callback_metrics["val/perplexity"]) == pytest.approx(math.exp(nats), rel=1e-4)
+    text = bytes(data.splits["val"]).decode()
+    bits = nats / math.log(2) * len(data.splits["val"]) / len(text)
+    assert float(run.callback_metrics["val/bits_per_character"]) == pytest.approx(bits, rel=1e-5)
+
+
+def test_a_sample_is_shown_at_each_validation_and_changes_nothing(tmp_path: Path) -> None:
+    trained = []
+    for name, options in (("silent", {"sample_tokens": 0}), ("writing", {"sample_tokens": 30, "prompt": "The "})):
+        pl.seed_everything(0)
+        module = small_lm(**options)
+        trainer(tmp_path / name, max_epochs=2).fit(module, datamodule=text_data(tmp_path))
+        trained.append(module.state_dict())
+    assert all(torch.equal(trained[0][key], trained[1][key]) for key in trained[0])
+    written = next((tmp_path / "writing").rglob("samples.txt")).read_text()
+    assert written.count("=== step") == 2
+    assert "=== step 3\nThe " in written
+    assert not list((tmp_path / "silent").rglob("samples.txt"))
+    assert "val/sample/text_summary" in events(tmp_path / "writing").Tags()["tensors"]
+
+
+def test_a_carried_state_is_that_of_the_whole_text(tmp_path: Path) -> None:
+    """Batch by batch with a carried state, the validation loss is that of each row of text in one piece."""
+    data = text_data(tmp_path, order="streams", batch_size=4)
+    torch.manual_seed(0)
+    module = LanguageModel(RecurrentLM(256, dim=8, hidden=16), carry_state=True, sample_tokens=0)
+    run = trainer(tmp_path)
+    run.validate(module, datamodule=data, verbose=False)
+    batches = list(data.val_dataloader())
+    x, y = (torch.cat([batch[part] for batch in batches], 1) for part in (0, 1))
+    with torch.no_grad():
+        expected = F.cross_entropy(module.eval()(x).mT, y)
+    assert float(run.callback_metrics["val/loss"]) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_a_state_ends_with_its_epoch_and_its_gradient_with_its_batch(tmp_path: Path) -> None:
+    module = LanguageModel(RecurrentLM(256, dim=8, hidden=16), carry_state=True, sample_tokens=0)
+    fit = trainer(tmp_path, max_epochs=2)
+    fit.fit(module, datamodule=text_data(tmp_path, order="streams", batch_size=4))
+    assert all(not part.requires_grad for part in module._state)
+    module.on_train_epoch_start()
+    assert module._state is None
+
+
+def test_the_rate_rises_and_falls() -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=2.0)
+    schedule, rates = WarmupCosine(optimizer, 3, 13, 0.1), []
+    for _ in range(16):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates[:4] == pytest.approx([0.5, 1.0, 1.5, 2.0])
+    assert rates[8] == pytest.approx((2.0 + 0.2) / 2)
+    assert rates[13:] == pytest.approx([0.2] * 3)
+    assert rates[3:] == sorted(rates[3:], reverse=True)
+
+
+def test_only_matrices_decay() -> None:
+    optimizer = small_lm().configure_optimizers()
+    decays = {p.ndim: group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}  # type: ignore[union-attr]
+    assert decays == {2: 0.01, 1: 0.0}
+
+
+@pytest.mark.slow
+def test_the_config_for_text_writes_words_of_its_vocabulary(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the temperature of the config, and still mostly at a higher one."""
+    import train
+
+    monkeypatch.chdir(tmp_path)
+    assert train.main(["fit", "--config", str(root / "configs/text.yaml")]) == 0
+    stored = torch.load(next(tmp_path.rglob("last.ckpt")), weights_only=True)["state_dict"]
+    made = RecurrentLM(256, cell="gru", dim=64, hidden=256).eval()
+    made.load_state_dict({name.removeprefix("net."): value for name, value in stored.items() if "net." in name})
+    data = TextDataModule(tokens="bytes")
+    data.setup("fit")
+    known = set(re.findall("[a-z]+", bytes(data.splits["train"]).decode().lower()))
+    first = torch.tensor([list(b"The ")] * 8)
+    for temperature, least in ((0.5, 0.85), (0.8, 0.65)):
+        ids = generate(made, first, 500, Sampling(temperature=temperature), generator=torch.Generator().manual_seed(0))
+        words = re.findall("[a-z]+", " ".join(data.vocabulary.decode(row) for row in ids.tolist()).lower())
+        assert sum(word in known for word in words) / len(words) > least
+
+
+def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
+    for options, message in (
+        ({"temperature": -1.0}, r"Sampling\(temperature=...\) must be >= 0 and finite, got -1.0"),
+        ({"top_k": 0}, r"Sampling\(top_k=...\) must be >= 1, or None for all, got 0"),
+        ({"top_p": 0.0}, r"Sampling\(top_p=...\) must be in \(0, 1\], or None for all, got 0.0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Sampling(**options)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"prompt must be ids \(batch, tokens\), at least one, got \(2, 0\)"):
+        generate(net("lstm"), prompt(0), 3)
+    with pytest.raises(ValueError, match=r"generate\(num_tokens=...\) must be >= 0, got -1"):
+        generate(net("lstm"), prompt(), -1)
+    with pytest.raises(ValueError, match=r"LearnedPositions\(max_tokens=8\): a sequence of 9 tokens reaches beyond"):
+        net("learned")(prompt(9))
+    with pytest.raises(ValueError, match=r"tie_weights=True\): hidden must be dim, got 9 and 8"):
+        RecurrentLM(11, dim=8, hidden=9, tie_weights=True)
+    with pytest.raises(ValueError, match=r"RecurrentLM\(cell=...\) must be one of rnn, lstm, gru, got 'sru'"):
+        RecurrentLM(11, cell="sru")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="must be learned, sinusoidal or rotary, got 'none'"):
+        TransformerLM(11, positions="none")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"TransformerLM\(vocab_size=...\) must be >= 2, got 1"):
+        TransformerLM(1)
+    with pytest.raises(ValueError, match="needs a data module with a `vocabulary`"):
+        small_lm().sample()
+    module = LanguageModel(RecurrentLM(11))
+    with pytest.raises(ValueError, match="the net has 11 tokens and the text 256: set vocab_size=256"):
+        trainer(tmp_path).fit(module, datamodule=text_data(tmp_path))
+    text = tmp_path / "letters.txt"
+    text.write_text("abcd " * 500)
+    data = TextDataModule(files=[str(text)], token_folder=str(tmp_path / "tokens"), **SMALL)
+    module = LanguageModel(RecurrentLM(5), prompt="abé")
+    with pytest.raises(ValueError, match=r"prompt=...\): the text has 'é' at position 2, which is none of the 5 char"):
+        trainer(tmp_path).fit(module, datamodule=data)
+    with pytest.raises(ValueError, match="must be None or a text, got an empty one"):
+        trainer(tmp_path).fit(LanguageModel(RecurrentLM(5), prompt=""), datamodule=data)

@@ -1,0 +1,256 @@
+"""`RNN`, `LSTM`, `GRU` against torch's own, their plain steps, and what people give them by mistake."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.autograd import gradcheck, gradgradcheck
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+from touchstone.nets.recurrent import GRU, LSTM, RNN, detach_state
+
+CASES = {
+    "rnn": (RNN, nn.RNN, {}),
+    "relu": (RNN, nn.RNN, {"nonlinearity": "relu"}),
+    "lstm": (LSTM, nn.LSTM, {}),
+    "gru": (GRU, nn.GRU, {}),
+}
+every_cell = pytest.mark.parametrize("case", CASES)
+both_ways = pytest.mark.parametrize("hand_written", [True, False])
+B, T, D, H, LAYERS = 3, 7, 4, 5, 2
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
+
+
+def pair(case: str, dtype: torch.dtype = torch.float64, **options: Any) -> tuple[Any, nn.RNNBase]:
+    """One of ours with the weights of one of torch's."""
+    torch.manual_seed(0)
+    own, of_torch, extra = CASES[case]
+    oracle = of_torch(D, H, LAYERS, batch_first=True, **extra).to(dtype)
+    net = own(D, H, LAYERS, **extra, **options).to(dtype)
+    net.load_state_dict(oracle.state_dict())
+    return net, oracle
+
+
+def as_tuple(state: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (state,) if isinstance(state, Tensor) else state
+
+
+def inputs(case: str, dtype: torch.dtype = torch.float64, num_steps: int = T) -> tuple[Tensor, Any]:
+    """A batch of sequences and an initial state, both of which want gradients."""
+    torch.manual_seed(1)
+    parts = [torch.randn(LAYERS, B, H, dtype=dtype, requires_grad=True) for _ in range(1 + (case == "lstm"))]
+    x = torch.randn(B, num_steps, D, dtype=dtype, requires_grad=True)
+    return x, tuple(parts) if case == "lstm" else parts[0]
+
+
+def gradients(net: nn.Module, x: Tensor, state: Any, run: Any) -> dict[str, Tensor]:
+    """Gradients of a random combination of all outputs: of the input, the initial state and every parameter."""
+    torch.manual_seed(2)
+    output, after = run()
+    values = [output.data if isinstance(output, PackedSequence) else output, *as_tuple(after)]
+    wanted = {"x": x, **{f"state {i}": part for i, part in enumerate(as_tuple(state))}, **dict(net.named_parameters())}
+    loss = sum((value * torch.randn(value.shape, dtype=value.dtype)).sum() for value in values)
+    return dict(zip(wanted, torch.autograd.grad(loss, list(wanted.values())), strict=True))
+
+
+def assert_equal(own: Any, expected: Any, dtype: torch.dtype = torch.float64) -> None:
+    torch.testing.assert_close(own, expected, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
+
+
+@both_ways
+@every_cell
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_outputs_and_gradients_are_those_of_torch(case: str, dtype: torch.dtype, hand_written: bool) -> None:
+    net, oracle = pair(case, dtype, hand_written=hand_written)
+    x, state = inputs(case, dtype)
+    assert_equal(net(x, state), oracle(x, state), dtype)
+    assert_equal(net(x), oracle(x), dtype)
+    own = gradients(net, x, state, lambda: net(x, state))
+    assert_equal(own, gradients(oracle, x, state, lambda: oracle(x, state)), dtype)
+
+
+@every_cell
+def test_a_state_dict_goes_to_torch_and_back(case: str) -> None:
+    net, oracle = pair(case)
+    assert list(net.state_dict()) == list(oracle.state_dict())
+    oracle.load_state_dict(net.state_dict())
+    net, oracle = (module(D, H, bias=False) for module in CASES[case][:2])
+    oracle.load_state_dict(net.state_dict())
+    x = torch.randn(B, T, D)
+    torch.testing.assert_close(net(x)[0], oracle(x.transpose(0, 1))[0].transpose(0, 1))
+
+
+@every_cell
+def test_a_second_derivative_goes_through_the_plain_steps(case: str) -> None:
+    own, _, extra = CASES[case]
+    torch.manual_seed(0)
+    net, (x, state) = own(D, H, LAYERS, **extra).double(), inputs(case, num_steps=2)
+
+    def run(x: Tensor, *parts: Tensor) -> tuple[Tensor, ...]:
+        output, after = net(x, parts if case == "lstm" else parts[0])
+        return output, *as_tuple(after)
+
+    assert gradcheck(run, (x, *as_tuple(state)), fast_mode=True)
+    assert gradgradcheck(run, (x, *as_tuple(state)), fast_mode=True)
+
+
+@every_cell
+def test_an_input_that_depends_on_another_is_differentiated_once(case: str) -> None:
+    """The initial state as a function of the input, with a graph of the gradient and without."""
+    net, oracle = pair(case)
+    x, _ = inputs(case)
+    for create_graph in (True, False):
+        found = []
+        for module in (net, oracle):
+            first = torch.stack([x.sum(1).mean(1, keepdim=True).expand(B, H)] * LAYERS).contiguous()
+            output, _ = module(x, (first, first) if case == "lstm" else first)
+            found.append(torch.autograd.grad(output.square().sum(), x, create_graph=create_graph)[0])
+        assert_equal(found[0], found[1])
+
+
+@every_cell
+def test_frozen_weights_get_no_gradient_and_the_input_its_own(case: str) -> None:
+    net, oracle = pair(case)
+    for module in (net, oracle):
+        module.requires_grad_(False)
+    x, _ = inputs(case)
+    own, expected = (torch.autograd.grad(module(x)[0].sum(), x)[0] for module in (net, oracle))
+    assert_equal(own, expected)
+
+
+@both_ways
+@every_cell
+def test_lengths_and_packed_sequences_are_those_of_torch(case: str, hand_written: bool) -> None:
+    net, oracle = pair(case, hand_written=hand_written)
+    x, state = inputs(case)
+    lengths = torch.tensor([4, 7, 1])
+
+    def packed() -> PackedSequence:
+        return pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+
+    expected, last = oracle(packed(), state)
+    output, after = net(packed(), state)
+    assert_equal([*output], [*expected])
+    assert_equal(after, last)
+    padded, _ = pad_packed_sequence(expected, batch_first=True)
+    assert_equal(net(x, state, lengths=lengths), (padded, last))
+    assert_equal(net(x, state, lengths=[4, 7, 1]), (padded, last))
+    by_oracle = gradients(oracle, x, state, lambda: oracle(packed(), state))
+    assert_equal(gradients(net, x, state, lambda: net(packed(), state)), by_oracle)
+    whole = pack_padded_sequence(x, torch.tensor([7, 7, 2]), batch_first=True)
+    assert_equal([*net(whole)[0]], [*oracle(whole)[0]])
+
+
+@every_cell
+def test_padding_that_is_not_a_number_has_no_influence(case: str) -> None:
+    net, _ = pair(case)
+    x, _ = inputs(case)
+    spoilt = x.detach().clone()
+    spoilt[0, 4:] = float("nan")
+    assert_equal(net(spoilt, lengths=[4, 7, 7]), net(x, lengths=[4, 7, 7]))
+    net(spoilt, lengths=[4, 7, 7])[0].sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in net.parameters())
+
+
+@every_cell
+def test_a_carried_state_continues_the_sequence_and_truncates_its_gradient(case: str) -> None:
+    net, _ = pair(case)
+    x, state = inputs(case)
+    output, after = net(x, state)
+    first, between = net(x[:, :3], state)
+    second, last = net(x[:, 3:], between)
+    assert_equal(torch.cat([first, second], 1), output)
+    assert_equal(last, after)
+    second, _ = net(x[:, 3:], detach_state(between))
+    (of_x,) = torch.autograd.grad(second.sum(), x)
+    assert not of_x[:, :3].any()
+    assert of_x[:, 3:].all()
+
+
+@pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
+def test_both_forms_of_the_recurrence_are_equivalent(nonlinearity: Any) -> None:
+    """`h_t = W rho(h_{t-1}) + U x_t + b` by a loop of its own, and `g_t = rho(W g_{t-1} + U x_t + b)` by the net."""
+    rho = getattr(torch, nonlinearity)
+    torch.manual_seed(0)
+    first_form = RNN(D, H, LAYERS, nonlinearity=nonlinearity).double()
+    second_form = RNN(D, H, LAYERS, nonlinearity=nonlinearity, pre_activation=True).double()
+    second_form.load_state_dict(first_form.state_dict())
+    x, state = inputs("rnn")
+    layer, states = x, []
+    for number in range(LAYERS):
+        u, w = (getattr(first_form, f"weight_{name}_l{number}") for name in ("ih", "hh"))
+        b = getattr(first_form, f"bias_ih_l{number}") + getattr(first_form, f"bias_hh_l{number}")
+        h, outputs = state[number], []
+        for t in range(T):
+            h = rho(h) @ w.T + layer[:, t] @ u.T + b
+            outputs.append(h)
+        states.append(h)
+        layer = rho(torch.stack(outputs, 1))
+    h_all, h_last = second_form(x, state)
+    assert_equal(h_all, torch.stack(outputs, 1))
+    assert_equal(h_last, torch.stack(states))
+    g_all, g_last = first_form(x, rho(state))
+    assert_equal(rho(h_all), g_all)
+    assert_equal(rho(h_last), g_last)
+
+
+@every_cell
+def test_dropout_acts_between_layers_in_training_only(case: str) -> None:
+    own, _, extra = CASES[case]
+    torch.manual_seed(0)
+    net = own(D, H, LAYERS, dropout=0.5, **extra)
+    x = torch.randn(B, T, D)
+    assert not torch.equal(net(x)[0], net(x)[0])
+    assert (net(x)[0] != 0).float().mean() > 0.3  # the outputs of the last layer are left alone
+    below = [as_tuple(module(x)[1])[0][0] for module in (net, net.eval())]  # what the first layer ends with
+    assert torch.equal(*below)
+    assert torch.equal(net(x)[0], net(x)[0])
+
+
+@every_cell
+def test_autocast_leaves_the_recurrence_in_the_dtype_of_its_weights(case: str) -> None:
+    net, _ = pair(case, torch.float32)
+    x, _ = inputs(case, torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        output, _ = net(x.bfloat16())
+        output.sum().backward()
+    assert output.dtype == torch.float32
+
+
+@every_cell
+def test_the_plain_steps_can_be_differentiated_by_torch_func(case: str) -> None:
+    net, _ = pair(case, hand_written=False)
+    x, _ = inputs(case)
+    jacobian = torch.func.jacrev(lambda x: net(x)[0][:, -1].sum(0))(x.detach())
+    expected = torch.autograd.functional.jacobian(lambda x: pair(case)[0](x)[0][:, -1].sum(0), x)
+    assert_equal(jacobian, expected)
+
+
+def test_what_cannot_be_is_refused() -> None:
+    net, x = LSTM(D, H, LAYERS), torch.randn(B, T, D)
+    state = torch.zeros(LAYERS, B, H)
+    with pytest.raises(
+        ValueError, match=r"LSTM: the state must be h \(2, 3, 5\) and c \(2, 3, 5\) \(layers.*got \(2, 3"
+    ):
+        net(x, state)
+    with pytest.raises(ValueError, match=r"RNN: the state must be h \(1, 3, 5\).*got \(2, 3, 5\)"):
+        RNN(D, H)(x, state)
+    with pytest.raises(ValueError, match=r"lengths must be 3 whole numbers from 1 to 7, got \[4, 0, 7\]"):
+        net(x, lengths=[4, 0, 7])
+    for lengths in ([4, 7], [4, 8, 1], [1.5, 2.0, 3.0]):
+        with pytest.raises(ValueError, match="lengths must be 3 whole numbers from 1 to 7"):
+            net(x, lengths=lengths)
+    with pytest.raises(ValueError, match="a packed sequence has its lengths"):
+        net(pack_padded_sequence(x, torch.tensor([7, 7, 7]), batch_first=True), lengths=[1, 1, 1])
+    for wrong in (x[0], x[..., :3], x[:, :0], x[:0]):
+        with pytest.raises(ValueError, match=r"the input must be \(batch, steps, 4\), each at least 1, got"):
+            net(wrong)
+    with pytest.raises(ValueError, match=r"GRU\(hidden_size=...\) must be >= 1, got 0"):
+        GRU(4, 0)
+    with pytest.raises(ValueError, match=r"LSTM\(dropout=...\) must be in \[0, 1\), got 1"):
+        LSTM(4, 5, dropout=1)
+    with pytest.raises(ValueError, match=r"RNN\(nonlinearity=...\) must be one of tanh, relu, got 'gelu'"):
+        RNN(4, 5, nonlinearity="gelu")  # type: ignore[arg-type]

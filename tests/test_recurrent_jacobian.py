@@ -1,0 +1,105 @@
+"""`RecurrentJacobian`: norms against whole Jacobians, verdicts against closed forms, and what it leaves alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from touchstone.callbacks import RecurrentJacobian
+from touchstone.callbacks.parts.lag_norms import lag_norms
+from touchstone.lightning_modules import Classifier
+from touchstone.nets import GRU, LSTM, RNN
+
+from .lightning_programs import events, trainer
+
+
+@pytest.mark.parametrize("cell", [RNN, LSTM, GRU])
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_a_norm_is_the_largest_singular_value_of_the_whole_jacobian(cell: Any, num_layers: int) -> None:
+    torch.manual_seed(0)
+    net, x = cell(3, 4, num_layers).double(), torch.randn(2, 9, 3).double()
+    found = lag_norms(net, x, [1, 4, 9], 80)
+    for lag, norms in found.items():
+        for row in range(2):
+            state = net(x[row : row + 1, :-lag])[1] if lag < 9 else None
+            zeros = torch.zeros(num_layers, 1, 4, dtype=torch.float64)
+            state = state if state is not None else (zeros, zeros) if cell is LSTM else zeros
+
+            def run(state: Any, row: int = row, lag: int = lag) -> Any:
+                return net(x[row : row + 1, -lag:], state)[1]
+
+            jacobian: Any
+            if cell is LSTM:
+                blocks = torch.autograd.functional.jacobian(lambda h, c: run((h, c)), state)
+                size = 4 * num_layers
+                jacobian = torch.cat([torch.cat([b.reshape(size, size) for b in line], 1) for line in blocks])
+            else:
+                jacobian = torch.autograd.functional.jacobian(run, state).reshape(4 * num_layers, -1)
+            expected = torch.linalg.matrix_norm(jacobian, 2)
+            assert norms[row].item() == pytest.approx(expected.item(), rel=1e-3)
+
+
+class LastOutput(nn.Module):
+    """A recurrent net that classifies sequences by its last output."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.recurrent = RNN(1, 6, nonlinearity="relu")
+        self.read_out = nn.Linear(6, 2)
+        self.recurrent.weight_hh_l0.data = scale * torch.eye(6)  # with relu and inputs > 0: powers of the scale
+        self.recurrent.weight_ih_l0.data.abs_()
+        for name in ("bias_ih_l0", "bias_hh_l0"):
+            getattr(self.recurrent, name).data.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.read_out(self.recurrent(x)[0][:, -1])
+
+
+def sequences() -> DataLoader:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(8, 12, 1, generator=generator)
+    return DataLoader(TensorDataset(x, (x.sum((1, 2)) > 6).long()), 4)
+
+
+@pytest.mark.parametrize(("scale", "verdict"), [(0.8, "vanishing"), (1.0, "stable"), (1.2, "exploding")])
+def test_powers_of_a_matrix_are_logged_drawn_and_judged(tmp_path: Path, scale: float, verdict: str) -> None:
+    module, callback = Classifier(LastOutput(scale)), RecurrentJacobian(lags=[1, 3, 10, 50])
+    run = trainer(tmp_path, callback)
+    run.validate(module, sequences(), verbose=False)
+    for lag in (1, 3, 10):
+        assert float(run.callback_metrics[f"jacobian/val/lag_{lag}"]) == pytest.approx(scale**lag, rel=1e-4)
+    assert "jacobian/val/lag_50" not in run.callback_metrics
+    assert float(run.callback_metrics["jacobian/val/singular_value"]) == pytest.approx(scale, rel=1e-5)
+    assert float(run.callback_metrics["jacobian/val/vanishing_bound"]) == 1
+    shown = events(tmp_path)
+    said = shown.Tensors("jacobian/val/verdict/text_summary")[0].tensor_proto.string_val[0].decode()
+    assert said.startswith(verdict)
+    assert shown.Images("jacobian/val")
+    assert not module.net.recurrent._forward_pre_hooks  # type: ignore[union-attr]
+
+
+def test_measuring_does_not_change_training(tmp_path: Path) -> None:
+    trained = []
+    for name, callbacks in (("alone", []), ("measured", [RecurrentJacobian(num_iterations=3)])):
+        torch.manual_seed(0)
+        module = Classifier(LastOutput(0.9))
+        trainer(tmp_path / name, *callbacks, max_epochs=2).fit(module, sequences(), sequences())
+        trained.append(module.state_dict())
+    assert all(torch.equal(trained[0][key], trained[1][key]) for key in trained[0])
+
+
+def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"RecurrentJacobian\(num_sequences=...\) must be >= 1, got 0"):
+        RecurrentJacobian(num_sequences=0)
+    with pytest.raises(ValueError, match=r"lags=...\) must be numbers >= 1, got \[0, 3\]"):
+        RecurrentJacobian(lags=[0, 3])
+    with pytest.raises(ValueError, match=r"tolerance=...\) must be > 0, got 0"):
+        RecurrentJacobian(tolerance=0)
+    wrong = RecurrentJacobian(layer="net.gru")
+    with pytest.raises(ValueError, match=r"layer='net.gru'\): the module has the recurrent nets \['net.recurrent'\]"):
+        trainer(tmp_path, wrong).validate(Classifier(LastOutput(1.0)), sequences(), verbose=False)

@@ -1,0 +1,209 @@
+"""`TextDataModule`: what a text becomes, where it is cut, and what it says of texts that are none."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from touchstone.datamodules import TextDataModule
+from touchstone.datamodules.parts.token_files import read_tokens, text_pieces
+from touchstone.datamodules.parts.vocabulary import BytePairs, Bytes, Characters, load_vocabulary
+
+TEXT = "Zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich. 😀\n" * 40
+
+
+def write(folder: Path, text: str = TEXT, name: str = "text.txt") -> str:
+    (folder / name).write_bytes(text.encode())
+    return str(folder / name)
+
+
+def data(folder: Path, *files: str, **options: Any) -> TextDataModule:
+    options = {"context": 16, "batch_size": 4, "val_share": 0.2, "test_share": 0.1, **options}
+    module = TextDataModule(files=files or None, token_folder=str(folder / "tokens"), **options)
+    module.prepare_data()
+    module.setup("fit")
+    return module
+
+
+@pytest.mark.parametrize("tokens", ["characters", "bytes"])
+@pytest.mark.parametrize("num_files", [1, 3])
+def test_the_splits_are_the_text_in_order_and_share_nothing(tmp_path: Path, tokens: Any, num_files: int) -> None:
+    files = [write(tmp_path, TEXT[i::num_files], f"{i}.txt") for i in range(num_files)]
+    whole = "".join(Path(file).read_text(encoding="utf-8") for file in files)
+    module = data(tmp_path, *files, tokens=tokens)
+    parts = {name: module.vocabulary.decode(ids.tolist()) for name, ids in module.splits.items()}
+    assert list(parts) == ["train", "val", "test"]
+    assert "".join(parts.values()) == whole
+    size = len(whole.encode())
+    for name, share in (("train", 0.7), ("val", 0.2), ("test", 0.1)):
+        assert abs(len(parts[name].encode()) - share * size) <= 4
+        assert module.characters_per_token[name] == pytest.approx(len(parts[name]) / len(module.splits[name]))
+
+
+@pytest.mark.parametrize("num_bytes", [1, 2, 3, 7, 1000])
+def test_pieces_of_any_size_are_the_text(tmp_path: Path, num_bytes: int) -> None:
+    path = Path(write(tmp_path))
+    assert "".join(text_pieces([path, path], num_bytes=num_bytes)) == 2 * TEXT
+    raw = TEXT.encode()
+    for cut in range(60, 80):  # some of them inside the four bytes of the face
+        first, second = ("".join(text_pieces([path], *ends, num_bytes)) for ends in ((0, cut), (cut, len(raw))))
+        assert first + second == TEXT
+        assert len(first.encode()) - cut in range(4)
+
+
+def test_targets_are_the_tokens_one_further_on(tmp_path: Path) -> None:
+    module = data(tmp_path, write(tmp_path))
+    ids = torch.from_numpy(module.splits["val"].astype(np.int64))
+    x, y = (torch.cat(parts).flatten() for parts in zip(*module.val_dataloader(), strict=True))
+    assert torch.equal(x, ids[: len(x)])
+    assert torch.equal(y, ids[1 : len(x) + 1])
+    assert len(ids) - len(x) <= 16  # what fills no window
+    for x, y in module.train_dataloader():
+        assert x.shape == y.shape == (4, 16)
+        assert x.dtype == torch.int64
+        assert torch.equal(x[:, 1:], y[:, :-1])
+
+
+def test_random_windows_begin_anywhere_and_an_epoch_is_as_long_as_it_is_said(tmp_path: Path) -> None:
+    text = "".join(chr(ord("a") + i % 26) for i in range(2000))
+    module = data(tmp_path, write(tmp_path, text), steps_per_epoch=50)
+    assert len(module.train_dataloader()) == 50
+    firsts = torch.cat([x[:, 0] for x, _ in module.train_dataloader()])
+    assert len(set(firsts.tolist())) == 26
+    module.steps_per_epoch = None
+    assert len(module.train_dataloader()) == (1400 - 16) // (4 * 16)
+
+
+def test_streams_continue_from_batch_to_batch(tmp_path: Path) -> None:
+    module = data(tmp_path, write(tmp_path), order="streams")
+    for loader, split in ((module.train_dataloader(), "train"), (module.val_dataloader(), "val")):
+        x, y = (torch.cat(parts, 1) for parts in zip(*loader, strict=True))
+        ids = module.splits[split].astype(np.int64)
+        length = x.shape[1]
+        assert torch.equal(x[:, 1:], y[:, :-1])
+        for row in range(4):
+            assert np.array_equal(x[row].numpy(), ids[row * length : (row + 1) * length])
+
+
+def test_the_default_text_is_english_and_comes_with_python(tmp_path: Path) -> None:
+    module = data(tmp_path, tokens="bytes")
+    text = bytes(module.splits["train"]).decode()
+    words = Counter(text.lower().split())
+    assert {"the", "of", "is", "a"} <= {word for word, _ in words.most_common(12)}
+    assert len(text) > 200_000
+
+
+def test_without_a_test_text_the_validation_text_is_tested(tmp_path: Path) -> None:
+    module = data(tmp_path, write(tmp_path), test_share=0.0)
+    assert np.array_equal(module.splits["test"], module.splits["val"])
+    assert module.characters_per_token["test"] == module.characters_per_token["val"]
+
+
+def test_byte_pairs_are_learnt_from_the_training_text_alone(tmp_path: Path) -> None:
+    pytest.importorskip("tokenizers")
+    text = "the cat sat on the mat. " * 200 + "unseen" * 400
+    module = data(tmp_path, write(tmp_path, text), tokens="byte_pairs", num_byte_pairs=300, val_share=0.3)
+    assert isinstance(module.vocabulary, BytePairs)
+    assert len(module.vocabulary) <= 300
+    assert "unseen" not in module.class_names
+    assert " the" in module.class_names
+    parts = [module.vocabulary.decode(ids.tolist()) for ids in module.splits.values()]
+    assert "".join(parts) == text
+    assert module.characters_per_token["train"] > 2
+    for strange in ("naïve 😀", "\x00\n\n  x"):
+        assert module.vocabulary.decode(module.vocabulary.encode(strange).tolist()) == strange
+
+
+@pytest.mark.parametrize("vocabulary", [Characters("hello\n😀é"), Bytes()])
+def test_a_vocabulary_decodes_what_it_encodes_and_is_loaded_as_it_was(vocabulary: Any) -> None:
+    text = "hello\nhéllo 😀".replace(" ", "")
+    again = load_vocabulary(vocabulary.dump())
+    assert again.decode(vocabulary.encode(text).tolist()) == text
+    assert again.names == vocabulary.names
+    assert len(vocabulary.names) == len(vocabulary)
+    assert vocabulary.encode(text).dtype == np.uint8
+
+
+def test_a_text_is_encoded_once_and_again_when_it_changes(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    first = data(tmp_path, path)._folder()
+    before = (first / "train.bin").stat().st_mtime_ns
+    assert (data(tmp_path, path)._folder() / "train.bin").stat().st_mtime_ns == before
+    write(tmp_path, TEXT + "more")
+    module = data(tmp_path, path)
+    assert module._folder() != first
+    assert module.vocabulary.decode(module.splits["test"][-4:].tolist()) == "more"
+    assert {folder.name for folder in (tmp_path / "tokens").iterdir()} == {first.name, module._folder().name}
+
+
+def test_tokens_are_read_through_a_memory_map(tmp_path: Path) -> None:
+    module = data(tmp_path, write(tmp_path))
+    _, tokens, _ = read_tokens(module._folder())
+    assert all(isinstance(ids, np.memmap) and not ids.flags.writeable for ids in tokens.values())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads what Linux says of a process")
+def test_a_large_text_needs_no_more_memory_than_a_small_one(root: Path, tmp_path: Path) -> None:
+    code = """
+import sys
+from touchstone.datamodules import TextDataModule
+data = TextDataModule(files=[sys.argv[1]], tokens=sys.argv[2], token_folder=sys.argv[1] + "_tokens", steps_per_epoch=50)
+data.prepare_data()
+data.setup("fit")
+for loader in (data.train_dataloader(),):
+    for x, y in loader:
+        assert x.shape == (32, 64)
+print(next(line.split()[1] for line in open("/proc/self/status") if "VmHWM" in line))
+"""
+    for tokens in ("characters", "bytes"):
+        peaks = []
+        for name, num_times in (("small", 400), ("large", 1_500_000)):
+            path = write(tmp_path, TEXT[:67] * num_times, name)  # 30 KB and 110 MB
+            environment = {**os.environ, "PYTHONPATH": str(root)}
+            run = subprocess.run(
+                [sys.executable, "-c", code, path, tokens], env=environment, capture_output=True, text=True, check=True
+            )
+            peaks.append(int(run.stdout.split()[-1]))
+        assert peaks[1] < peaks[0] + 60_000, tokens  # KiB; the tokens alone are 100 MB and more
+
+
+def test_a_text_that_is_not_utf_8_is_named_with_the_position(tmp_path: Path) -> None:
+    good = write(tmp_path)
+    for position in (0, 5, 1000, 2_000_000):
+        bad = tmp_path / "bad.txt"
+        bad.write_bytes(b"a" * position + b"\xff" + b"b" * 100)
+        with pytest.raises(ValueError, match=rf"bad.txt is not UTF-8: byte {position} is 0xff"):
+            data(tmp_path, good, str(bad))
+    bad.write_bytes(b"abc \xe2\x82")
+    with pytest.raises(ValueError, match=r"byte 4 is 0xe2 \(unexpected end of data\)"):
+        data(tmp_path, str(bad))
+    assert list(tmp_path.glob("tokens/*")) == []  # nothing is left that a later run would take for tokens
+
+
+def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"TextDataModule\(files=...\): there is no file .*nowhere.txt"):
+        data(tmp_path, str(tmp_path / "nowhere.txt"))
+    with pytest.raises(ValueError, match=r"there is no text in .*text.txt"):
+        data(tmp_path, write(tmp_path, ""))
+    with pytest.raises(ValueError, match=r"the text for test has 10 tokens, and a window takes 17"):
+        data(tmp_path, write(tmp_path, "a" * 100))
+    for options, message in (
+        ({"context": 0}, r"TextDataModule\(context=...\) must be >= 1, got 0"),
+        ({"eval_batch_size": 0}, r"eval_batch_size=...\) must be >= 1, got 0"),
+        ({"tokens": "words"}, "must be characters, bytes or byte_pairs, got 'words'"),
+        ({"order": "sorted"}, "must be random or streams, got 'sorted'"),
+        ({"num_byte_pairs": 100}, "must be >= 256, got 100"),
+        ({"val_share": 0.6, "test_share": 0.4}, "leave something for training, got 0.6 and 0.4"),
+        ({"val_share": 0.0}, "must be > 0 and >= 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            TextDataModule(**options)  # type: ignore[arg-type]
