@@ -17,6 +17,7 @@ from .core.threat import Threat
 from .deepfool import DeepFool
 from .ead import EAD
 from .fab import FAB
+from .feature_distance import FeatureDistance
 from .fgsm import FGSM
 from .gaussian_noise import GaussianNoise
 from .hop_skip_jump import HopSkipJump
@@ -50,6 +51,7 @@ __all__ = [
     "CarliniWagner",
     "DeepFool",
     "EAD",
+    "FeatureDistance",
     "GaussianNoise",
     "HopSkipJump",
     "L1Adam",

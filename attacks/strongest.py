@@ -27,6 +27,8 @@ from .threats.l1 import L1
 from .threats.linf import Linf
 
 _THOROUGH = 400  # the budget from which on every survivor is tried again
+_PATIENT = 2000  # the budget from which a black box searches for the nearest survivors, whatever their gradients
+_QUERIES_PER_PASS = 5
 _NUM_SCATTERED = 3  # equal climbs whose ends are compared
 _HOPE = 8.0  # standard deviations between the mean end and the boundary, up to which another climb may reach it
 _HOPE_AT_ONCE = 3.0  # the same after climbs of unlike lengths
@@ -43,12 +45,12 @@ class Strongest(Attack):
     and for longer; inside L2, L1 and L0 all of them also climb in a far larger ball that shrinks to theirs, again and
     again where that finds a point not far outside. Where the gradient leads nowhere, a black box searches. From a
     budget of 400 on, every survivor is tried again, and the budget is spent on those whose climbs end at unlike
-    margins.
+    margins; from 2000 on, a black box searches also where the gradients are honest.
 
     Args:
         threat: what the attacker may do.
         max_passes: the most gradients that are taken for one sample, >= 1; most samples take far fewer. 200 answers
-            quickly, 500 thoroughly.
+            quickly, 500 thoroughly, 2000 patiently. A black box makes 5 queries for each of them.
 
     Raises:
         ValueError: `max_passes` is below 1.
@@ -82,13 +84,15 @@ class Strongest(Attack):
             samples.climb(samples.scattered(_HOPE_AT_ONCE, within=0.7), num_steps=40)
         for rank in range(_NUM_CLASSES):
             samples.climb(samples.near(0.25), num_steps=15, rank=rank)
-        samples.search_where_gradients_are_blind()
+        samples.search(samples.blind(), num_queries=_QUERIES_PER_PASS * self.max_passes)
         if self.max_passes >= _THOROUGH:
             samples.begin_to_compare()
             for _ in range(_NUM_SCATTERED):
                 samples.climb(samples.near(torch.inf), num_steps=20)
             while len(rows := samples.affordable(samples.scattered(_HOPE), num_steps=100)):
                 samples.climb(rows, num_steps=100)
+        if self.max_passes >= _PATIENT:
+            samples.search(samples.near(0.35), num_queries=_QUERIES_PER_PASS * self.max_passes)
 
     def _from_afar(self, samples: Survivors) -> None:
         """In L2, L1 and L0 a few pixels may change by much, and the way there need not begin inside eps."""
@@ -99,7 +103,7 @@ class Strongest(Attack):
         samples.climb_from_afar(samples.within(2), num_steps=30, factor=_FAR)
         for rank in range(_NUM_CLASSES):
             samples.climb(samples.within(1.2), num_steps=20, rank=rank)
-        samples.search_where_gradients_are_blind()
+        samples.search(samples.blind(), num_queries=_QUERIES_PER_PASS * self.max_passes)
         for number in range(2):
             if is_l1:
                 samples.climb_sparsely(samples.near(0.6), num_steps=15, loss=_SPARSE[number])

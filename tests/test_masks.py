@@ -208,8 +208,8 @@ def test_a_config_gives_a_mask_as_a_rectangle_or_a_file(tmp_path: Path, monkeypa
     np.save("mask.npy", expected[0, 0].numpy())
     np.save("channels.npy", expected[0].expand(3, 6, 8).numpy().astype(np.uint8))
     Image.fromarray(expected[0, 0].numpy().astype(np.uint8) * 255).save("mask.png")
-    for given in ("1:3, 2:8 of 6 x 8", "mask.npy", "mask.png"):
-        assert torch.equal(Linf(eps=0.1, mask=given).mask, expected)  # type: ignore[arg-type]
+    for text in ("1:3, 2:8 of 6 x 8", "mask.npy", "mask.png"):
+        assert torch.equal(Linf(eps=0.1, mask=text).mask, expected)  # type: ignore[arg-type]
     assert torch.equal(L2(eps=0.1, mask="channels.npy").mask, expected.expand(1, 3, 6, 8))  # type: ignore[arg-type]
     parser = ArgumentParser()
     parser.add_subclass_arguments(Threat, "threat")

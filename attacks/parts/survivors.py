@@ -18,7 +18,6 @@ from ..threats.ball import Ball
 from .shrinking import climb_shrinking
 
 _SOFTNESS = 0.4  # of the sample's first margin
-_QUERIES_PER_PASS = 5
 
 
 class Survivors:
@@ -85,6 +84,20 @@ class Survivors:
         """Those of the samples whose budget has so many steps left."""
         return rows[self.num_passes[rows] + num_steps <= self.max_passes]
 
+    def blind(self) -> Tensor:
+        """The survivors whose gradient vanishes, or turns round within a twentieth of eps: int64 `(M,)`."""
+        rows = self.affordable(self.near(torch.inf), num_steps=2)
+        rows = rows[(self.highest / self.first)[rows] >= 0.8]
+        if not len(rows):
+            return rows
+        x, start = self.x[rows], self.threat.take(rows).start(self.x[rows], self._noise(rows))
+        grads = []
+        for points in (start, start + 0.05 * (x - start)):
+            leaf = points.clone().requires_grad_()
+            grads.append(gradient_of(Margin()(self.model(leaf), self.y[rows]), leaf).flatten(1))
+        self.num_passes[rows] += 2
+        return rows[torch.cosine_similarity(grads[0], grads[1]) < 0.5]
+
     # Kinds of climbs, each with the samples whose budget allows it.
 
     def climb(self, rows: Tensor, *, num_steps: int, momentum: float = 0.0, rank: int | None = None) -> None:
@@ -148,24 +161,10 @@ class Survivors:
         self.num_passes[rows] += num_steps
         self._finish(rows, apgd.perturb(self.model, self.x[rows], self.y[rows], self._noise(rows)))
 
-    def search_where_gradients_are_blind(self) -> None:
-        """Searches without gradients for those whose gradient vanishes, or turns round within a twentieth of eps."""
-        rows = self.affordable(self.near(torch.inf), num_steps=2)
-        rows = rows[(self.highest / self.first)[rows] >= 0.8]
+    def search(self, rows: Tensor, *, num_queries: int) -> None:
+        """Searches without gradients, by square windows, where the samples are images and the threat has such."""
         if not len(rows) or self.x.ndim != 4 or not isinstance(self.threat, Square.supports):
             return
-        x, start = self.x[rows], self.threat.take(rows).start(self.x[rows], self._noise(rows))
-        grads = []
-        for points in (start, start + 0.05 * (x - start)):
-            leaf = points.clone().requires_grad_()
-            grads.append(gradient_of(Margin()(self.model(leaf), self.y[rows]), leaf).flatten(1))
-        self.num_passes[rows] += 2
-        rows = rows[torch.cosine_similarity(grads[0], grads[1]) < 0.5]
-        if len(rows):
-            self.search(rows, num_queries=_QUERIES_PER_PASS * self.max_passes)
-
-    def search(self, rows: Tensor, *, num_queries: int) -> None:
-        """Searches without gradients, by square windows."""
         square = Square(threat=self.threat.take(rows), num_queries=num_queries, objective=Untargeted(loss=Margin()))
         self._finish(rows, square.perturb(self.model, self.x[rows], self.y[rows], self._noise(rows)))
 
