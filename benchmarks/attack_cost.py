@@ -11,7 +11,6 @@ import sys
 from argparse import ArgumentParser
 from pathlib import Path
 
-import torch
 from timing import show, use_threads
 from torch import Tensor, nn
 
@@ -79,6 +78,7 @@ def draw(tables: dict[str, list[Row]], path: Path) -> None:
         axes.set(xscale="log", xlabel="samples passed through the model, per image", ylabel="images left standing")
         axes.set_title(title, fontsize=10)
         axes.legend(fontsize=7)
+    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
 
 
@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("--shared", type=Path, required=True, help="the folder of the public nets and images")
     parser.add_argument("--num_images", type=int, default=200)
     parser.add_argument("--with_autoattack", action="store_true", help="which takes half an hour")
-    parser.add_argument("--picture", type=Path, default=Path("attack_cost.png"))
+    parser.add_argument("--picture", type=Path, default=Path("docs/pictures/attack_cost.png"))
     parser.add_argument("--num_threads", type=int, default=None)
     given = parser.parse_args()
     use_threads(given.num_threads)
@@ -110,5 +110,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    torch.manual_seed(0)
     main()
