@@ -90,6 +90,7 @@ def main() -> None:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--shared", type=Path, required=True, help="the folder of the public nets and images")
     parser.add_argument("--num_images", type=int, default=200)
+    parser.add_argument("--nets", nargs="+", default=["resnet2b", "trades_mnist"])
     parser.add_argument("--threats", nargs="+", default=["Linf"], help="of Linf, L2, L1")
     parser.add_argument("--attacks", nargs="+", default=[""], help="how the names of those begin that are measured")
     parser.add_argument("--with_autoattack", action="store_true", help="which takes half an hour")
@@ -110,7 +111,7 @@ def main() -> None:
     }
     tables = {}
     for title, (make_net, make_images, threat) in settings.items():
-        if type(threat).__name__ not in given.threats:
+        if type(threat).__name__ not in given.threats or make_net.__name__ not in given.nets:
             continue
         x, y = make_images(given.shared, given.num_images)
         chosen = attacks(threat, given.with_autoattack)
