@@ -109,6 +109,7 @@ ATTACKS: dict[str, Attack] = {
     "strongest, thorough": Strongest(threat=LINF, max_passes=400),
     "strongest, l2": Strongest(threat=SMALL_L2),
     "strongest, l1": Strongest(threat=SMALL_L1),
+    "strongest, l0": Strongest(threat=SMALL_L0),
     "gaussian": GaussianNoise(threat=LINF),
     "gaussian, 4 tries, l2": GaussianNoise(threat=SMALL_L2, num_tries=4, rel_sigma=0.2),
     "mifgsm": MIFGSM(threat=LINF, num_steps=5),
