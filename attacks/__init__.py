@@ -18,6 +18,7 @@ from .deepfool import DeepFool
 from .dream import dream
 from .ead import EAD
 from .fab import FAB
+from .feature_distance import FeatureDistance
 from .fgsm import FGSM
 from .gaussian_noise import GaussianNoise
 from .hop_skip_jump import HopSkipJump
@@ -51,6 +52,7 @@ __all__ = [
     "CarliniWagner",
     "DeepFool",
     "EAD",
+    "FeatureDistance",
     "GaussianNoise",
     "HopSkipJump",
     "L1Adam",

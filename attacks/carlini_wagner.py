@@ -18,7 +18,7 @@ from .core.checks import check_counts, check_positive
 from .core.objective import Objective
 from .core.sample_rng import SampleRng
 from .objectives.untargeted import Untargeted
-from .parts.minimal import Adam, Nearest, WeightSearch, with_margin
+from .parts.minimal import Adam, Nearest, with_margin
 from .threats.l2 import L2
 
 _PROGRESS = 0.9999
@@ -63,12 +63,12 @@ class CarliniWagner(Attack):
         with_margin(self.objective)
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:
-        nearest, search = Nearest(self.threat, x), WeightSearch(x, self.first_weight)
-        for _ in range(self.num_rounds):
-            search.learn(self._descend(model, x, y, search.weight, nearest))
-            if not self.minimal and bool(nearest.inside.all()):
-                break
-        return nearest.result()
+        nearest = Nearest(self.threat, x, minimal=self.minimal)
+
+        def descend(weight: Tensor) -> Tensor:
+            return self._descend(model, x, y, weight, nearest)
+
+        return nearest.by_weights(descend, first=self.first_weight, num_rounds=self.num_rounds)
 
     def _descend(self, model: nn.Module, x: Tensor, y: Tensor, weight: Tensor, nearest: Nearest) -> Tensor:
         """One round: shows `nearest` all it finds, and returns for which samples it found something, bool `(N,)`."""
@@ -76,7 +76,7 @@ class CarliniWagner(Attack):
         free = self._free(x)
         adam, found = Adam(x, self.step_size), torch.zeros_like(nearest.inside)
         loss_before = torch.full_like(weight, torch.inf)
-        rows = self._left(torch.arange(len(x), device=x.device), nearest)
+        rows = nearest.wanted(torch.arange(len(x), device=x.device))
         for step in range(self.num_steps):
             if not len(rows):
                 break
@@ -96,11 +96,8 @@ class CarliniWagner(Attack):
                     falls = loss < _PROGRESS * loss_before[rows]
                     loss_before[rows] = loss
                     rows = rows[falls]
-                rows = self._left(rows, nearest)
+                rows = nearest.wanted(rows)
         return found
-
-    def _left(self, rows: Tensor, nearest: Nearest) -> Tensor:
-        return rows if self.minimal else rows[~nearest.inside[rows]]
 
     def _free(self, x: Tensor) -> Tensor:
         """The variable that `_boxed` maps to `x`, nearly where `x` lies on the box."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .core.ascend import gradient_of
 from .core.attack import Attack
 from .core.checks import check_counts, check_positive
-from .core.per_sample import per_sample
+from .core.per_sample import per_sample, wide
 from .core.sample_rng import SampleRng
 from .parts.minimal import inside
 from .threats.l2 import L2
@@ -83,5 +83,5 @@ class DeepFool(Attack):
             nearer = length < shortest
             shortest = torch.where(nearer, length, shortest)
             move = per_sample(length + _NUDGE, points) * direction
-            change = torch.where(nearer.reshape(-1, *[1] * (points.ndim - 1)), move, change)
+            change = torch.where(wide(nearer, points), move, change)
         return change

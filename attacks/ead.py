@@ -20,7 +20,7 @@ from .core.objective import Objective
 from .core.per_sample import norms
 from .core.sample_rng import SampleRng
 from .objectives.untargeted import Untargeted
-from .parts.minimal import Nearest, WeightSearch, with_margin
+from .parts.minimal import Nearest, with_margin
 from .threats.l1 import L1
 
 _PROGRESS = 0.9999
@@ -74,19 +74,19 @@ class EAD(Attack):
         with_margin(self.objective)
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:
-        nearest, search = Nearest(self.threat, x), WeightSearch(x, self.first_weight)
-        for _ in range(self.num_rounds):
-            search.learn(self._descend(model, x, y, search.weight, nearest))
-            if not self.minimal and bool(nearest.inside.all()):
-                break
-        return nearest.result()
+        nearest = Nearest(self.threat, x, minimal=self.minimal)
+
+        def descend(weight: Tensor) -> Tensor:
+            return self._descend(model, x, y, weight, nearest)
+
+        return nearest.by_weights(descend, first=self.first_weight, num_rounds=self.num_rounds)
 
     def _descend(self, model: nn.Module, x: Tensor, y: Tensor, weight: Tensor, nearest: Nearest) -> Tensor:
         """One round: shows `nearest` all it finds, and returns for which samples it found something, bool `(N,)`."""
         objective = with_margin(self.objective)
         points, ahead = x.clone(), x.clone()  # `ahead` runs before the points, as Nesterov's method does
         found, loss_before = torch.zeros_like(nearest.inside), torch.full_like(weight, torch.inf)
-        rows = self._left(torch.arange(len(x), device=x.device), nearest)
+        rows = nearest.wanted(torch.arange(len(x), device=x.device))
         for step in range(self.num_steps):
             if not len(rows):
                 break
@@ -107,11 +107,8 @@ class EAD(Attack):
                     falls = loss < _PROGRESS * loss_before[rows]
                     loss_before[rows] = loss
                     rows = rows[falls]
-                rows = self._left(rows, nearest)
+                rows = nearest.wanted(rows)
         return found
-
-    def _left(self, rows: Tensor, nearest: Nearest) -> Tensor:
-        return rows if self.minimal else rows[~nearest.inside[rows]]
 
     def _shrink(self, points: Tensor, x: Tensor, rows: Tensor) -> Tensor:
         """Takes `penalty` from every change, at most all of it, and clips to the box: equation 8."""

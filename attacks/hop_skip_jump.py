@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .core.attack import Attack
 from .core.checks import check_counts
 from .core.objective import Objective
-from .core.per_sample import norms, per_sample
+from .core.per_sample import norms, per_sample, wide
 from .core.sample_rng import SampleRng
 from .objectives.untargeted import Untargeted
 from .parts.minimal import Nearest
@@ -102,7 +102,7 @@ class _Walk:
             drawn = self.low + (self.high - self.low) * noise
             drawn = self.attack.threat.take(rows).masked(drawn, self.x[rows])
             reached = self.ask(rows, drawn)
-            self.points[rows] = torch.where(_wide(reached, drawn), drawn, self.points[rows])
+            self.points[rows] = torch.where(wide(reached, drawn), drawn, self.points[rows])
             started.append(rows[reached])
             rows = rows[~reached]
             if not len(rows):
@@ -140,7 +140,7 @@ class _Walk:
             points = between(middle)
             reached = self.ask(rows, points)
             fails, reaches = torch.where(reached, fails, middle), torch.where(reached, middle, reaches)
-            near = torch.where(_wide(reached, x), points, near)
+            near = torch.where(wide(reached, x), points, near)
         self.points[rows] = near
         self.nearest.see(rows, near, torch.ones_like(rows, dtype=torch.bool))
 
@@ -185,12 +185,7 @@ class _Walk:
             decided = decided + torch.einsum("mb,mb...->m...", decision, step)
         mean = decisions / num_directions
         # Less the mean decision, which says nothing of the direction; where all agree there is nothing else.
-        return torch.where(_wide(mean.abs() == 1, steps), decided, decided - per_sample(mean, steps) * steps)
+        return torch.where(wide(mean.abs() == 1, steps), decided, decided - per_sample(mean, steps) * steps)
 
     def _noise(self, rng: SampleRng, like: Tensor) -> Tensor:
         return rng.normal(like) if isinstance(self.attack.threat, L2) else 2 * rng.uniform(like) - 1
-
-
-def _wide(flags: Tensor, like: Tensor) -> Tensor:
-    """`(N,)` flags, shaped to choose between tensors like `like`, `(N, ...)`."""
-    return flags.reshape(-1, *[1] * (like.ndim - 1))

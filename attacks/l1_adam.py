@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,16 +18,20 @@ from .core.sample_rng import SampleRng
 from .core.threat import Threat
 from .objectives.untargeted import Untargeted
 from .parts.minimal import Adam
+from .threats.l1 import L1
+from .threats.l2 import L2
+from .threats.linf import Linf
 
 
 @dataclass(frozen=True, kw_only=True)
 class L1Adam(Attack):
     """Climbs by Adam what the attacker wants, against a price on every change; each sample stops where it falls.
 
-    Every step ends inside the threat. The price keeps pixels that hardly matter near where they were.
+    Every step ends inside the threat. The price keeps pixels that hardly matter near where they were. Its small steps
+    find nothing inside L0, whose projection takes every one of them back.
 
     Args:
-        threat: what the attacker may do.
+        threat: what the attacker may do; Linf, L2 or L1.
         objective: what the attacker wants.
         num_steps: steps of Adam at most, >= 1.
         step_size: of Adam, in pixels of [0, 1], > 0.
@@ -37,6 +42,7 @@ class L1Adam(Attack):
         ValueError: a value is outside its range.
     """
 
+    supports: ClassVar[tuple[type[Threat], ...]] = (Linf, L2, L1)
     threat: Threat
     objective: Objective = Untargeted()
     num_steps: int = 100

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from .core.ascend import ascend
 from .core.attack import Attack
 from .core.checks import check_counts, check_positive
-from .core.gain import gain_of, to_the_end
+from .core.gain import gain_of
 from .core.objective import Objective
 from .core.sample_rng import SampleRng
 from .core.threat import Threat
+from .objectives.endless import Endless
 from .objectives.untargeted import Untargeted
 
 
@@ -52,9 +53,9 @@ class MIFGSM(Attack):
         check_positive(self, "decay", or_zero=True)
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:
-        measure = gain_of(model, self.objective, y)
+        objective = Endless(self.objective) if self.to_the_end else self.objective
         points, _ = ascend(
-            to_the_end(measure) if self.to_the_end else measure,
+            gain_of(model, objective, y),
             x,
             start=x,
             threat=self.threat,

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from .core.ascend import StepSize, ascend, cosine_steps
 from .core.attack import Attack
 from .core.checks import check_counts
-from .core.gain import gain_of, to_the_end
+from .core.gain import gain_of
 from .core.in_turn import in_turn
 from .core.objective import Objective
 from .core.sample_rng import SampleRng
 from .core.threat import Threat
+from .objectives.endless import Endless
 from .objectives.untargeted import Untargeted
 from .threats.ball import parse_number
 
@@ -86,9 +87,9 @@ class PGD(Attack):
 
     def climb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> tuple[Tensor, Tensor]:
         """One restart: the points, and which are known to have reached the objective, bool `(N,)`."""
-        measure = gain_of(model, self.objective, y, num_eot_samples=self.num_eot_samples)
+        objective = Endless(self.objective) if self.to_the_end else self.objective
         return ascend(
-            to_the_end(measure) if self.to_the_end else measure,
+            gain_of(model, objective, y, num_eot_samples=self.num_eot_samples),
             x,
             start=self.threat.start(x, rng) if self.random_start else x,
             threat=self.threat,

@@ -13,6 +13,7 @@ from .core.per_sample import widest
 from .judge.evaluate import evaluate
 from .threats.ball import Ball, parse_number
 from .threats.l0 import L0
+from .threats.linf import Linf
 
 
 def smallest_eps(
@@ -60,6 +61,12 @@ def smallest_eps(
         raise ValueError(f"smallest_eps(num_rounds=...) must be >= 1, got {num_rounds}")
     if not isinstance(attack, Attack) or not isinstance(attack.threat, Ball):
         raise ValueError(f"smallest_eps(attack=...) must be an attack in a ball such as Linf, got {attack!r:.80}")
+    box = attack.threat.box
+    if isinstance(attack.threat, Linf) and box is not None and largest > box[1] - box[0]:
+        raise ValueError(
+            f"smallest_eps(largest=...) must be <= {box[1] - box[0]:g}, the width of the box, got {largest:g}; "
+            f"did you mean {largest if largest <= 128 else 8:g}/255?"
+        )
     ids = torch.arange(len(x), device=x.device) if sample_ids is None else sample_ids
     rows = torch.arange(len(x), device=x.device)
     eps = torch.full((len(x),), largest, dtype=widest(x.device), device=x.device)

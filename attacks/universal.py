@@ -92,6 +92,6 @@ class Universal(Attack):
         return replace(  # type: ignore[type-var]
             self.threat,
             eps=float(eps.max()) if isinstance(eps, Tensor) else eps,
-            mask=None if mask is None else mask.any(0, keepdim=True),
+            mask=mask.any(0, keepdim=True) if isinstance(mask, Tensor) else None,
             box=None,
         )

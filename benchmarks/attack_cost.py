@@ -11,7 +11,6 @@ import sys
 from argparse import ArgumentParser
 from pathlib import Path
 
-import torch
 from timing import show, use_threads
 from torch import Tensor, nn
 
@@ -19,6 +18,8 @@ from touchstone.attacks import (
     APGD,
     DLR,
     FAB,
+    L1,
+    L2,
     PGD,
     Attack,
     AutoAttack,
@@ -27,6 +28,7 @@ from touchstone.attacks import (
     ProbabilityMargin,
     Square,
     Strongest,
+    Threat,
     Untargeted,
     evaluate,
 )
@@ -37,7 +39,7 @@ Row = tuple[str, int, float, float]
 """An attack, the samples that stand after it, and its forwards and backwards for each image."""
 
 
-def attacks(threat: Linf, with_autoattack: bool) -> dict[str, Attack]:
+def attacks(threat: Threat, with_autoattack: bool) -> dict[str, Attack]:
     """What is compared, by name."""
     dlr = Untargeted(loss=DLR())
     chosen: dict[str, Attack] = {
@@ -79,6 +81,7 @@ def draw(tables: dict[str, list[Row]], path: Path) -> None:
         axes.set(xscale="log", xlabel="samples passed through the model, per image", ylabel="images left standing")
         axes.set_title(title, fontsize=10)
         axes.legend(fontsize=7)
+    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
 
 
@@ -87,8 +90,11 @@ def main() -> None:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--shared", type=Path, required=True, help="the folder of the public nets and images")
     parser.add_argument("--num_images", type=int, default=200)
+    parser.add_argument("--nets", nargs="+", default=["resnet2b", "trades_mnist"])
+    parser.add_argument("--threats", nargs="+", default=["Linf"], help="of Linf, L2, L1")
+    parser.add_argument("--attacks", nargs="+", default=[""], help="how the names of those begin that are measured")
     parser.add_argument("--with_autoattack", action="store_true", help="which takes half an hour")
-    parser.add_argument("--picture", type=Path, default=Path("attack_cost.png"))
+    parser.add_argument("--picture", type=Path, default=Path("docs/pictures/attack_cost.png"))
     parser.add_argument("--num_threads", type=int, default=None)
     given = parser.parse_args()
     use_threads(given.num_threads)
@@ -98,11 +104,19 @@ def main() -> None:
     settings = {
         "resnet2b, CIFAR-10, Linf 2/255": (resnet2b, cifar_images, Linf(eps="2/255")),
         "trades_mnist, MNIST, Linf 0.3": (trades_mnist, mnist_images, Linf(eps=0.3)),
+        "resnet2b, CIFAR-10, L2 0.25": (resnet2b, cifar_images, L2(eps=0.25)),
+        "trades_mnist, MNIST, L2 1.5": (trades_mnist, mnist_images, L2(eps=1.5)),
+        "resnet2b, CIFAR-10, L1 4": (resnet2b, cifar_images, L1(eps=4)),
+        "trades_mnist, MNIST, L1 10": (trades_mnist, mnist_images, L1(eps=10)),
     }
     tables = {}
     for title, (make_net, make_images, threat) in settings.items():
+        if type(threat).__name__ not in given.threats or make_net.__name__ not in given.nets:
+            continue
         x, y = make_images(given.shared, given.num_images)
-        tables[title] = measure(make_net(given.shared), x, y, attacks(threat, given.with_autoattack))
+        chosen = attacks(threat, given.with_autoattack)
+        chosen = {name: attack for name, attack in chosen.items() if name.startswith(tuple(given.attacks))}
+        tables[title] = measure(make_net(given.shared), x, y, chosen)
         cells = [(name, standing, f"{f:.1f}", f"{b:.1f}") for name, standing, f, b in tables[title]]
         show(f"{title}, {len(x)} images", ("attack", "standing", "forwards", "backwards"), cells)
     draw(tables, given.picture)
@@ -110,5 +124,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    torch.manual_seed(0)
     main()

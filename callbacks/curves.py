@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass, replace
 
 import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from touchstone.attacks import Attack, Objective, Report, SampleRng, evaluate
+from touchstone.attacks import Attack, Report, evaluate
+from touchstone.attacks.objectives.endless import Endless
 from touchstone.attacks.threats.ball import parse_number
 
 from .parts.curves_file import Curves, read_curves, write_curves
@@ -21,25 +22,6 @@ from .parts.processes import gather, gather_by_id
 from .parts.publish import publish_picture, run_folder
 from .parts.samples import Samples
 from .probe import Probe
-
-
-@dataclass(frozen=True)
-class Endless(Objective):
-    """What another objective climbs, and never reached: the attack goes on to its last step, whatever falls."""
-
-    objective: Objective
-
-    def gain(self, logits: Tensor, y: Tensor) -> Tensor:
-        return self.objective.gain(logits, y)
-
-    def reached(self, logits: Tensor, y: Tensor) -> Tensor:
-        return torch.zeros_like(y, dtype=torch.bool)
-
-    def aim(self, clean_logits: Callable[[], Tensor], y: Tensor, rng: SampleRng) -> Endless:
-        return Endless(self.objective.aim(clean_logits, y, rng))
-
-    def check_classes(self, num_classes: int) -> None:
-        self.objective.check_classes(num_classes)
 
 
 class RobustnessCurves(Probe):

@@ -456,6 +456,13 @@ def test_success_that_rounding_to_a_picture_file_undoes_is_told_apart(
     assert report.survives_8bit["a"].all() == survives
 
 
+@pytest.mark.parametrize("box", [(-1, 1), None])
+def test_rounding_to_a_picture_needs_pixels_of_0_to_1(box: tuple[int, int] | None, net: nn.Module) -> None:
+    x, attack = images(2), PGD(threat=Linf(eps=0.1, box=box))
+    with pytest.raises(ValueError, match=r"attack 'a': check_8bit=True rounds pixels of \[0, 1\]"):
+        evaluate(net, x, own_labels(net, x), {"a": attack}, check_8bit=True)
+
+
 def test_a_report_says_its_figures(net: nn.Module, x: Tensor, y: Tensor) -> None:
     report = evaluate(net, x, y, {"pgd": PGD_5})
     num_robust = int(report.robust["pgd"].sum())

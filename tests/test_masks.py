@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jsonargparse import ArgumentParser
+from PIL import Image
 from torch import Tensor, nn
 
 from touchstone.attacks import L1, L2, PGD, Attack, Linf, RandomNoise, SampleRng, Threat, evaluate
@@ -187,6 +190,50 @@ def test_a_mask_of_another_shape_than_the_images_is_an_error(shape: tuple[int, .
     attack = PGD(threat=Linf(eps=0.1, mask=torch.ones(shape, dtype=torch.bool)))
     with pytest.raises(ValueError, match=r"Linf\(mask=...\) must have the shape \(1 or 4, 1, 1 or 6, 1 or 6\)"):
         attack(net, x, own_labels(net, x))
+
+
+def test_a_mask_of_height_and_width_alone_is_told_what_is_missing() -> None:
+    mask, (net, x) = torch.zeros(6, 6, dtype=torch.bool), (small_net().eval(), images(4))
+    mask[0, 0] = True
+    with pytest.raises(ValueError, match=r"a mask \(H, W\) of images is `mask\[None, None\]`"):
+        Linf(eps=0.1, mask=mask)
+    with pytest.raises(ValueError, match=r"one mask for all samples is `mask\[None, None\]`"):
+        PGD(threat=Linf(eps=0.1, mask=torch.ones(6, 6, dtype=torch.bool)))(net, x, own_labels(net, x))
+
+
+def test_a_config_gives_a_mask_as_a_rectangle_or_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    expected = torch.zeros(1, 1, 6, 8, dtype=torch.bool)
+    expected[..., 1:3, 2:8] = True
+    np.save("mask.npy", expected[0, 0].numpy())
+    np.save("channels.npy", expected[0].expand(3, 6, 8).numpy().astype(np.uint8))
+    Image.fromarray(expected[0, 0].numpy().astype(np.uint8) * 255).save("mask.png")
+    for text in ("1:3, 2:8 of 6 x 8", "mask.npy", "mask.png"):
+        assert torch.equal(Linf(eps=0.1, mask=text).mask, expected)  # type: ignore[arg-type]
+    assert torch.equal(L2(eps=0.1, mask="channels.npy").mask, expected.expand(1, 3, 6, 8))  # type: ignore[arg-type]
+    parser = ArgumentParser()
+    parser.add_subclass_arguments(Threat, "threat")
+    config = {"class_path": "touchstone.attacks.L1", "init_args": {"eps": 2, "mask": "mask.npy"}}
+    built = parser.instantiate(parser.parse_object({"threat": config}))
+    assert torch.equal(built.threat.mask, expected)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("1:3, 2:9 of 6 x 8", "inside the image"),
+        ("patch", "must be a tensor, a rectangle such as"),
+        ("absent.npy", "there is no file 'absent.npy'"),
+        ("grey.npy", r"must hold bool or 0 and 1, \(H, W\) or \(C, H, W\), got float64 \(6, 8\)"),
+    ],
+)
+def test_a_mask_that_cannot_be_read_is_an_error(
+    given: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.save("grey.npy", np.full((6, 8), 0.5))
+    with pytest.raises(ValueError, match=said):
+        Linf(eps=0.1, mask=given)
 
 
 def test_a_mask_for_another_number_of_samples_is_an_error() -> None:

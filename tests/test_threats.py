@@ -149,9 +149,10 @@ def test_an_eps_that_is_not_positive_is_an_error(threat: type, eps: object) -> N
         threat(eps=eps)
 
 
-def test_an_eps_beyond_the_box_asks_for_eighths_of_255() -> None:
+@pytest.mark.parametrize("eps", [8, 255])
+def test_an_eps_beyond_the_box_asks_for_eighths_of_255(eps: int) -> None:
     with pytest.raises(ValueError, match="did you mean 8/255"):
-        Linf(eps=8)
+        Linf(eps=eps)
 
 
 def test_an_eps_is_read_as_people_write_it() -> None:

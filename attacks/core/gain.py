@@ -30,13 +30,3 @@ def gain_of(model: nn.Module, objective: Objective, y: Tensor, *, num_eot_sample
         return torch.stack(gains).mean(0), aimed.reached(torch.stack(logits).mean(0).detach(), labels)
 
     return measure
-
-
-def to_the_end(measure: Measure) -> Measure:
-    """The same gain, whose goal is never reached: for climbs that go on behind the decision boundary."""
-
-    def measure_on(points: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        gain, reached = measure(points, rows)
-        return gain, torch.zeros_like(reached)
-
-    return measure_on

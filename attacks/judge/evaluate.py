@@ -89,6 +89,10 @@ def evaluate(
     for name, attack in attacks.items():
         naming(name, attack.threat.check_input, x)
         naming(name, attack.check_rows, len(x))
+        if check_8bit and getattr(attack.threat, "box", (0.0, 1.0)) != (0.0, 1.0):
+            raise ValueError(
+                f"attack {name!r}: check_8bit=True rounds pixels of [0, 1] to a picture file, got {attack.threat!r}"
+            )
 
     with frozen_eval(model), logits_as_float(model), torch.autocast(x.device.type, enabled=False):
         # Clones made here can carry gradients even where the caller's tensors come from inference mode.

@@ -33,23 +33,24 @@ class Untouched:
 
     @torch.no_grad()
     def _values(self) -> dict[str, tuple[int, ...]]:
-        """A checksum of each parameter and buffer: one pass, and no copy of the weights."""
+        """A checksum of each parameter and buffer: two sums over its bits, and no copy of the weights."""
         named = list(chain(self._model.named_parameters(), self._model.named_buffers()))
         sums = [_checksum(tensor) for _, tensor in named]
         return {name: (int(value),) for (name, _), value in zip(named, sums, strict=True)}
 
     def ignore_changes(self) -> list[str]:
         """What has changed by now, which is what the model itself changes, and no sign of an attack from now on."""
-        now = self._describe()
-        changed = [key for key in dict.fromkeys((*self._state, *now)) if self._state.get(key) != now.get(key)]
+        changed = self._changes()
         self._ignored.update(changed)
         return changed
 
     def change(self) -> str | None:
         """The first thing that differs from the state at the start, or None."""
+        return next((key for key in self._changes() if key not in self._ignored), None)
+
+    def _changes(self) -> list[str]:
         now = self._describe()
-        keys = (key for key in (*self._state, *now) if key not in self._ignored)
-        return next((key for key in keys if self._state.get(key) != now.get(key)), None)
+        return [key for key in dict.fromkeys((*self._state, *now)) if self._state.get(key) != now.get(key)]
 
 
 def _hooks(module: nn.Module) -> tuple[int, ...]:

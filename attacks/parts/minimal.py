@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -37,6 +38,7 @@ class Nearest:
     Args:
         threat: what the attacker may do.
         x: the unchanged samples, float `(N, ...)`.
+        minimal: whether a sample is wanted on after a point inside the threat is known.
 
     Attributes:
         points: the best so far, `(N, ...)`; `x` where there is none.
@@ -44,8 +46,8 @@ class Nearest:
         inside: whether there is one inside the threat, bool `(N,)`.
     """
 
-    def __init__(self, threat: Threat, x: Tensor) -> None:
-        self.threat, self.x, self.points = threat, x, x.clone()
+    def __init__(self, threat: Threat, x: Tensor, *, minimal: bool = True) -> None:
+        self.threat, self.x, self.points, self.minimal = threat, x, x.clone(), minimal
         self.size = torch.full((len(x),), torch.inf, dtype=x.dtype, device=x.device)
         self.inside = torch.zeros(len(x), dtype=torch.bool, device=x.device)
 
@@ -65,6 +67,26 @@ class Nearest:
         better = (now_inside & ~self.inside[rows]) | ((now_inside == self.inside[rows]) & (size < self.size[rows]))
         rows = rows[better]
         self.points[rows], self.size[rows], self.inside[rows] = points[better], size[better], now_inside[better]
+
+    def wanted(self, rows: Tensor) -> Tensor:
+        """Those of the samples, int64 `(M,)`, for which a nearer point is of use."""
+        return rows if self.minimal else rows[~self.inside[rows]]
+
+    def by_weights(self, descend: Callable[[Tensor], Tensor], *, first: float, num_rounds: int) -> Tensor:
+        """The result of descents with weights that are searched for each sample.
+
+        Args:
+            descend: shows this object all that it finds with the weights, float `(N,)`, and returns for which samples
+                it found something, bool `(N,)`.
+            first: the weight to begin with, > 0.
+            num_rounds: weights tried, >= 1.
+        """
+        search = WeightSearch(self.x, first)
+        for _ in range(num_rounds):
+            search.learn(descend(search.weight))
+            if not self.minimal and bool(self.inside.all()):
+                break
+        return self.result()
 
     def result(self) -> Tensor:
         """The best points, projected where they lie outside the threat; a sample without one stays as it is."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..core.per_sample import norms, widest
 from ..core.sample_rng import SampleRng
 from ..core.threat import Threat
+from .mask import read_mask
 
 # Sums of float32 rounding errors: relative to eps, and absolute at the scale of pixels near 1.
 RELATIVE_TOLERANCE = 1e-5
@@ -46,7 +47,7 @@ class Ball(Threat):
     """The order of the norm."""
     eps: float | str | Tensor  # type: ignore[assignment]
     box: tuple[float, float] | None
-    mask: Tensor | None = None
+    mask: Tensor | str | None = None
 
     def __post_init__(self) -> None:
         call = f"{type(self).__name__}(eps=...)"
@@ -64,10 +65,12 @@ class Ball(Threat):
             if not low < high:
                 raise ValueError(f"{type(self).__name__}(box=...) must be (low, high), got {self.box!r}")
             object.__setattr__(self, "box", (low, high))
+        if isinstance(self.mask, str):
+            object.__setattr__(self, "mask", read_mask(self.mask, f"{type(self).__name__}(mask=...)"))
         if self.mask is not None:
             self._check_mask(self.mask)
 
-    def _check_mask(self, mask: Tensor) -> None:
+    def _check_mask(self, mask: object) -> None:
         call = f"{type(self).__name__}(mask=...)"
         if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.ndim < 2:
             given = f"{mask.dtype} {tuple(mask.shape)}" if isinstance(mask, Tensor) else repr(mask)
@@ -76,11 +79,14 @@ class Ball(Threat):
             )
         empty = ~mask.flatten(1).any(1)
         if bool(empty.any()):
-            raise ValueError(f"{call} must leave at least one pixel to change, row {int(empty.nonzero()[0])} has none")
+            hint = "; a mask (H, W) of images is `mask[None, None]`" if mask.ndim == 2 else ""
+            raise ValueError(
+                f"{call} must leave at least one pixel to change, row {int(empty.nonzero()[0])} has none{hint}"
+            )
 
     def __repr__(self) -> str:
         mask = ""
-        if self.mask is not None:
+        if isinstance(self.mask, Tensor):
             # With a checksum, since the signs of masking know two threats apart by what they print.
             checksum = zlib.crc32(self.mask.cpu().numpy().tobytes())
             share = f"{float(self.mask.float().mean()):.2g} of the pixels may change"
@@ -111,14 +117,14 @@ class Ball(Threat):
 
     def masked(self, inside: Tensor, outside: Tensor | float) -> Tensor:
         """`inside` where the mask lets pixels change, `outside` elsewhere: `(N, ...)`."""
-        return inside if self.mask is None else torch.where(self.mask.to(inside.device), inside, outside)
+        return torch.where(self.mask.to(inside.device), inside, outside) if isinstance(self.mask, Tensor) else inside
 
     def num_free(self, x: Tensor) -> Tensor:
         """How many pixels of each sample the mask lets change: int64 `(N, 1)`, or `(1, 1)` for all samples.
 
         It lies on the device of the mask; without one on the CPU, so that nothing waits for an accelerator.
         """
-        if self.mask is None:
+        if not isinstance(self.mask, Tensor):
             return torch.full((1, 1), x.shape[1:].numel())
         return self.mask.expand(-1, *x.shape[1:]).flatten(1).sum(1, keepdim=True)
 
@@ -134,7 +140,7 @@ class Ball(Threat):
     def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """The norm of the change, float `(N,)`; infinite where a pixel outside the mask has changed at all."""
         length = self._length(x_adv, x)
-        if self.mask is None:
+        if not isinstance(self.mask, Tensor):
             return length
         kept = (self.mask.to(x.device) | (x_adv == x)).flatten(1).all(1)
         return torch.where(kept, length, torch.inf)
@@ -155,13 +161,14 @@ class Ball(Threat):
     def check_input(self, x: Tensor) -> None:
         if not x.is_floating_point():
             raise ValueError(f"images must be floating point, got {x.dtype}; for uint8 use `x.float() / 255`")
-        if self.mask is not None:
+        if isinstance(self.mask, Tensor):
             fits = zip(self.mask.shape[1:], x.shape[1:], strict=False)
             if self.mask.ndim != x.ndim or any(mine not in (1, theirs) for mine, theirs in fits):
                 wanted = ", ".join("1" if size == 1 else f"1 or {size}" for size in x.shape)
+                nones = ", ".join(["None"] * max(1, x.ndim - self.mask.ndim))
                 raise ValueError(
                     f"{type(self).__name__}(mask=...) must have the shape ({wanted}) for images {tuple(x.shape)}, "
-                    f"got {tuple(self.mask.shape)}; one mask for all samples is `mask[None]`"
+                    f"got {tuple(self.mask.shape)}; one mask for all samples is `mask[{nones}]`"
                 )
         if self.box is None or not x.numel():
             return

@@ -26,7 +26,8 @@ class L0(Ball):
     Args:
         eps: how many pixels may change: a whole number >= 1, or one per sample, `(N,)`.
         box: lowest and highest pixel value, None for no box.
-        mask: the pixels that may change, bool `(N, ...)` or `(1, ...)`, broadcastable to the images; None for all.
+        mask: the pixels that may change, bool `(N, ...)` or `(1, ...)`, broadcastable to the images; a rectangle
+            `"0:8, 0:8 of 32 x 32"` or a `.npy` or `.png` file (`read_mask`); None for all.
 
     Raises:
         ValueError: eps is not a whole number >= 1; or the mask leaves no pixel to change.
@@ -36,7 +37,7 @@ class L0(Ball):
     eps: float | str | Tensor
     _: KW_ONLY
     box: tuple[float, float] | None = (0.0, 1.0)
-    mask: Tensor | None = None
+    mask: Tensor | str | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.eps, Tensor) and not self.eps.is_floating_point():

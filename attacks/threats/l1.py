@@ -28,7 +28,8 @@ class L1(Ball):
     Args:
         eps: radius for pixels in [0, 1]: > 0, or one per sample, float `(N,)`.
         box: lowest and highest pixel value, None for no box.
-        mask: the pixels that may change, bool `(N, ...)` or `(1, ...)`, broadcastable to the images; None for all.
+        mask: the pixels that may change, bool `(N, ...)` or `(1, ...)`, broadcastable to the images; a rectangle
+            `"0:8, 0:8 of 32 x 32"` or a `.npy` or `.png` file (`read_mask`); None for all.
 
     Raises:
         ValueError: eps is not > 0; or the mask leaves no pixel to change.
@@ -38,7 +39,7 @@ class L1(Ball):
     eps: float | str | Tensor
     _: KW_ONLY
     box: tuple[float, float] | None = (0.0, 1.0)
-    mask: Tensor | None = None
+    mask: Tensor | str | None = None
 
     def _noise(self, x: Tensor, rng: SampleRng) -> Tensor:
         # D + 1 exponentials over their sum, without the last, and signs.

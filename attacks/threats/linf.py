@@ -19,7 +19,8 @@ class Linf(Ball):
     Args:
         eps: radius in pixels of [0, 1]: > 0, a string such as `"8/255"`, or one per sample, float `(N,)`.
         box: lowest and highest pixel value, None for no box.
-        mask: the pixels that may change, bool `(N, ...)` or `(1, ...)`, broadcastable to the images; None for all.
+        mask: the pixels that may change, bool `(N, ...)` or `(1, ...)`, broadcastable to the images; a rectangle
+            `"0:8, 0:8 of 32 x 32"` or a `.npy` or `.png` file (`read_mask`); None for all.
 
     Raises:
         ValueError: eps is not > 0, or larger than the box; or the mask leaves no pixel to change.
@@ -29,15 +30,15 @@ class Linf(Ball):
     eps: float | str | Tensor
     _: KW_ONLY
     box: tuple[float, float] | None = (0.0, 1.0)
-    mask: Tensor | None = None
+    mask: Tensor | str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         largest = float(self.eps.max()) if isinstance(self.eps, Tensor) and self.eps.numel() else self.eps
-        if self.box is not None and not isinstance(largest, Tensor) and float(largest) > self.box[1] - self.box[0]:
+        if self.box is not None and not isinstance(largest, Tensor | str) and largest > self.box[1] - self.box[0]:
             raise ValueError(
                 f"Linf(eps=...) must be <= {self.box[1] - self.box[0]:g}, the width of the box, got {largest:g}; "
-                f"did you mean {largest:g}/255?"
+                f"did you mean {largest if largest <= 128 else 8:g}/255?"
             )
 
     def _noise(self, x: Tensor, rng: SampleRng) -> Tensor:

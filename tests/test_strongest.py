@@ -1,0 +1,50 @@
+"""`Strongest` where gradients inside the threat do not show the boundary, and the climb that shrinks its ball."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from touchstone.attacks import L1, L2, PGD, Margin, SampleRng, Strongest, Untargeted, evaluate
+from touchstone.attacks.core.gain import gain_of
+from touchstone.attacks.parts.shrinking import climb_shrinking
+from touchstone.attacks.threats.ball import Ball
+
+from .oracles import LinearModel, images
+
+
+class Threshold(nn.Module):
+    """Class 1 as soon as one pixel is above 0.7; below 0.5 no pixel has a gradient."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        above = 5 * (x.flatten(1) - 0.5).clamp_min(0).amax(1)
+        return torch.stack([1 - above, above - 1], 1)
+
+
+@pytest.mark.parametrize("threat", [L2(eps=0.8), L1(eps=0.65)], ids=["l2", "l1"])
+def test_it_finds_a_boundary_that_no_gradient_near_the_sample_shows(threat: Ball) -> None:
+    """Pixels of 0.1: one that rises by 0.6 is enough, and random points of the ball hardly ever raise one by 0.4."""
+    x, y = torch.full((16, 1, 6, 6), 0.1), torch.zeros(16, dtype=torch.int64)
+    pgd = PGD(threat=threat, num_steps=40, objective=Untargeted(loss=Margin()))
+    attacks = {"strongest": Strongest(threat=threat), "pgd": pgd}
+    report = evaluate(Threshold(), x, y, attacks, probe_masking=False)
+    assert report.robust["pgd"].float().mean() >= 0.75
+    assert report.success["strongest"].float().mean() > 0.9
+
+
+def test_a_shrinking_ball_ends_near_the_distance_of_a_flat_boundary() -> None:
+    model, x = LinearModel(num_classes=2).centred(), images(32, shape=(12,), dtype=torch.float64)
+    y = model(x).argmax(1)
+    weight = model.linear.weight.detach()
+    flat = (model(x).detach() @ torch.tensor([1.0, -1.0], dtype=x.dtype)).abs() / (weight[0] - weight[1]).norm()
+    threat = L2(eps=1e-3, box=None)
+    far = torch.full((32,), 3.0, dtype=x.dtype)
+    start = L2(eps=3.0, box=None).start(x, SampleRng.numbered(32))
+    measure = gain_of(model, Untargeted(loss=Margin()), y)
+    points, nearest, distance = climb_shrinking(measure, x, start=start, radius=far, threat=threat, num_steps=60)
+    assert threat.contains(points, x).all()
+    assert (model(nearest).argmax(1) != y).all()
+    assert torch.allclose((nearest - x).norm(dim=1), distance)
+    assert (distance >= flat).all()
+    assert (distance <= 1.1 * flat).double().mean() > 0.9
