@@ -27,6 +27,7 @@ after_two_steps = pytest.mark.filterwarnings("ignore:signs of gradient masking")
 LONG = ("shakespeare_lstm.yaml", "shakespeare_transformer.yaml", "tarantula.yaml", "tiger_cat.yaml")
 
 
+@after_two_steps
 @pytest.mark.parametrize(
     "config", [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in CONFIGS]
 )
