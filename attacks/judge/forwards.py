@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.checks import check_logits
+from .halving import Halving
 
 
 class Forwards:
@@ -13,11 +14,11 @@ class Forwards:
 
     Args:
         model: images to logits.
-        batch_size: samples in a forward.
+        halving: samples in a forward.
     """
 
-    def __init__(self, model: nn.Module, batch_size: int) -> None:
-        self._model, self._batch_size = model, batch_size
+    def __init__(self, model: nn.Module, halving: Halving) -> None:
+        self._model, self._halving = model, halving
         self._counted = [0]
 
     @property
@@ -25,9 +26,14 @@ class Forwards:
         """Samples forwarded so far."""
         return self._counted[0]
 
+    @property
+    def batch_size(self) -> int:
+        """Samples that fit into a forward, as far as is known."""
+        return self._halving.size
+
     def at(self, model: nn.Module) -> Forwards:
         """The same for another model, counted together."""
-        other = Forwards(model, self._batch_size)
+        other = Forwards(model, self._halving)
         other._counted = self._counted
         return other
 
@@ -39,20 +45,21 @@ class Forwards:
             x: images, `(N, ...)`.
             ids: sample ids, int64 `(N,)`, for messages.
             where: which forward this is, for messages.
-            batch_size: samples in a forward, if not the usual number.
+            batch_size: samples in a forward, if it is to be fewer.
 
         Raises:
             ValueError: what the model returned are no finite logits.
         """
-        size = batch_size or self._batch_size
-        parts = [x.new_empty(0, 2)]
-        for number, (rows, row_ids) in enumerate(zip(x.split(size), ids.split(size), strict=True)):
-            if len(rows):  # an empty tensor splits into one empty part
-                logits = self._forward(rows)
-                check_logits(logits, row_ids, f"{where}, batch {number}")
-                parts.append(logits)
-                self._counted[0] += len(rows)
-        return torch.cat(parts[1:] or parts)
+        parts: list[Tensor] = []
+
+        def forward(rows: slice) -> None:
+            logits = self._forward(x[rows])
+            check_logits(logits, ids[rows], f"{where}, batch {len(parts)}")
+            parts.append(logits)
+            self._counted[0] += len(logits)
+
+        self._halving.run(len(x), forward, batch_size)
+        return torch.cat(parts) if parts else torch.empty(0, 2, device=x.device)
 
     def elsewhere(self, x: Tensor, ids: Tensor, where: str) -> Tensor:
         """The logits of `x` in another order and another batch size than an attack has seen it in."""
