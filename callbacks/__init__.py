@@ -5,6 +5,7 @@ from .deep_dream import DeepDream
 from .exact_resume import ExactResume
 from .gradient_norm import GradientNorm
 from .named_predictions import NamedPredictions
+from .not_finite import NotFinite
 from .predictions import Predictions
 from .probe import Probe
 from .recurrent_jacobian import RecurrentJacobian
@@ -17,6 +18,7 @@ __all__ = [
     "ExactResume",
     "GradientNorm",
     "NamedPredictions",
+    "NotFinite",
     "Predictions",
     "Probe",
     "RecurrentJacobian",

@@ -149,7 +149,10 @@ class Classifier(pl.LightningModule):
 
 
 def _metrics() -> nn.ModuleDict:
-    return nn.ModuleDict({"loss": MeanMetric(), "accuracy": MulticlassAccuracy(average="micro")})
+    # A loss that is NaN makes the mean NaN: torchmetrics would leave it out.
+    return nn.ModuleDict(
+        {"loss": MeanMetric(nan_strategy=float("nan")), "accuracy": MulticlassAccuracy(average="micro")}
+    )
 
 
 def _images_and_labels(batch: Batch) -> Batch:
