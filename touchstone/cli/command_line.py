@@ -210,6 +210,7 @@ class CommandLine(LightningCLI):
 
     def _run(self, job: Callable[..., Any], arguments: dict[str, Any]) -> None:
         started, folder = time.time(), None
+        arguments = {**arguments, "weights_only": True}  # a checkpoint is data, and runs no code
         try:
             folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
             job(**arguments)
