@@ -1,33 +1,50 @@
 """Pure torch, no Lightning: networks and layers, one model a file."""
 
+from .adapted import AdaptedNet
+from .all_conv import AllConvNet
 from .attention import Attention
 from .cifar_resnet import CifarResNet
+from .faster import Faster
 from .handmade import HandmadeNet
 from .imagenet import EfficientNetLite0, TorchvisionNet
 from .language import RecurrentLM, TransformerLM
-from .normalize import Normalize
+from .mlp import MLP
+from .normalize import Normalize, Normalized
+from .preact_resnet import PreActResNet
 from .public_checkpoint import PublicCheckpoint
 from .recurrent import GRU, LSTM, RNN
+from .resnet9 import ResNet9
 from .set_classifier import SetClassifier
 from .small_cnn import SmallCNN
+from .thin_resnet import ThinResNet
 from .trained import Trained
 from .transformer import TransformerBlock
+from .wide_resnet import WideResNet
 
 __all__ = [
+    "AdaptedNet",
+    "AllConvNet",
     "Attention",
     "CifarResNet",
     "EfficientNetLite0",
+    "Faster",
     "GRU",
     "HandmadeNet",
     "LSTM",
+    "MLP",
     "Normalize",
+    "Normalized",
+    "PreActResNet",
     "PublicCheckpoint",
     "RNN",
     "RecurrentLM",
+    "ResNet9",
     "SetClassifier",
     "SmallCNN",
+    "ThinResNet",
     "TorchvisionNet",
     "Trained",
     "TransformerBlock",
     "TransformerLM",
+    "WideResNet",
 ]

@@ -1,4 +1,4 @@
-"""`Normalize`: the normalization as a layer, so that the net around it takes pixels in [0, 1]."""
+"""`Normalize`: the normalization as a layer; `Normalized`: a net behind it, which takes pixels in [0, 1]."""
 
 from __future__ import annotations
 
@@ -41,3 +41,23 @@ class Normalize(nn.Module):
     def undo(self, normalized: Tensor) -> Tensor:
         """The pixels that `forward` would turn into `normalized`."""
         return normalized * self.std + self.mean
+
+
+class Normalized(nn.Module):
+    """A net behind its normalization.
+
+    Args:
+        net: normalized images to logits.
+        mean: as in `Normalize`.
+        std: as in `Normalize`.
+
+    Shape:
+        as that of `net`, from pixels in [0, 1].
+    """
+
+    def __init__(self, net: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.normalize, self.net = Normalize(mean, std), net
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(self.normalize(x))

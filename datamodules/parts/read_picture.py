@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from pathlib import Path
 
@@ -12,7 +13,7 @@ HEIC = (".heic", ".heif")
 MAX_PIXELS = 100_000_000  # 300 MB as RGB; the photographs of phones have up to 200 million, at half size 50
 
 
-def read_picture(path: Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def read_picture(path: Path, *, max_pixels: int = MAX_PIXELS, content: bytes | None = None) -> Image.Image:
     """Reads one picture: turned as its EXIF data say, without transparency (on white), 8 bits a channel.
 
     Grey, palette, CMYK and 16-bit pictures become RGB; of an animation it is the first frame.
@@ -20,6 +21,7 @@ def read_picture(path: Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     Args:
         path: a file that Pillow can read; HEIC where pillow-heif is installed.
         max_pixels: larger pictures are refused before they are decoded, >= 1.
+        content: the file's bytes, where they are at hand already.
 
     Raises:
         ValueError: the file cannot be read, or is larger; the message says why, and does not name the file.
@@ -29,7 +31,7 @@ def read_picture(path: Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Pillow about sizes, which are checked here, and about odd metadata
-            with Image.open(path) as file:
+            with Image.open(path if content is None else io.BytesIO(content)) as file:
                 width, height = file.size
                 if width * height > max_pixels:
                     raise ValueError(f"it has {width} x {height} pixels, more than {max_pixels:,}: a bomb?")

@@ -1,0 +1,78 @@
+"""`RandomCrop` and `RandomFlip`: each image of a batch moved and mirrored by itself, all at once."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class RandomCrop(nn.Module):
+    """Moves each image by up to `padding` pixels in both directions.
+
+    Args:
+        padding: >= 1, and smaller than the image where it is mirrored.
+        mode: what comes in at the border: `"zeros"`, or `"reflect"` for the image mirrored there.
+
+    Raises:
+        ValueError: a value is outside its range.
+
+    Shape:
+        any dtype `(N, C, H, W)` to the same.
+    """
+
+    def __init__(self, padding: int = 4, *, mode: Literal["zeros", "reflect"] = "zeros") -> None:
+        super().__init__()
+        if padding < 1:
+            raise ValueError(f"RandomCrop(padding=...) must be >= 1, got {padding}")
+        if mode not in ("zeros", "reflect"):
+            raise ValueError(f"RandomCrop(mode=...) must be zeros or reflect, got {mode!r}")
+        self.padding, self.mode = padding, mode
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[2:]
+        if self.mode == "reflect" and self.padding >= min(height, width):
+            raise ValueError(f"RandomCrop(padding=...) must be < {min(height, width)}, got {self.padding}")
+        rows, columns = self._places(x, height)[:, :, None], self._places(x, width)[:, None]
+        if self.mode == "reflect":
+            rows, columns = _mirrored(rows, height), _mirrored(columns, width)
+        else:
+            x = F.pad(x, [self.padding] * 4)
+            rows, columns = rows + self.padding, columns + self.padding
+        image = torch.arange(len(x), device=x.device)[:, None, None]
+        return x[image, :, rows, columns].permute(0, 3, 1, 2)
+
+    def _places(self, x: Tensor, length: int) -> Tensor:
+        """For each image the pixels to take along a side, `(N, length)`; some lie outside."""
+        moved = torch.randint(-self.padding, self.padding + 1, (len(x), 1), device=x.device)
+        return moved + torch.arange(length, device=x.device)
+
+
+class RandomFlip(nn.Module):
+    """Mirrors each image left to right with a probability.
+
+    Args:
+        probability: in [0, 1].
+
+    Raises:
+        ValueError: it is outside its range.
+
+    Shape:
+        any dtype `(N, C, H, W)` to the same.
+    """
+
+    def __init__(self, probability: float = 0.5) -> None:
+        super().__init__()
+        if not 0 <= probability <= 1:
+            raise ValueError(f"RandomFlip(probability=...) must be in [0, 1], got {probability}")
+        self.probability = probability
+
+    def forward(self, x: Tensor) -> Tensor:
+        is_mirrored = torch.rand(len(x), 1, 1, 1, device=x.device) < self.probability
+        return torch.where(is_mirrored, x.flip(3), x)
+
+
+def _mirrored(places: Tensor, length: int) -> Tensor:
+    return (length - 1) - ((length - 1) - places.abs()).abs()

@@ -1,0 +1,152 @@
+"""`ImagesDataModule`: labelled images from any source, read once and made into batches on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from .parts.stratified import stratified
+from .parts.whole_batches import Batch, Rows, whole_batches
+from .sources import Labelled, Source
+
+GREY_SHARES = (0.299, 0.587, 0.114)  # of red, green and blue, ITU-R BT.601, as Pillow has them
+
+
+class ImagesDataModule(pl.LightningDataModule):
+    """Labelled images, divided into training, validation and test.
+
+    Images wait as bytes; a batch becomes float32 in [0, 1] on the device, after its augmentation there. Where a source
+    has no validation images, they are taken from those for training, the same share of every class; where it has no
+    test images, those too. What a source has for the test is read by `test` and `predict` alone.
+
+    Args:
+        source: where images and classes come from, as `ImageTree`.
+        batch_size: samples per training step, >= 1; what fills no last batch of an epoch is left out.
+        eval_batch_size: samples per validation, test and prediction step, >= 1.
+        val_share: share of the training images that is for validation, in (0, 1).
+        test_share: share that is for the test where the source has none, in (0, 1).
+        split_seed: seeds both; the same seed gives the same sets.
+        channels: 1 or 3, to make grey of colours or to repeat grey; None for what there is.
+        augment: modules that take training images, uint8 `(N, C, H, W)`, to others, one after another.
+        mix: takes a training batch, float images and classes, to another one after that, such as `MixUp` and `CutMix`
+            of `torchvision.transforms.v2`; its classes may be shares, `(N, classes)`.
+        num_workers: processes that load batches.
+        cache_folder: where to keep what was decoded.
+
+    Attributes:
+        class_names: what the classes are called, once it is set up.
+
+    Raises:
+        ValueError: a value is outside its range.
+    """
+
+    class_names: tuple[str, ...] | None = None
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        batch_size: int = 128,
+        eval_batch_size: int = 500,
+        val_share: float = 0.1,
+        test_share: float = 0.1,
+        split_seed: int = 0,
+        channels: int | None = None,
+        augment: Sequence[nn.Module] = (),
+        mix: nn.Module | None = None,
+        num_workers: int = 0,
+        cache_folder: str = "logs/cache",
+    ) -> None:
+        super().__init__()
+        for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
+            if value < 1:
+                raise ValueError(f"ImagesDataModule({name}=...) must be >= 1, got {value}")
+        for name, share in (("val_share", val_share), ("test_share", test_share)):
+            if not 0 < share < 1:
+                raise ValueError(f"ImagesDataModule({name}=...) must be in (0, 1), got {share}")
+        if channels not in (None, 1, 3):
+            raise ValueError(f"ImagesDataModule(channels=...) must be 1, 3 or None, got {channels}")
+        self.source, self.batch_size, self.eval_batch_size = source, batch_size, eval_batch_size
+        self.val_share, self.test_share, self.split_seed = val_share, test_share, split_seed
+        self.channels, self.augment, self.mix = channels, tuple(augment), mix
+        self.num_workers, self.cache_folder = num_workers, Path(cache_folder)
+
+    def prepare_data(self) -> None:
+        is_test = self.trainer is not None and self.trainer.state.fn in (TrainerFn.TESTING, TrainerFn.PREDICTING)
+        self.source.read("test" if is_test else "train", self.cache_folder)  # decoded by one process for all
+
+    def setup(self, stage: str) -> None:
+        if stage in ("test", "predict") and (of_test := self.source.read("test", self.cache_folder)) is not None:
+            self.test = self._rows(of_test, None)
+            return
+        train = self.source.read("train", self.cache_folder)
+        if train is None:
+            raise ValueError(f"{type(self.source).__name__} has no images for training")
+        rows = torch.arange(len(train.y))
+        if not self.source.has("test"):
+            rows, of_test_rows = self._divide(train, rows, self.test_share)
+            self.test = self._rows(train, of_test_rows)
+        of_val = self.source.read("val", self.cache_folder)
+        if of_val is None:
+            rows, of_val_rows = self._divide(train, rows, self.val_share)
+            self.val = self._rows(train, of_val_rows)
+        else:
+            self.val = self._rows(of_val, None)
+        self.train = self._rows(train, rows)
+
+    def train_dataloader(self) -> DataLoader:
+        return whole_batches(
+            self.train,
+            batch_size=self.batch_size,
+            shuffle=True,
+            drop_last=len(self.train) >= self.batch_size,
+            num_workers=self.num_workers,
+        )
+
+    def val_dataloader(self) -> DataLoader:
+        return whole_batches(self.val, batch_size=self.eval_batch_size, num_workers=self.num_workers)
+
+    def test_dataloader(self) -> DataLoader:
+        return whole_batches(self.test, batch_size=self.eval_batch_size, num_workers=self.num_workers)
+
+    predict_dataloader = test_dataloader
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        x, y = batch
+        is_training = self.trainer is not None and self.trainer.training
+        x = self._with_channels(x)
+        for change in self.augment if is_training else ():
+            x = change(x)
+        x = x.float().div_(255)
+        return self.mix(x, y) if is_training and self.mix is not None else (x, y)
+
+    def _divide(self, images: Labelled, rows: Tensor, share: float) -> tuple[Tensor, Tensor]:
+        left, taken = stratified(images.y[rows], share, self.split_seed, images.class_names)
+        return rows[left], rows[taken]
+
+    def _rows(self, images: Labelled, rows: Tensor | None) -> Rows:
+        self.class_names = images.class_names
+        self._check_channels(images.x.shape[1] if self.channels is None else self.channels)
+        return Rows(images.x, images.y, rows)
+
+    def _check_channels(self, given: int) -> None:
+        """Before the first convolution does, which knows no remedy."""
+        modules = () if self.trainer is None else self.trainer.lightning_module.modules()
+        first = next((module for module in modules if isinstance(module, nn.Conv2d)), None)
+        if first is not None and first.in_channels != given:
+            remedy = f"; `channels: {first.in_channels}` converts them" if first.in_channels in (1, 3) else ""
+            raise ValueError(f"the images have {given} channels and the net takes {first.in_channels}{remedy}")
+
+    def _with_channels(self, x: Tensor) -> Tensor:
+        if self.channels is None or x.shape[1] == self.channels:
+            return x
+        if self.channels == 3:
+            return x.expand(-1, 3, -1, -1)
+        shares = torch.tensor(GREY_SHARES, device=x.device).view(1, 3, 1, 1)
+        return (x * shares).sum(1, keepdim=True).round().to(x.dtype)

@@ -1,0 +1,139 @@
+"""`ImageTree`: pictures in folders named by their class, as torchvision's `ImageFolder` takes them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+import numpy as np
+import torch
+from lightning.pytorch.utilities import rank_zero_warn
+from PIL import Image, ImageOps
+
+from ..parts.pixel_cache import Built, Decoded, PixelCache
+from ..parts.read_picture import HEIC, read_picture
+from ..parts.tree_files import tree_files, tree_folders, tree_hash
+from .source import Labelled, Source, Split
+
+
+class ImageTree(Source):
+    """Pictures by class: `train/CLASS/...`, and perhaps `val/CLASS/...` and `test/CLASS/...`; or `CLASS/...` alone.
+
+    They are decoded once, and kept as bytes under a hash of their content.
+
+    Args:
+        root: the folder, or a tar archive of it, which is read as it lies.
+        size: height and width to which pictures are brought, the short side resized, bicubic, and the centre cut
+            out; None where all are of one size already.
+        grey: whether to read them as grey, with one channel in place of three.
+        corrupt: what to do with a picture that cannot be read: `"error"`, or `"skip"`, which counts them in a warning.
+
+    Raises:
+        ValueError: a value is outside its range, or there is no such folder or archive.
+    """
+
+    def __init__(
+        self, root: str, *, size: int | None = None, grey: bool = False, corrupt: Literal["error", "skip"] = "error"
+    ) -> None:
+        if size is not None and size < 1:
+            raise ValueError(f"ImageTree(size=...) must be >= 1, or None, got {size}")
+        if corrupt not in ("error", "skip"):
+            raise ValueError(f"ImageTree(corrupt=...) must be error or skip, got {corrupt!r}")
+        if not Path(root).exists():
+            raise ValueError(f"ImageTree(root={root!r}): there is no such folder or archive")
+        self.root, self.size, self.grey, self.corrupt = Path(root), size, grey, corrupt
+
+    def has(self, split: Split) -> bool:
+        return split == "train" or {"train", split} <= set(self._folders(""))
+
+    def read(self, split: Split, cache_folder: Path) -> Labelled | None:
+        if not self.has(split):
+            return None
+        has_splits = "train" in self._folders("")
+        inside = split if has_splits else ""
+        class_names = self._class_names("train" if has_splits else "")
+        own_names = self._class_names(inside) if split != "train" else class_names
+        if unknown := [name for name in own_names if name not in class_names]:
+            raise ValueError(
+                f"{self._call}: {split}/ has the class {unknown[0]!r}, which train/ lacks: {', '.join(class_names)}"
+            )
+        cache = PixelCache(cache_folder / self._key(inside))
+        found = cache.read()
+        if found is None:
+            cache.write(self._decode(inside, class_names))
+            found = cache.read()
+            assert found is not None
+        x, y, skipped = found
+        if skipped:
+            rank_zero_warn(f"{len(skipped)} of {len(skipped) + len(y)} pictures are left out; the first: {skipped[0]}")
+        if missing := set(range(len(own_names))) - set(torch.unique(y).tolist()) if split == "train" else set():
+            raise ValueError(f"{self._call}: the folder {class_names[min(missing)]!r} has no pictures")
+        return Labelled(x, y, class_names)
+
+    @property
+    def _call(self) -> str:
+        return f"ImageTree(root={str(self.root)!r})"
+
+    def _folders(self, inside: str) -> tuple[str, ...]:
+        """The names of the folders directly inside one."""
+        return tuple(sorted(path.name for path in self._tree if path.parent == PurePosixPath(inside)))
+
+    @cached_property
+    def _tree(self) -> set[PurePosixPath]:
+        return tree_folders(self.root)
+
+    def _class_names(self, inside: str) -> tuple[str, ...]:
+        names = self._folders(inside)
+        if len(names) < 2:
+            where = f"{inside}/ " if inside else ""
+            found = f"one class, {names[0]!r}" if names else "no folders of classes"
+            raise ValueError(
+                f"{self._call}: {where}must have a folder for each of two classes or more, and has {found}"
+            )
+        return names
+
+    def _key(self, inside: str) -> str:
+        options = repr((tree_hash(self.root, inside), self._class_names(inside), self.size, self.grey, self.corrupt))
+        return hashlib.blake2b(options.encode(), digest_size=16).hexdigest()
+
+    def _decode(self, inside: str, class_names: tuple[str, ...]) -> Built:
+        skipped: list[str] = []
+        return Built(self._decoded(inside, class_names, skipped), skipped)
+
+    def _decoded(self, inside: str, class_names: tuple[str, ...], skipped: list[str]) -> Iterator[Decoded]:
+        numbers = {name: number for number, name in enumerate(class_names)}
+        known = {*Image.registered_extensions(), *HEIC}
+        depth = len(PurePosixPath(inside).parts)
+        first: tuple[PurePosixPath, tuple[int, int]] | None = None
+        for path, content in tree_files(self.root, inside):
+            is_picture = path.suffix.lower() in known and not path.name.startswith(".")
+            if not is_picture or len(path.parts) < depth + 2:
+                continue
+            try:
+                picture = read_picture(Path(path), content=content)
+            except ValueError as error:
+                if self.corrupt == "error":
+                    raise ValueError(
+                        f"{self._call}: {path} cannot be read: {error}; corrupt: skip leaves such pictures out"
+                    ) from error
+                skipped.append(f"{path}: {error}")
+                continue
+            if self.size is not None:
+                picture = ImageOps.fit(picture, (self.size, self.size), Image.Resampling.BICUBIC)
+            first = first or (path, picture.size)
+            if picture.size != first[1]:
+                raise ValueError(
+                    f"{self._call}: {path} has {picture.width} x {picture.height} pixels and {first[0]} "
+                    f"{first[1][0]} x {first[1][1]}: set a size to bring them to"
+                )
+            yield _pixels(picture, self.grey), numbers[path.parts[depth]]
+        if first is None:
+            raise ValueError(f"{self._call}: there are no pictures in {inside or 'its folders'}")
+
+
+def _pixels(picture: Image.Image, grey: bool) -> np.ndarray:
+    """Bytes, uint8 `(C, H, W)`."""
+    return np.asarray(picture.convert("L"))[None] if grey else np.asarray(picture).transpose(2, 0, 1)
