@@ -10,6 +10,7 @@ from .public_checkpoint import PublicCheckpoint
 from .recurrent import GRU, LSTM, RNN
 from .set_classifier import SetClassifier
 from .small_cnn import SmallCNN
+from .text_classifier import TextClassifier
 from .trained import Trained
 from .transformer import TransformerBlock
 
@@ -26,6 +27,7 @@ __all__ = [
     "RecurrentLM",
     "SetClassifier",
     "SmallCNN",
+    "TextClassifier",
     "TorchvisionNet",
     "Trained",
     "TransformerBlock",
