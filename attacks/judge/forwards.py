@@ -45,7 +45,7 @@ class Forwards:
             ValueError: what the model returned are no finite logits.
         """
         size = batch_size or self._batch_size
-        parts = [x.new_empty(0, 2)]
+        parts = [torch.empty(0, 2, dtype=x.dtype if x.is_floating_point() else torch.float32, device=x.device)]
         for number, (rows, row_ids) in enumerate(zip(x.split(size), ids.split(size), strict=True)):
             if len(rows):  # an empty tensor splits into one empty part
                 logits = self._forward(rows)
