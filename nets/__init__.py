@@ -16,6 +16,7 @@ from .recurrent import GRU, LSTM, RNN
 from .resnet9 import ResNet9
 from .set_classifier import SetClassifier
 from .small_cnn import SmallCNN
+from .text_classifier import TextClassifier
 from .thin_resnet import ThinResNet
 from .trained import Trained
 from .transformer import TransformerBlock
@@ -41,6 +42,7 @@ __all__ = [
     "ResNet9",
     "SetClassifier",
     "SmallCNN",
+    "TextClassifier",
     "ThinResNet",
     "TorchvisionNet",
     "Trained",

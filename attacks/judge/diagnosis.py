@@ -97,8 +97,8 @@ class Diagnosis:
             if threat in tried:
                 continue
             tried.add(threat)
-            if attack.enter(self._model, self._x)[1] is not self._model:
-                continue  # the probes start from the samples themselves
+            if not self._x.is_floating_point() or attack.enter(self._model, self._x)[1] is not self._model:
+                continue  # the probes move the samples themselves, by degrees
             peers = [robust[peer] for peer, other in attacks.items() if repr(other.threat) == threat]
             standing = torch.stack(peers).all(0).nonzero()[:, 0][:most]
             if len(standing) >= _FEWEST_SURVIVORS:

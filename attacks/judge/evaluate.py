@@ -25,7 +25,7 @@ from ..objectives.losses import Margin
 from .diagnosis import Diagnosis
 from .forwards import Forwards
 from .halving import Halving
-from .meter import Cost
+from .meter import Cost, metered
 from .preparing import check_disjoint, prepare_attacks
 from .report import Report
 from .running import check_names, naming, run_attack
@@ -152,10 +152,10 @@ def _judge(
     halving: Halving,
 ) -> Tensor:
     """Attacks what is right before, enters verdicts and cost into the report, and returns the attacked samples."""
-    with torch.no_grad():
+    with torch.no_grad(), metered(model) as meter:
         attack, model, x = attack.enter(model, x)
     look = look.at(model)
-    robust, x_adv, cost, y = report.clean_correct.clone(), x.clone(), Cost(), report.label
+    robust, x_adv, cost, y = report.clean_correct.clone(), x.clone(), meter.cost(0.0), report.label
     success, left = torch.zeros_like(robust), torch.full_like(robust, torch.nan, dtype=logits.dtype)
     attacked = robust.nonzero()[:, 0]
 

@@ -59,7 +59,8 @@ class Forwards:
             self._counted[0] += len(logits)
 
         self._halving.run(len(x), forward, batch_size)
-        return torch.cat(parts) if parts else torch.empty(0, 2, device=x.device)
+        dtype = x.dtype if x.is_floating_point() else torch.float32
+        return torch.cat(parts) if parts else torch.empty(0, 2, dtype=dtype, device=x.device)
 
     def elsewhere(self, x: Tensor, ids: Tensor, where: str) -> Tensor:
         """The logits of `x` in another order and another batch size than an attack has seen it in."""
