@@ -1,5 +1,6 @@
 """Lightning callbacks: when to measure, and what to log. None that measures changes the training."""
 
+from .catastrophic_overfitting import CatastrophicOverfitting
 from .curves import RobustnessCurves
 from .deep_dream import DeepDream
 from .exact_resume import ExactResume
@@ -13,6 +14,7 @@ from .run_record import RunRecord
 from .targeted_pictures import TargetedPictures
 
 __all__ = [
+    "CatastrophicOverfitting",
     "DeepDream",
     "ExactResume",
     "GradientNorm",
