@@ -5,6 +5,7 @@ from .curves import RobustnessCurves
 from .deep_dream import DeepDream
 from .exact_resume import ExactResume
 from .gradient_norm import GradientNorm
+from .health import Health
 from .named_predictions import NamedPredictions
 from .predictions import Predictions
 from .probe import Probe
@@ -18,6 +19,7 @@ __all__ = [
     "DeepDream",
     "ExactResume",
     "GradientNorm",
+    "Health",
     "NamedPredictions",
     "Predictions",
     "Probe",
