@@ -1,9 +1,11 @@
 """Lightning callbacks: when to measure, and what to log. None that measures changes the training."""
 
+from .catastrophic_overfitting import CatastrophicOverfitting
 from .curves import RobustnessCurves
 from .deep_dream import DeepDream
 from .exact_resume import ExactResume
 from .gradient_norm import GradientNorm
+from .health import Health
 from .named_predictions import NamedPredictions
 from .not_finite import NotFinite
 from .predictions import Predictions
@@ -14,9 +16,11 @@ from .run_record import RunRecord
 from .targeted_pictures import TargetedPictures
 
 __all__ = [
+    "CatastrophicOverfitting",
     "DeepDream",
     "ExactResume",
     "GradientNorm",
+    "Health",
     "NamedPredictions",
     "NotFinite",
     "Predictions",

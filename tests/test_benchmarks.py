@@ -27,6 +27,8 @@ NAMES = (
     "startup",
     "memory",
     "sequences",
+    "adversarial_training",
+    "digits_table",
 )
 
 
@@ -129,3 +131,21 @@ def test_a_dream_is_compared_with_its_floor_and_with_batches(
 ) -> None:
     benchmark("dream_cost").main(num_turns=1, num_steps=1, num_threads=1, small=True)
     assert capsys.readouterr().out.count("│ ResNet-18, layer2 ") == 2
+
+
+def test_ways_of_training_are_compared_in_cost(benchmark: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    benchmark("adversarial_training").main(num_turns=1, num_threads=1, batch_size=4, small=True)
+    printed = capsys.readouterr().out
+    assert all(f"│ {name} " in printed for name in ("plain", "PGD-AT", "TRADES", "MART", "FGSM-RS", "Free"))
+
+
+@pytest.mark.slow
+def test_ways_of_training_are_compared_in_what_they_reach(
+    benchmark: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = benchmark("digits_table")
+    for name in set(module.WAYS) - {"standard", "Free", "EMA + PGD-AT"}:
+        monkeypatch.delitem(module.WAYS, name)
+    module.main(num_seeds=1, num_epochs=1, small=True)
+    printed = capsys.readouterr().out
+    assert all(f"│ {name} " in printed for name in module.WAYS)

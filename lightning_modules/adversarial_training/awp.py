@@ -55,12 +55,16 @@ class AWP(Around):
                 f"AWP(strategy=...): {type(self.strategy).__name__} must give `Learned(again=...)`, which learns from "
                 "the same images once more"
             )
+        self._perturb(weights, list(gradients))
+        del gradients  # of the size of the net, while the second pass needs memory
+        return learned.again()
+
+    def _perturb(self, weights: list[nn.Parameter], gradients: list[Tensor]) -> None:
         self._kept = [(w, w.detach().clone()) for w in weights]
         with torch.no_grad():
             for w, gradient in zip(weights, gradients, strict=True):
                 tiny = torch.finfo(gradient.dtype).tiny
                 w.add_(gradient * (self.gamma * w.norm() / gradient.norm().clamp_min(tiny)))
-        return learned.again()
 
     def after_backward(self, model: nn.Module) -> None:
         self._restore()

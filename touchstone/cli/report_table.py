@@ -78,6 +78,9 @@ def print_end(folder: Path | None, report: Mapping[str, Any] | None, log_folder:
             console.print(f"[yellow]sign of masking:[/] {escape(warning)}")
     if folder is None:
         return
+    if (folder / "health.txt").is_file():
+        for line in (folder / "health.txt").read_text(encoding="utf-8").splitlines():
+            console.print(f"health: {escape(line)}")
     if (folder / "predictions.csv").is_file():
         console.print(f"predictions: {escape(str(folder / 'predictions.csv'))}", soft_wrap=True)
     console.print(f"run folder: {escape(str(folder))}", soft_wrap=True)
