@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -14,10 +16,13 @@ class Forwards:
     Args:
         model: images to logits.
         batch_size: samples in a forward.
+        check: raises ValueError where logits of samples with these ids, at a place in words, are not what they must be.
     """
 
-    def __init__(self, model: nn.Module, batch_size: int) -> None:
-        self._model, self._batch_size = model, batch_size
+    def __init__(
+        self, model: nn.Module, batch_size: int, *, check: Callable[[Tensor, Tensor, str], None] = check_logits
+    ) -> None:
+        self._model, self._batch_size, self._check = model, batch_size, check
         self._counted = [0]
 
     @property
@@ -27,7 +32,7 @@ class Forwards:
 
     def at(self, model: nn.Module) -> Forwards:
         """The same for another model, counted together."""
-        other = Forwards(model, self._batch_size)
+        other = Forwards(model, self._batch_size, check=self._check)
         other._counted = self._counted
         return other
 
@@ -49,7 +54,7 @@ class Forwards:
         for number, (rows, row_ids) in enumerate(zip(x.split(size), ids.split(size), strict=True)):
             if len(rows):  # an empty tensor splits into one empty part
                 logits = self._forward(rows)
-                check_logits(logits, row_ids, f"{where}, batch {number}")
+                self._check(logits, row_ids, f"{where}, batch {number}")
                 parts.append(logits)
                 self._counted[0] += len(rows)
         return torch.cat(parts[1:] or parts)
