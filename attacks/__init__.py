@@ -24,11 +24,15 @@ from .gaussian_noise import GaussianNoise
 from .hop_skip_jump import HopSkipJump
 from .hot_flip import HotFlip
 from .judge.evaluate import evaluate
+from .judge.evaluate_language import evaluate_language
+from .judge.language_report import LanguageReport
 from .judge.meter import Cost
 from .judge.report import Report
 from .l1_adam import L1Adam
 from .mifgsm import MIFGSM
 from .objectives.losses import DLR, CrossEntropy, Loss, Margin, ProbabilityMargin
+from .objectives.next_token import NextToken
+from .objectives.surprise import Surprise
 from .objectives.targeted import Targeted
 from .objectives.towards import Towards
 from .objectives.untargeted import Untargeted
@@ -74,9 +78,11 @@ __all__ = [
     "AutoAttack",
     "Cost",
     "CrossEntropy",
+    "LanguageReport",
     "Linf",
     "Loss",
     "Margin",
+    "NextToken",
     "Objective",
     "ProbabilityMargin",
     "RandomFlips",
@@ -85,6 +91,7 @@ __all__ = [
     "SampleRng",
     "Square",
     "Strongest",
+    "Surprise",
     "Surrogate",
     "Targeted",
     "Threat",
@@ -97,5 +104,6 @@ __all__ = [
     "ascend",
     "dream",
     "evaluate",
+    "evaluate_language",
     "frozen_eval",
 ]

@@ -86,7 +86,7 @@ def evaluate(
     model = module_of(model)
     check_batch(x, y)
     check_device(model, x)
-    ids = _sample_ids(sample_ids, y)
+    ids = read_sample_ids(sample_ids, y)
     for name, attack in attacks.items():
         naming(name, attack.threat.check_input, x)
         naming(name, attack.check_rows, len(x))
@@ -191,7 +191,8 @@ def _survives_8bit(report: Report, name: str, attack: Attack, x_adv: Tensor, loo
     return survives
 
 
-def _sample_ids(given: Tensor | Sequence[int] | None, y: Tensor) -> Tensor:
+def read_sample_ids(given: Tensor | Sequence[int] | None, y: Tensor) -> Tensor:
+    """The ids of samples, int64 `(N,)`, as they were given or numbered."""
     if given is None:
         return torch.arange(len(y), device=y.device)
     try:

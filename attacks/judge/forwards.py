@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -15,10 +17,13 @@ class Forwards:
     Args:
         model: images to logits.
         halving: samples in a forward.
+        check: raises ValueError where logits of samples with these ids, at a place in words, are not what they must be.
     """
 
-    def __init__(self, model: nn.Module, halving: Halving) -> None:
-        self._model, self._halving = model, halving
+    def __init__(
+        self, model: nn.Module, halving: Halving, *, check: Callable[[Tensor, Tensor, str], None] = check_logits
+    ) -> None:
+        self._model, self._halving, self._check = model, halving, check
         self._counted = [0]
 
     @property
@@ -33,7 +38,7 @@ class Forwards:
 
     def at(self, model: nn.Module) -> Forwards:
         """The same for another model, counted together."""
-        other = Forwards(model, self._halving)
+        other = Forwards(model, self._halving, check=self._check)
         other._counted = self._counted
         return other
 
@@ -54,7 +59,7 @@ class Forwards:
 
         def forward(rows: slice) -> None:
             logits = self._forward(x[rows])
-            check_logits(logits, ids[rows], f"{where}, batch {len(parts)}")
+            self._check(logits, ids[rows], f"{where}, batch {len(parts)}")
             parts.append(logits)
             self._counted[0] += len(logits)
 
