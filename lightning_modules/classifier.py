@@ -130,7 +130,13 @@ class Classifier(pl.LightningModule):
         return self(batch[0] if isinstance(batch, (tuple, list)) else batch).softmax(1)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = self.make_optimizer(p for p in self.parameters() if p.requires_grad)
+        trained = [p for p in self.parameters() if p.requires_grad]
+        if not trained:
+            raise ValueError(
+                f"Classifier(net=...) must have a parameter to train: {type(self.net).__name__} has none, or all of "
+                "its parameters are frozen (requires_grad=False)"
+            )
+        optimizer = self.make_optimizer(trained)
         if self.make_scheduler is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": self.make_scheduler(optimizer)}

@@ -158,3 +158,9 @@ def test_weights_for_classes_that_do_not_exist_are_refused(tmp_path: Path) -> No
     for weights in ([1.0, -1.0], [], [float("nan")]):
         with pytest.raises(ValueError, match=r"Classifier\(class_weights=...\) must be numbers >= 0, got"):
             Classifier(small_net(7), class_weights=weights)
+
+
+def test_a_net_with_nothing_to_train_is_refused(tmp_path: Path) -> None:
+    module = Classifier(small_net(7).requires_grad_(False))
+    with pytest.raises(ValueError, match="must have a parameter to train: Sequential has none, or all of its"):
+        trainer(tmp_path, num_sanity_val_steps=0).fit(module, train_loader(), val_loader())
