@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -37,11 +38,16 @@ class Classifier(pl.LightningModule):
         optimizer: makes the optimizer from the parameters.
         lr_scheduler: makes the scheduler from the optimizer, stepped after every epoch; None for none.
         label_smoothing: share of the target spread over all classes, in [0, 1).
+        class_weights: how much a sample of each class counts in the training loss, one number >= 0 a class, against
+            imbalance; the loss is the weighted mean, as torch's. Validation and test count every sample once.
         strategy: how the net learns from a batch, such as `PGDAT`; None for ordinary training.
 
     Raises:
-        ValueError: `label_smoothing` is outside its range.
+        ValueError: `label_smoothing` or a class weight is outside its range; or, at the first batch, there are more or
+            fewer weights than classes.
     """
+
+    class_weights: Tensor | None
 
     def __init__(
         self,
@@ -50,11 +56,16 @@ class Classifier(pl.LightningModule):
         lr_scheduler: LRSchedulerCallable | None = None,
         *,
         label_smoothing: float = 0.0,
+        class_weights: Sequence[float] | None = None,
         strategy: Strategy | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"Classifier(label_smoothing=...) must be in [0, 1), got {label_smoothing}")
+        weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
+        if weights is not None and not (len(weights) and bool((weights >= 0).all() & weights.isfinite().all())):
+            raise ValueError(f"Classifier(class_weights=...) must be numbers >= 0, got {list(class_weights or [])}")
+        self.register_buffer("class_weights", weights, persistent=False)
         self.net = net
         self.make_optimizer, self.make_scheduler = optimizer, lr_scheduler
         self.label_smoothing = label_smoothing
@@ -89,7 +100,7 @@ class Classifier(pl.LightningModule):
         x, y = _images_and_labels(batch)
         learned = None
         if len(x):
-            criterion = partial(self._loss, x=x, label_smoothing=self.label_smoothing)
+            criterion = partial(self._loss, x=x, label_smoothing=self.label_smoothing, class_weights=self.class_weights)
             learned = self.strategy.learn(self, x, y, criterion, self._noise(len(x), batch_idx))
         self._log("train", "of_train", learned, y)
         return None if learned is None else learned.loss
@@ -119,7 +130,13 @@ class Classifier(pl.LightningModule):
         return self(batch[0] if isinstance(batch, (tuple, list)) else batch).softmax(1)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = self.make_optimizer(p for p in self.parameters() if p.requires_grad)
+        trained = [p for p in self.parameters() if p.requires_grad]
+        if not trained:
+            raise ValueError(
+                f"Classifier(net=...) must have a parameter to train: {type(self.net).__name__} has none, or all of "
+                "its parameters are frozen (requires_grad=False)"
+            )
+        optimizer = self.make_optimizer(trained)
         if self.make_scheduler is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": self.make_scheduler(optimizer)}
@@ -153,9 +170,16 @@ class Classifier(pl.LightningModule):
         )
 
     @staticmethod
-    def _loss(logits: Tensor, y: Tensor, *, x: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    def _loss(
+        logits: Tensor, y: Tensor, *, x: Tensor, label_smoothing: float = 0.0, class_weights: Tensor | None = None
+    ) -> Tensor:
+        if class_weights is not None and len(class_weights) != logits.shape[1]:
+            raise ValueError(
+                f"Classifier(class_weights=...) must be one for each of the {logits.shape[1]} classes, "
+                f"got {len(class_weights)}"
+            )
         try:
-            return F.cross_entropy(logits, y, label_smoothing=label_smoothing)
+            return F.cross_entropy(logits, y, class_weights, label_smoothing=label_smoothing)
         except (IndexError, RuntimeError):
             check_batch(x, y)  # says in words what is wrong, where it is the batch
             check_labels(y, logits.shape[1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import lightning.pytorch as pl
 import pytest
@@ -15,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from touchstone.attacks import PGD, Linf
 from touchstone.callbacks import GradientNorm, RobustAccuracy
 from touchstone.datamodules import DigitsDataModule
-from touchstone.lightning_modules import PGDAT, Classifier
+from touchstone.lightning_modules import PGDAT, Classifier, Strategy
 from touchstone.nets import SmallCNN
 
 from .lightning_programs import events, samples, train_loader, trainer, val_loader
@@ -128,3 +129,38 @@ def test_a_batch_that_is_no_pair_says_so(tmp_path: Path) -> None:
     loader = DataLoader([{"image": a, "label": b} for a, b in zip(x, y, strict=True)], 2)
     with pytest.raises(ValueError, match=r"must be \(images, labels\), got a dict with the keys \['image', 'label'\]"):
         trainer(tmp_path).validate(Classifier(small_net(7)), loader, verbose=False)
+
+
+def test_class_weights_are_those_of_a_weighted_mean(tmp_path: Path) -> None:
+    """A class of weight 0 teaches nothing; the rest counts by its weights."""
+    module = Classifier(small_net(7), class_weights=[0, 1, 2, 5])
+    seen: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    class Watching(Strategy):
+        def learn(self, model: nn.Module, x: Tensor, y: Tensor, criterion: Any, rng: Any) -> Any:
+            learned = super().learn(model, x, y, criterion, rng)
+            seen.append((learned.loss.detach(), learned.logits.detach(), y))
+            return learned
+
+    module.strategy = Watching()
+    trainer(tmp_path, max_epochs=1).fit(module, train_loader(), val_loader())
+    for loss, logits, y in seen:
+        weights = torch.tensor([0.0, 1, 2, 5])[y]
+        each = -logits.log_softmax(1)[torch.arange(len(y)), y]
+        torch.testing.assert_close(loss, (weights * each).sum() / weights.sum())
+    assert "class_weights" not in module.state_dict()
+
+
+def test_weights_for_classes_that_do_not_exist_are_refused(tmp_path: Path) -> None:
+    module = Classifier(small_net(7), class_weights=[1.0] * 5)
+    with pytest.raises(ValueError, match=r"class_weights=...\) must be one for each of the 4 classes, got 5"):
+        trainer(tmp_path, num_sanity_val_steps=0).fit(module, train_loader(), val_loader())
+    for weights in ([1.0, -1.0], [], [float("nan")]):
+        with pytest.raises(ValueError, match=r"Classifier\(class_weights=...\) must be numbers >= 0, got"):
+            Classifier(small_net(7), class_weights=weights)
+
+
+def test_a_net_with_nothing_to_train_is_refused(tmp_path: Path) -> None:
+    module = Classifier(small_net(7).requires_grad_(False))
+    with pytest.raises(ValueError, match="must have a parameter to train: Sequential has none, or all of its"):
+        trainer(tmp_path, num_sanity_val_steps=0).fit(module, train_loader(), val_loader())
