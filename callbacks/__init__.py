@@ -9,6 +9,7 @@ from .predictions import Predictions
 from .probe import Probe
 from .recurrent_jacobian import RecurrentJacobian
 from .robust_accuracy import RobustAccuracy
+from .robust_language import RobustLanguage
 from .run_record import RunRecord
 from .targeted_pictures import TargetedPictures
 
@@ -21,6 +22,7 @@ __all__ = [
     "Probe",
     "RecurrentJacobian",
     "RobustAccuracy",
+    "RobustLanguage",
     "RobustnessCurves",
     "RunRecord",
     "TargetedPictures",
