@@ -1,5 +1,6 @@
 """Lightning callbacks: when to measure, and what to log. None that measures changes the training."""
 
+from .attention_maps import AttentionMaps
 from .curves import RobustnessCurves
 from .deep_dream import DeepDream
 from .exact_resume import ExactResume
@@ -11,9 +12,11 @@ from .recurrent_jacobian import RecurrentJacobian
 from .robust_accuracy import RobustAccuracy
 from .robust_language import RobustLanguage
 from .run_record import RunRecord
+from .saturation import Saturation
 from .targeted_pictures import TargetedPictures
 
 __all__ = [
+    "AttentionMaps",
     "DeepDream",
     "ExactResume",
     "GradientNorm",
@@ -25,5 +28,6 @@ __all__ = [
     "RobustLanguage",
     "RobustnessCurves",
     "RunRecord",
+    "Saturation",
     "TargetedPictures",
 ]
