@@ -24,6 +24,7 @@ from .parts.flips import search_flips
 from .threats.token_flips import TokenFlips
 
 _MOST_SCORES = 1 << 24
+_PER_PLACE = 4  # flips of one place are much alike: more of them crowd out other places, fewer the place that matters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +90,7 @@ class HotFlip(Attack):
 def _best_flips(
     grad: Tensor, texts: Tensor, open_: Tensor, weight: Tensor, written: Tensor, num_flips: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The flips with the highest first-order scores.
+    """The flips with the highest first-order scores, few of them at one place.
 
     Args:
         grad: of the gain by the vectors, `(M, T, D)`.
@@ -105,5 +106,7 @@ def _best_flips(
     scores = grad @ weight.to(grad.dtype).T
     scores = scores - scores.gather(2, texts[..., None])
     scores = scores.masked_fill(~(open_[..., None] & written), -torch.inf).scatter(2, texts[..., None], -torch.inf)
-    best = scores.flatten(1).topk(min(num_flips, scores[0].numel()), dim=1)
-    return best.indices // len(weight), best.indices % len(weight), best.values > -torch.inf
+    of_places = scores.topk(min(max(_PER_PLACE, -(-num_flips // texts.shape[1])), len(weight)), dim=2)
+    best = of_places.values.flatten(1).topk(min(num_flips, of_places.values[0].numel()), dim=1)
+    places = best.indices // of_places.values.shape[2]
+    return places, of_places.indices.flatten(1).gather(1, best.indices), best.values > -torch.inf

@@ -1,5 +1,6 @@
 """Lightning callbacks: when to measure, and what to log. None that measures changes the training."""
 
+from .attention_maps import AttentionMaps
 from .catastrophic_overfitting import CatastrophicOverfitting
 from .curves import RobustnessCurves
 from .deep_dream import DeepDream
@@ -12,10 +13,13 @@ from .predictions import Predictions
 from .probe import Probe
 from .recurrent_jacobian import RecurrentJacobian
 from .robust_accuracy import RobustAccuracy
+from .robust_language import RobustLanguage
 from .run_record import RunRecord
+from .saturation import Saturation
 from .targeted_pictures import TargetedPictures
 
 __all__ = [
+    "AttentionMaps",
     "CatastrophicOverfitting",
     "DeepDream",
     "ExactResume",
@@ -27,7 +31,9 @@ __all__ = [
     "Probe",
     "RecurrentJacobian",
     "RobustAccuracy",
+    "RobustLanguage",
     "RobustnessCurves",
     "RunRecord",
+    "Saturation",
     "TargetedPictures",
 ]

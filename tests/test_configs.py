@@ -54,7 +54,7 @@ def test_config_fits_validates_tests_and_predicts(
     written = {"config.yaml", "checkpoints/best.ckpt"}
     if "RobustAccuracy" in path.read_text():
         written |= {"report.json", "verdicts.npz"}
-        if "as_signals" not in path.read_text() and "Text" not in path.read_text():  # which are no pictures
+        if "as_signals" not in path.read_text() and "EmbeddingBall" not in path.read_text():  # which are no pictures
             written |= {"figures/attack_pgd.png"}
     if "LanguageModel" in path.read_text():
         written |= {"samples.txt"}

@@ -19,7 +19,7 @@ class Attacked:
     """Samples before and after an attack, on the CPU.
 
     Attributes:
-        before, after: pixels in [0, 1], float `(N, C, H, W)`, C 1 or 3.
+        before, after: pixels in [0, 1], float `(N, C, H, W)`, C 1 or 3; or tokens, int64 `(N, T)`.
         logits_before, logits_after: float `(N, classes)`.
         label: the true classes, int64 `(N,)`.
         target: the classes that the attack wants, int64 `(N,)`; -1 where any other will do.
@@ -48,8 +48,8 @@ def attack_picture(attacked: Attacked, *, title: str, class_names: Sequence[str]
     largest = difference.flatten(1).abs().amax(1)
     enlarged = 0.5 + difference / (2 * largest.clamp_min(1e-12)[:, None, None, None])
     rows = (
-        ("before", attacked.before, _captions(attacked.logits_before, attacked.label, class_names)),
-        ("after", attacked.after, _captions(attacked.logits_after, attacked.label, class_names)),
+        ("before", attacked.before, captions(attacked.logits_before, attacked.label, class_names)),
+        ("after", attacked.after, captions(attacked.logits_after, attacked.label, class_names)),
         ("difference\n(grey: none)", enlarged, [(_enlargement(size), "dimgrey") for size in largest.tolist()]),
     )
     for column, heading in enumerate(
@@ -57,10 +57,10 @@ def attack_picture(attacked: Attacked, *, title: str, class_names: Sequence[str]
     ):
         left, side = (1.15 * column + 0.5, "center") if column >= 0 else (-0.12, "right")
         axes.text(left, 0.06, heading, ha=side, va="bottom", fontsize=9)
-    for row, (name, images, captions) in enumerate(rows):
+    for row, (name, images, said) in enumerate(rows):
         top = -1.45 * row
         axes.text(-0.12, top - 0.5, name, ha="right", va="center", fontsize=11)
-        for column, (image, (caption, color)) in enumerate(zip(images, captions, strict=True)):
+        for column, (image, (caption, color)) in enumerate(zip(images, said, strict=True)):
             left = 1.15 * column
             axes.imshow(
                 _for_display(image),
@@ -81,17 +81,18 @@ def attack_picture(attacked: Attacked, *, title: str, class_names: Sequence[str]
 
 def _headings(attacked: Attacked, class_names: Sequence[str] | None) -> list[str]:
     wanted = [
-        f"\N{RIGHTWARDS ARROW} {_class_name(target, class_names)}" if target >= 0 else "\N{RIGHTWARDS ARROW} any other"
+        f"\N{RIGHTWARDS ARROW} {class_name(target, class_names)}" if target >= 0 else "\N{RIGHTWARDS ARROW} any other"
         for target in attacked.target.tolist()
     ]
-    true = [_class_name(label, class_names) for label in attacked.label.tolist()]
+    true = [class_name(label, class_names) for label in attacked.label.tolist()]
     return [f"{one}\n{other}" for one, other in zip(true, wanted, strict=True)]
 
 
-def _captions(logits: Tensor, label: Tensor, class_names: Sequence[str] | None) -> list[tuple[str, str]]:
+def captions(logits: Tensor, label: Tensor, class_names: Sequence[str] | None) -> list[tuple[str, str]]:
+    """The predicted class of each sample and its probability, and a colour that says whether it is right."""
     probability, predicted = torch.softmax(logits.double(), 1).max(1)
     return [
-        (f"{_class_name(index, class_names)} ({p:.0%})", "darkgreen" if right else "crimson")
+        (f"{class_name(index, class_names)} ({p:.0%})", "darkgreen" if right else "crimson")
         for index, p, right in zip(predicted.tolist(), probability.tolist(), (predicted == label).tolist(), strict=True)
     ]
 
@@ -100,7 +101,8 @@ def _enlargement(largest: float) -> str:
     return f"x {0.5 / largest:.3g}" if largest > 0 else "left as it was"
 
 
-def _class_name(index: int, class_names: Sequence[str] | None) -> str:
+def class_name(index: int, class_names: Sequence[str] | None) -> str:
+    """What a class is called, in a few letters."""
     return str(index) if class_names is None else str(class_names[index])[:18]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import nn
+from torch import Tensor, nn
 
 from touchstone.attacks import Attack, Report, SampleRng, Targeted
 
@@ -18,6 +18,7 @@ from .loaders import loader_suffix
 from .measuring import measuring
 from .publish import publish_picture
 from .samples import Samples
+from .text_picture import flipped_texts, text_picture
 
 
 class AttackPictures:
@@ -39,9 +40,11 @@ class AttackPictures:
         return self._num_samples - max((sum(len(p.label) for p in parts) for parts in kept.values()), default=0)
 
     def keep(self, model: nn.Module, samples: Samples, report: Report, loader_index: int) -> None:
-        """Keeps the first samples, where they are images, with the model's logits before and after."""
-        if samples.x.ndim != 4 or samples.x.shape[1] not in (1, 3):
-            return
+        """Keeps the first samples, where they are images or texts, with the model's logits before and after."""
+        if _is_text(samples.x) or samples.x.ndim == 4 and samples.x.shape[1] in (1, 3):
+            self._keep(model, samples, report, loader_index)
+
+    def _keep(self, model: nn.Module, samples: Samples, report: Report, loader_index: int) -> None:
         shown = samples.take(slice(0, self.num_wanted(loader_index)))
         kept = self._kept.setdefault(loader_index, {})
         with measuring(model, shown) as (before, label), torch.no_grad():
@@ -60,16 +63,27 @@ class AttackPictures:
 
     def publish(self, trainer: pl.Trainer, folder: Path | None, loader_index: int) -> None:
         """Shows what was kept of a loader, and drops it. For rank zero."""
-        class_names = getattr(getattr(trainer, "datamodule", None), "class_names", None)
+        data = getattr(trainer, "datamodule", None)
+        class_names, names = (
+            getattr(data, "class_names", None),
+            getattr(getattr(data, "vocabulary", None), "names", None),
+        )
         for name, parts in self._kept.pop(loader_index, {}).items():
             attacked = Attacked(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(Attacked)))
             title = f"{name}, {_place(trainer)}: {self._suite[name].threat!r}"
-            figure = attack_picture(attacked, title=title, class_names=class_names)
+            if _is_text(attacked.before):
+                figure = text_picture(flipped_texts(attacked, names, class_names), title=title)
+            else:
+                figure = attack_picture(attacked, title=title, class_names=class_names)
             publish_picture(trainer, folder, f"attack/{name}{loader_suffix(trainer, loader_index)}", figure)
 
     def forget(self) -> None:
         """Drops what an interrupted pass has left."""
         self._kept.clear()
+
+
+def _is_text(x: Tensor) -> bool:
+    return x.ndim == 2 and not x.is_floating_point()
 
 
 def _place(trainer: pl.Trainer) -> str:

@@ -1,0 +1,114 @@
+"""`AttentionMaps`: what each head looks at, as pictures with the tokens on the axes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+
+from touchstone.nets.attention import Attention
+
+from .parts.loaders import loader_suffix
+from .parts.measuring import measuring
+from .parts.publish import publish_picture, run_folder
+from .parts.samples import Samples
+from .probe import Probe
+
+
+class AttentionMaps(Probe):
+    """Shows, for the first sample of each validation and test pass, the attention weights of every layer and head.
+
+    The picture `attention/S`, S for val or test, has a row for each `Attention` of the model and a column for each
+    head; the token of a row looks at those of the columns. The weights are those of the equation as it is written.
+
+    Args:
+        max_tokens: how many tokens are shown, the first ones, >= 1.
+        every_n_epochs, batch_keys: as in `Probe`.
+
+    Raises:
+        ValueError: a value is outside its range; or the model has no `Attention` of `touchstone.nets`.
+    """
+
+    def __init__(self, *, max_tokens: int = 32, **kwargs: Any) -> None:
+        super().__init__(**{"max_samples": 1, **kwargs})
+        if max_tokens < 1:
+            raise ValueError(f"AttentionMaps(max_tokens=...) must be >= 1, got {max_tokens}")
+        self.max_tokens = max_tokens
+        self._kept: dict[int, tuple[Tensor, dict[str, Tensor]]] = {}
+
+    def see(self, model: nn.Module, samples: Samples, loader_index: int) -> None:
+        first = samples.take(slice(0, 1))
+        with measuring(model, first) as (x, _), torch.no_grad():
+            maps = attention_maps(model, x)
+        if not maps:
+            raise ValueError("AttentionMaps: the model has no Attention of touchstone.nets")
+        self._kept.setdefault(loader_index, (x[0].cpu(), {name: of_one[0].cpu() for name, of_one in maps.items()}))
+
+    def conclude(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str, loader_index: int) -> None:
+        folder, kept = run_folder(trainer), self._kept.pop(loader_index, None)
+        if kept is None or not trainer.is_global_zero:
+            return
+        x, maps = kept
+        names = getattr(getattr(getattr(trainer, "datamodule", None), "vocabulary", None), "names", None)
+        tokens = [str(place) for place in range(len(x))]
+        if names is not None and x.ndim == 1 and not x.is_floating_point():
+            tokens = [_shown(names[token]) for token in x.tolist()]
+        tag = f"attention/{stage}{loader_suffix(trainer, loader_index)}"
+        publish_picture(trainer, folder, tag, maps_picture(maps, tokens[: self.max_tokens]))
+
+    def forget(self) -> None:
+        super().forget()
+        self._kept.clear()
+
+
+def attention_maps(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
+    """The attention weights of every `Attention` in a forward of `x`, by its name, `(B, heads, T, S)` each."""
+    found: dict[str, Tensor] = {}
+
+    def look(name: str) -> Any:
+        def hook(module: Attention, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if not kwargs.get("return_maps"):  # else it is the call below
+                found[name] = module(*args, **{**kwargs, "return_maps": True})[1]
+
+        return hook
+
+    handles = [
+        module.register_forward_pre_hook(look(name), with_kwargs=True)
+        for name, module in model.named_modules()
+        if isinstance(module, Attention)
+    ]
+    try:
+        model(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def maps_picture(maps: dict[str, Tensor], tokens: list[str]) -> Any:
+    """Draws the maps, `(heads, T, S)` by the name of their layer, for as many tokens as are named."""
+    from matplotlib.figure import Figure
+
+    num_heads, shown = max(map(len, maps.values())), len(tokens)
+    side = 1.2 + 0.1 * shown
+    figure = Figure(figsize=(side * num_heads, side * len(maps) + 0.3), dpi=100, layout="constrained")
+    panels = figure.subplots(len(maps), num_heads, squeeze=False)
+    for row, (name, of_heads) in zip(panels, maps.items(), strict=True):
+        for head, panel in enumerate(row):
+            if head >= len(of_heads):
+                panel.axis("off")
+                continue
+            panel.imshow(of_heads[head, :shown, :shown].float().numpy(), vmin=0, vmax=1, cmap="viridis")
+            panel.set_xticks(range(shown), tokens, fontsize=6, rotation=90, parse_math=False)
+            panel.set_yticks(range(shown), tokens, fontsize=6, parse_math=False)
+            panel.set_title(f"{name}, head {head + 1}", fontsize=7)
+    figure.suptitle("the token of a row looks at those of the columns (dark 0, bright 1)", fontsize=8)
+    return figure
+
+
+def _shown(token: str) -> str:
+    """A token as a label: nothing of it invisible."""
+    token = token.replace("\n", "\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}").replace(" ", "\N{OPEN BOX}")
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in token)

@@ -1,0 +1,176 @@
+"""`RobustLanguage`: bits per character before and after attack, at every validation and test of a language model."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+
+from touchstone.attacks import Attack, Cost, LanguageReport, evaluate_language
+from touchstone.attacks.judge.running import check_names
+
+from .parts.loaders import loader_suffix
+from .parts.processes import gather_by_id, gather_costs
+from .parts.publish import publish_picture, run_folder
+from .parts.samples import Samples
+from .parts.text_picture import FlippedText, text_picture
+from .probe import Probe
+
+
+class RobustLanguage(Probe):
+    """Attacks the texts of each validation and test pass and logs how well they are foretold before and after.
+
+    With S for val or test and A for an attack's name, means over texts: `S/bits_per_character/clean`, over all tokens;
+    `S/bits_per_character/A_before` and `S/bits_per_character/A`, before and after it, over the tokens that it left;
+    `S/attack_success/A`, the share of the texts where its objective was reached and was not before; the pictures
+    `attack/A` of flipped texts; and `language_report.json` in the run folder. Where the data module knows no
+    `characters_per_token`, the figures are bits per token.
+
+    Args:
+        attacks: attacks by name, with the objective `Surprise` or `NextToken`; the names become tags.
+        batch_size: texts attacked at a time, >= 1.
+        seed: seeds the random starts, together with each text's position in the dataset.
+        num_texts: texts shown in the pictures, 0 for no pictures.
+        every_n_epochs, max_samples, batch_keys: as in `Probe`.
+
+    Raises:
+        ValueError: a value is outside its range.
+
+    Example:
+        >>> threat = TokenFlips(2, vocab_size=256)
+        >>> RobustLanguage({"hot_flip": HotFlip(threat=threat, objective=Surprise())}, max_samples=64)
+    """
+
+    depends_on_ids = True
+
+    def __init__(
+        self,
+        attacks: dict[str, Attack],
+        *,
+        batch_size: int = 64,
+        seed: int = 0,
+        num_texts: int = 4,
+        every_n_epochs: int = 1,
+        max_samples: int | None = None,
+        batch_keys: tuple[str, str] | None = None,
+    ) -> None:
+        super().__init__(every_n_epochs=every_n_epochs, max_samples=max_samples, batch_keys=batch_keys)
+        check_names(attacks)
+        if not attacks:
+            raise ValueError("RobustLanguage(attacks=...) must name at least one attack")
+        for name, value, least in (("batch_size", batch_size, 1), ("num_texts", num_texts, 0)):
+            if value < least:
+                raise ValueError(f"RobustLanguage({name}=...) must be >= {least}, got {value}")
+        self.attacks, self.batch_size, self.seed, self.num_texts = attacks, batch_size, seed, num_texts
+        self._characters_per_token: dict[str, float] = {}
+        self._names: tuple[str, ...] = ()
+        self._stage = "val"
+        self._cost: dict[int, dict[str, Cost]] = {}
+        self._shown: dict[int, dict[str, list[FlippedText]]] = {}
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        data = getattr(trainer, "datamodule", None)
+        self._characters_per_token = getattr(data, "characters_per_token", {})
+        self._names = getattr(getattr(data, "vocabulary", None), "names", ())
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_validation_epoch_start(trainer, pl_module)
+        self._stage = "test" if trainer.testing else "val"
+
+    on_test_epoch_start = on_validation_epoch_start
+
+    def see(self, model: nn.Module, samples: Samples, loader_index: int) -> None:
+        shown = self._shown.setdefault(loader_index, {})
+        num_wanted = self.num_texts - max(map(len, shown.values()), default=0) if self._names else 0
+        report = evaluate_language(
+            model,
+            samples.x,
+            samples.y,
+            self.attacks,
+            characters_per_token=self._characters_per_token.get(self._stage, 1.0),
+            seed=self.seed,
+            sample_ids=samples.ids,
+            batch_size=self.batch_size,
+            keep_adversarial=num_wanted > 0,
+        )
+        kept = self._values.setdefault(loader_index, {})
+        for key, values in _rows(report).items():
+            kept.setdefault(key, []).append(values)
+        cost = self._cost.setdefault(loader_index, dict.fromkeys(self.attacks, Cost()))
+        for name, spent in report.cost.items():
+            cost[name] += spent
+        for name, x_adv in report.x_adv.items():
+            if not x_adv.is_floating_point():  # attacked as a text
+                shown.setdefault(name, []).extend(self._flipped(report, name, samples.x, x_adv)[:num_wanted])
+
+    def _flipped(self, report: LanguageReport, name: str, x: Tensor, x_adv: Tensor) -> list[FlippedText]:
+        return [
+            FlippedText(
+                [self._names[token] for token in before],
+                [self._names[token] for token in after],
+                f"{bits[0]:.2f} -> {bits[1]:.2f} bits per character" + (", reached" if reached else ""),
+            )
+            for before, after, reached, *bits in zip(
+                x.tolist(),
+                x_adv.tolist(),
+                report.success[name].tolist(),
+                report.before[name].tolist(),
+                report.after[name].tolist(),
+                strict=True,
+            )
+        ]
+
+    def conclude(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str, loader_index: int) -> None:
+        values = gather_by_id({key: torch.cat(parts) for key, parts in self._values.pop(loader_index, {}).items()})
+        cost = gather_costs(self._cost.pop(loader_index, dict.fromkeys(self.attacks, Cost())))
+        shown, folder = self._shown.pop(loader_index, {}), run_folder(trainer)
+        if not values:
+            return
+        means = {key: float(value.double().mean()) for key, value in values.items() if key != "_id"}
+        for key, mean in means.items():
+            self.log_figure(trainer, module, f"{stage}/{key}", mean, loader_index)
+        if not trainer.is_global_zero:
+            return
+        if folder is not None:
+            figures: dict[str, Any] = {"stage": stage, "num_texts": len(values["_id"]), **means}
+            figures["attacks"] = {
+                name: {
+                    "threat": repr(attack.threat),
+                    "objective": repr(attack.objective),
+                    "num_forwards": cost[name].num_forwards,
+                    "num_backwards": cost[name].num_backwards,
+                    "seconds": cost[name].seconds,
+                }
+                for name, attack in self.attacks.items()
+            }
+            figures["texts"] = {key: value.tolist() for key, value in values.items()}
+            folder.mkdir(parents=True, exist_ok=True)
+            number = f"_{loader_index}" if loader_index else ""
+            path = folder / f"language_report{number}.json"
+            path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        for name, texts in shown.items():
+            attack = self.attacks[name]
+            picture = text_picture(texts, title=f"{name}: {attack.threat!r}, {attack.objective!r}")
+            publish_picture(trainer, folder, f"attack/{name}{loader_suffix(trainer, loader_index)}", picture)
+
+    def logs(self, tag: str) -> bool:
+        return tag.startswith(("val/bits_per_character/", "val/attack_success/"))
+
+    def forget(self) -> None:
+        super().forget()
+        self._cost.clear()
+        self._shown.clear()
+
+
+def _rows(report: LanguageReport) -> dict[str, Tensor]:
+    """The figures of every text, by the end of their tags."""
+    rows = {"_id": report.sample_id, "bits_per_character/clean": report.clean}
+    for name in report.attacks:
+        rows[f"bits_per_character/{name}_before"] = report.before[name]
+        rows[f"bits_per_character/{name}"] = report.after[name]
+        rows[f"attack_success/{name}"] = report.success[name]
+    return rows

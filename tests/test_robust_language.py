@@ -1,0 +1,150 @@
+"""`RobustLanguage` logs what the judge measures, shows it, and changes nothing; texts are drawn as they are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from touchstone.attacks import (
+    PGD,
+    Attack,
+    EmbeddingBall,
+    HotFlip,
+    NextToken,
+    RandomFlips,
+    Surprise,
+    TokenFlips,
+    evaluate_language,
+)
+from touchstone.callbacks import RobustAccuracy, RobustLanguage
+from touchstone.callbacks.parts.text_picture import FlippedText, text_picture
+from touchstone.datamodules import PassagesDataModule, TextDataModule
+from touchstone.lightning_modules import Classifier, LanguageModel
+from touchstone.nets import RecurrentLM, TextClassifier
+
+from .lightning_programs import events, trainer
+
+FLIPS = TokenFlips(2, vocab_size=256)
+ATTACKS: dict[str, Attack] = {
+    "hot": HotFlip(threat=FLIPS, objective=Surprise(), num_candidates=4),
+    "ball": PGD(threat=EmbeddingBall(eps=0.3), objective=Surprise(), num_steps=3),
+    "say": HotFlip(threat=FLIPS, objective=NextToken(120), num_candidates=4),
+}
+
+
+def module() -> LanguageModel:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return LanguageModel(RecurrentLM(256, cell="gru", dim=8, hidden=16), sample_tokens=0)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> TextDataModule:
+    path = tmp_path / "text"
+    path.write_text("".join(f"{number} is one\nmore than {number - 1}. " for number in range(400)), encoding="utf-8")
+    return TextDataModule(
+        files=[str(path)], tokens="bytes", context=16, batch_size=8, steps_per_epoch=3, token_folder=str(tmp_path)
+    )
+
+
+def test_it_logs_what_the_judge_measures(data: TextDataModule, tmp_path: Path) -> None:
+    run = trainer(tmp_path, RobustLanguage(ATTACKS, max_samples=21))
+    run.validate(module(), datamodule=data, verbose=False)
+    windows = [data.val_dataloader().dataset[index] for index in range(21)]
+    x, y = (torch.stack([window[part] for window in windows]) for part in (0, 1))
+    report = evaluate_language(
+        module(), x, y, ATTACKS, characters_per_token=data.characters_per_token["val"], batch_size=5
+    )
+    logged = run.callback_metrics
+    assert float(logged["val/bits_per_character/clean"]) == pytest.approx(float(report.clean.mean()), rel=1e-5)
+    for name in ATTACKS:
+        for tag, values in (
+            (f"bits_per_character/{name}", report.after[name]),
+            (f"bits_per_character/{name}_before", report.before[name]),
+            (f"attack_success/{name}", report.success[name].float()),
+        ):
+            assert float(logged[f"val/{tag}"]) == pytest.approx(float(values.mean()), rel=1e-4)
+    written = json.loads(next(tmp_path.rglob("language_report.json")).read_text())
+    assert written["num_texts"] == 21
+    assert written["texts"]["bits_per_character/hot"] == pytest.approx(report.after["hot"].tolist(), rel=1e-4)
+    assert written["attacks"]["ball"]["num_backwards"] == 21 * 3
+    assert set(events(tmp_path).Tags()["images"]) == {"attack/hot", "attack/say"}
+
+
+def test_it_does_not_change_training(data: TextDataModule, tmp_path: Path) -> None:
+    trained = []
+    for name, callbacks in (("alone", []), ("measured", [RobustLanguage(ATTACKS, max_samples=4)])):
+        torch.manual_seed(3)
+        model = module()
+        trainer(tmp_path / name, *callbacks).fit(model, datamodule=data)
+        trained.append(model.state_dict())
+    assert all(torch.equal(trained[0][key], trained[1][key]) for key in trained[0])
+
+
+def test_without_a_data_module_the_figures_are_bits_per_token(tmp_path: Path) -> None:
+    ids = torch.randint(256, (6, 9), generator=torch.Generator().manual_seed(0))
+    loader = DataLoader(TensorDataset(ids[:, :-1], ids[:, 1:]), 4)
+    run = trainer(tmp_path, RobustLanguage({"hot": ATTACKS["hot"]}))
+    run.test(module(), loader, verbose=False)
+    expected = evaluate_language(module(), ids[:, :-1], ids[:, 1:], {"hot": ATTACKS["hot"]})
+    assert float(run.callback_metrics["test/bits_per_character/hot"]) == pytest.approx(
+        float(expected.after["hot"].mean()), rel=1e-4
+    )
+    assert not events(tmp_path).Tags()["images"]
+
+
+def test_options_outside_their_range_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"RobustLanguage\(attacks=...\) must name at least one attack"):
+        RobustLanguage({})
+    with pytest.raises(ValueError, match=r"RobustLanguage\(batch_size=...\) must be >= 1, got 0"):
+        RobustLanguage(ATTACKS, batch_size=0)
+    with pytest.raises(ValueError, match=r"RobustLanguage\(num_texts=...\) must be >= 0, got -1"):
+        RobustLanguage(ATTACKS, num_texts=-1)
+
+
+# Pictures of texts.
+
+
+def drawn(texts: list[FlippedText]) -> list[tuple[str, str]]:
+    axes = text_picture(texts, title="hot_flip").axes[0]
+    return [(text.get_text(), text.get_color()) for text in axes.texts]
+
+
+def test_a_flipped_word_stands_in_grey_and_red_behind_it_what_it_became() -> None:
+    pieces = drawn([FlippedText(["the", "cat", "sat", ""], ["the", "dog", "sat", ""], "cats: cats -> dogs")])
+    assert pieces[1:] == [
+        ("cats: cats -> dogs", "dimgrey"),
+        ("the ", "black"),
+        ("cat ", "darkgrey"),
+        ("dog ", "crimson"),
+        ("sat ", "black"),
+    ]
+
+
+def test_characters_stand_together_and_can_all_be_seen() -> None:
+    pieces = drawn([FlippedText(list("a\n$"), list("\x00\n$"), "")])
+    assert pieces[1:] == [("a", "darkgrey"), ("\ufffd", "crimson"), ("\u21b5", "black"), ("$", "black")]
+
+
+def test_long_texts_are_wrapped_inside_the_picture() -> None:
+    figure = text_picture([FlippedText(["word"] * 100, ["word"] * 100, "none")], title="a title " * 40)
+    axes = figure.axes[0]
+    right, lowest = axes.get_xlim()[1], axes.get_ylim()[0]
+    assert all(text.get_position()[0] + len(text.get_text()) <= right for text in axes.texts)
+    assert min(text.get_position()[1] for text in axes.texts) > lowest
+
+
+def test_attacked_texts_of_a_classifier_are_shown_too(tmp_path: Path) -> None:
+    threat = TokenFlips(1, vocab_size=102, protected=(0, 1))
+    attacks: dict[str, Attack] = {
+        "random": RandomFlips(threat=threat),
+        "ball": PGD(threat=EmbeddingBall(eps=0.3), num_steps=2),
+    }
+    run = trainer(tmp_path, RobustAccuracy(attacks, max_samples=20, num_images=3))
+    model = Classifier(TextClassifier(102, 6, body="rnn", dim=8))
+    run.validate(model, datamodule=PassagesDataModule(num_words=100, eval_batch_size=20), verbose=False)
+    assert [path.name for path in tmp_path.rglob("*.png")] == ["attack_random.png"]
