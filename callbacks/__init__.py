@@ -1,8 +1,10 @@
 """Lightning callbacks: when to measure, and what to log. None that measures changes the training."""
 
+from .augmentation_gallery import AugmentationGallery
 from .curves import RobustnessCurves
 from .deep_dream import DeepDream
 from .exact_resume import ExactResume
+from .find_learning_rate import FindLearningRate
 from .gradient_norm import GradientNorm
 from .named_predictions import NamedPredictions
 from .predictions import Predictions
@@ -13,8 +15,10 @@ from .run_record import RunRecord
 from .targeted_pictures import TargetedPictures
 
 __all__ = [
+    "AugmentationGallery",
     "DeepDream",
     "ExactResume",
+    "FindLearningRate",
     "GradientNorm",
     "NamedPredictions",
     "Predictions",

@@ -3,6 +3,16 @@
 from .adversarial_training import PGDAT, Strategy
 from .classifier import Classifier
 from .language_model import LanguageModel
+from .parameter_groups import weight_decay_groups
+from .tuned_classifier import TunedClassifier
 from .warmup_cosine import WarmupCosine
 
-__all__ = ["PGDAT", "Classifier", "LanguageModel", "Strategy", "WarmupCosine"]
+__all__ = [
+    "PGDAT",
+    "Classifier",
+    "LanguageModel",
+    "Strategy",
+    "TunedClassifier",
+    "WarmupCosine",
+    "weight_decay_groups",
+]
