@@ -1,6 +1,7 @@
 """The entry: `python train.py` trains and attacks a network on digits; with arguments it is a LightningCLI.
 
 `python train.py {fit,validate,test,predict} --config configs/NAME.yaml`; `--help` and `fit --help` list the rest.
+`python train.py verify RUN_FOLDER` measures the verdicts of a run again.
 """
 
 from __future__ import annotations
@@ -35,6 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with Stopping() as stopping:
         try:
             _import_as_the_user_does()
+            if wanted[:1] == ["verify"]:
+                from touchstone.cli.verify import verify
+
+                return verify(wanted[1:], stopping)
             from touchstone.cli.command_line import CommandLine  # takes seconds, in which a signal may come
 
             CommandLine(wanted or MAIN_JOB, stopping, then_test=not wanted)

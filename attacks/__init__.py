@@ -22,25 +22,33 @@ from .feature_distance import FeatureDistance
 from .fgsm import FGSM
 from .gaussian_noise import GaussianNoise
 from .hop_skip_jump import HopSkipJump
+from .hot_flip import HotFlip
 from .judge.evaluate import evaluate
+from .judge.evaluate_language import evaluate_language
+from .judge.language_report import LanguageReport
 from .judge.meter import Cost
 from .judge.report import Report
 from .l1_adam import L1Adam
 from .mifgsm import MIFGSM
 from .objectives.losses import DLR, CrossEntropy, Loss, Margin, ProbabilityMargin
+from .objectives.next_token import NextToken
+from .objectives.surprise import Surprise
 from .objectives.targeted import Targeted
 from .objectives.towards import Towards
 from .objectives.untargeted import Untargeted
 from .pgd import PGD
+from .random_flips import RandomFlips
 from .random_noise import RandomNoise
 from .smallest_eps import robustness_curve, smallest_eps
 from .square import Square
 from .strongest import Strongest
 from .surrogate import Surrogate
+from .threats.embedding_ball import EmbeddingBall
 from .threats.l0 import L0
 from .threats.l1 import L1
 from .threats.l2 import L2
 from .threats.linf import Linf
+from .threats.token_flips import TokenFlips
 from .transfer import Transfer
 from .universal import Universal
 from .warm_started import WarmStarted
@@ -52,9 +60,11 @@ __all__ = [
     "CarliniWagner",
     "DeepFool",
     "EAD",
+    "EmbeddingBall",
     "FeatureDistance",
     "GaussianNoise",
     "HopSkipJump",
+    "HotFlip",
     "L1Adam",
     "MIFGSM",
     "robustness_curve",
@@ -68,19 +78,24 @@ __all__ = [
     "AutoAttack",
     "Cost",
     "CrossEntropy",
+    "LanguageReport",
     "Linf",
     "Loss",
     "Margin",
+    "NextToken",
     "Objective",
     "ProbabilityMargin",
+    "RandomFlips",
     "RandomNoise",
     "Report",
     "SampleRng",
     "Square",
     "Strongest",
+    "Surprise",
     "Surrogate",
     "Targeted",
     "Threat",
+    "TokenFlips",
     "Towards",
     "Transfer",
     "Universal",
@@ -89,5 +104,6 @@ __all__ = [
     "ascend",
     "dream",
     "evaluate",
+    "evaluate_language",
     "frozen_eval",
 ]

@@ -38,6 +38,8 @@ class PGD(Attack):
             to nothing along half a cosine, which end nearer to the worst case than any constant step.
         num_restarts: starts tried for each sample, >= 1; more than one needs `random_start`.
         random_start: whether to start from a random point of the threat or from the sample itself.
+        start_std: standard deviation, in pixels, > 0, of normal noise whose point in the threat is the random start;
+            None for a start that is uniform in it.
         early_stop: whether fallen samples leave the batch at once; False computes their restart to its end, for the
             same result.
         to_the_end: whether a sample climbs on after it has fallen, for as many steps as the others: the inner
@@ -60,6 +62,7 @@ class PGD(Attack):
     rel_step_size: float | None = None
     num_restarts: int = 1
     random_start: bool = True
+    start_std: float | None = None
     early_stop: bool = True
     to_the_end: bool = False
     num_eot_samples: int = 1
@@ -76,6 +79,11 @@ class PGD(Attack):
                 if not 0 < value < float("inf"):
                     raise ValueError(f"PGD({name}=...) must be > 0 and finite, got {value:g}")
                 object.__setattr__(self, name, value)
+        if self.start_std is not None:
+            if not 0 < self.start_std < float("inf"):
+                raise ValueError(f"PGD(start_std=...) must be > 0 and finite, got {self.start_std:g}")
+            if not self.random_start:
+                raise ValueError("PGD(start_std=...) needs random_start=True")
         if self.num_restarts > 1 and not self.random_start:
             raise ValueError("PGD(num_restarts=...) above 1 needs random_start=True: all starts would be the same")
 
@@ -91,12 +99,19 @@ class PGD(Attack):
         return ascend(
             gain_of(model, objective, y, num_eot_samples=self.num_eot_samples),
             x,
-            start=self.threat.start(x, rng) if self.random_start else x,
+            start=self._start(x, rng),
             threat=self.threat,
             num_steps=self.num_steps,
             step_size=self._step_size(),
             early_stop=self.early_stop,
         )
+
+    def _start(self, x: Tensor, rng: SampleRng) -> Tensor:
+        if not self.random_start:
+            return x
+        if self.start_std is None:
+            return self.threat.start(x, rng)
+        return self.threat.project(x + self.start_std * rng.normal(x), x)
 
     def _step_size(self) -> StepSize:
         step_size, rel_step_size = self.step_size, self.rel_step_size

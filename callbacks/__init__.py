@@ -1,12 +1,15 @@
 """Lightning callbacks: when to measure, and what to log. None that measures changes the training."""
 
 from .augmentation_gallery import AugmentationGallery
+from .catastrophic_overfitting import CatastrophicOverfitting
 from .curves import RobustnessCurves
 from .deep_dream import DeepDream
 from .exact_resume import ExactResume
 from .find_learning_rate import FindLearningRate
 from .gradient_norm import GradientNorm
+from .health import Health
 from .named_predictions import NamedPredictions
+from .not_finite import NotFinite
 from .predictions import Predictions
 from .probe import Probe
 from .recurrent_jacobian import RecurrentJacobian
@@ -16,11 +19,14 @@ from .targeted_pictures import TargetedPictures
 
 __all__ = [
     "AugmentationGallery",
+    "CatastrophicOverfitting",
     "DeepDream",
     "ExactResume",
     "FindLearningRate",
     "GradientNorm",
+    "Health",
     "NamedPredictions",
+    "NotFinite",
     "Predictions",
     "Probe",
     "RecurrentJacobian",

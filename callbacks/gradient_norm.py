@@ -16,6 +16,7 @@ from touchstone.attacks.core.checks import check_labels
 from .parts.measuring import measuring
 from .parts.processes import add_up, gather_by_id
 from .parts.samples import Samples
+from .parts.watched_input import watched_input
 from .probe import Probe
 
 
@@ -26,16 +27,18 @@ class GradientNorm(Probe):
     `grad_norm/train/LAYER` for each module that has parameters of its own, `update_ratio/LAYER` (the length of the
     step that was taken over the length of the weights), and a warning that names the parameter whose gradient was
     first not finite. Validation and test: `grad_norm/S/input`, the mean over samples of the norm of the gradient of
-    each sample's cross-entropy; `grad_norm/S/parameters`, the norm of the gradient of their mean.
+    each sample's cross-entropy, of texts at the embedding of their tokens; `grad_norm/S/parameters`, the norm of the
+    gradient of their mean.
 
     Args:
         update_ratio: whether to log update ratios; they cost a copy of the weights at every logged step.
+        embedding: the name of the `nn.Embedding` that tokens go through; None for the only one.
         every_n_epochs, max_samples, normalization, batch_keys: as in `Probe`, for validation and test.
     """
 
-    def __init__(self, *, update_ratio: bool = True, **kwargs: Any) -> None:
+    def __init__(self, *, update_ratio: bool = True, embedding: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.update_ratio = update_ratio
+        self.update_ratio, self.embedding = update_ratio, embedding
         self._sums: dict[int, list[Tensor]] = {}
         self._reported = False
         self._before: dict[str, tuple[Tensor, Tensor]] = {}
@@ -89,18 +92,24 @@ class GradientNorm(Probe):
     # Validation and test.
 
     def see(self, model: nn.Module, samples: Samples, loader_index: int) -> None:
-        with measuring(model, samples, freeze=False) as (x, y):
-            x.requires_grad_()
+        with (
+            measuring(model, samples, freeze=False) as (x, y),
+            watched_input(model, x, self.embedding, "GradientNorm") as watched,
+        ):
             parameters = [p for p in model.parameters() if p.requires_grad]
             logits = model(x)
-            if logits.ndim != 2:
+            if logits.shape[:-1] != y.shape:
                 raise ValueError(
-                    f"GradientNorm: the model must return logits `(N, classes)`, got {tuple(logits.shape)}"
+                    "GradientNorm: the model must return logits `(N, classes)`, or `(N, T, V)` for texts with the "
+                    f"tokens that follow, got {tuple(logits.shape)} for labels {tuple(y.shape)}"
                 )
-            check_labels(y, logits.shape[1])
-            losses = F.cross_entropy(logits, y, reduction="none")
+            check_labels(y, logits.shape[-1])
+            losses = F.cross_entropy(logits.flatten(0, -2), y.flatten(), reduction="none")
             of_input, *of_parameters = torch.autograd.grad(
-                losses.sum(), [x, *parameters], allow_unused=True, materialize_grads=True
+                losses.reshape(len(y), -1).mean(1).sum(),
+                [watched[0], *parameters],
+                allow_unused=True,
+                materialize_grads=True,
             )
         kept = self._values.setdefault(loader_index, {})
         kept.setdefault("_id", []).append(samples.ids)

@@ -73,8 +73,8 @@ class Probe(pl.Callback):
 
         Args:
             model: pixels to logits.
-            x: pixels in [0, 1], float `(N, ...)`.
-            y: the true classes, int64 `(N,)`.
+            x: pixels in [0, 1], float `(N, ...)`, or tokens, whole numbers `(N, T)`.
+            y: the true classes, int64 `(N,)`; for a language model the tokens that follow, `(N, T)`.
 
         Returns:
             Values by name, one per sample, `(N,)`. Their mean over all samples is logged as `val/NAME` or `test/NAME`.

@@ -19,7 +19,9 @@ from .parts.closer_look import CloserLook
 from .parts.entries import common_suite
 from .parts.gathered_report import gathered_report
 from .parts.loaders import loader_suffix
+from .parts.origin import as_text, commit, samples_fingerprint, weights_fingerprint
 from .parts.preparation import Preparation
+from .parts.processes import gather
 from .parts.publish import lay_out_charts, publish_text, run_folder
 from .parts.report_files import attack_success, write_report
 from .parts.samples import Samples, images_and_labels
@@ -118,6 +120,7 @@ class RobustAccuracy(Probe):
         self._model: nn.Module = nn.Identity()  # the one that the waiting samples are for
         self._waiting: dict[int, list[Samples]] = {}
         self._reports: dict[int, list[Report]] = {}
+        self._fingerprints: dict[int, int] = {}
         self._pictures = AttackPictures({}, num_images, seed)
         self._closer_look = CloserLook(images_every_n_epochs, every_n_epochs)
         self._looks_closer = False
@@ -197,6 +200,8 @@ class RobustAccuracy(Probe):
         if not waiting:
             return
         samples = Samples.join(waiting)
+        fingerprint = self._fingerprints.get(loader_index, 0) + samples_fingerprint(samples)
+        self._fingerprints[loader_index] = fingerprint
         is_pictured = self._looks_closer and self._pictures.num_wanted(loader_index) > 0
         report = evaluate(
             model,
@@ -231,9 +236,17 @@ class RobustAccuracy(Probe):
         for name, value in figures.items():
             in_bar = name in ("clean_accuracy", "robust_accuracy/worst_case")
             self.log_figure(trainer, module, f"{stage}/{name}", value, loader_index, prog_bar=in_bar)
-        self._publish(trainer, stage, loader_index, report)
+        origin = {
+            "seed": self.seed,
+            "weights": weights_fingerprint(module.state_dict()) if trainer.is_global_zero else "",
+            "data": as_text(sum(gather(self._fingerprints.pop(loader_index, 0)))),
+            "commit": commit() if trainer.is_global_zero else None,
+        }
+        self._publish(trainer, stage, loader_index, report, origin)
 
-    def _publish(self, trainer: pl.Trainer, stage: str, loader_index: int, report: Report) -> None:
+    def _publish(
+        self, trainer: pl.Trainer, stage: str, loader_index: int, report: Report, origin: dict[str, Any]
+    ) -> None:
         """Writes report, warnings and pictures, on rank zero."""
         folder, suffix = run_folder(trainer), loader_suffix(trainer, loader_index)
         if not trainer.is_global_zero:
@@ -244,13 +257,14 @@ class RobustAccuracy(Probe):
             self._warned = True
             rank_zero_warn(f"signs of gradient masking at {stage}: " + "; ".join(warnings))
         if folder is not None:
-            write_report(report, stage, folder, loader_index)
+            write_report(report, stage, folder, loader_index, origin)
         self._pictures.publish(trainer, folder, loader_index)
 
     def forget(self) -> None:
         super().forget()
         self._waiting.clear()
         self._reports.clear()
+        self._fingerprints.clear()
         self._pictures.forget()
         self._warm_starts.forget_pass()
 

@@ -2,6 +2,7 @@
 
 from .digits import DigitsDataModule
 from .images import ImagesDataModule
+from .passages import PassagesDataModule
 from .pictures import PicturesDataModule
 from .sources import ImageTree, NpzImages, TorchvisionImages
 from .text import TextDataModule
@@ -11,6 +12,7 @@ __all__ = [
     "ImageTree",
     "ImagesDataModule",
     "NpzImages",
+    "PassagesDataModule",
     "PicturesDataModule",
     "TextDataModule",
     "TorchvisionImages",

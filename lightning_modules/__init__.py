@@ -1,6 +1,6 @@
 """LightningModules: loss, optimizer and metrics around a net; `adversarial_training/` holds the ways to learn."""
 
-from .adversarial_training import PGDAT, Strategy
+from .adversarial_training import AWP, FGSMRS, MART, PGDAT, TRADES, EpsWarmup, Free, Mixed, Strategy
 from .classifier import Classifier
 from .language_model import LanguageModel
 from .parameter_groups import weight_decay_groups
@@ -8,9 +8,16 @@ from .tuned_classifier import TunedClassifier
 from .warmup_cosine import WarmupCosine
 
 __all__ = [
+    "AWP",
+    "FGSMRS",
+    "MART",
     "PGDAT",
+    "TRADES",
     "Classifier",
+    "EpsWarmup",
+    "Free",
     "LanguageModel",
+    "Mixed",
     "Strategy",
     "TunedClassifier",
     "WarmupCosine",

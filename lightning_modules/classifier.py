@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -19,6 +20,7 @@ from touchstone.attacks.core.logits import logits_of
 
 from .adversarial_training import Learned, Strategy
 from .every_sample_once import EverySampleOnce
+from .repeated_batches import RepeatedBatches
 
 Batch = tuple[Tensor, Tensor]
 
@@ -64,6 +66,18 @@ class Classifier(pl.LightningModule):
     def forward(self, x: Tensor) -> Tensor:
         """Pixels in [0, 1], `(N, C, H, W)`, to logits `(N, classes)`."""
         return logits_of(self.net(x))
+
+    def setup(self, stage: str) -> None:
+        if stage != "fit" or self.strategy.num_repeats == 1:
+            return
+        # As a hook of this module, so that others who look after the data, such as `ExactResume`, get what it gives.
+        self._repeated = RepeatedBatches(self.trainer, self.strategy.num_repeats)
+        source = self.trainer.fit_loop._data_source
+        source.instance, source.name = self, "repeated_batches"
+
+    def repeated_batches(self) -> Any:
+        """The training data, for a strategy that wants each batch several times."""
+        return self._repeated.loaders()
 
     def on_fit_start(self) -> None:
         # A validation or test before it has left tensors of inference mode, which nothing outside it may change.
@@ -149,7 +163,10 @@ class Classifier(pl.LightningModule):
 
 
 def _metrics() -> nn.ModuleDict:
-    return nn.ModuleDict({"loss": MeanMetric(), "accuracy": MulticlassAccuracy(average="micro")})
+    # A loss that is NaN makes the mean NaN: torchmetrics would leave it out.
+    return nn.ModuleDict(
+        {"loss": MeanMetric(nan_strategy=float("nan")), "accuracy": MulticlassAccuracy(average="micro")}
+    )
 
 
 def _images_and_labels(batch: Batch) -> Batch:

@@ -17,6 +17,7 @@ from .recurrent import GRU, LSTM, RNN
 from .resnet9 import ResNet9
 from .set_classifier import SetClassifier
 from .small_cnn import SmallCNN
+from .text_classifier import TextClassifier
 from .thin_resnet import ThinResNet
 from .trained import Trained
 from .transformer import TransformerBlock
@@ -42,6 +43,7 @@ __all__ = [
     "ResNet9",
     "SetClassifier",
     "SmallCNN",
+    "TextClassifier",
     "ThinResNet",
     "TorchvisionNet",
     "Trained",

@@ -64,6 +64,7 @@ ATTACKS: dict[str, Attack] = {
     "pgd, l2": PGD(threat=SMALL_L2, num_steps=8),
     "pgd, l1": PGD(threat=SMALL_L1, num_steps=8),
     "pgd, l0": PGD(threat=SMALL_L0, num_steps=8),
+    "pgd, from nearby": PGD(threat=LINF, num_steps=8, start_std=0.001),
     "pgd, from the sample": PGD(threat=LINF, num_steps=8, random_start=False),
     "pgd, margin": PGD(threat=LINF, num_steps=8, objective=Untargeted(loss=Margin())),
     "pgd, restarts": PGD(threat=LINF, num_steps=4, num_restarts=3),

@@ -29,6 +29,8 @@ NAMES = (
     "sequences",
     "input_pipeline",
     "low_rank_curve",
+    "adversarial_training",
+    "digits_table",
 )
 
 
@@ -149,3 +151,21 @@ def test_accuracy_parameters_and_speed_are_measured_over_the_rank(benchmark: Any
     assert rows[1].num_parameters <= rows[2].num_parameters <= rows[0].num_parameters
     module.draw(rows, tmp_path / "low_rank.png")
     assert (tmp_path / "low_rank.png").stat().st_size > 5000
+
+
+def test_ways_of_training_are_compared_in_cost(benchmark: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    benchmark("adversarial_training").main(num_turns=1, num_threads=1, batch_size=4, small=True)
+    printed = capsys.readouterr().out
+    assert all(f"│ {name} " in printed for name in ("plain", "PGD-AT", "TRADES", "MART", "FGSM-RS", "Free"))
+
+
+@pytest.mark.slow
+def test_ways_of_training_are_compared_in_what_they_reach(
+    benchmark: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = benchmark("digits_table")
+    for name in set(module.WAYS) - {"standard", "Free", "EMA + PGD-AT"}:
+        monkeypatch.delitem(module.WAYS, name)
+    module.main(num_seeds=1, num_epochs=1, small=True)
+    printed = capsys.readouterr().out
+    assert all(f"│ {name} " in printed for name in module.WAYS)

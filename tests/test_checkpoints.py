@@ -58,6 +58,25 @@ def test_a_checkpoint_of_another_model_is_named_with_the_first_difference(
     assert "'net.features.0.weight' has the shape (4, 1, 3, 3), and (2, 1, 3, 3) in this model" in ended.first_line
 
 
+class Evil:
+    """What a malicious pickle does when it is loaded."""
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (Path("written"),)
+
+
+@pytest.mark.parametrize("subcommand", ["fit", "validate", "test", "predict"])
+def test_a_checkpoint_with_code_in_it_is_refused_and_runs_nothing(subcommand: str, run: Any, fitted: Path) -> None:
+    stored = torch.load(fitted / BEST, weights_only=True)
+    torch.save({**stored, "evil": Evil()}, "evil.ckpt")
+    ended = run(subcommand, "--config", write(TINY), "--ckpt_path", "evil.ckpt", "--weights_only", "false")
+    assert ended.code == 2
+    assert ended.first_line.startswith("error: 'evil.ckpt' is no checkpoint, or a damaged one: ")
+    assert not Path("written").exists()
+    torch.load("evil.ckpt", weights_only=False)
+    assert Path("written").exists()  # it would have
+
+
 # Written whole or not at all.
 
 

@@ -19,6 +19,7 @@ from .image_files import write_tree
 
 CONFIGS = sorted(path.name for path in (Path(__file__).parent.parent / "configs").glob("*.yaml"))
 ADD_ONS = sorted(path.name for path in (Path(__file__).parent.parent / "configs/callbacks").glob("*.yaml"))
+STRATEGIES = sorted(path.stem for path in (Path(__file__).parent.parent / "configs/strategies").glob("*.yaml"))
 SHORT = [
     "--trainer.log_every_n_steps=1",
     "--trainer.max_epochs=1",
@@ -31,6 +32,7 @@ after_two_steps = pytest.mark.filterwarnings("ignore:signs of gradient masking")
 LONG = ("shakespeare_lstm.yaml", "shakespeare_transformer.yaml", "tarantula.yaml", "tiger_cat.yaml")
 
 
+@after_two_steps
 @pytest.mark.parametrize(
     "config", [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in CONFIGS]
 )
@@ -61,7 +63,7 @@ def test_config_fits_validates_tests_and_predicts(
     written = {"config.yaml", "checkpoints/best.ckpt"}
     if "RobustAccuracy" in path.read_text():
         written |= {"report.json", "verdicts.npz"}
-        if "as_signals" not in path.read_text():  # which are no pictures
+        if "as_signals" not in path.read_text() and "Text" not in path.read_text():  # which are no pictures
             written |= {"figures/attack_pgd.png"}
     if "LanguageModel" in path.read_text():
         written |= {"samples.txt"}
@@ -111,6 +113,30 @@ def test_add_on_is_appended_to_a_run(root: Path, add_on: str, tmp_path: Path, mo
     attacks = set().union(*(names for path, names in asked if path.endswith("RobustAccuracy")))
     assert set(json.loads(next(tmp_path.rglob("report.json")).read_text())["attacks"]) == attacks
     assert train.main(["test", "--config", configs[0], "--config", configs[1], "--trainer.limit_test_batches=1"]) == 0
+
+
+IN_PLACE = {"trades": "TRADES", "mart": "MART", "free": "Free", "fgsm_rs": "FGSMRS", "awp": "AWP", "mixed": "Mixed"}
+
+
+@after_two_steps
+@pytest.mark.parametrize(
+    "name",
+    [n if n in ("trades", "free", "fgsm_rs", "ema") else pytest.param(n, marks=pytest.mark.slow) for n in STRATEGIES],
+)
+def test_another_way_to_learn_is_one_more_config(
+    root: Path, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    configs = [str(root / f"configs/{part}.yaml") for part in ("digits_robust", f"strategies/{name}")]
+    no_pictures = "--trainer.callbacks=touchstone.callbacks.GradientNorm"
+    assert train.main(["fit", "--config", configs[0], no_pictures, "--config", configs[1], *SHORT]) == 0
+    saved = yaml.safe_load(next(tmp_path.rglob("config.yaml")).read_text())
+    learned = saved["model"]["init_args"]["strategy"]["class_path"].rpartition(".")[2]
+    assert learned == IN_PLACE.get(name, "EpsWarmup" if name == "eps_warmup" else "PGDAT")
+    asked = Path(configs[1]).read_text()
+    for kind in ("CatastrophicOverfitting", "EMAWeightAveraging"):
+        assert (kind in asked) == (kind in str(saved["trainer"]["callbacks"]))
+    assert asked.splitlines()[1].endswith(f"configs/strategies/{name}.yaml")
 
 
 @after_two_steps

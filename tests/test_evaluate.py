@@ -637,3 +637,34 @@ def test_a_training_net_with_dropout_is_judged_as_in_evaluation(net: nn.Module, 
     training = evaluate(net.train(), x, y, {"pgd": PGD_5}).robust["pgd"]
     assert net.training
     assert torch.equal(training, evaluate(net.eval(), x, y, {"pgd": PGD_5}).robust["pgd"])
+
+
+class Small(nn.Module):
+    """A net on a device with room for a few samples, with gradients for fewer."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.net, self.room = small_net(), room
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) > self.room / (2 if x.requires_grad else 1):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return self.net(x)
+
+
+def test_a_batch_that_does_not_fit_is_halved_with_the_same_verdicts() -> None:
+    x, pgd = images(40), PGD(threat=Linf(eps=0.05), num_steps=5)
+    y = own_labels(small_net(), x)
+    expected = evaluate(small_net(), x, y, {"pgd": pgd})
+    with pytest.warns(UserWarning, match="does not fit into memory: going on with .* at a time") as warned:
+        report = evaluate(Small(10), x, y, {"pgd": pgd})
+    assert torch.equal(report.robust["pgd"], expected.robust["pgd"])
+    assert report.cost["pgd"].num_backwards == expected.cost["pgd"].num_backwards
+    assert 0 < int(report.robust["pgd"].sum()) < 40
+    assert [str(item.message).split()[3] for item in warned] == ["40", "20", "10"]  # forwards, then gradients
+
+
+def test_one_sample_that_does_not_fit_is_an_error() -> None:
+    x = images(4)
+    with pytest.warns(UserWarning, match="does not fit"), pytest.raises(torch.OutOfMemoryError):
+        evaluate(Small(0), x, own_labels(small_net(), x), {})

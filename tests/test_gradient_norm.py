@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from touchstone.callbacks import GradientNorm
+from touchstone.lightning_modules import Classifier, LanguageModel
+from touchstone.nets import RecurrentLM
 
 from .lightning_programs import OrdinaryModule, events, samples, train_loader, trainer, val_loader
 
@@ -110,3 +112,46 @@ def test_labels_that_are_no_classes_are_named(tmp_path: Path, labels: Tensor, me
     loader = DataLoader(TensorDataset(samples(10).tensors[0], labels), 10)
     with pytest.raises(ValueError, match=message):
         trainer(tmp_path, GradientNorm()).validate(Unlabelled(), loader, verbose=False)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_of_texts_the_input_gradient_is_taken_at_the_embedding(tmp_path: Path, frozen: bool) -> None:
+    """Of a language model: labels are the tokens that follow, and a text's loss their mean."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = RecurrentLM(11, cell="gru", dim=5, hidden=7)
+    net.embedding.weight.requires_grad_(not frozen)
+    ids = torch.randint(11, (10, 7), generator=torch.Generator().manual_seed(0))
+    x, y = ids[:, :-1], ids[:, 1:]
+    run = trainer(tmp_path, GradientNorm())
+    run.validate(LanguageModel(net, sample_tokens=0), DataLoader(TensorDataset(x, y), 4), verbose=False)
+    norms, of_head = [], torch.zeros_like(net.head.weight)
+    for text, following in zip(x, y, strict=True):
+        vectors = net.embedding.weight[text].detach().requires_grad_()
+        logits = net.head(net.recurrent(vectors[None])[0])[0]
+        loss = -logits.log_softmax(1)[torch.arange(6), following].mean()
+        of_vectors, part = torch.autograd.grad(loss, [vectors, net.head.weight])
+        norms.append(float(of_vectors.norm()))
+        of_head += part / 10
+    assert float(run.callback_metrics["grad_norm/val/input"]) == pytest.approx(sum(norms) / 10, rel=1e-4)
+    assert float(run.callback_metrics["grad_norm/val/parameters"]) > float(of_head.norm())
+    assert not net.embedding._forward_hooks
+
+
+def test_of_several_embeddings_one_must_be_named(tmp_path: Path) -> None:
+    net = torch.nn.ModuleDict({"words": torch.nn.Embedding(3, 2), "places": torch.nn.Embedding(3, 2)})
+
+    class Both(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.parts = net
+
+        def forward(self, tokens: Tensor) -> Tensor:
+            return (net["words"](tokens) + net["places"](tokens)).sum(1)
+
+    data = DataLoader(TensorDataset(torch.zeros(4, 3, dtype=torch.int64), torch.zeros(4, dtype=torch.int64)), 4)
+    with pytest.raises(ValueError, match=r"GradientNorm\(embedding=...\): must name one of several embeddings"):
+        trainer(tmp_path, GradientNorm()).validate(Classifier(Both()), data, verbose=False)
+    run = trainer(tmp_path, GradientNorm(embedding="net.parts.words"))
+    run.validate(Classifier(Both()), data, verbose=False)
+    assert float(run.callback_metrics["grad_norm/val/input"]) > 0

@@ -59,8 +59,13 @@ def ascend(
         The points, `(N, ...)`, and which of them are known to have reached the goal, bool `(N,)`.
 
     Raises:
-        ValueError: the gain does not depend on the points by a differentiable path.
+        ValueError: the samples are whole numbers, or the gain does not depend on the points by a differentiable path.
     """
+    if not x.is_floating_point():
+        raise ValueError(
+            f"whole numbers ({x.dtype}) cannot be moved along a gradient: attack tokens with HotFlip, or inside an "
+            "EmbeddingBall"
+        )
     points, reached = start.clone(), torch.zeros(len(x), dtype=torch.bool, device=x.device)
     rows, here, settled = torch.arange(len(x), device=x.device), start, reached.clone()
     previous, gathered = start, torch.zeros_like(start)

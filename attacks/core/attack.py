@@ -186,5 +186,5 @@ class Attack(PerSample):
                 yield model, x, y
             except (IndexError, RuntimeError):
                 with torch.no_grad():  # was it a label? Asked only now: it costs a forward
-                    check_labels(y, model(x[:1]).shape[1])
+                    check_labels(y, model(x[:1]).shape[-1])
                 raise

@@ -54,7 +54,10 @@ def module_of(model: object) -> nn.Module:
 
 
 def check_batch(x: Tensor, y: Tensor) -> None:
-    """Raises ValueError where `x` and `y` are not samples with one class number each."""
+    """Raises ValueError where `x` and `y` are not samples with one class number each.
+
+    Texts, whole numbers `(N, T)` or the vectors `(N, T, D)` of their embedding, may have one for each token, `(N, T)`.
+    """
     for name, value in (("images", x), ("labels", y)):
         if not isinstance(value, Tensor):
             raise ValueError(f"{name} must be a tensor, got {type(value).__name__}")
@@ -68,7 +71,8 @@ def check_batch(x: Tensor, y: Tensor) -> None:
         raise ValueError(
             "images and labels must be batches, `(N, ...)` and `(N,)`; for one image give `x[None], y[None]`"
         )
-    if y.ndim != 1:
+    of_tokens = x.ndim == 3 if x.is_floating_point() else x.ndim == 2
+    if y.ndim != 1 and not (of_tokens and y.shape == x.shape[:2]):
         raise ValueError(f"labels must be class numbers `(N,)`, got the shape {tuple(y.shape)}; one-hot? `y.argmax(1)`")
     if len(y) != len(x):
         raise ValueError(f"there must be one label per image, got {len(x)} images and {len(y)} labels")
@@ -80,9 +84,10 @@ def check_labels(y: Tensor, num_classes: int) -> None:
     """Raises ValueError where a label is not one of the classes."""
     wrong = (y < 0) | (y >= num_classes)
     if bool(wrong.any()):
-        row = int(wrong.nonzero()[0])
+        row = int(wrong.nonzero()[0, 0])
         raise ValueError(
-            f"labels must be classes of the model, 0 to {num_classes - 1}; sample {row} has the label {int(y[row])}"
+            f"labels must be classes of the model, 0 to {num_classes - 1}; sample {row} has the label "
+            f"{int(y[wrong][0])}"
         )
 
 
@@ -105,8 +110,23 @@ def check_logits(logits: Tensor, sample_ids: Tensor, where: str) -> None:
         raise ValueError(
             f"the model must return logits of shape ({len(sample_ids)}, classes) with 2 classes or more, "
             f"got {tuple(logits.shape)} ({where})"
+            + ("; a language model is measured by `evaluate_language`" if logits.ndim == 3 else "")
         )
-    bad = ~logits.isfinite().all(1)
+    _check_finite(logits, sample_ids, where)
+
+
+def check_token_logits(logits: Tensor, sample_ids: Tensor, where: str) -> None:
+    """`check_logits` for a language model: logits `(N, T, V)`, V >= 2."""
+    if logits.ndim != 3 or len(logits) != len(sample_ids) or logits.shape[2] < 2:
+        raise ValueError(
+            f"a language model must return logits of shape ({len(sample_ids)}, tokens, vocabulary), "
+            f"got {tuple(logits.shape)} ({where})"
+        )
+    _check_finite(logits, sample_ids, where)
+
+
+def _check_finite(logits: Tensor, sample_ids: Tensor, where: str) -> None:
+    bad = ~logits.isfinite().flatten(1).all(1)
     if bool(bad.any()):
         raise ValueError(
             f"the model returned NaN or infinite logits for {int(bad.sum())} of {len(logits)} samples "

@@ -20,6 +20,9 @@ class Objective(PerSample, ABC):
     Everywhere: `logits` float `(N, C)`, `y` the true class, int64 `(N,)`.
     """
 
+    of_texts = False  # without an annotation, which jsonargparse would read in the subclass's module
+    """Whether it is one for language models: logits `(N, T, V)`, and as `y` the tokens that follow, `(N, T)`."""
+
     @abstractmethod
     def gain(self, logits: Tensor, y: Tensor) -> Tensor:
         """What the attacker climbs, larger is better for the attacker: float `(N,)`."""
@@ -44,3 +47,5 @@ class Objective(PerSample, ABC):
 
     def check_classes(self, num_classes: int) -> None:
         """Raises ValueError where this objective cannot be had of a model with so many classes."""
+        if self.of_texts:
+            raise ValueError(f"{self!r} is for language models, which `evaluate_language` measures")

@@ -85,7 +85,7 @@ class Diagnosis:
 
     def of_the_attacks(self, attacks: Mapping[str, Attack], robust: Mapping[str, Tensor]) -> list[str]:
         """Tries what a gradient attack left standing by other means, once for each threat."""
-        signs, tried = [], set()
+        signs, tried, most = [], set(), min(NUM_PROBED, self._look.batch_size)
         by_gradient = [
             (name, attack)
             for kind in ("gradient", "one step")
@@ -97,16 +97,16 @@ class Diagnosis:
             if threat in tried:
                 continue
             tried.add(threat)
-            if attack.enter(self._model, self._x)[1] is not self._model:
-                continue  # the probes start from the samples themselves
+            if not self._x.is_floating_point() or attack.enter(self._model, self._x)[1] is not self._model:
+                continue  # the probes move the samples themselves, by degrees
             peers = [robust[peer] for peer, other in attacks.items() if repr(other.threat) == threat]
-            standing = torch.stack(peers).all(0).nonzero()[:, 0][:NUM_PROBED]
+            standing = torch.stack(peers).all(0).nonzero()[:, 0][:most]
             if len(standing) >= _FEWEST_SURVIVORS:
                 signs += [*self._by_margin(name, attack, standing), *self._at_large_eps(name, attack, standing)]
             correct = self._logits.argmax(1) == self._y
-            signs += self._near_by(name, attack.threat, correct.nonzero()[:, 0][:NUM_PROBED])
+            signs += self._near_by(name, attack.threat, correct.nonzero()[:, 0][:most])
             fallen = correct & ~robust[name]
-            signs += self._by_another_start(name, attack, fallen.nonzero()[:, 0][:NUM_PROBED])
+            signs += self._by_another_start(name, attack, fallen.nonzero()[:, 0][:most])
         return signs
 
     def _by_margin(self, name: str, attack: Attack, rows: Tensor) -> list[str]:

@@ -24,7 +24,8 @@ from ..core.sample_rng import SampleRng
 from ..objectives.losses import Margin
 from .diagnosis import Diagnosis
 from .forwards import Forwards
-from .meter import Cost
+from .halving import Halving
+from .meter import Cost, metered
 from .preparing import check_disjoint, prepare_attacks
 from .report import Report
 from .running import check_names, naming, run_attack
@@ -60,7 +61,7 @@ def evaluate(
         prepare_on: other images and their classes, for attacks that learn from samples before they attack
             (`Attack.needs_samples`); what they pass through the model meanwhile is in their cost.
         sample_ids: int64 `(N,)`; None numbers the rows. A sample's verdict depends on its id, not on its batch.
-        batch_size: samples attacked at a time, >= 1.
+        batch_size: samples attacked at a time, >= 1; halved, with a warning, where so many do not fit into memory.
         keep_adversarial: whether the report keeps the attacked images.
         check_8bit: whether the report also says which successes survive rounding to a picture file
             (`Report.survives_8bit`).
@@ -85,7 +86,7 @@ def evaluate(
     model = module_of(model)
     check_batch(x, y)
     check_device(model, x)
-    ids = _sample_ids(sample_ids, y)
+    ids = read_sample_ids(sample_ids, y)
     for name, attack in attacks.items():
         naming(name, attack.threat.check_input, x)
         naming(name, attack.check_rows, len(x))
@@ -97,7 +98,8 @@ def evaluate(
     with frozen_eval(model), logits_as_float(model), torch.autocast(x.device.type, enabled=False):
         # Clones made here can carry gradients even where the caller's tensors come from inference mode.
         x, y, ids = as_computed(x, model), y.to(torch.int64).clone(), ids.clone()
-        look = Forwards(model, batch_size)
+        halving = Halving(batch_size)
+        look = Forwards(model, halving)
         untouched = Untouched(model)
         seed_random_state(seed, x.device)
         logits = look(x, ids, "before any attack")
@@ -121,7 +123,7 @@ def evaluate(
             if len(x):
                 naming(name, attack.check_classes, logits.shape[1])
             seed_random_state(seed, x.device)
-            x_adv = _judge(report, name, attack, model, x, logits, SampleRng(seed, ids), look, batch_size)
+            x_adv = _judge(report, name, attack, model, x, logits, SampleRng(seed, ids), look, halving)
             report.cost[name] += learning.get(name, Cost())
             changed = untouched.change()
             if changed is not None:
@@ -147,18 +149,19 @@ def _judge(
     logits: Tensor,
     rng: SampleRng,
     look: Forwards,
-    batch_size: int,
+    halving: Halving,
 ) -> Tensor:
     """Attacks what is right before, enters verdicts and cost into the report, and returns the attacked samples."""
-    with torch.no_grad():
+    with torch.no_grad(), metered(model) as meter:
         attack, model, x = attack.enter(model, x)
     look = look.at(model)
-    robust, x_adv, cost, y = report.clean_correct.clone(), x.clone(), Cost(), report.label
+    robust, x_adv, cost, y = report.clean_correct.clone(), x.clone(), meter.cost(0.0), report.label
     success, left = torch.zeros_like(robust), torch.full_like(robust, torch.nan, dtype=logits.dtype)
     attacked = robust.nonzero()[:, 0]
-    for rows in attacked.split(max(1, len(attacked)) if attack.pools else batch_size):
-        if not len(rows):
-            continue  # an empty tensor splits into one empty part
+
+    def measure(part_of: slice) -> None:
+        nonlocal cost
+        rows = attacked[part_of]
         part = attack.take(rows)
         objective = part.objective.aim(partial(logits.__getitem__, rows), y[rows], rng.take(rows))
         part = part.with_objective(objective)
@@ -168,6 +171,11 @@ def _judge(
         robust[rows] = objective.correct(after, y[rows])
         success[rows] = objective.reached(after, y[rows])
         left[rows] = Margin()(after, y[rows]) / Margin()(logits[rows], y[rows])
+
+    if not attack.pools:
+        halving.run(len(attacked), measure)
+    elif len(attacked):
+        measure(slice(None))
     report.margin_left[name] = left
     report.robust[name], report.success[name], report.cost[name] = robust, success, cost
     return x_adv
@@ -183,7 +191,8 @@ def _survives_8bit(report: Report, name: str, attack: Attack, x_adv: Tensor, loo
     return survives
 
 
-def _sample_ids(given: Tensor | Sequence[int] | None, y: Tensor) -> Tensor:
+def read_sample_ids(given: Tensor | Sequence[int] | None, y: Tensor) -> Tensor:
+    """The ids of samples, int64 `(N,)`, as they were given or numbered."""
     if given is None:
         return torch.arange(len(y), device=y.device)
     try:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from ..core.checks import check_logits
+from .halving import Halving
 
 
 class Forwards:
@@ -13,11 +16,14 @@ class Forwards:
 
     Args:
         model: images to logits.
-        batch_size: samples in a forward.
+        halving: samples in a forward.
+        check: raises ValueError where logits of samples with these ids, at a place in words, are not what they must be.
     """
 
-    def __init__(self, model: nn.Module, batch_size: int) -> None:
-        self._model, self._batch_size = model, batch_size
+    def __init__(
+        self, model: nn.Module, halving: Halving, *, check: Callable[[Tensor, Tensor, str], None] = check_logits
+    ) -> None:
+        self._model, self._halving, self._check = model, halving, check
         self._counted = [0]
 
     @property
@@ -25,9 +31,14 @@ class Forwards:
         """Samples forwarded so far."""
         return self._counted[0]
 
+    @property
+    def batch_size(self) -> int:
+        """Samples that fit into a forward, as far as is known."""
+        return self._halving.size
+
     def at(self, model: nn.Module) -> Forwards:
         """The same for another model, counted together."""
-        other = Forwards(model, self._batch_size)
+        other = Forwards(model, self._halving, check=self._check)
         other._counted = self._counted
         return other
 
@@ -39,20 +50,22 @@ class Forwards:
             x: images, `(N, ...)`.
             ids: sample ids, int64 `(N,)`, for messages.
             where: which forward this is, for messages.
-            batch_size: samples in a forward, if not the usual number.
+            batch_size: samples in a forward, if it is to be fewer.
 
         Raises:
             ValueError: what the model returned are no finite logits.
         """
-        size = batch_size or self._batch_size
-        parts = [x.new_empty(0, 2)]
-        for number, (rows, row_ids) in enumerate(zip(x.split(size), ids.split(size), strict=True)):
-            if len(rows):  # an empty tensor splits into one empty part
-                logits = self._forward(rows)
-                check_logits(logits, row_ids, f"{where}, batch {number}")
-                parts.append(logits)
-                self._counted[0] += len(rows)
-        return torch.cat(parts[1:] or parts)
+        parts: list[Tensor] = []
+
+        def forward(rows: slice) -> None:
+            logits = self._forward(x[rows])
+            self._check(logits, ids[rows], f"{where}, batch {len(parts)}")
+            parts.append(logits)
+            self._counted[0] += len(logits)
+
+        self._halving.run(len(x), forward, batch_size)
+        dtype = x.dtype if x.is_floating_point() else torch.float32
+        return torch.cat(parts) if parts else torch.empty(0, 2, dtype=dtype, device=x.device)
 
     def elsewhere(self, x: Tensor, ids: Tensor, where: str) -> Tensor:
         """The logits of `x` in another order and another batch size than an attack has seen it in."""

@@ -20,7 +20,7 @@ class Cost:
 
     Attributes:
         num_forwards: samples forwarded.
-        num_backwards: samples whose gradient with respect to the input was taken.
+        num_backwards: samples whose gradient with respect to the input, or of tokens to their embedding, was taken.
         num_zero_gradients: of these gradients, how many were exactly zero.
         num_broken_gradients: of these gradients, how many were not finite or had an entry above 1e8.
         seconds: time spent in the attack.
@@ -61,6 +61,15 @@ class Meter:
         given[place].register_hook(self._see_gradient)
         return tuple(given[: len(args)]), dict(zip(kwargs, given[len(args) :], strict=True))
 
+    def _see_output(self, _: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        """Tokens carry no gradient: what is taken at their embedding passes the logits."""
+        of_tokens = args and isinstance(args[0], Tensor) and not args[0].is_floating_point()
+        if of_tokens and isinstance(output, Tensor) and output.requires_grad:
+            output.register_hook(self._see_gradient_of_logits)
+
+    def _see_gradient_of_logits(self, grad: Tensor) -> None:
+        self.num_backwards += len(grad)
+
     def _see_gradient(self, grad: Tensor) -> None:
         self.num_backwards += len(grad)
         largest = grad.detach().flatten(1).abs().amax(1)  # NaN and infinity survive both operations
@@ -77,11 +86,15 @@ class Meter:
 def metered(model: nn.Module) -> Iterator[Meter]:
     """Counts the samples that pass through `model` forwards and backwards."""
     meter = Meter()
-    handle = model.register_forward_pre_hook(meter._see_forward, with_kwargs=True)
+    handles = [
+        model.register_forward_pre_hook(meter._see_forward, with_kwargs=True),
+        model.register_forward_hook(meter._see_output),
+    ]
     try:
         with warnings.catch_warnings():
             # torch.compile asks for the `.grad` of the view that the hook passes on.
             warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
             yield meter
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()

@@ -35,7 +35,7 @@ class Untouched:
     def _values(self) -> dict[str, tuple[int, ...]]:
         """A checksum of each parameter and buffer: two sums over its bits, and no copy of the weights."""
         named = list(chain(self._model.named_parameters(), self._model.named_buffers()))
-        sums = [_checksum(tensor) for _, tensor in named]
+        sums = [checksum(tensor) for _, tensor in named]
         return {name: (int(value),) for (name, _), value in zip(named, sums, strict=True)}
 
     def ignore_changes(self) -> list[str]:
@@ -59,7 +59,7 @@ def _hooks(module: nn.Module) -> tuple[int, ...]:
     return (*map(len, kinds), "forward" in vars(module))
 
 
-def _checksum(tensor: Tensor) -> Tensor:
+def checksum(tensor: Tensor) -> Tensor:
     """A sum of the bits as integers: exact, where a sum of floats would round small changes away.
 
     Laid out as a square whose rows and columns have odd weights, so that exchanged entries show as well.

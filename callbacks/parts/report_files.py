@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,14 @@ def interval(num_right: int, num_samples: int) -> list[float]:
     return [float(found.low), float(found.high)]
 
 
-def summary(report: Report, stage: str) -> dict[str, Any]:
-    """What `report.json` holds: shares in [0, 1], seconds, counts of samples."""
+def summary(report: Report, stage: str, origin: Mapping[str, Any]) -> dict[str, Any]:
+    """What `report.json` holds: shares in [0, 1], seconds, counts of samples.
+
+    Args:
+        report: of all samples of a loader.
+        stage: val or test.
+        origin: what else is to be known if it is to be measured again.
+    """
     num_samples = len(report.sample_id)
 
     def share(flags: torch.Tensor) -> float:
@@ -63,6 +70,7 @@ def summary(report: Report, stage: str) -> dict[str, Any]:
         "attacks": attacks,
         "per_class": per_class,
         "warnings": report.warnings,
+        **origin,
         "versions": {
             "touchstone": __version__,
             "torch": str(torch.__version__),
@@ -77,14 +85,14 @@ def attack_success(report: Report, name: str) -> float:
     return int(report.success[name].sum()) / max(1, int(report.clean_correct.sum()))
 
 
-def write_report(report: Report, stage: str, folder: Path, loader_index: int) -> None:
+def write_report(report: Report, stage: str, folder: Path, loader_index: int, origin: Mapping[str, Any]) -> None:
     """Writes `report.json` and `verdicts.npz` into `folder`; `report_1.json`, `verdicts_1.npz` for a second loader."""
     folder.mkdir(parents=True, exist_ok=True)
     if loader_index == 0:
         for old in (*folder.glob("report_[0-9]*.json"), *folder.glob("verdicts_[0-9]*.npz")):
             old.unlink()  # of an earlier evaluation, of more loaders perhaps
     number = f"_{loader_index}" if loader_index else ""
-    text = json.dumps(summary(report, stage), indent=2) + "\n"
+    text = json.dumps(summary(report, stage, origin), indent=2) + "\n"
     (folder / f"report{number}.json").write_text(text, encoding="utf-8")
     np.savez_compressed(
         folder / f"verdicts{number}.npz",

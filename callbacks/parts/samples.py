@@ -21,8 +21,8 @@ class Samples:
     """Some samples of a pass.
 
     Attributes:
-        x: images, float `(N, ...)`.
-        y: the true classes, int64 `(N,)`.
+        x: images, float `(N, ...)`, or texts, whole numbers `(N, T)`.
+        y: the true classes, int64 `(N,)`; of texts for a language model the tokens that follow, `(N, T)`.
         ids: by which they are known, int64 `(N,)`; see `SampleStream`.
     """
 

@@ -1,6 +1,13 @@
 """Ways for a classifier to learn: one strategy a file, each a loss from a batch."""
 
+from .awp import AWP
+from .eps_warmup import EpsWarmup
+from .fgsm_rs import FGSMRS
+from .free import Free
+from .mart import MART
+from .mixed import Mixed
 from .pgd_at import PGDAT
 from .strategy import Learned, Strategy
+from .trades import TRADES
 
-__all__ = ["PGDAT", "Learned", "Strategy"]
+__all__ = ["AWP", "FGSMRS", "MART", "PGDAT", "TRADES", "EpsWarmup", "Free", "Learned", "Mixed", "Strategy"]

@@ -20,18 +20,24 @@ class Learned:
     Attributes:
         loss: what is minimised, a mean over the samples: `()`.
         logits: of the images that `train/accuracy` is counted on: `(N, C)`.
+        again: learns from the very same images with the weights as they are when it is called; None where that cannot
+            be. For strategies around others that move the weights (`AWP`).
     """
 
     loss: Tensor
     logits: Tensor
+    again: Callable[[], Learned] | None = None
 
 
 class Strategy(nn.Module):
     """Ordinary training: the classifier's loss of the images as they are. Another way to learn defines `learn`.
 
-    It becomes a part of the classifier: a buffer that it registers is kept in the checkpoint. The backward pass, the
-    optimizer, clipping and accumulation stay Lightning's.
+    It becomes a part of the classifier: a buffer that it registers, or what it gives as `get_extra_state`, is kept in
+    the checkpoint. The backward pass, the optimizer, clipping and accumulation stay Lightning's.
     """
+
+    num_repeats: int = 1
+    """How often each batch of the training data comes, one time after the other."""
 
     def learn(self, model: nn.Module, x: Tensor, y: Tensor, criterion: Criterion, rng: SampleRng) -> Learned:
         """Turns a batch into a loss.
@@ -43,8 +49,28 @@ class Strategy(nn.Module):
             criterion: the classifier's own loss.
             rng: noise per sample, other noise in every batch; the global random state belongs to the training.
         """
-        logits = model(x)
-        return Learned(criterion(logits, y), logits)
+
+        def take() -> Learned:
+            logits = model(x)
+            return Learned(criterion(logits, y), logits, again=take)
+
+        return take()
 
     def after_backward(self, model: nn.Module) -> None:
         """Called when the gradients of a batch are in `.grad`, before clipping and the optimizer's step."""
+
+    def scale_eps(self, share: float) -> None:
+        """Learns within a share of eps from the next batch on, in (0, 1]; for `EpsWarmup`.
+
+        Raises:
+            ValueError: this strategy has no eps.
+        """
+        raise ValueError(f"{type(self).__name__} has no eps that could grow")
+
+    def fall_back(self) -> bool:
+        """Learns from another attack from the next batch on; called where the present one is seen to be overfitted.
+
+        Returns:
+            Whether it does: not where it has none, nor where it has fallen back already.
+        """
+        return False

@@ -33,7 +33,7 @@ def check_checkpoint(name: str | None) -> None:
         raise UsageError(f"the checkpoint {name!r} does not exist{nearest_file(path)}")
     if zipfile.is_zipfile(path) and (problem := damage(path)):
         raise UsageError(f"the checkpoint {name!r} is damaged: {problem}")
-    saved = _load(name)
+    saved = load_checkpoint(name)
     if not isinstance(saved, dict) or "state_dict" not in saved:
         raise UsageError(f"{name!r} is no Lightning checkpoint: it has no state_dict")
 
@@ -47,7 +47,7 @@ def explain_mismatch(name: str | None, model: nn.Module) -> UsageError | None:
     """The first parameter in which a checkpoint and a model differ, None where they agree."""
     if name is None or not Path(name).is_file():
         return None
-    saved, own = _load(name)["state_dict"], model.state_dict()
+    saved, own = load_checkpoint(name)["state_dict"], model.state_dict()
     for key, value in own.items():
         if key not in saved:
             return UsageError(f"the checkpoint {name!r} is of another model: it has no {key!r}")
@@ -60,7 +60,12 @@ def explain_mismatch(name: str | None, model: nn.Module) -> UsageError | None:
     return None
 
 
-def _load(name: str) -> Any:
+def load_checkpoint(name: str) -> Any:
+    """What a checkpoint holds; no code in it is run.
+
+    Raises:
+        UsageError: it cannot be read, or is none.
+    """
     try:
         return torch.load(name, map_location="cpu", weights_only=True)
     except OSError as error:

@@ -60,15 +60,18 @@ class CommandLine(LightningCLI):
         arguments: a subcommand and its options.
         stopping: knows of the signals that end the run.
         then_test: whether `fit` is followed by a test of the best checkpoint.
+        shows_folder: whether the end says where everything lies.
 
     Raises:
         UsageError: the arguments, or the files that they name, are wrong.
     """
 
-    def __init__(self, arguments: Sequence[str], stopping: Stopping, *, then_test: bool = False) -> None:
+    def __init__(
+        self, arguments: Sequence[str], stopping: Stopping, *, then_test: bool = False, shows_folder: bool = True
+    ) -> None:
         _check_subcommand(arguments, list(self.subcommands()))
         _quieten(NOISE if arguments[0] == "fit" else NOISE + NOISE_OUTSIDE_FIT)
-        self.stopping, self.then_test = stopping, then_test
+        self.stopping, self.then_test, self.shows_folder = stopping, then_test, shows_folder
         self.continues = False  # in the folder of an earlier run
         self.arguments = list(arguments)
         try:
@@ -207,6 +210,7 @@ class CommandLine(LightningCLI):
 
     def _run(self, job: Callable[..., Any], arguments: dict[str, Any]) -> None:
         started, folder = time.time(), None
+        arguments = {**arguments, "weights_only": True}  # a checkpoint is data, and runs no code
         try:
             folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
             job(**arguments)
@@ -222,7 +226,8 @@ class CommandLine(LightningCLI):
             raise
         if self.trainer.is_global_zero:
             logger = next((x for x in self.trainer.loggers if isinstance(x, TensorBoardLogger)), None)
-            print_end(folder, read_report(folder, started), Path(logger.save_dir) if logger else None)
+            log_folder = Path(logger.save_dir) if logger else None
+            print_end(folder if self.shows_folder else None, read_report(folder, started), log_folder)
 
 
 def _is_anything_in(folder: Path) -> bool:

@@ -57,11 +57,11 @@ def threats(report: Mapping[str, Any]) -> list[str]:
     return [f"{', '.join(attacks)}: within {threat}" for threat, attacks in names.items()]
 
 
-def print_end(folder: Path, report: Mapping[str, Any] | None, log_folder: Path | None) -> None:
+def print_end(folder: Path | None, report: Mapping[str, Any] | None, log_folder: Path | None) -> None:
     """Prints what a run has found and where it lies.
 
     Args:
-        folder: the run folder.
+        folder: the run folder; None for not saying where anything lies.
         report: its report, if there is one.
         log_folder: what TensorBoard shows, if it logged.
     """
@@ -76,6 +76,11 @@ def print_end(folder: Path, report: Mapping[str, Any] | None, log_folder: Path |
             console.print(f"[dim]{escape(line)}[/]")
         for warning in report["warnings"]:
             console.print(f"[yellow]sign of masking:[/] {escape(warning)}")
+    if folder is None:
+        return
+    if (folder / "health.txt").is_file():
+        for line in (folder / "health.txt").read_text(encoding="utf-8").splitlines():
+            console.print(f"health: {escape(line)}")
     if (folder / "predictions.csv").is_file():
         console.print(f"predictions: {escape(str(folder / 'predictions.csv'))}", soft_wrap=True)
     console.print(f"run folder: {escape(str(folder))}", soft_wrap=True)

@@ -40,6 +40,11 @@ class StopAfterStep(pl.Callback):
         trainer._logger_connector.update_train_step_metrics()
         self._save_and_end(trainer)
 
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        is_mid_epoch = not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        if self._stopping.waits and is_mid_epoch and not trainer.sanity_checking and self._is_asked(trainer):
+            self._save_and_end(trainer)
+
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._is_asked(trainer):
             self._save_and_end(trainer)

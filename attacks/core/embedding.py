@@ -1,0 +1,128 @@
+"""Where tokens become vectors inside a model: the embedding found by name, and the model from there on."""
+
+from __future__ import annotations
+
+import difflib
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .checks import computing_dtype
+
+_NUM_COMPARED = 4
+
+
+def find_embedding(model: nn.Module, name: str | None, asked_by: str) -> nn.Embedding:
+    """The embedding of a model.
+
+    Args:
+        model: any module.
+        name: of the embedding in it, such as `"net.embedding"`; None for the only one.
+        asked_by: the class whose option `embedding` it is, for messages.
+
+    Raises:
+        ValueError: there is none of that name, or, without a name, not exactly one.
+    """
+    found = {path: module for path, module in model.named_modules() if isinstance(module, nn.Embedding)}
+    if name is not None and name in found:
+        return found[name]
+    if name is None and len(found) == 1:
+        return next(iter(found.values()))
+    nearest = difflib.get_close_matches(name or "", found, n=len(found) or 1, cutoff=0)
+    there = ", ".join(map(repr, nearest)) if found else "none: it takes no tokens"
+    given = "must name one of several embeddings" if name is None else f"there is no embedding {name!r}"
+    raise ValueError(f"{asked_by}(embedding=...): {given}; the model has {there}")
+
+
+class FromEmbedding(nn.Module):
+    """A model from its embedding on: vectors `(N, T, D)` to what the model returns.
+
+    A vector that equals the embedding's padding row is padding, so that a mask which the model makes from its tokens
+    stays what it was; every other vector stands for some token or other.
+
+    Args:
+        model: token ids, int64 `(N, T)`, to logits.
+        embedding: the one inside it that its tokens go through.
+    """
+
+    def __init__(self, model: nn.Module, embedding: nn.Embedding) -> None:
+        super().__init__()
+        self.model, self.embedding = model, embedding
+        padding = embedding.padding_idx
+        self._padding, self._other = padding, 1 if padding == 0 else 0
+
+    def vectors(self, tokens: Tensor) -> Tensor:
+        """The embedding of tokens, `(N, T, D)`, in the dtype that the model is attacked in.
+
+        Raises:
+            ValueError: they are not ids of the embedding, `(N, T)`.
+        """
+        check_tokens(tokens, self.embedding.num_embeddings)
+        return self.embedding(tokens).to(computing_dtype(self.model))
+
+    def is_padding(self, vectors: Tensor) -> Tensor:
+        """Which vectors stand for padding: bool `(N, T)`."""
+        if self._padding is None:
+            return torch.zeros(vectors.shape[:2], dtype=torch.bool, device=vectors.device)
+        return (vectors == self.embedding.weight[self._padding].to(vectors.dtype)).all(-1)
+
+    def forward(self, vectors: Tensor) -> Any:
+        """Vectors `(N, T, D)` to what the model returns for tokens with this embedding.
+
+        Raises:
+            ValueError: the model does not pass its tokens through this embedding, once.
+        """
+        tokens = torch.full(vectors.shape[:2], self._other, device=vectors.device)
+        if self._padding is not None:
+            tokens = tokens.masked_fill(self.is_padding(vectors.detach()), self._padding)
+        calls = 0
+
+        def put_in(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+            nonlocal calls
+            calls += 1
+            if output.shape != vectors.shape:
+                raise ValueError(
+                    f"the model passes {tuple(args[0].shape)} through its embedding where it was given "
+                    f"{tuple(tokens.shape)} tokens"
+                )
+            return vectors.to(output.dtype)
+
+        handle = self.embedding.register_forward_hook(put_in)
+        try:
+            output = self.model(tokens)
+        finally:
+            handle.remove()
+        if calls != 1:
+            raise ValueError(f"the model must pass its tokens through the embedding once, it did so {calls} times")
+        return output
+
+    @torch.no_grad()
+    def compare(self, tokens: Tensor) -> None:
+        """Raises ValueError where the model sees more of its tokens than their embedding and the padding."""
+        some = tokens[:_NUM_COMPARED]
+        if not len(some):
+            return
+        whole, again, from_here = self.model(some), self.model(some), self(self.vectors(some))
+        alike = partial(torch.allclose, rtol=1e-3, atol=1e-3)
+        if alike(whole, again) and not alike(whole, from_here):
+            raise ValueError(
+                "the model reads more of its tokens than their embedding: what it returns for the embedding of a text "
+                "is not what it returns for the text. Where it masks padding, its embedding needs `padding_idx`"
+            )
+
+
+def check_tokens(tokens: Tensor, vocab_size: int) -> None:
+    """Raises ValueError where `tokens` are not ids of a vocabulary, whole numbers `(N, T)`, T >= 1."""
+    if tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool:
+        raise ValueError(f"tokens must be whole numbers, got {tokens.dtype}")
+    if tokens.ndim != 2 or not tokens.shape[1]:
+        raise ValueError(f"tokens must be texts `(N, T)`, T >= 1, got {tuple(tokens.shape)}")
+    wrong = (tokens < 0) | (tokens >= vocab_size)
+    if bool(wrong.any()):
+        row, place = wrong.nonzero()[0].tolist()
+        raise ValueError(
+            f"tokens must be ids of the vocabulary, 0 to {vocab_size - 1}; text {row} has {int(tokens[row, place])} "
+            f"at place {place}"
+        )

@@ -1,0 +1,175 @@
+"""`evaluate_language`: runs attacks on a language model and trusts none of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from ..core.attack import Attack
+from ..core.checks import (
+    as_computed,
+    check_batch,
+    check_device,
+    check_labels,
+    check_token_logits,
+    module_of,
+)
+from ..core.frozen_eval import frozen_eval, seed_random_state
+from ..core.logits import logits_as_float
+from ..core.sample_rng import SampleRng
+from ..objectives.surprise import token_losses
+from .evaluate import read_sample_ids
+from .forwards import Forwards
+from .halving import Halving
+from .language_report import LanguageReport
+from .meter import Cost, metered
+from .running import check_names, naming, run_attack
+from .untouched import Untouched
+
+
+def evaluate_language(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    attacks: Mapping[str, Attack],
+    *,
+    characters_per_token: float = 1.0,
+    seed: int = 0,
+    sample_ids: Tensor | Sequence[int] | None = None,
+    batch_size: int = 64,
+    keep_adversarial: bool = False,
+) -> LanguageReport:
+    """Measures how well a language model foretells texts before and after each attack.
+
+    As `evaluate` does, it runs attacks on whatever model in evaluation mode, checks what they return and measures it
+    again here, and leaves everything as it was. Before and after are measured over the tokens that the attack left:
+    the model is asked for the token behind place t where the token at t + 1 is what it was.
+
+    Args:
+        model: any module from token ids, int64 `(N, T)`, to logits `(N, T, V)`, of which those at t depend on none of
+            the tokens behind t.
+        x: the texts, int64 `(N, T)`, T >= 2.
+        y: the tokens that follow, int64 `(N, T)`: those of `x` one place further on, and one more.
+        attacks: attacks by name, with the objective `Surprise` or `NextToken`.
+        characters_per_token: of the text, > 0; with 1 the figures are bits per token.
+        seed: seeds the random starts, together with the sample's id.
+        sample_ids: int64 `(N,)`; None numbers the rows.
+        batch_size: texts attacked at a time, >= 1.
+        keep_adversarial: whether the report keeps the attacked texts.
+
+    Returns:
+        Bits per character before and after each attack, `(N,)` each, and the costs.
+
+    Raises:
+        ValueError: the texts or the logits are not what they must be, an objective is one for classes; or an attack
+            left its threat, or changed its input or the model.
+        RuntimeError: an attack failed; the message names it.
+
+    Example:
+        >>> threat = TokenFlips(2, vocab_size=256)
+        >>> print(evaluate_language(model, x, y, {"hot_flip": HotFlip(threat=threat, objective=Surprise())}))
+    """
+    check_names(attacks)
+    if batch_size < 1:
+        raise ValueError(f"evaluate_language(batch_size=...) must be >= 1, got {batch_size}")
+    if not 0 < characters_per_token < math.inf:
+        raise ValueError(f"evaluate_language(characters_per_token=...) must be > 0, got {characters_per_token}")
+    model = module_of(model)
+    _check_texts(x, y)
+    check_device(model, x)
+    ids = read_sample_ids(sample_ids, y[:, 0])
+    for name, attack in attacks.items():
+        if not attack.objective.of_texts:
+            raise ValueError(
+                f"attack {name!r}: {attack.objective!r} is for classes; a language model is attacked with the "
+                "objective Surprise(), or NextToken(target=...)"
+            )
+        naming(name, attack.threat.check_input, x)
+        naming(name, attack.check_rows, len(x))
+
+    with frozen_eval(model), logits_as_float(model), torch.autocast(x.device.type, enabled=False):
+        x, y, ids = as_computed(x, model), y.to(torch.int64).clone(), ids.clone()
+        look = Forwards(model, Halving(batch_size), check=check_token_logits)
+        untouched, rng, scale = Untouched(model), SampleRng(seed, ids), math.log(2) * characters_per_token
+        seed_random_state(seed, x.device)
+        bits = torch.zeros(y.shape, device=x.device)
+        for rows in torch.arange(len(x), device=x.device).split(batch_size):
+            if len(rows):
+                logits = look(x[rows], ids[rows], "before any attack")
+                check_labels(y[rows], logits.shape[2])
+                bits[rows] = token_losses(logits, y[rows]).float() / scale
+        untouched.ignore_changes()
+        report = LanguageReport(dict(attacks), ids, characters_per_token, bits.mean(1))
+        for name, attack in attacks.items():
+            seed_random_state(seed, x.device)
+            x_adv = _judge(report, name, attack, model, x, y, bits, rng, look, batch_size)
+            changed = untouched.change()
+            if changed is not None:
+                raise ValueError(f"attack {name!r} changed the model: {changed} is not what it was before")
+            if keep_adversarial:
+                report.x_adv[name] = x_adv
+        return replace(report, judge_cost=Cost(look.num_forwards))
+
+
+def _judge(
+    report: LanguageReport,
+    name: str,
+    attack: Attack,
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    bits: Tensor,
+    rng: SampleRng,
+    look: Forwards,
+    batch_size: int,
+) -> Tensor:
+    """Attacks every text, enters figures and cost into the report, and returns the attacked texts."""
+    with torch.no_grad(), metered(model) as meter:
+        attack, model, start = attack.enter(model, x)
+    look, cost, x_adv = look.at(model), meter.cost(0.0), start.clone()
+    before, after = bits.new_zeros(len(x)), bits.new_zeros(len(x))
+    success = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    changed = torch.zeros_like(y, dtype=torch.bool)
+    scale = math.log(2) * report.characters_per_token
+    for rows in torch.arange(len(x), device=x.device).split(max(1, len(x)) if attack.pools else batch_size):
+        if not len(rows):
+            continue  # an empty tensor splits into one empty part
+        part, ids = attack.take(rows), report.sample_id[rows]
+        reached = part.objective.reached(look(start[rows], ids, f"before attack {name!r}"), y[rows])
+        x_adv[rows], spent = run_attack(name, part, model, start[rows], y[rows], rng.take(rows))
+        cost += spent
+        logits = look.elsewhere(x_adv[rows], ids, f"after attack {name!r}")
+        if not x_adv.is_floating_point():
+            changed[rows] = x_adv[rows] != x[rows]
+        left = torch.ones_like(changed[rows])
+        left[:, :-1] = ~changed[rows, 1:]
+        now = token_losses(logits, y[rows]).float() / scale
+        before[rows], after[rows] = _mean(bits[rows], left), _mean(now, left)
+        success[rows] = part.objective.reached(logits, y[rows]) & ~reached
+    report.before[name], report.after[name], report.success[name] = before, after, success
+    report.num_changed[name], report.cost[name] = changed.sum(1), cost
+    return x_adv
+
+
+def _mean(bits: Tensor, left: Tensor) -> Tensor:
+    """The mean of each text over the tokens that were left: never none, since the last `y` is beyond the text."""
+    return (bits * left).sum(1) / left.sum(1)
+
+
+def _check_texts(x: Tensor, y: Tensor) -> None:
+    check_batch(x, y)
+    if x.is_floating_point() or x.ndim != 2 or y.shape != x.shape or x.shape[1] < 2:
+        raise ValueError(
+            f"texts and the tokens that follow must be whole numbers `(N, T)` both, T >= 2, got {x.dtype} "
+            f"{tuple(x.shape)} and {tuple(y.shape)}"
+        )
+    astray = (y[:, :-1] != x[:, 1:]).any(1)
+    if bool(astray.any()):
+        raise ValueError(
+            "the labels must be the tokens that follow, `y[:, :-1] == x[:, 1:]`; they are not in text "
+            f"{int(astray.nonzero()[0, 0])}"
+        )

@@ -1,0 +1,43 @@
+"""`NextToken`: the attacker of a language model wants it to say one particular token next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ..core.objective import Objective
+
+
+@dataclass(frozen=True)
+class NextToken(Objective):
+    """The attacker wants a language model to hold one token for the most likely one behind the text.
+
+    For `evaluate_language`: logits `(N, T, V)`, and as `y` the tokens that follow, int64 `(N, T)`. Where the target is
+    the token that follows anyway, the objective is never reached.
+
+    Args:
+        target: the token, >= 0.
+
+    Raises:
+        ValueError: the target is no token.
+    """
+
+    of_texts = True
+    target: int
+
+    def __post_init__(self) -> None:
+        if isinstance(self.target, bool) or not isinstance(self.target, int) or self.target < 0:
+            raise ValueError(f"NextToken(target=...) must be a token id >= 0, got {self.target!r}")
+
+    def gain(self, logits: Tensor, y: Tensor) -> Tensor:
+        self._check(logits)
+        return logits[:, -1].log_softmax(1)[:, self.target]
+
+    def reached(self, logits: Tensor, y: Tensor) -> Tensor:
+        self._check(logits)
+        return (logits[:, -1].argmax(1) == self.target) & (y[:, -1] != self.target)
+
+    def _check(self, logits: Tensor) -> None:
+        if self.target >= logits.shape[2]:
+            raise ValueError(f"NextToken(target={self.target}): the model has {logits.shape[2]} tokens")

@@ -1,0 +1,66 @@
+"""`search_flips`: changes a text token by token, and asks the model about every change before it is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ..core.ascend import Measure
+
+Propose = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor, Tensor]]
+"""`propose(texts, rows, step) -> (places, tokens, allowed)`: for texts `(M, T)` of rows `(M,)` of the batch, K changes
+of one token each: where, into what, and whether there is such a change at all, `(M, K)` each."""
+
+
+def search_flips(measure: Measure, x: Tensor, propose: Propose, *, num_flips: int, num_beams: int = 1) -> Tensor:
+    """Flips one token after another, keeping the best few texts after each.
+
+    Args:
+        measure: the gain of texts, and whether the goal is reached; one forward for each.
+        x: token ids, int64 `(N, T)`, N >= 1.
+        propose: which flips to try.
+        num_flips: how many tokens may change, >= 1.
+        num_beams: texts that are kept of each sample after each flip, >= 1; 1 is greedy.
+
+    Returns:
+        Of each sample the first text that reached the goal, or else the one with the largest gain of all that were
+        tried, `(N, T)`; the sample itself where nothing could be tried.
+    """
+    best, best_gain = x.clone(), torch.full((len(x),), -torch.inf, device=x.device)
+    rows, beams = torch.arange(len(x), device=x.device), x[:, None]  # of the samples that have not fallen
+    for step in range(num_flips):
+        num_samples, num_texts, length = beams.shape
+        texts, of_texts = beams.flatten(0, 1), rows.repeat_interleave(num_texts)
+        places, tokens, allowed = propose(texts, of_texts, step)
+        tried, gains, fallen = [], [], []
+        for number in range(places.shape[1]):
+            text = texts.scatter(1, places[:, number, None], tokens[:, number, None])
+            text = torch.where(allowed[:, number, None], text, texts)
+            with torch.no_grad():
+                gain, reached = measure(text, of_texts)
+            tried.append(text)
+            gains.append(torch.where(allowed[:, number], gain.float(), -torch.inf))
+            fallen.append(reached & allowed[:, number])
+        if not tried:
+            break
+        # (samples, beams * changes): all that has been tried of a sample side by side.
+        each = torch.stack(tried, 1).reshape(num_samples, -1, length)
+        gain, reached = (torch.stack(parts, 1).reshape(num_samples, -1) for parts in (gains, fallen))
+        done = reached.any(1)
+        top = torch.where(done, reached.float().argmax(1), gain.argmax(1))
+        first = torch.arange(num_samples, device=x.device)
+        better = done | (gain[first, top] > best_gain[rows])
+        best[rows[better]] = each[first, top][better]
+        best_gain[rows[better]] = gain[first, top][better]
+        going_on = ~done & (gain > -torch.inf).any(1)
+        if not bool(going_on.any()):
+            break
+        rows, each, gain = rows[going_on], each[going_on], gain[going_on]
+        if num_beams > 1:
+            twice = (each[:, :, None] == each[:, None]).all(-1).tril(-1).any(-1)
+            gain = gain.masked_fill(twice, -torch.inf)
+        kept = gain.topk(min(num_beams, gain.shape[1]), dim=1).indices
+        beams = each.gather(1, kept[..., None].expand(-1, -1, length))
+    return best

@@ -1,0 +1,139 @@
+"""`Health`: reads the curves of a training, and says in plain words what is wrong with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+
+from .parts import verdicts
+from .parts.activations import Activations
+from .parts.publish import publish_text, run_folder
+
+_CURVES = {
+    "train": ("train/loss", "train/accuracy"),
+    "val": ("val/loss", "val/accuracy", "val/robust_accuracy/worst_case"),
+}
+
+
+class Health(pl.Callback):
+    """Looks at the curves after every epoch of a fit: learning rate, over- and underfitting, layers, the loss itself.
+
+    It reads `train/loss`, `train/accuracy`, `val/loss`, `val/accuracy` and `val/robust_accuracy/worst_case`, as far as
+    they are logged; a curve that is not takes part in no verdict. Of the layers, it looks at the activations of the
+    first batch of each validation, of the main process. A verdict is a warning when it is first passed; all that hold
+    at the end are the text `health` in TensorBoard and `health.txt` in the run folder. Test samples take no part.
+
+    Args:
+        min_accuracy: below which training and validation accuracy count as underfitting, in [0, 1].
+
+    Raises:
+        ValueError: `min_accuracy` is outside its range.
+    """
+
+    def __init__(self, *, min_accuracy: float = 0.5) -> None:
+        if not 0 <= min_accuracy <= 1:
+            raise ValueError(f"Health(min_accuracy=...) must be in [0, 1], got {min_accuracy:g}")
+        self.min_accuracy = min_accuracy
+        self.verdicts: list[str] = []
+        self._curves: dict[str, dict[int, float]] = {tag: {} for tags in _CURVES.values() for tag in tags}
+        self._first_loss: float | None = None
+        self._num_steps, self._num_finite = 0, torch.tensor(0)
+        self._layers: list[str] = []
+        self._activations: Activations | None = None
+        self._said: set[str] = set()
+
+    # What is read.
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        loss = outputs["loss"] if isinstance(outputs, dict) else outputs
+        if not isinstance(loss, Tensor):
+            return
+        loss = loss.detach()
+        if self._first_loss is None:
+            self._first_loss = float(loss) * trainer.accumulate_grad_batches
+        so_far = self._num_finite.to(loss.device)  # counted there, so that nothing waits for an accelerator
+        self._num_finite = so_far + ((so_far == self._num_steps) & loss.isfinite())
+        self._num_steps += 1
+
+    def on_validation_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        if batch_idx == dataloader_idx == 0 and not trainer.sanity_checking:
+            self._activations = Activations(pl_module)
+
+    def on_validation_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        if self._activations is not None:
+            self._layers, self._activations = self._activations.verdicts(), None
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not trainer.sanity_checking:
+            self._read(trainer, "val")
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._read(trainer, "train")
+        self._judge(trainer)
+
+    def _read(self, trainer: pl.Trainer, stage: str) -> None:
+        for tag in _CURVES[stage]:
+            if tag in trainer.callback_metrics:
+                self._curves[tag][trainer.current_epoch] = float(trainer.callback_metrics[tag])
+
+    # What is said.
+
+    def _judge(self, trainer: pl.Trainer) -> None:
+        robust = "val/robust_accuracy/worst_case"
+        found = [
+            verdicts.not_finite(int(self._num_finite), self._num_steps),
+            verdicts.learning_rate_too_high(self._first_loss or 0.0, *self._together("train/loss")),
+            verdicts.overfitting(*self._together("train/loss", "val/loss")),
+            verdicts.underfitting(*self._together("train/accuracy", "val/accuracy"), min_accuracy=self.min_accuracy),
+            verdicts.robust_overfitting(*self._together(robust, "train/loss")),
+            *self._layers,
+        ]
+        self.verdicts = [sentence for sentence in found if sentence is not None]
+        for sentence in self.verdicts:
+            kind = sentence.partition(":")[0].partition(" from ")[0]  # said once, whatever its figures become
+            if kind not in self._said:
+                self._said.add(kind)
+                rank_zero_warn(f"health, epoch {trainer.current_epoch + 1}: {sentence}")
+
+    def _together(self, *tags: str) -> list[list[float]]:
+        """The curves over the epochs that all of them have."""
+        epochs = sorted(set.intersection(*(set(self._curves[tag]) for tag in tags)))
+        return [[self._curves[tag][epoch] for epoch in epochs] for tag in tags]
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        folder = run_folder(trainer)
+        if not trainer.is_global_zero:
+            return
+        lines = self.verdicts or ["nothing found"]
+        publish_text(trainer, "health", "\n".join(f"- {line}" for line in lines))
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "health.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if self._activations is not None:  # a validation that broke off
+            self._activations.verdicts()
+            self._activations = None
+
+    # The checkpoint.
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "curves": {tag: dict(curve) for tag, curve in self._curves.items()},
+            "first_loss": self._first_loss,
+            "steps": (self._num_steps, int(self._num_finite)),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._curves = {tag: dict(curve) for tag, curve in state_dict["curves"].items()}
+        self._first_loss = state_dict["first_loss"]
+        self._num_steps, num_finite = state_dict["steps"]
+        self._num_finite = torch.tensor(num_finite)

@@ -1,0 +1,61 @@
+"""Which layers of a net do nothing: units that are always 0, values at the bounds of their function."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .verdicts import idle_layer
+
+# What is watched: functions by their lowest and highest value, and those whose units may be dead.
+_BOUNDS: dict[type[nn.Module], tuple[float, float]] = {
+    nn.Sigmoid: (0.0, 1.0),
+    nn.Tanh: (-1.0, 1.0),
+    nn.Hardtanh: (-1.0, 1.0),
+    nn.Hardsigmoid: (0.0, 1.0),
+}
+_MAY_DIE: tuple[type[nn.Module], ...] = (nn.ReLU, nn.ReLU6)
+_WATCHED = (*_MAY_DIE, *_BOUNDS)
+
+
+class Activations:
+    """Watches the layers of activations of a model during the next of its forwards.
+
+    Those that are modules: a function called in `forward`, such as `F.relu`, cannot be seen.
+
+    Args:
+        model: the net, or what it is a part of.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._shares: dict[str, tuple[str, Tensor]] = {}
+        self._hooks = [
+            module.register_forward_hook(self._watch(name))
+            for name, module in model.named_modules()
+            if isinstance(module, _WATCHED)
+        ]
+
+    def _watch(self, name: str) -> Any:
+        @torch.no_grad()
+        def see(module: nn.Module, _: Any, values: Tensor) -> None:
+            if name in self._shares or not values.numel() or values.ndim < 2:
+                return
+            if isinstance(module, _MAY_DIE):
+                by_unit = values.transpose(0, 1).flatten(1)  # a channel is a unit
+                self._shares[name] = "dead", (by_unit.amax(1) <= 0).float().mean()
+                return
+            low, high = next(bounds for kind, bounds in _BOUNDS.items() if isinstance(module, kind))
+            margin = 0.01 * (high - low)
+            at_bounds = (values < low + margin) | (values > high - margin)
+            self._shares[name] = "saturated", at_bounds.float().mean()
+
+        return see
+
+    def verdicts(self) -> list[str]:
+        """Stops watching, and says what was seen."""
+        for hook in self._hooks:
+            hook.remove()
+        found = [idle_layer(name, kind, float(share)) for name, (kind, share) in self._shares.items()]
+        return [sentence for sentence in found if sentence is not None]

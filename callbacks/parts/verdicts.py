@@ -1,0 +1,122 @@
+"""What the curves of a training say of it, in plain words: one function a fault, each a sentence or None.
+
+Curves have one value per epoch, from the first; accuracies are shares in [0, 1]. Where a function takes several, they
+are of the same epochs. The limits are those of an experienced eye, not of a theorem: a verdict says where to look.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import mean
+
+Curve = Sequence[float]
+
+
+def not_finite(num_finite: int, num_steps: int) -> str | None:
+    """The loss was not finite at some step.
+
+    Args:
+        num_finite: steps before the first whose loss was not finite.
+        num_steps: steps so far.
+    """
+    if num_finite == num_steps:
+        return None
+    return (
+        f"the loss is not finite from step {num_finite + 1} on: lower the learning rate, clip gradients, or look for "
+        "a division by 0 or a logarithm of 0"
+    )
+
+
+def learning_rate_too_high(first_loss: float, losses: Curve) -> str | None:
+    """The training loss explodes, or falls fast and then swings without converging.
+
+    Args:
+        first_loss: of the first batch, before any step.
+        losses: the mean training loss of each epoch.
+    """
+    finite = [loss for loss in losses if math.isfinite(loss)]
+    if finite and max(finite) > 2 * first_loss:
+        return (
+            f"the learning rate is too high: the training loss rose from {first_loss:.3g} in the first batch to "
+            f"{max(finite):.3g} in epoch {losses.index(max(finite)) + 1}"
+        )
+    if len(losses) < 8 or len(finite) < len(losses):
+        return None
+    late = losses[len(losses) // 2 :]
+    steps = [later - earlier for earlier, later in zip(late, late[1:], strict=False)]
+    swings, progress = mean(abs(step) for step in steps), abs(late[-1] - late[0]) / len(steps)
+    is_high = mean(late) > first_loss / 4
+    if is_high and min(losses) < 0.8 * first_loss and swings > 0.05 * mean(late) and progress < swings / 2:
+        return (
+            f"the learning rate is too high: the training loss fell fast, and has swung between {min(late):.3g} and "
+            f"{max(late):.3g} since epoch {len(losses) - len(late) + 1} without converging"
+        )
+    return None
+
+
+def overfitting(train_losses: Curve, val_losses: Curve) -> str | None:
+    """The validation loss rises from some epoch on, while the training loss still falls."""
+    best = val_losses.index(min(val_losses)) if len(val_losses) else 0
+    if len(val_losses) - best < 4:
+        return None
+    now = mean(val_losses[-3:])
+    if now < 1.1 * val_losses[best] or train_losses[-1] >= train_losses[best]:
+        return None
+    return (
+        f"overfitting from epoch {best + 2} on: the validation loss was lowest in epoch {best + 1}, at "
+        f"{val_losses[best]:.3g}, and is {now:.3g} now, while the training loss fell from {train_losses[best]:.3g} to "
+        f"{train_losses[-1]:.3g}; keep the best checkpoint, or regularise"
+    )
+
+
+def underfitting(train_accuracies: Curve, val_accuracies: Curve, *, min_accuracy: float) -> str | None:
+    """Neither training nor validation samples are learned, and they do not differ.
+
+    Both, since training accuracy may be that of attacked images.
+
+    Args:
+        train_accuracies: of each epoch.
+        val_accuracies: of the same ones.
+        min_accuracy: what one of the two should reach.
+    """
+    if len(train_accuracies) < 3:
+        return None
+    train, val = mean(train_accuracies[-3:]), mean(val_accuracies[-3:])
+    if max(train, val) >= min_accuracy or train - val > 0.1:
+        return None
+    return (
+        f"underfitting: after {len(train_accuracies)} epochs {train:.1%} of the training and {val:.1%} of the "
+        "validation samples are right; train longer, with another learning rate, or a larger net"
+    )
+
+
+def robust_overfitting(robust_accuracies: Curve, train_losses: Curve) -> str | None:
+    """Robust accuracy on validation falls from some epoch on, while the training loss still falls.
+
+    Source: Rice, Wong, Kolter, "Overfitting in adversarially robust deep learning", 2020, section 3.
+    """
+    best = robust_accuracies.index(max(robust_accuracies)) if len(robust_accuracies) else 0
+    if len(robust_accuracies) - best < 4:
+        return None
+    now = mean(robust_accuracies[-3:])
+    if robust_accuracies[best] - now < 0.03 or train_losses[-1] >= train_losses[best]:
+        return None
+    return (
+        f"robust overfitting from epoch {best + 2} on: robust accuracy on validation was {robust_accuracies[best]:.1%} "
+        f"in epoch {best + 1} and is {now:.1%} now, while the training loss still falls; keep the best checkpoint"
+    )
+
+
+def idle_layer(layer: str, kind: str, share: float) -> str | None:
+    """A layer of activations is dead or saturated.
+
+    Args:
+        layer: its name.
+        kind: `"dead"` or `"saturated"`.
+        share: of its units that are 0 for every sample, or of its values within 1 % of their bounds.
+    """
+    if share < 0.9:
+        return None
+    what = "of its units are 0 for every sample" if kind == "dead" else "of its values are at their bounds"
+    return f"layer {layer!r} is {kind}: {share:.0%} {what}, so that hardly any gradient passes it"

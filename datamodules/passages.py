@@ -1,0 +1,144 @@
+"""`PassagesDataModule`: passages of texts, labelled by the text they come from."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
+
+from .parts.words import Words, split_words
+
+MODULES = {"decimal": "_pydecimal", "io": "_pyio"} | {
+    name: name for name in ("ipaddress", "logging", "statistics", "typing")
+}
+"""Modules that explain themselves at length, and where they are written in Python."""
+_FEWEST_WORDS = 5
+
+
+class PassagesDataModule(pl.LightningDataModule):
+    """Passages of several texts as batches of token ids, int64 `(N, length)`, and of the text each comes from, `(N,)`.
+
+    A passage is a paragraph, or a part of one that is longer than `length` words. Each text is cut into three
+    contiguous pieces, first training, then validation, then test; a passage that occurs twice is left out everywhere
+    but at its first place, and one that occurs in two texts everywhere. Words are learnt from the training passages.
+
+    Args:
+        files: UTF-8 files by the name of their class, two or more, paragraphs apart by an empty line; None for the
+            docstrings of six modules that every Python has, so that a passage is labelled by its module.
+        length: the most words of a passage, >= 5; shorter ones are followed by padding, id 0.
+        num_words: the most words in the vocabulary, besides padding and unknown ones, >= 1.
+        batch_size: passages per training step, >= 1.
+        eval_batch_size: passages per validation, test and prediction step, >= 1.
+        val_share: share of each text that is for validation, in (0, 1).
+        test_share: share that is for the test, in (0, 1).
+
+    Attributes:
+        vocabulary: tokens to text and back, once it is set up.
+        class_names: the names of the texts.
+
+    Raises:
+        ValueError: a value is outside its range, a file is missing or not UTF-8, or has no passage for some split.
+    """
+
+    def __init__(
+        self,
+        *,
+        files: Mapping[str, str] | None = None,
+        length: int = 32,
+        num_words: int = 1500,
+        batch_size: int = 32,
+        eval_batch_size: int = 256,
+        val_share: float = 0.15,
+        test_share: float = 0.15,
+    ) -> None:
+        super().__init__()
+        least = {"length": _FEWEST_WORDS, "num_words": 1, "batch_size": 1, "eval_batch_size": 1}
+        given = {"length": length, "num_words": num_words, "batch_size": batch_size, "eval_batch_size": eval_batch_size}
+        for name, value in given.items():
+            if value < least[name]:
+                raise ValueError(f"PassagesDataModule({name}=...) must be >= {least[name]}, got {value}")
+        if not (val_share > 0 and test_share > 0 and val_share + test_share < 1):
+            raise ValueError(
+                "PassagesDataModule(val_share=..., test_share=...) must be > 0 and leave something for training, got "
+                f"{val_share} and {test_share}"
+            )
+        if files is not None and len(files) < 2:
+            raise ValueError(f"PassagesDataModule(files=...) must name at least two texts, got {len(files)}")
+        self.files, self.length, self.num_words = files, length, num_words
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.shares = (1 - val_share - test_share, val_share, test_share)
+        self.class_names = tuple(MODULES if files is None else files)
+
+    def setup(self, stage: str) -> None:
+        texts = _docstrings() if self.files is None else {name: _read(path) for name, path in self.files.items()}
+        passages = {name: self._passages(text) for name, text in texts.items()}
+        found_in: dict[str, str] = {}
+        shared = set()
+        for name, parts in passages.items():
+            for part in parts:
+                if found_in.setdefault(part, name) != name:
+                    shared.add(part)
+        splits: dict[str, list[tuple[str, int]]] = {"train": [], "val": [], "test": []}
+        for label, (name, parts) in enumerate(passages.items()):
+            own = [part for part in dict.fromkeys(parts) if part not in shared]
+            first, second = (round(len(own) * share) for share in (self.shares[0], sum(self.shares[:2])))
+            for split, some in (("train", own[:first]), ("val", own[first:second]), ("test", own[second:])):
+                if not some:
+                    raise ValueError(f"PassagesDataModule: {name!r} has no passage for {split}, of {len(own)} in all")
+                splits[split] += [(part, label) for part in some]
+        self.vocabulary = Words.learn((part for part, _ in splits["train"]), self.num_words)
+        self.splits = {split: self._dataset(some) for split, some in splits.items()}
+
+    def train_dataloader(self) -> DataLoader:
+        return DataLoader(self.splits["train"], batch_size=self.batch_size, shuffle=True)
+
+    def val_dataloader(self) -> DataLoader:
+        return DataLoader(self.splits["val"], batch_size=self.eval_batch_size)
+
+    def test_dataloader(self) -> DataLoader:
+        return DataLoader(self.splits["test"], batch_size=self.eval_batch_size)
+
+    predict_dataloader = test_dataloader
+
+    def _passages(self, text: str) -> list[str]:
+        """Paragraphs in parts of at most `length` words, each a text of words apart by a space."""
+        parts = []
+        for paragraph in text.split("\n\n"):
+            words = split_words(paragraph)
+            parts += [words[start : start + self.length] for start in range(0, len(words), self.length)]
+        return [" ".join(words) for words in parts if len(words) >= _FEWEST_WORDS]
+
+    def _dataset(self, labelled: list[tuple[str, int]]) -> TensorDataset:
+        tokens: Tensor = torch.full((len(labelled), self.length), Words.padding)
+        for row, (part, _) in enumerate(labelled):
+            ids = torch.from_numpy(self.vocabulary.encode(part))
+            tokens[row, : len(ids)] = ids
+        return TensorDataset(tokens, torch.tensor([label for _, label in labelled]))
+
+
+def _docstrings() -> dict[str, str]:
+    """What each of the modules says of itself, read from its source."""
+    texts = {}
+    for name, place in MODULES.items():
+        spec = find_spec(place)
+        assert spec is not None
+        assert spec.origin is not None
+        nodes = ast.walk(ast.parse(Path(spec.origin).read_text(encoding="utf-8")))
+        documented = (node for node in nodes if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)))
+        texts[name] = "\n\n".join(filter(None, map(ast.get_docstring, documented)))
+    return texts
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ValueError(f"PassagesDataModule(files=...): there is no file {path}") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"PassagesDataModule(files=...): {path} is not UTF-8 at byte {error.start}") from None

@@ -1,0 +1,34 @@
+"""`Around`: a strategy that changes how another one learns."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from touchstone.attacks import SampleRng
+
+from .strategy import Criterion, Learned, Strategy
+
+
+class Around(Strategy):
+    """Passes everything on to another strategy; a subclass changes a part of it.
+
+    Args:
+        strategy: the other one.
+    """
+
+    def __init__(self, strategy: Strategy) -> None:
+        super().__init__()
+        self.strategy = strategy
+        self.num_repeats = strategy.num_repeats
+
+    def learn(self, model: nn.Module, x: Tensor, y: Tensor, criterion: Criterion, rng: SampleRng) -> Learned:
+        return self.strategy.learn(model, x, y, criterion, rng)
+
+    def after_backward(self, model: nn.Module) -> None:
+        self.strategy.after_backward(model)
+
+    def scale_eps(self, share: float) -> None:
+        self.strategy.scale_eps(share)
+
+    def fall_back(self) -> bool:
+        return self.strategy.fall_back()

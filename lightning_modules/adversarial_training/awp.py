@@ -1,0 +1,92 @@
+"""`AWP`: adversarial weight perturbation around any strategy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from touchstone.attacks import SampleRng
+
+from .around import Around
+from .strategy import Criterion, Learned, Strategy
+
+
+class AWP(Around):
+    """Takes the gradient where the weights are worst nearby, and applies it to the weights as they are.
+
+    The images are made, and the loss is taken, with the weights w; each layer's weights then go one step of length
+    `gamma * norm(w)` up the gradient of that loss, where the loss of the same images is taken again; after its
+    backward pass the weights are back, bit for bit.
+
+    Source: Wu, Xia, Wang, "Adversarial weight perturbation helps robust generalization", 2020, section 4: the size of
+    the layers' steps, the update of the perturbation, in a single step (K2 = 1), and that of the weights. Only
+    parameters of two and more dimensions move: kernels and matrices, not biases or normalization, as in their code.
+
+    Of BatchNorm's running statistics only the second pass leaves a trace, so that they are updated as often as by the
+    strategy itself in `mode="eval"`. A step costs one forward and backward more, and a copy of the weights.
+
+    Args:
+        strategy: makes images and loss, such as `PGDAT` or `TRADES`.
+        gamma: length of the step as a share of the norm of each layer's weights, > 0; 0.01 for PGD-AT and 0.005 for
+            TRADES in the paper.
+
+    Raises:
+        ValueError: `gamma` is not > 0; or, at the first batch, `strategy` cannot learn from the same images again.
+    """
+
+    def __init__(self, strategy: Strategy, *, gamma: float = 0.01) -> None:
+        super().__init__(strategy)
+        if not 0 < gamma < float("inf"):
+            raise ValueError(f"AWP(gamma=...) must be > 0 and finite, got {gamma:g}")
+        self.gamma = gamma
+        self._kept: list[tuple[nn.Parameter, Tensor]] = []
+
+    def learn(self, model: nn.Module, x: Tensor, y: Tensor, criterion: Criterion, rng: SampleRng) -> Learned:
+        self._restore()  # where the last backward pass broke off
+        weights = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
+        with _running_statistics_kept(model):
+            learned = self.strategy.learn(model, x, y, criterion, rng)
+            gradients = torch.autograd.grad(learned.loss, weights, allow_unused=True, materialize_grads=True)
+        if learned.again is None:
+            raise ValueError(
+                f"AWP(strategy=...): {type(self.strategy).__name__} must give `Learned(again=...)`, which learns from "
+                "the same images once more"
+            )
+        self._perturb(weights, list(gradients))
+        del gradients  # of the size of the net, while the second pass needs memory
+        return learned.again()
+
+    def _perturb(self, weights: list[nn.Parameter], gradients: list[Tensor]) -> None:
+        self._kept = [(w, w.detach().clone()) for w in weights]
+        with torch.no_grad():
+            for w, gradient in zip(weights, gradients, strict=True):
+                tiny = torch.finfo(gradient.dtype).tiny
+                w.add_(gradient * (self.gamma * w.norm() / gradient.norm().clamp_min(tiny)))
+
+    def after_backward(self, model: nn.Module) -> None:
+        self._restore()
+        super().after_backward(model)
+
+    def _restore(self) -> None:
+        with torch.no_grad():
+            for w, value in self._kept:
+                w.copy_(value)
+        self._kept = []
+
+
+@contextmanager
+def _running_statistics_kept(model: nn.Module) -> Iterator[None]:
+    """Leaves the running statistics of normalization layers as they were."""
+    buffers = [
+        buffer for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase) for buffer in m.buffers()
+    ]
+    before = [buffer.clone() for buffer in buffers]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in zip(buffers, before, strict=True):
+                buffer.copy_(value)

@@ -1,0 +1,65 @@
+"""`FGSMRS`: adversarial training by one long step from a random start."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from touchstone.attacks import PGD, Attack, Threat
+
+from .pgd_at import PGDAT
+
+
+class FGSMRS(PGDAT):
+    """Learns from images one step away from a random point of the threat, which costs two passes a batch.
+
+    Source: Wong, Rice, Kolter, "Fast is better than free: revisiting adversarial training", 2020, algorithm 3.
+
+    It can overfit catastrophically: within an epoch the net stands against this step, and against nothing else. The
+    callback `CatastrophicOverfitting` sees it, and stops the run or lets it fall back.
+
+    Args:
+        threat: what the attacker may do.
+        rel_step_size: length of the step as a share of eps, > 0; 1.25 in the paper.
+        fallback: the attack to learn from after `fall_back`; PGD of two steps and more does not overfit so. None for
+            none.
+        mode: as in `InnerAttack`; the paper's code has `"train"`.
+
+    Raises:
+        ValueError: `rel_step_size` is not > 0, an attack or threat holds one value per sample, or `mode` is another.
+    """
+
+    def __init__(
+        self,
+        threat: Threat,
+        *,
+        rel_step_size: float = 1.25,
+        fallback: Attack | None = None,
+        mode: Literal["eval", "train"] = "eval",
+    ) -> None:
+        if not 0 < rel_step_size < float("inf"):
+            raise ValueError(f"FGSMRS(rel_step_size=...) must be > 0 and finite, got {rel_step_size:g}")
+        super().__init__(PGD(threat=threat, num_steps=1, rel_step_size=rel_step_size, to_the_end=True), mode=mode)
+        if fallback is not None:
+            PGDAT(fallback)  # checks it
+        self.fallback, self._fell_back = fallback, False
+
+    def fall_back(self) -> bool:
+        if self.fallback is None or self._fell_back:
+            return False
+        self._fell_back = True
+        self.attack = self._full = self.fallback
+        return True
+
+    # Not a buffer: averages of weights average buffers too.
+
+    def get_extra_state(self) -> Tensor:
+        """Whether it has fallen back."""
+        return torch.tensor(self._fell_back)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Takes up what `get_extra_state` gave."""
+        if bool(state):
+            self.fall_back()

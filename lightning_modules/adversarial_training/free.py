@@ -1,0 +1,91 @@
+"""`Free`: adversarial training for the price of ordinary training."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from touchstone.attacks import SampleRng, Threat
+from touchstone.attacks.threats.ball import Ball
+
+from .strategy import Criterion, Learned, Strategy
+
+
+class Free(Strategy):
+    """Learns from each batch several times in a row, each time moving the images by the gradient that also trained.
+
+    Source: Shafahi et al., "Adversarial training for free!", 2019, algorithm 1. One backward pass gives the gradient
+    of the weights and that of the change of the images; the change is kept from one time to the next, and from one
+    batch to the next.
+
+    An epoch is `num_repeats` times as long as otherwise: divide `max_epochs`, and what a scheduler counts, by it, as
+    the paper does. The images are passed in the modes of training alone, once a step, with one update of the running
+    statistics of BatchNorm.
+
+    Args:
+        threat: a ball around each image, such as `Linf(eps=8 / 255)`.
+        num_repeats: how often each batch comes, >= 1; the paper's m, 8 for CIFAR-10.
+        rel_step_size: length of a step as a share of eps, > 0; 1 in the paper.
+
+    Raises:
+        ValueError: a value is outside its range, or `threat` is no ball, or one with an eps or mask per sample.
+    """
+
+    def __init__(self, threat: Threat, *, num_repeats: int = 8, rel_step_size: float = 1.0) -> None:
+        super().__init__()
+        if not isinstance(threat, Ball):
+            raise ValueError(f"Free(threat=...) must be a ball such as Linf(eps=8 / 255), got {threat!r:.80}")
+        try:
+            threat.check_rows(1)
+        except ValueError as error:
+            raise ValueError(f"Free(threat=...) must hold for every sample of every batch: {error}") from error
+        if num_repeats < 1:
+            raise ValueError(f"Free(num_repeats=...) must be >= 1, got {num_repeats}")
+        if not 0 < rel_step_size < float("inf"):
+            raise ValueError(f"Free(rel_step_size=...) must be > 0 and finite, got {rel_step_size:g}")
+        self.threat, self._full, self.num_repeats, self.rel_step_size = threat, threat, num_repeats, rel_step_size
+        self._change = torch.zeros(0)
+        self._here: Tensor | None = None
+
+    def learn(self, model: nn.Module, x: Tensor, y: Tensor, criterion: Criterion, rng: SampleRng) -> Learned:
+        self.threat.check_input(x)
+        if self._change.shape[1:] != x.shape[1:]:
+            self._change = torch.zeros_like(x)
+        kept = self._change.to(x)
+        if len(kept) < len(x):
+            kept = torch.cat([kept, torch.zeros_like(x[len(kept) :])])
+        self._change = kept
+        self._here = here = self._in_ball(kept[: len(x)]).detach().requires_grad_()
+
+        def take() -> Learned:
+            logits = model(self.threat.clip(x + here))
+            return Learned(criterion(logits, y), logits, again=take)
+
+        return take()
+
+    def after_backward(self, model: nn.Module) -> None:
+        here, self._here = self._here, None
+        if here is None or here.grad is None:
+            return  # a batch without samples
+        step = self.rel_step_size * self.threat.radius(here) * self.threat.direction(here.grad)
+        self._change = torch.cat([self._in_ball(here.detach() + step), self._change[len(here) :]])
+
+    def _in_ball(self, change: Tensor) -> Tensor:
+        """The nearest change that the threat allows of an image without a box, `(N, ...)`."""
+        return replace(self.threat, box=None).project(change, torch.zeros_like(change))  # type: ignore[type-var]
+
+    def scale_eps(self, share: float) -> None:
+        assert not isinstance(self._full.eps, str)  # read by the threat
+        self.threat = replace(self._full, eps=share * self._full.eps)  # type: ignore[type-var]
+
+    # Not a buffer: its size is that of the batch, and averages of weights average buffers too.
+
+    def get_extra_state(self) -> Tensor:
+        """The change that is kept, float `(N, ...)`, empty before the first batch."""
+        return self._change
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Takes up what `get_extra_state` gave."""
+        self._change = state

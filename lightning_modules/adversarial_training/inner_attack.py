@@ -1,0 +1,39 @@
+"""`InnerAttack`: what the strategies have in common that make their images by an attack of `attacks/`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+from touchstone.attacks import Attack
+
+from .strategy import Strategy
+
+
+class InnerAttack(Strategy):
+    """A strategy with an attack; a subclass calls it in `learn`.
+
+    Args:
+        attack: makes the images.
+        mode: `"eval"` makes them in evaluation mode, so that they leave the running statistics of BatchNorm alone;
+            `"train"` makes them in the modes of training, where each step updates the statistics. The net learns from
+            them in the modes of training.
+
+    Raises:
+        ValueError: `attack` holds one value per sample, or `mode` is another.
+    """
+
+    def __init__(self, attack: Attack, *, mode: Literal["eval", "train"] = "eval") -> None:
+        super().__init__()
+        name = type(self).__name__
+        try:
+            attack.check_rows(1)
+        except ValueError as error:
+            raise ValueError(f"{name}(attack=...) must hold for every sample of every batch: {error}") from error
+        if mode not in ("eval", "train"):
+            raise ValueError(f"{name}(mode=...) must be 'eval' or 'train', got {mode!r}")
+        self.attack, self.mode, self._full = attack, mode, attack
+
+    def scale_eps(self, share: float) -> None:
+        threat = self._full.threat
+        self.attack = self._full.inside(replace(threat, eps=share * threat.eps))  # type: ignore[type-var]

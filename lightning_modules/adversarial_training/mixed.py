@@ -1,0 +1,42 @@
+"""`Mixed`: learning from the images as they are and as another strategy changes them, both at once."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from touchstone.attacks import SampleRng
+
+from .around import Around
+from .strategy import Criterion, Learned, Strategy
+
+
+class Mixed(Around):
+    """Minimises `clean_share * criterion(f(x), y) + (1 - clean_share) * the other strategy's loss`.
+
+    Source: Goodfellow, Shlens, Szegedy, "Explaining and harnessing adversarial examples", 2015, section 6, with their
+    alpha as `clean_share`.
+
+    The images as they are make a pass of their own, in the modes of training and after the other strategy's: BatchNorm
+    sees clean and attacked images apart. `train/accuracy` is the other strategy's.
+
+    Args:
+        strategy: makes the other part, such as `PGDAT`.
+        clean_share: in [0, 1]; 0.5 in the paper.
+
+    Raises:
+        ValueError: `clean_share` is outside its range.
+    """
+
+    def __init__(self, strategy: Strategy, *, clean_share: float = 0.5) -> None:
+        super().__init__(strategy)
+        if not 0 <= clean_share <= 1:
+            raise ValueError(f"Mixed(clean_share=...) must be in [0, 1], got {clean_share:g}")
+        self.clean_share = clean_share
+
+    def learn(self, model: nn.Module, x: Tensor, y: Tensor, criterion: Criterion, rng: SampleRng) -> Learned:
+        def mixed(learned: Learned) -> Learned:
+            loss = self.clean_share * criterion(model(x), y) + (1 - self.clean_share) * learned.loss
+            again = learned.again
+            return Learned(loss, learned.logits, None if again is None else lambda: mixed(again()))
+
+        return mixed(self.strategy.learn(model, x, y, criterion, rng))

@@ -1,0 +1,54 @@
+"""`RepeatedBatches`: training data whose batches come several times in a row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.trainer.connectors.data_connector import _DataLoaderSource
+from lightning.pytorch.utilities import CombinedLoader
+from torch.utils.data import DataLoader
+
+
+class RepeatedBatches:
+    """Where a Trainer's training data come from, and what they are then.
+
+    Args:
+        trainer: one that is setting up a fit; its source of training data is asked whenever it wants data.
+        num_repeats: how often each batch comes, >= 1.
+    """
+
+    def __init__(self, trainer: pl.Trainer, num_repeats: int) -> None:
+        source = trainer.fit_loop._data_source
+        self._source, self.num_repeats = _DataLoaderSource(source.instance, source.name), num_repeats
+
+    def loaders(self) -> Any:
+        """The loaders of the source, each of whose batches comes `num_repeats` times.
+
+        Raises:
+            ValueError: the data come from something else than a `DataLoader`.
+        """
+        loaders = self._source.dataloader()
+        for loader in (loaders if isinstance(loaders, CombinedLoader) else CombinedLoader(loaders)).flattened:
+            if not isinstance(loader, DataLoader):
+                raise ValueError(f"batches are repeated of a DataLoader, got {type(loader).__name__}")
+            if not isinstance(loader, _Repeating):
+                kind = type(loader)
+                # A class of its own, so that one which Lightning makes like it, with another sampler, repeats too.
+                changes = {"num_repeats": self.num_repeats, "__module__": kind.__module__}
+                loader.__class__ = type(kind.__name__, (_Repeating, kind), changes)
+            type(loader).num_repeats = self.num_repeats  # type: ignore[attr-defined]  # of an earlier fit
+        return loaders
+
+
+class _Repeating(DataLoader):
+    """What is put before the class of a data loader."""
+
+    num_repeats: int
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        return (batch for batch in super().__iter__() for _ in range(self.num_repeats))
+
+    def __len__(self) -> int:
+        return self.num_repeats * super().__len__()

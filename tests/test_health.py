@@ -1,0 +1,190 @@
+"""Each verdict on a run that has the fault and on one that has not, and on curves."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from touchstone.attacks import FGSM, Linf
+from touchstone.callbacks import Health, RobustAccuracy
+from touchstone.callbacks.parts import verdicts
+from touchstone.callbacks.parts.activations import Activations
+from touchstone.lightning_modules import Classifier
+
+from .lightning_programs import events, trainer, weights
+
+
+def blobs(num_samples: int, seed: int, noise: float = 0.1) -> TensorDataset:
+    """Images around one of four, `(N, 1, 4, 4)`."""
+    generator = torch.Generator().manual_seed(seed)
+    centres = torch.rand(4, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    y = torch.arange(num_samples) % 4
+    return TensorDataset((centres[y] + noise * torch.randn(num_samples, 1, 4, 4, generator=generator)).clamp(0, 1), y)
+
+
+def mlp(activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, 64), activation(), nn.Linear(64, 4))
+
+
+def fit(
+    folder: Path,
+    net: nn.Module,
+    *callbacks: pl.Callback,
+    train: TensorDataset | None = None,
+    val: TensorDataset | None = None,
+    lr: float = 0.01,
+    num_epochs: int = 10,
+) -> tuple[Health, str]:
+    """What a fit's health is, and what was said meanwhile."""
+    health = Health()
+    run = trainer(folder, health, *callbacks, max_epochs=num_epochs, num_sanity_val_steps=0)
+    module = Classifier(net, lambda p: torch.optim.Adam(p, lr=lr))
+    torch.manual_seed(1)
+    loaders = DataLoader(train or blobs(80, 1), 16, shuffle=True), DataLoader(val or blobs(40, 2), 40)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run.fit(module, *loaders)
+    return health, " ".join(str(warning.message) for warning in caught if "health" in str(warning.message))
+
+
+@pytest.fixture(scope="module")
+def healthy(tmp_path_factory: pytest.TempPathFactory) -> tuple[Health, str, Path]:
+    folder = tmp_path_factory.mktemp("healthy")
+    return *fit(folder, mlp(), RobustAccuracy(attacks={"fgsm": FGSM(threat=Linf(eps=0.05))}, num_images=0)), folder
+
+
+def test_nothing_is_found_in_a_healthy_run(healthy: tuple[Health, str, Path]) -> None:
+    health, said, folder = healthy
+    assert health.verdicts == []
+    assert not said
+    assert next(folder.rglob("health.txt")).read_text() == "nothing found\n"
+    assert all(len(curve) == 10 for curve in health._curves.values())  # every curve was there to be judged
+
+
+def test_a_verdict_is_a_warning_a_text_and_a_file(tmp_path: Path) -> None:
+    health, said = fit(tmp_path, mlp(), lr=10.0)
+    (sentence, *_) = health.verdicts
+    assert sentence.startswith("the learning rate is too high")
+    assert "the learning rate is too high" in said
+    assert sentence in next(tmp_path.rglob("health.txt")).read_text()
+    shown = events(tmp_path).Tensors("health/text_summary")[0].tensor_proto.string_val[0].decode()
+    assert sentence in shown
+
+
+def test_overfitting_is_found_and_since_when(tmp_path: Path) -> None:
+    """32 images with labels at random can only be learned by heart."""
+    x, y = blobs(32, 1, noise=0.5).tensors
+    by_chance = TensorDataset(x, y[torch.randperm(32, generator=torch.Generator().manual_seed(3))])
+    health, said = fit(tmp_path, mlp(), train=by_chance, lr=0.02, num_epochs=30)
+    assert any(sentence.startswith("overfitting from epoch") for sentence in health.verdicts)
+    losses = list(health._curves["val/loss"].values())
+    assert f"overfitting from epoch {losses.index(min(losses)) + 2} on" in " ".join(health.verdicts)
+    assert said.count("overfitting") == 1
+
+
+def test_underfitting_is_found(tmp_path: Path) -> None:
+    health, _ = fit(tmp_path, mlp(), lr=1e-6, num_epochs=4)
+    assert [sentence.partition(":")[0] for sentence in health.verdicts] == ["underfitting"]
+
+
+def test_robust_overfitting_is_found(tmp_path: Path) -> None:
+    """From the sixth epoch on, every unit looks at one pixel most: clean images hardly notice, attacks do."""
+
+    class Narrow(pl.Callback):
+        def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+            if trainer.current_epoch == 5:
+                with torch.no_grad():
+                    pl_module.net[1].weight[:, 0] += 6
+                    pl_module.net[1].bias -= 3
+
+    robust = RobustAccuracy(attacks={"fgsm": FGSM(threat=Linf(eps=0.15))}, num_images=0)
+    health, _ = fit(tmp_path, mlp(), robust, Narrow(), num_epochs=12)
+    assert any(sentence.startswith("robust overfitting from epoch") for sentence in health.verdicts)
+
+
+def test_a_dead_and_a_saturated_layer_are_named(tmp_path: Path) -> None:
+    dead, saturated = mlp(), mlp(nn.Tanh)
+    with torch.no_grad():
+        dead[1].bias -= 100
+        saturated[1].weight *= 1000
+    (sentence,) = [s for s in fit(tmp_path / "dead", dead, num_epochs=1)[0].verdicts if "layer" in s]
+    assert sentence.startswith("layer 'net.2' is dead: 100% of its units are 0 for every sample")
+    (sentence,) = [s for s in fit(tmp_path / "full", saturated, num_epochs=1)[0].verdicts if "layer" in s]
+    assert sentence.startswith("layer 'net.2' is saturated: 9")
+    fine, _ = fit(tmp_path / "fine", mlp(nn.Tanh), num_epochs=1)
+    assert not [s for s in fine.verdicts if "layer" in s]
+
+
+def test_a_unit_of_a_convolution_is_a_channel() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 20, 3), nn.ReLU())
+    with torch.no_grad():
+        net[0].bias[:19] = -100
+        net[0].bias[19] = 100
+    seen = Activations(net)
+    net(torch.rand(2, 1, 5, 5))
+    assert seen.verdicts() == [verdicts.idle_layer("1", "dead", 0.95)]
+    assert not net[1]._forward_hooks
+
+
+def test_a_loss_that_is_not_finite_is_found_at_its_step(tmp_path: Path) -> None:
+    class Break(pl.Callback):
+        def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+            if trainer.global_step == 7:
+                with torch.no_grad():
+                    pl_module.net[3].bias[0] = torch.nan
+
+    health, _ = fit(tmp_path, mlp(), Break(), num_epochs=3)
+    assert health.verdicts[0].startswith("the loss is not finite from step 8 on")
+
+
+def test_reading_the_curves_changes_no_weight(tmp_path: Path) -> None:
+    trained = []
+    for callbacks in ([], [Health()]):
+        torch.manual_seed(0)
+        module = Classifier(mlp(), lambda p: torch.optim.Adam(p, lr=0.01))
+        trainer(tmp_path, *callbacks).fit(module, DataLoader(blobs(40, 1), 8, shuffle=True), DataLoader(blobs(8, 2), 8))
+        trained.append(weights(module.net))
+    assert all(torch.equal(trained[0][key], trained[1][key]) for key in trained[0])
+
+
+SWINGS = [1.2, 1.4, 1.1, 1.5, 1.2, 1.4, 1.1, 1.5]
+
+
+@pytest.mark.parametrize(
+    ("losses", "too_high"),
+    [
+        ([50.0, 2.3, 2.3], True),
+        (SWINGS, True),
+        ([2.0, 1.6, 1.3, 1.1, 0.95, 0.85, 0.78, 0.74], False),
+        ([1.2, 1.15, 1.12, 1.11, 1.10, 1.10, 1.09, 1.09], False),  # stuck, and calm
+        ([0.5, 0.1, 0.02, 0.03, 0.02, 0.03, 0.02, 0.03], False),  # converged: it swings around nothing
+    ],
+)
+def test_a_learning_rate_is_too_high_where_the_loss_explodes_or_swings(losses: list[float], too_high: bool) -> None:
+    assert bool(verdicts.learning_rate_too_high(2.3, losses)) is too_high
+
+
+def test_a_falling_robust_accuracy_is_overfitting_only_while_the_training_loss_falls() -> None:
+    robust, falling = [0.3, 0.5, 0.48, 0.45, 0.44, 0.43], [2.0, 1.8, 1.7, 1.6, 1.5, 1.4]
+    assert verdicts.robust_overfitting(robust, falling) is not None
+    assert verdicts.robust_overfitting(robust, falling[::-1]) is None
+    assert verdicts.robust_overfitting([0.3, 0.5, 0.49, 0.5, 0.49, 0.5], falling) is None
+
+
+def test_underfitting_is_no_matter_of_attacked_training_images() -> None:
+    assert verdicts.underfitting([0.4] * 5, [0.8] * 5, min_accuracy=0.5) is None
+    assert verdicts.underfitting([0.45] * 5, [0.2] * 5, min_accuracy=0.5) is None  # that is overfitting
+    assert verdicts.underfitting([0.3] * 5, [0.3] * 5, min_accuracy=0.5) is not None
+
+
+def test_an_accuracy_outside_its_range_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"Health\(min_accuracy=...\) must be in \[0, 1\], got 70"):
+        Health(min_accuracy=70)

@@ -1,0 +1,396 @@
+"""Strategies of adversarial training against the formulas of their papers, written out: loss, gradient, BatchNorm."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.callbacks import EMAWeightAveraging
+from torch import Tensor, nn
+
+from touchstone.attacks import L2, PGD, Linf, RandomNoise, SampleRng
+from touchstone.callbacks import ExactResume, RobustAccuracy
+from touchstone.lightning_modules import (
+    AWP,
+    FGSMRS,
+    MART,
+    PGDAT,
+    TRADES,
+    Classifier,
+    EpsWarmup,
+    Free,
+    Mixed,
+    Strategy,
+)
+from touchstone.lightning_modules.adversarial_training import Learned
+
+from .lightning_programs import samples, train_loader, trainer, val_loader, weights
+from .oracles import images, small_net
+
+EPS, STEP = 0.1, 0.03
+LINF = Linf(eps=EPS)
+PGD_3 = PGD(threat=LINF, num_steps=3, step_size=STEP, to_the_end=True)
+NEARBY_3 = PGD(threat=LINF, num_steps=3, step_size=STEP, start_std=0.001)
+RNG = SampleRng.numbered(8, seed=3)
+
+
+def net_and_batch() -> tuple[nn.Sequential, Tensor, Tensor]:
+    """A net with BatchNorm and without dropout, in the modes of training, and samples it is partly wrong on."""
+    net = small_net(7, torch.float64)
+    net[3].p = 0.0
+    return net.train(), images(8, dtype=torch.float64), torch.arange(8) % 4
+
+
+def gradients(net: nn.Module, loss: Tensor) -> list[Tensor]:
+    return list(torch.autograd.grad(loss, list(net.parameters())))
+
+
+def climbed(net: nn.Module, x: Tensor, start: Tensor, loss: Callable[[Tensor], Tensor], num_steps: int = 3) -> Tensor:
+    """Steps along the sign of the gradient, inside the ball and the box, in evaluation mode, written out."""
+    net.eval()
+    x_adv = start
+    for _ in range(num_steps):
+        x_adv = x_adv.detach().requires_grad_()
+        (grad,) = torch.autograd.grad(loss(net(x_adv)), x_adv)
+        x_adv = torch.max(torch.min(x_adv.detach() + STEP * grad.sign(), x + EPS), x - EPS).clamp(0, 1)
+    net.train()
+    return x_adv
+
+
+def uniform_start(x: Tensor) -> Tensor:
+    return (x + EPS * (2 * RNG.fold(0).uniform(x) - 1)).clamp(0, 1)
+
+
+def kl(p: Tensor, q: Tensor) -> Tensor:
+    return (p * (p.log() - q.log())).sum(1)
+
+
+def worst_by_hand(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    return climbed(net, x, uniform_start(x), lambda z: F.cross_entropy(z, y, reduction="sum"))
+
+
+def trades_by_hand(net: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    clean = net(x).softmax(1)
+    if x_adv is None:
+        start = (x + 0.001 * RNG.fold(0).normal(x)).clamp(0, 1)
+        x_adv = climbed(net, x, start, lambda z: kl(clean.detach(), z.softmax(1)).sum())
+    of_clean = -clean[torch.arange(8), y].log().mean()
+    return of_clean + 2.5 * kl(clean, net(x_adv).softmax(1)).mean(), x_adv
+
+
+def mart_by_hand(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    x_adv = worst_by_hand(net, x, y)
+    p, q, rows = net(x_adv).softmax(1), net(x).softmax(1), torch.arange(8)
+    others = torch.stack([torch.cat([row[:c], row[c + 1 :]]) for row, c in zip(p, y.tolist(), strict=True)])
+    bce = -p[rows, y].log() - (1 - others.max(1).values).log()
+    return (bce + 5 * kl(q, p) * (1 - q[rows, y])).mean()
+
+
+def fgsm_rs_by_hand(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    start = uniform_start(x).requires_grad_()
+    (grad,) = torch.autograd.grad(F.cross_entropy(net.eval()(start), y), start)
+    x_adv = torch.max(torch.min(start + 1.25 * EPS * grad.sign(), x + EPS), x - EPS).clamp(0, 1).detach()
+    return F.cross_entropy(net.train()(x_adv), y)
+
+
+def pgd_at_by_hand(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    return F.cross_entropy(net(worst_by_hand(net, x, y)), y)
+
+
+def mixed_by_hand(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    attacked = pgd_at_by_hand(net, x, y)  # before the clean pass moves the statistics that it is attacked with
+    return 0.3 * F.cross_entropy(net(x), y) + 0.7 * attacked
+
+
+BY_HAND: dict[str, tuple[Strategy, Callable[..., Tensor]]] = {
+    "pgd-at": (PGDAT(PGD_3), pgd_at_by_hand),
+    "trades": (TRADES(NEARBY_3, beta=2.5), lambda *batch: trades_by_hand(*batch)[0]),
+    "mart": (MART(PGD_3), mart_by_hand),
+    "fgsm-rs": (FGSMRS(LINF), fgsm_rs_by_hand),
+    "mixed": (Mixed(PGDAT(PGD_3), clean_share=0.3), mixed_by_hand),
+}
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_loss_and_gradient_are_those_of_the_paper(name: str) -> None:
+    strategy, by_hand = BY_HAND[name]
+    net, x, y = net_and_batch()
+    loss = strategy.learn(net, x, y, F.cross_entropy, RNG).loss
+    expected = by_hand(other := net_and_batch()[0], x, y)
+    torch.testing.assert_close(loss, expected, rtol=1e-9, atol=0)
+    torch.testing.assert_close(gradients(net, loss), gradients(other, expected), rtol=1e-7, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["pgd-at", "trades"])
+def test_awp_takes_the_gradient_at_the_worst_weights_and_gives_the_weights_back(name: str) -> None:
+    """The step of each kernel and matrix is gamma times its norm, along the gradient of the same images."""
+    net, x, y = net_and_batch()
+    strategy = AWP(BY_HAND[name][0], gamma=0.05)
+    before = {key: value.clone() for key, value in net.named_parameters()}
+    strategy.learn(net, x, y, F.cross_entropy, RNG).loss.backward()
+    moved = {key for key, value in net.named_parameters() if not torch.equal(value, before[key])}
+    assert moved == {"0.weight", "5.weight"}
+    strategy.after_backward(net)
+    assert all(torch.equal(value, before[key]) for key, value in net.named_parameters())
+
+    other = net_and_batch()[0]
+    if name == "trades":
+        loss, x_adv = trades_by_hand(other, x, y)
+    else:
+        x_adv = worst_by_hand(other, x, y)
+        loss = F.cross_entropy(other(x_adv), y)
+    of_kernel, of_matrix = torch.autograd.grad(loss, [other[0].weight, other[5].weight])
+    with torch.no_grad():
+        other[0].weight += 0.05 * other[0].weight.norm() * of_kernel / of_kernel.norm()
+        other[5].weight += 0.05 * other[5].weight.norm() * of_matrix / of_matrix.norm()
+    worse = trades_by_hand(other, x, y, x_adv)[0] if name == "trades" else F.cross_entropy(other(x_adv), y)
+    assert worse > loss
+    torch.testing.assert_close([p.grad for p in net.parameters()], gradients(other, worse), rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize("threat", [LINF, L2(eps=0.5)])
+def test_free_trains_and_attacks_by_one_gradient(threat: Any) -> None:
+    """Algorithm 1 written out, over three batches of which the second is smaller."""
+    net, x, y = net_and_batch()
+    other = copy.deepcopy(net)
+    strategy, change = Free(threat, num_repeats=2), torch.zeros_like(x)
+    batches = [(x, y)] * 2 + [(x[:5].flip(0), y[:5])] * 2 + [(x.flip(0), y)] * 2
+    for inputs, labels in batches:
+        n = len(inputs)
+        strategy.learn(net, inputs, labels, F.cross_entropy, RNG).loss.backward()
+        strategy.after_backward(net)
+        delta = change[:n].clone().requires_grad_()
+        F.cross_entropy(other((inputs + delta).clamp(0, 1)), labels).backward()
+        if isinstance(threat, Linf):
+            change[:n] = (delta.detach() + EPS * delta.grad.sign()).clamp(-EPS, EPS)
+        else:
+            moved = delta.detach() + 0.5 * delta.grad / delta.grad.flatten(1).norm(dim=1)[:, None, None, None]
+            change[:n] = moved / (moved.flatten(1).norm(dim=1) / 0.5).clamp_min(1)[:, None, None, None]
+        torch.testing.assert_close(strategy.get_extra_state(), change, rtol=1e-9, atol=1e-12)
+        for model in (net, other):
+            with torch.no_grad():
+                for p in model.parameters():
+                    p -= 0.1 * p.grad
+                    p.grad = None
+    torch.testing.assert_close(list(net.parameters()), list(other.parameters()), rtol=1e-7, atol=1e-12)
+
+
+def test_eps_grows_to_its_size_in_equal_steps() -> None:
+    net, x, y = net_and_batch()
+    strategy = EpsWarmup(PGDAT(RandomNoise(threat=LINF)), num_batches=4)
+    seen = []
+    for _ in range(6):
+        strategy.learn(net, x, y, F.cross_entropy, RNG)
+        seen.append(strategy.strategy.attack.threat.eps)
+    assert seen == pytest.approx([0.025, 0.05, 0.075, 0.1, 0.1, 0.1])
+
+
+@pytest.mark.parametrize("strategy", [PGDAT(PGD_3), TRADES(PGD_3), MART(PGD_3), FGSMRS(LINF), Free(LINF)])
+def test_any_threat_can_be_warmed_up(strategy: Strategy) -> None:
+    net, x, y = net_and_batch()
+    warm = EpsWarmup(strategy, num_batches=10**6)
+    loss = warm.learn(net, x, y, F.cross_entropy, RNG).loss
+    if not isinstance(strategy, MART):
+        assert loss.item() == pytest.approx(F.cross_entropy(net(x), y).item(), rel=1e-3)
+    strategy.scale_eps(1.0)
+
+
+UPDATES = [
+    (Strategy(), 1),
+    (PGDAT(PGD_3), 1),
+    (PGDAT(PGD_3, mode="train"), 4),
+    (TRADES(NEARBY_3), 2),
+    (TRADES(NEARBY_3, mode="train"), 5),
+    (MART(PGD_3), 2),
+    (MART(PGD_3, mode="train"), 5),
+    (FGSMRS(LINF), 1),
+    (FGSMRS(LINF, mode="train"), 2),
+    (Free(LINF), 1),
+    (Mixed(PGDAT(PGD_3)), 2),
+    (EpsWarmup(PGDAT(PGD_3), num_batches=3), 1),
+    (AWP(PGDAT(PGD_3)), 1),
+    (AWP(TRADES(NEARBY_3)), 2),
+]
+
+
+@pytest.mark.parametrize(("strategy", "num_updates"), UPDATES)
+def test_a_step_updates_running_statistics_as_often_as_is_said(strategy: Strategy, num_updates: int) -> None:
+    net, x, y = net_and_batch()
+    strategy.learn(net, x, y, F.cross_entropy, RNG).loss.backward()
+    strategy.after_backward(net)
+    assert int(net[1].num_batches_tracked) == num_updates
+    assert all(module.training for module in net.modules())
+
+
+def test_awp_leaves_the_running_statistics_of_the_second_pass_alone() -> None:
+    net, x, y = net_and_batch()
+    other = copy.deepcopy(net)
+    AWP(Strategy(), gamma=1e-9).learn(net, x, y, F.cross_entropy, RNG)
+    other(x)
+    torch.testing.assert_close(net[1].running_mean, other[1].running_mean, rtol=1e-6, atol=1e-9)
+
+
+def test_trades_passes_the_clean_images_once() -> None:
+    net, x, y = net_and_batch()
+    passed: list[bool] = []
+    net.register_forward_pre_hook(lambda _, args: passed.append(torch.equal(args[0], x)))
+    TRADES(NEARBY_3).learn(net, x, y, F.cross_entropy, RNG)
+    assert passed == [True, False, False, False, False]  # three steps, and what they found
+
+
+def test_the_boosted_cross_entropy_is_finite_where_the_net_is_sure_of_the_wrong_class() -> None:
+    logits = torch.tensor([[200.0, 0, -5], [0, 200, 0]], requires_grad=True)
+    net = nn.Identity()
+    learned = MART(RandomNoise(threat=Linf(eps=1e-3, box=None))).learn(
+        net, logits, torch.tensor([1, 1]), F.cross_entropy, SampleRng.numbered(2)
+    )
+    assert learned.loss.isfinite()
+
+
+BAD: list[tuple[Callable[[], Any], str]] = [
+    (lambda: TRADES(PGD_3, beta=-1), r"TRADES\(beta=...\) must be >= 0 and finite, got -1"),
+    (lambda: TRADES(PGD_3, beta=math.nan), r"TRADES\(beta=...\) must be >= 0 and finite, got nan"),
+    (lambda: TRADES(PGD(threat=Linf(eps=torch.rand(4)))), r"TRADES\(attack=...\) must hold for every sample"),
+    (lambda: MART(PGD_3, weight=-0.5), r"MART\(weight=...\) must be >= 0 and finite, got -0.5"),
+    (lambda: MART(PGD_3, mode="both"), r"MART\(mode=...\) must be 'eval' or 'train', got 'both'"),  # type: ignore[arg-type]
+    (lambda: FGSMRS(LINF, rel_step_size=0), r"FGSMRS\(rel_step_size=...\) must be > 0 and finite, got 0"),
+    (lambda: Free(LINF, num_repeats=0), r"Free\(num_repeats=...\) must be >= 1, got 0"),
+    (lambda: Free(LINF, rel_step_size=-1), r"Free\(rel_step_size=...\) must be > 0 and finite, got -1"),
+    (lambda: Free(PGD_3), r"Free\(threat=...\) must be a ball such as Linf\(eps=8 / 255\), got PGD"),  # type: ignore[arg-type]
+    (lambda: Free(Linf(eps=torch.rand(4))), r"Free\(threat=...\) must hold for every sample of every batch"),
+    (lambda: AWP(PGDAT(PGD_3), gamma=0), r"AWP\(gamma=...\) must be > 0 and finite, got 0"),
+    (lambda: Mixed(PGDAT(PGD_3), clean_share=2), r"Mixed\(clean_share=...\) must be in \[0, 1\], got 2"),
+    (lambda: EpsWarmup(PGDAT(PGD_3), num_batches=0), r"EpsWarmup\(num_batches=...\) must be >= 1, got 0"),
+    (lambda: EpsWarmup(Strategy(), num_batches=5), r"Strategy has no eps that could grow"),
+    (lambda: PGD(threat=LINF, start_std=0), r"PGD\(start_std=...\) must be > 0 and finite, got 0"),
+    (lambda: PGD(threat=LINF, start_std=1, random_start=False), r"PGD\(start_std=...\) needs random_start=True"),
+]
+
+
+@pytest.mark.parametrize(("make", "message"), BAD)
+def test_a_wrong_value_is_named(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+class Forgetful(Strategy):
+    """Cannot learn from the same images again."""
+
+    def learn(self, *args: Any) -> Learned:
+        learned = super().learn(*args)
+        return Learned(learned.loss, learned.logits)
+
+
+def test_awp_around_a_strategy_that_cannot_learn_again_is_refused() -> None:
+    net, x, y = net_and_batch()
+    with pytest.raises(ValueError, match=r"AWP\(strategy=...\): Forgetful must give `Learned\(again=...\)`"):
+        AWP(Forgetful()).learn(net, x, y, F.cross_entropy, RNG)
+
+
+def test_fgsm_rs_falls_back_once_and_knows_it_after_a_checkpoint() -> None:
+    strategy = FGSMRS(LINF, fallback=PGD_3)
+    assert strategy.fall_back()
+    assert not strategy.fall_back()
+    assert strategy.attack is PGD_3
+    assert not FGSMRS(LINF).fall_back()
+    assert not PGDAT(PGD_3).fall_back()
+    resumed = FGSMRS(LINF, fallback=PGD_3)
+    resumed.load_state_dict(strategy.state_dict())
+    assert resumed.attack is PGD_3
+
+
+# In a Trainer.
+
+IN_A_TRAINER: dict[str, Callable[[], Strategy]] = {
+    "trades": lambda: TRADES(NEARBY_3),
+    "mart": lambda: MART(PGD_3),
+    "fgsm-rs": lambda: FGSMRS(LINF),
+    "free": lambda: Free(LINF, num_repeats=3),
+    "mixed": lambda: Mixed(PGDAT(PGD_3)),
+    "awp": lambda: AWP(EpsWarmup(PGDAT(PGD_3), num_batches=3)),
+}
+
+
+def sgd(parameters: Any) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, lr=0.05)
+
+
+@pytest.mark.parametrize("name", IN_A_TRAINER)
+def test_every_strategy_works_with_clipping_and_accumulation_and_goes_on_bit_for_bit(name: str, tmp_path: Path) -> None:
+    """Two epochs in one go, and two with a checkpoint, a new module and a new trainer between them."""
+
+    def fit(folder: str, num_epochs: int, checkpoint: Path | None = None) -> Classifier:
+        torch.manual_seed(0)
+        module = Classifier(small_net(7), sgd, strategy=IN_A_TRAINER[name]())
+        options: dict[str, Any] = {"gradient_clip_val": 0.5, "accumulate_grad_batches": 2, "num_sanity_val_steps": 0}
+        run = trainer(tmp_path / folder, ExactResume(), max_epochs=num_epochs, **options)
+        run.fit(module, train_loader(), val_loader(), ckpt_path=checkpoint)
+        run.save_checkpoint(tmp_path / f"{folder}.ckpt")
+        return module
+
+    whole = weights(fit("whole", 2).net)
+    fit("half", 1)
+    resumed = weights(fit("resumed", 2, tmp_path / "half.ckpt").net)
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+    assert all(value.isfinite().all() for value in whole.values())
+
+
+def test_free_gets_each_batch_several_times_in_a_row(tmp_path: Path) -> None:
+    seen: list[Tensor] = []
+
+    class Watching(Free):
+        def learn(self, model: nn.Module, x: Tensor, *rest: Any) -> Learned:
+            seen.append(x.clone())
+            return super().learn(model, x, *rest)
+
+    module = Classifier(small_net(7), sgd, strategy=Watching(LINF, num_repeats=3))
+    run = trainer(tmp_path, max_epochs=1, num_sanity_val_steps=0)
+    run.fit(module, train_loader(), val_loader())
+    assert run.global_step == len(seen) == 15
+    assert all(torch.equal(seen[i], seen[i - i % 3]) for i in range(15))
+    assert sorted(torch.cat(seen[::3]).flatten(1).sum(1).tolist()) == pytest.approx(
+        sorted(samples(40, seed=1).tensors[0].flatten(1).sum(1).tolist())
+    )
+
+
+@pytest.mark.parametrize("name", ["awp", "free"])
+def test_robust_accuracy_is_that_of_the_averaged_weights(name: str, tmp_path: Path) -> None:
+    """EMA by Lightning's callback, listed behind the measuring ones: they measure, and the checkpoint has, the average.
+
+    The average is kept again by hand, step by step, of what the optimizer left.
+    """
+    averages: dict[str, Tensor] = {}
+
+    class ByHand(RobustAccuracy):
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+            for key, value in pl_module.net.named_parameters():
+                kept = averages.setdefault(key, value.detach().clone())
+                if trainer.global_step > 1:
+                    kept.mul_(0.8).add_(0.2 * value.detach())
+
+        def see(self, model: nn.Module, *rest: Any) -> None:
+            measured.append({key: value.detach().clone() for key, value in model.net.named_parameters()})
+            super().see(model, *rest)
+
+        def conclude(self, trainer: Any, module: Any, *rest: Any) -> None:
+            measured.append({key: value.detach().clone() for key, value in module.net.named_parameters()})
+            super().conclude(trainer, module, *rest)
+
+    measured: list[dict[str, Tensor]] = []
+    module = Classifier(small_net(7), sgd, strategy=IN_A_TRAINER[name]())
+    callbacks = [ByHand(attacks={"pgd": PGD_3}, num_images=0), EMAWeightAveraging(decay=0.8)]
+    run = trainer(tmp_path, *callbacks, max_epochs=1, num_sanity_val_steps=0)
+    run.fit(module, train_loader(), val_loader())
+    run.save_checkpoint(tmp_path / "run.ckpt")
+    stored = torch.load(tmp_path / "run.ckpt", weights_only=True)["state_dict"]
+    assert len(measured) == 4  # three batches, and the end, where the waiting samples are attacked
+    for key, value in averages.items():
+        for seen in measured:
+            torch.testing.assert_close(seen[key], value, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(stored[f"net.{key}"], value, rtol=1e-5, atol=1e-6)

@@ -1,0 +1,135 @@
+"""Classes of texts: padding has no influence, no passage leaks from one split into another, and it can be learnt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from touchstone.datamodules import PassagesDataModule
+from touchstone.datamodules.parts.words import Words
+from touchstone.nets import TextClassifier
+
+BODIES = ("rnn", "lstm", "gru", "transformer")
+
+
+def net_of(body: str, **options: int) -> TextClassifier:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return TextClassifier(11, 3, body=body, dim=8, **options).double().eval()  # type: ignore[arg-type]
+
+
+def texts(num_texts: int = 6, length: int = 7, first: int = 1) -> Tensor:
+    return torch.randint(first, 11, (num_texts, length), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_padding_behind_a_text_has_no_influence(body: str) -> None:
+    net, tokens = net_of(body, num_layers=2), texts()
+    padded = torch.cat([tokens, torch.zeros(6, 5, dtype=torch.int64)], 1)
+    assert torch.allclose(net(padded), net(tokens), atol=1e-12)
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_every_word_and_the_order_of_words_has_an_influence(body: str) -> None:
+    net, tokens = net_of(body), texts()
+    for place in range(7):
+        other = tokens.clone()
+        other[:, place] = other[:, place] % 10 + 1
+        assert ((net(other) - net(tokens)).abs().amax(1) > 1e-6).all()
+    assert not torch.allclose(net(tokens.flip(1)), net(tokens), atol=1e-6)
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_a_text_of_padding_alone_is_read_out_as_zeros(body: str) -> None:
+    net = net_of(body)
+    assert torch.equal(net(torch.zeros(2, 4, dtype=torch.int64)), net.read_out.bias.expand(2, -1))
+
+
+def test_another_padding_id_is_taken_at_its_word() -> None:
+    net, tokens = net_of("gru", padding=10), texts(first=0) % 10
+    padded = torch.cat([tokens, torch.full((6, 3), 10)], 1)
+    assert torch.allclose(net(padded), net(tokens), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"vocab_size": 1}, r"TextClassifier\(vocab_size=...\) must be >= 2, got 1"),
+        ({"num_classes": 1}, r"TextClassifier\(num_classes=...\) must be >= 2, got 1"),
+        ({"num_layers": 0}, r"TextClassifier\(num_layers=...\) must be >= 1, got 0"),
+        ({"padding": 11}, r"TextClassifier\(padding=...\) must be a token, 0 to 10, got 11"),
+        ({"body": "cnn"}, r"TextClassifier\(body=...\) must be one of rnn, lstm, gru, transformer, got 'cnn'"),
+    ],
+)
+def test_options_outside_their_range_are_refused(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TextClassifier(**{"vocab_size": 11, "num_classes": 3, **options})
+
+
+def test_what_is_no_text_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"must be ids `\(texts, tokens\)`, got torch.float32 \(2, 4\)"):
+        net_of("gru")(torch.zeros(2, 4))
+
+
+# The data.
+
+
+def test_no_passage_stands_in_two_splits_or_two_classes() -> None:
+    data = PassagesDataModule(num_words=20_000)
+    data.setup("fit")
+    rows = [tuple(row) for split in data.splits.values() for row in split.tensors[0].tolist()]
+    known = [row for row in rows if Words.unknown not in row]
+    assert len(known) > 1000
+    assert len(set(known)) == len(known)
+
+
+def test_each_text_is_cut_into_contiguous_pieces(tmp_path: Path) -> None:
+    files = {}
+    for name in ("one", "two"):
+        words = [" ".join(f"{name}{5 * part + word}" for word in range(5)) for part in range(20)]
+        files[name] = str(tmp_path / name)
+        Path(files[name]).write_text("\n\n".join(words), encoding="utf-8")
+    data = PassagesDataModule(files=files, length=6, val_share=0.2, test_share=0.3)
+    data.setup("fit")
+    assert [len(data.splits[split]) for split in ("train", "val", "test")] == [20, 8, 12]
+    tokens, labels = data.splits["train"].tensors
+    first = [data.vocabulary.decode(row.tolist()).split()[0] for row in tokens]
+    assert first == [f"{name}{5 * part}" for name in files for part in range(10)]
+    assert labels.tolist() == 10 * [0] + 10 * [1]
+    assert (tokens[:, 5] == Words.padding).all()
+    assert (data.splits["val"].tensors[0][:, :5] == Words.unknown).all()  # words are learnt from training alone
+
+
+def test_words_come_back_and_others_are_unknown() -> None:
+    words = Words.learn(["The cat, the dog."], 4)
+    assert words.names == ("", "?", "the", ",", ".", "cat")
+    assert words.decode([*words.encode("A cat. The"), 0]) == "? cat . the"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"length": 4}, r"PassagesDataModule\(length=...\) must be >= 5, got 4"),
+        ({"val_share": 0.6, "test_share": 0.4}, "leave something for training, got 0.6 and 0.4"),
+        ({"files": {"one": "a"}}, "must name at least two texts, got 1"),
+    ],
+)
+def test_data_options_outside_their_range_are_refused(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        PassagesDataModule(**options)
+
+
+def test_bad_files_are_named(tmp_path: Path) -> None:
+    (tmp_path / "latin").write_bytes(b"abc\xe9")
+    (tmp_path / "short").write_text("too few words here", encoding="utf-8")
+    for second, message in (
+        ("latin", "latin is not UTF-8 at byte 3"),
+        ("none", "there is no file .*none"),
+        ("short", "'a' has no passage for train, of 0 in all"),
+    ):
+        files = {"a": str(tmp_path / "short"), "b": str(tmp_path / second)}
+        with pytest.raises(ValueError, match=message):
+            PassagesDataModule(files=files).setup("fit")

@@ -1,0 +1,104 @@
+"""`verify`: a run's verdicts are measured again, and what is not the same is named."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from touchstone.callbacks.parts.origin import as_text, samples_fingerprint, weights_fingerprint
+from touchstone.callbacks.parts.samples import Samples
+
+from .command_lines import BEST
+
+RUN = "logs/tiny/version_0"
+
+
+@pytest.fixture
+def copied(run: Any, fitted: Path) -> Path:
+    """A copy of a run in the current folder."""
+    shutil.copytree(fitted, ".", dirs_exist_ok=True)
+    return Path(RUN)
+
+
+def test_a_run_whose_verdicts_are_the_stored_ones_is_verified(run: Any, copied: Path) -> None:
+    ended = run("verify", RUN)
+    assert (ended.code, ended.err) == (0, "")
+    assert f"measuring {RUN} again: val, 20 samples, {BEST}" in ended.out
+    assert ended.out.endswith("verified: every verdict is the stored one\n")
+    assert "run folder" not in ended.out
+    assert [folder.name for folder in Path("logs/tiny").iterdir()] == ["version_0"]
+
+
+def test_a_changed_verdict_is_named_with_its_sample(run: Any, copied: Path) -> None:
+    with np.load(copied / "verdicts.npz") as stored:
+        columns = {name: stored[name].copy() for name in stored.files}
+    columns["robust_fgsm"][[3, 8]] ^= True
+    np.savez_compressed(copied / "verdicts.npz", allow_pickle=False, **columns)
+    ended = run("verify", RUN)
+    assert ended.code == 1
+    assert "verdicts.npz: robust_fgsm differs for 2 of 20 samples, ids 3, 8" in ended.out
+    assert ended.out.endswith("not verified\n")
+
+
+@pytest.mark.filterwarnings("ignore:signs of gradient masking")  # on samples that it was not trained on
+def test_other_data_are_named(run: Any, copied: Path) -> None:
+    ended = run("verify", RUN, "--data.split_seed", "5")
+    assert ended.code == 1
+    assert "report.json: the samples are not those of the run" in ended.out
+
+
+def test_other_weights_are_an_error_that_names_what_was_looked_at(run: Any, copied: Path) -> None:
+    stored = torch.load(BEST, weights_only=True)
+    next(iter(stored["state_dict"].values())).flatten()[0] += 1e-7
+    torch.save(stored, BEST)
+    ended = run("verify", RUN)
+    assert ended.code == 2
+    assert ended.first_line == (f"error: no checkpoint holds the weights that were measured ({BEST}: other weights)")
+    Path(BEST).write_bytes(b"")
+    assert f"({BEST}: it is empty)" in run("verify", RUN).first_line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ((), "verify needs a run folder: python train.py verify logs/digits/version_0"),
+        (("logs/none",), "the run folder 'logs/none' does not exist"),
+        (("logs",), "'logs' holds no report.json: verify needs the folder of a run that was evaluated"),
+    ],
+)
+def test_a_folder_without_an_evaluation_is_named(
+    run: Any, copied: Path, arguments: tuple[str, ...], problem: str
+) -> None:
+    ended = run("verify", *arguments)
+    assert (ended.code, ended.first_line) == (2, f"error: {problem}")
+
+
+def test_the_report_says_where_it_comes_from(copied: Path) -> None:
+    report = json.loads((copied / "report.json").read_text())
+    assert report["seed"] == 0
+    assert report["weights"] == weights_fingerprint(torch.load(BEST, weights_only=True)["state_dict"])
+    assert len(report["data"]) == 16
+    assert "commit" in report
+    assert yaml.safe_load((copied / "config.yaml").read_text())["seed_everything"] == 0
+
+
+def test_a_fingerprint_of_samples_depends_on_each_of_them_and_not_on_batches() -> None:
+    samples = Samples(torch.rand(9, 1, 4, 4), torch.arange(9) % 3, torch.arange(9))
+    whole = samples_fingerprint(samples)
+    order = torch.tensor([4, 2, 8, 0, 1, 3, 5, 6, 7])
+    parts = [samples_fingerprint(samples.take(rows)) for rows in order.split(4)]
+    assert as_text(sum(parts)) == as_text(whole)
+    for changed in (
+        Samples(samples.x + 1e-6, samples.y, samples.ids),
+        Samples(samples.x, samples.y.flip(0), samples.ids),
+        Samples(samples.x.flip(0), samples.y, samples.ids),
+        samples.take(slice(0, 8)),
+    ):
+        assert as_text(samples_fingerprint(changed)) != as_text(whole)
