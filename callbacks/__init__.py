@@ -1,10 +1,12 @@
 """Lightning callbacks: when to measure, and what to log. None that measures changes the training."""
 
 from .attention_maps import AttentionMaps
+from .augmentation_gallery import AugmentationGallery
 from .catastrophic_overfitting import CatastrophicOverfitting
 from .curves import RobustnessCurves
 from .deep_dream import DeepDream
 from .exact_resume import ExactResume
+from .find_learning_rate import FindLearningRate
 from .gradient_norm import GradientNorm
 from .health import Health
 from .named_predictions import NamedPredictions
@@ -20,9 +22,11 @@ from .targeted_pictures import TargetedPictures
 
 __all__ = [
     "AttentionMaps",
+    "AugmentationGallery",
     "CatastrophicOverfitting",
     "DeepDream",
     "ExactResume",
+    "FindLearningRate",
     "GradientNorm",
     "Health",
     "NamedPredictions",

@@ -137,8 +137,8 @@ class ImagesDataModule(pl.LightningDataModule):
 
     def _check_channels(self, given: int) -> None:
         """Before the first convolution does, which knows no remedy."""
-        modules = () if self.trainer is None else self.trainer.lightning_module.modules()
-        first = next((module for module in modules if isinstance(module, nn.Conv2d)), None)
+        net = getattr(self.trainer, "lightning_module", None)
+        first = next((part for part in net.modules() if isinstance(part, nn.Conv2d)), None) if net is not None else None
         if first is not None and first.in_channels != given:
             remedy = f"; `channels: {first.in_channels}` converts them" if first.in_channels in (1, 3) else ""
             raise ValueError(f"the images have {given} channels and the net takes {first.in_channels}{remedy}")

@@ -3,6 +3,8 @@
 from .adversarial_training import AWP, FGSMRS, MART, PGDAT, TRADES, EpsWarmup, Free, Mixed, Strategy
 from .classifier import Classifier
 from .language_model import LanguageModel
+from .parameter_groups import weight_decay_groups
+from .tuned_classifier import TunedClassifier
 from .warmup_cosine import WarmupCosine
 
 __all__ = [
@@ -17,5 +19,7 @@ __all__ = [
     "LanguageModel",
     "Mixed",
     "Strategy",
+    "TunedClassifier",
     "WarmupCosine",
+    "weight_decay_groups",
 ]

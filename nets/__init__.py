@@ -8,6 +8,7 @@ from .faster import Faster
 from .handmade import HandmadeNet
 from .imagenet import EfficientNetLite0, TorchvisionNet
 from .language import RecurrentLM, TransformerLM
+from .low_rank import low_rank
 from .mlp import MLP
 from .normalize import Normalize, Normalized
 from .preact_resnet import PreActResNet
@@ -49,4 +50,5 @@ __all__ = [
     "TransformerBlock",
     "TransformerLM",
     "WideResNet",
+    "low_rank",
 ]

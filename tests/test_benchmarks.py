@@ -27,6 +27,8 @@ NAMES = (
     "startup",
     "memory",
     "sequences",
+    "input_pipeline",
+    "low_rank_curve",
     "adversarial_training",
     "digits_table",
 )
@@ -131,6 +133,24 @@ def test_a_dream_is_compared_with_its_floor_and_with_batches(
 ) -> None:
     benchmark("dream_cost").main(num_turns=1, num_steps=1, num_threads=1, small=True)
     assert capsys.readouterr().out.count("│ ResNet-18, layer2 ") == 2
+
+
+def test_input_pipelines_are_compared(benchmark: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    benchmark("input_pipeline").main(num_turns=1, num_threads=1, small=True)
+    printed = capsys.readouterr().out
+    assert all(f"│ {row} " in printed for row in ("ImageFolder and DataLoader", "ImagesDataModule", "training"))
+
+
+def test_accuracy_parameters_and_speed_are_measured_over_the_rank(benchmark: Any, tmp_path: Path) -> None:
+    module = benchmark("low_rank_curve")
+    net, x = small_net().eval(), images(8)
+    rows = module.measure(net, x, own_labels(net, x), Linf(eps=0.1), ranks=[1, 4], num_turns=1, clock=time.perf_counter)
+    assert [row.rank for row in rows] == [None, 1, 4]
+    assert rows[0].accuracy == 1
+    assert all(row.robust_accuracy <= row.accuracy for row in rows)
+    assert rows[1].num_parameters <= rows[2].num_parameters <= rows[0].num_parameters
+    module.draw(rows, tmp_path / "low_rank.png")
+    assert (tmp_path / "low_rank.png").stat().st_size > 5000
 
 
 def test_ways_of_training_are_compared_in_cost(benchmark: Any, capsys: pytest.CaptureFixture[str]) -> None:

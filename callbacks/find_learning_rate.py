@@ -1,0 +1,93 @@
+"""`FindLearningRate`: a range test that suggests a learning rate, and shows what it saw."""
+
+from __future__ import annotations
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import LearningRateFinder
+from lightning.pytorch.tuner.lr_finder import _lr_find, _LRFinder
+from lightning.pytorch.utilities.exceptions import _TunerExitException
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning.pytorch.utilities.seed import isolate_rng
+from matplotlib.figure import Figure
+
+from .parts.publish import publish_picture, run_folder
+
+TAG = "learning_rate"
+
+
+class FindLearningRate(LearningRateFinder):
+    """Trains some steps with a growing learning rate, says which one it would take, and ends the run there.
+
+    The suggestion, where the loss falls fastest, is the learning rate that the optimizer of the config should get; the
+    loss against it is the picture `learning_rate`. The net is as before; nothing is trained.
+
+    Lightning's `LearningRateFinder` does the same for modules that keep their learning rate as an attribute.
+
+    Source: Smith, "Cyclical learning rates for training neural networks", 2017, section 3.3.
+
+    Args:
+        min_lr: the first learning rate, > 0.
+        max_lr: the last one, > `min_lr`.
+        num_training_steps: steps, >= 10.
+        early_stop_threshold: ends when the loss is so many times the lowest; None for never.
+
+    Raises:
+        ValueError: a value is outside its range.
+
+    Example:
+        python train.py fit --config configs/cifar10.yaml --trainer.callbacks+=touchstone.callbacks.FindLearningRate
+    """
+
+    def __init__(
+        self,
+        *,
+        min_lr: float = 1e-6,
+        max_lr: float = 10.0,
+        num_training_steps: int = 100,
+        early_stop_threshold: float | None = 4.0,
+    ) -> None:
+        if not 0 < min_lr < max_lr:
+            raise ValueError(
+                f"FindLearningRate(min_lr=..., max_lr=...) must be > 0 and more than that, got {min_lr} and {max_lr}"
+            )
+        if num_training_steps < 10:
+            raise ValueError(f"FindLearningRate(num_training_steps=...) must be >= 10, got {num_training_steps}")
+        super().__init__(min_lr, max_lr, num_training_steps, early_stop_threshold=early_stop_threshold)
+        self.suggestion: float | None = None
+
+    def lr_find(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Measures, publishes and ends the run."""
+        with isolate_rng():
+            found = _lr_find(
+                trainer,
+                pl_module,
+                min_lr=self._min_lr,
+                max_lr=self._max_lr,
+                num_training=self._num_training_steps,
+                early_stop_threshold=self._early_stop_threshold,
+                update_attr=False,
+            )
+        folder = run_folder(trainer)
+        self.optimal_lr = found
+        if found is None:  # a fast development run has none
+            return
+        self.suggestion = found.suggestion()
+        if trainer.is_global_zero:
+            publish_picture(trainer, folder, TAG, _picture(found, self.suggestion))
+        rank_zero_info(
+            "FindLearningRate: the loss falls too little to suggest a learning rate"
+            if self.suggestion is None
+            else f"FindLearningRate: the loss falls fastest at a learning rate of {self.suggestion:.2g}"
+        )
+        raise _TunerExitException
+
+
+def _picture(found: _LRFinder, suggestion: float | None) -> Figure:
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(found.results["lr"], found.results["loss"])
+    axes.set(xscale="log", xlabel="learning rate", ylabel="training loss, smoothed", title="Learning rate range test")
+    if suggestion is not None:
+        axes.axvline(suggestion, color="crimson", linestyle="--", label=f"falls fastest: {suggestion:.2g}")
+        axes.legend()
+    return figure

@@ -1,0 +1,115 @@
+"""Factors of low rank are the nearest ones, are not unique, and compute what their product computes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from touchstone.nets import ThinResNet, low_rank
+from touchstone.nets.low_rank import factors
+
+
+def matrix(m: int = 12, n: int = 9) -> torch.Tensor:
+    return torch.randn(m, n, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("rank", [1, 3, 8, 9, 20])
+def test_the_error_is_that_of_the_singular_values_left_out(rank: int) -> None:
+    weight = matrix()
+    left, right = factors(weight, rank=rank)
+    difference = (weight - left @ right).numpy()
+    singular = np.linalg.svd(weight.numpy(), compute_uv=False)
+    assert np.linalg.norm(difference) == pytest.approx(np.sqrt((singular[rank:] ** 2).sum()), abs=1e-9)
+    assert np.linalg.norm(difference, 2) == pytest.approx(singular[rank] if rank < 9 else 0, abs=1e-9)
+    assert left.shape == (12, min(rank, 9))
+
+
+def test_no_other_matrix_of_the_rank_is_nearer() -> None:
+    """Neither a random one, nor what gradient descent on the factors comes to from anywhere."""
+    weight, rank = matrix(), 3
+    left, right = factors(weight, rank=rank)
+    best = float((weight - left @ right).norm())
+    for seed in range(5):
+        generator = torch.Generator().manual_seed(seed)
+        a, b = (torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((12, rank), (rank, 9)))
+        for _ in range(400):  # alternating least squares: the exact optimum of one factor at a time
+            a = weight @ b.T @ torch.linalg.inv(b @ b.T)
+            assert float((weight - a @ b).norm()) >= best - 1e-9
+            b = torch.linalg.inv(a.T @ a) @ a.T @ weight
+        assert float((weight - a @ b).norm()) == pytest.approx(best, rel=1e-4)
+        assert not torch.allclose(a, left, atol=1e-2)  # the same product by other factors: they are not unique
+    moved = torch.eye(rank, dtype=torch.float64) + 0.3 * torch.randn(rank, rank, generator=generator).double()
+    assert torch.allclose((left @ moved) @ (torch.linalg.inv(moved) @ right), left @ right)
+
+
+@pytest.mark.parametrize("energy", [0.1, 0.5, 0.9, 0.999, 1.0])
+def test_energy_takes_the_smallest_rank_that_keeps_it(energy: float) -> None:
+    weight = matrix()
+    rank = factors(weight, energy=energy)[0].shape[1]
+    squares = np.linalg.svd(weight.numpy(), compute_uv=False) ** 2
+    shares = squares.cumsum() / squares.sum()
+    assert shares[rank - 1] >= energy - 1e-9
+    assert rank == 1 or shares[rank - 2] < energy
+
+
+LAYERS: list[tuple[nn.Module, tuple[int, ...]]] = [
+    (nn.Linear(10, 8), (5, 10)),
+    (nn.Linear(10, 8, bias=False), (5, 10)),
+    (nn.Conv2d(4, 8, 3, padding=1), (2, 4, 7, 7)),
+    (nn.Conv2d(4, 8, (3, 2), stride=2, dilation=2, bias=False), (2, 4, 9, 9)),
+    (nn.Conv2d(4, 8, 3, padding="same", padding_mode="reflect"), (2, 4, 7, 7)),
+]
+
+
+@pytest.mark.parametrize(("layer", "shape"), LAYERS)
+def test_two_layers_compute_what_one_of_the_product_computes(layer: Any, shape: tuple[int, ...]) -> None:
+    x = torch.randn(shape)
+    pair = low_rank(layer, rank=3)
+    assert isinstance(pair, nn.Sequential)
+    with torch.no_grad():
+        singular = np.linalg.svd(layer.weight.flatten(1).numpy(), full_matrices=False)
+        product = (singular[0][:, :3] * singular[1][:3]) @ singular[2][:3]
+        expected = layer.__class__.forward
+        layer.weight.copy_(torch.from_numpy(product).reshape(layer.weight.shape))
+        assert torch.allclose(pair(x), expected(layer, x), atol=1e-5)
+
+
+def test_all_of_the_rank_computes_the_same_and_a_net_is_left_as_it_was() -> None:
+    torch.manual_seed(0)
+    net = ThinResNet(8).eval()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    x = torch.rand(2, 3, 8, 8)
+    whole = low_rank(net, rank=15, only_smaller=False)  # all of the first convolution's 16 but one
+    with torch.no_grad():
+        assert torch.allclose(low_rank(net, energy=1.0)(x), net(x), atol=1e-5)
+        assert not torch.allclose(low_rank(net, rank=1)(x), net(x), atol=1e-3)
+    assert sum(isinstance(m, nn.Conv2d) for m in whole.modules()) > sum(isinstance(m, nn.Conv2d) for m in net.modules())
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert not low_rank(net, rank=4).training
+
+
+def test_a_layer_whose_factors_are_no_smaller_stays() -> None:
+    net = nn.Sequential(nn.Linear(10, 10), nn.Linear(100, 100))
+    smaller = low_rank(net, rank=6)
+    assert isinstance(smaller[0], nn.Linear)  # type: ignore[index]
+    assert isinstance(smaller[1], nn.Sequential)  # type: ignore[index]
+    grouped = nn.Sequential(nn.Conv2d(8, 8, 3, groups=2))
+    assert isinstance(low_rank(grouped, rank=1)[0], nn.Conv2d)  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "give one of them"),
+        ({"rank": 1, "energy": 0.5}, "give one of them"),
+        ({"rank": 0}, "rank=.* >= 1, got 0"),
+        ({"energy": 1.5}, r"energy=.* in \(0, 1\], got 1.5"),
+    ],
+)
+def test_a_value_outside_its_range_is_named(options: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        low_rank(nn.Linear(2, 2), **options)
