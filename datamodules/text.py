@@ -180,6 +180,8 @@ class Windows(Dataset[tuple[Tensor, Tensor]]):
         return (len(self.ids) - self.context - 1) // self.every + 1
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"there are {len(self)} windows, got {index}")
         start = index * self.every
         ids = torch.from_numpy(self.ids[start : start + self.context + 1].astype(np.int64))
         return ids[:-1], ids[1:]
