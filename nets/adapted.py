@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .imagenet import TorchvisionNet
+from .parts.replace_layer import replace_layer
 
 NUM_IMAGENET = 1000
 
@@ -55,11 +56,11 @@ class AdaptedNet(nn.Module):
         if small and not cuts_patches and (first[1].stride, first[1].kernel_size) != ((1, 1), (3, 3)):
             changed |= {"kernel_size": 3, "stride": 1, "padding": 1}
         if changed:
-            self.net.set_submodule(first[0], _like(first[1], changed))
+            replace_layer(self.net, first[0], _like(first[1], changed))
         if small and isinstance(getattr(self.net, "maxpool", None), nn.MaxPool2d):
             self.net.maxpool = nn.Identity()
         of_linear = isinstance(last[1], nn.Linear)
-        self.net.set_submodule(last[0], _like(last[1], {"out_features" if of_linear else "out_channels": num_classes}))
+        replace_layer(self.net, last[0], _like(last[1], {"out_features" if of_linear else "out_channels": num_classes}))
         self.net.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:

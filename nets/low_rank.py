@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .parts.replace_layer import replace_layer
+
 
 def low_rank(
     net: nn.Module, *, rank: int | None = None, energy: float | None = None, only_smaller: bool = True
@@ -49,7 +51,7 @@ def low_rank(
             factored = _factored(layer, left, right)
             if not name:
                 return factored
-            net.set_submodule(name, factored)
+            replace_layer(net, name, factored)
     return net
 
 
