@@ -33,7 +33,7 @@ class Recording(RobustAccuracy):
         super().__init__(attacks, num_images=0, **options)
         self.reports: list[Report] = []
 
-    def _publish(self, trainer: pl.Trainer, stage: str, loader_index: int, report: Report) -> None:
+    def _publish(self, trainer: Any, stage: str, loader_index: int, report: Report, origin: Any) -> None:
         self.reports.append(report)
 
 
