@@ -68,7 +68,8 @@ class NotFinite(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
         named = [(name, p) for name, p in pl_module.named_parameters() if p.grad is not None]
-        if not self._skips and named and getattr(trainer.precision_plugin, "scaler", None) is None:
+        is_known = self._skips or self._loss is not None  # from the loss
+        if not is_known and named and getattr(trainer.precision_plugin, "scaler", None) is None:
             norms = torch.stack(torch._foreach_norm([p.grad.detach() for _, p in named]))  # type: ignore[union-attr]
             if not bool(norms.sum().isfinite()):
                 damaged = (~norms.isfinite()).nonzero()

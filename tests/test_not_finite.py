@@ -67,7 +67,7 @@ def test_a_step_that_is_skipped_leaves_no_trace(tmp_path: Path, said: list[str],
 
 def test_a_step_that_is_kept_is_named_once(tmp_path: Path, said: list[str]) -> None:
     module, callback = fit(tmp_path, small_net(7), broken_data(), "keep")
-    assert callback.num_found >= 5 - BROKEN
+    assert callback.num_found == 5 - BROKEN  # each step once, though its gradients are broken too
     assert len(said) == 1
     assert "training goes on with it" in said[0]
     assert not is_finite(module)

@@ -65,6 +65,15 @@ def test_other_weights_are_an_error_that_names_what_was_looked_at(run: Any, copi
     assert f"({BEST}: it is empty)" in run("verify", RUN).first_line
 
 
+def test_a_report_that_does_not_know_its_weights_is_an_error_that_says_so(run: Any, copied: Path) -> None:
+    report = json.loads((copied / "report.json").read_text())
+    del report["weights"]
+    (copied / "report.json").write_text(json.dumps(report))
+    ended = run("verify", RUN)
+    assert ended.code == 2
+    assert "does not say which weights were measured: evaluate once more" in ended.first_line
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [

@@ -42,6 +42,10 @@ def verify(arguments: Sequence[str], stopping: Stopping) -> int:
     folder = Path(arguments[0])
     reports = {path.name: json.loads(path.read_text()) for path in _files(folder, "report*.json")}
     report = reports["report.json"]
+    if "weights" not in report:
+        raise UsageError(
+            f"{str(folder / 'report.json')!r} does not say which weights were measured: evaluate once more"
+        )
     checkpoint = _measured_checkpoint(folder, report["weights"])
     print(f"measuring {folder} again: {report['stage']}, {report['num_samples']} samples, {checkpoint}", flush=True)
     with tempfile.TemporaryDirectory() as elsewhere:
