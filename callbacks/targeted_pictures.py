@@ -91,7 +91,7 @@ class TargetedPictures(pl.Callback):
             print(f"{name}: {sum(reached)} of {len(reached)} pictures are now {label}", flush=True)
             if trainer.is_global_zero and self._drawn[name]:
                 drawn = _joined(self._drawn[name], self.num_images)
-                figure = attack_picture(drawn, title=f"{name}: towards {label}", class_names=names)
+                figure = attack_picture(drawn, title=f"{name}: towards {label}", class_names=names, label_is="seen as")
                 publish_picture(trainer, folder, f"attack/{name}", figure)
 
     def _write(self, folder: Path, row: Sequence[Any]) -> None:
