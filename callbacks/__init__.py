@@ -18,6 +18,7 @@ from .robust_accuracy import RobustAccuracy
 from .robust_language import RobustLanguage
 from .run_record import RunRecord
 from .saturation import Saturation
+from .standard_against_robust import StandardAgainstRobust
 from .targeted_pictures import TargetedPictures
 
 __all__ = [
@@ -39,5 +40,6 @@ __all__ = [
     "RobustnessCurves",
     "RunRecord",
     "Saturation",
+    "StandardAgainstRobust",
     "TargetedPictures",
 ]

@@ -14,6 +14,7 @@ from .normalize import Normalize, Normalized
 from .preact_resnet import PreActResNet
 from .public_checkpoint import PublicCheckpoint
 from .recurrent import GRU, LSTM, RNN
+from .resnet2b import ResNet2b
 from .resnet9 import ResNet9
 from .set_classifier import SetClassifier
 from .small_cnn import SmallCNN
@@ -40,6 +41,7 @@ __all__ = [
     "PublicCheckpoint",
     "RNN",
     "RecurrentLM",
+    "ResNet2b",
     "ResNet9",
     "SetClassifier",
     "SmallCNN",
