@@ -1,4 +1,4 @@
-"""`DeepDream`: pictures that layers respond to most, at the validations of a run."""
+"""`DeepDream`: pictures that layers respond to most, at the validations of a run and at predict."""
 
 from __future__ import annotations
 
