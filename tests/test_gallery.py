@@ -42,7 +42,7 @@ def a_page(folder: Path) -> str:
     Image.new("RGB", (200, 150), "red").save(folder / "plain.png")
     Image.fromarray(noise).save(folder / "noise.png")
     (folder / "a.csv").write_text("file,label\n/some/folder/x.jpg,<tabby & co>\n")
-    pictures = [Picture(name, folder / f"{name}.png", f'the "{name}"') for name in ("plain", "noise")]
+    pictures = [Picture(folder / f"{name}.png", f'the "{name}"') for name in ("plain", "noise")]
     sections = [Section("Tables", "Of <all>", "python train.py", pictures, [folder / "a.csv"]), Section("Two", "b")]
     return page("What it sees", sections)
 

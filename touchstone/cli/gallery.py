@@ -152,11 +152,10 @@ def _section(exhibit: Exhibit, folder: Path, options: Sequence[str]) -> Section:
     files = sorted((folder / "figures").glob("*.png"))
     pictures = []
     for file in files:
-        name = f"{exhibit.config}_{file.stem}"
         content, ending = as_web_picture(file)
-        (FIGURES / f"{name}.{ending}").write_bytes(content)
+        (FIGURES / f"{exhibit.config}_{file.stem}.{ending}").write_bytes(content)
         caption = CAPTIONS.get(file.stem, f"DeepDream of {file.stem.removeprefix('deepdream_')}")
-        pictures.append(Picture(name, file, caption))
+        pictures.append(Picture(file, caption))
     command = " ".join(["python train.py", exhibit.stage, f"--config configs/{exhibit.config}.yaml", *options])
     tables = [folder / name for name in exhibit.tables]
     return Section(exhibit.title, exhibit.text, command, pictures, tables)

@@ -27,12 +27,10 @@ class Picture:
     """A picture in a section.
 
     Attributes:
-        name: what its file is called, without an ending.
         file: it is read from there.
         caption: what is to be seen, in words.
     """
 
-    name: str
     file: Path
     caption: str
 
