@@ -89,3 +89,13 @@ class Free(Strategy):
     def set_extra_state(self, state: Tensor) -> None:
         """Takes up what `get_extra_state` gave."""
         self._change = state
+
+    # The state above is that of the first process.
+
+    def process_state(self) -> Tensor:
+        """The change that this process keeps."""
+        return self._change
+
+    def load_process_state(self, state: Tensor) -> None:
+        """Takes up what `process_state` gave."""
+        self._change = state
