@@ -9,7 +9,6 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.trainer.states import TrainerFn
 
-
 _PLACE = "touchstone/closer_look"
 
 
