@@ -159,13 +159,13 @@ def resumed(folder: Path, num_processes: int) -> pl.Trainer:
 def fit_free(folder: Path, num_processes: int, ckpt_path: Path | None = None) -> pl.Trainer:
     torch.manual_seed(0)
     every = ModelCheckpoint(dirpath=folder, filename="{step}", every_n_train_steps=1, save_top_k=-1)
-    callbacks = (RobustAccuracy(ATTACKS, warm_start=True, images_every_n_epochs=9), Health(), ExactResume(), every)
+    end = ModelCheckpoint(dirpath=folder, filename="end", enable_version_counter=False, save_on_train_epoch_end=True)
+    callbacks = (RobustAccuracy(ATTACKS, warm_start=True, images_every_n_epochs=9), Health(), ExactResume(), every, end)
     options = {"enable_checkpointing": True, "num_sanity_val_steps": 0, **processes(folder, num_processes)}
     run = trainer(folder, *callbacks, **options)
     odd = DataLoader(samples(41, seed=1), 8, shuffle=True)
     module = Classifier(small_net(7), strategy=Free(LINF, num_repeats=2))
     run.fit(module, odd, loader(), ckpt_path=ckpt_path, weights_only=True)
-    run.save_checkpoint(folder / "end.ckpt")
     return run
 
 
