@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -32,3 +33,19 @@ def for_each(
         holds(case)
 
     check()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a call gave, or in what words it refused."""
+
+    value: Any = None
+    refusal: str | None = None
+
+
+def ask(call: Callable[[], Any], *refuses_by: type[Exception]) -> Answer:
+    """Calls it; an error of another kind, ValueError where none is named, is one of ours."""
+    try:
+        return Answer(call())
+    except refuses_by or (ValueError,) as error:
+        return Answer(refusal=str(error))

@@ -107,7 +107,8 @@ def places(value: Any, way: tuple[str | int, ...] = ()) -> Iterator[tuple[str | 
 
 ODD = st.one_of(
     st.sampled_from(
-        [None, True, False, -1, 0, 0.5, -0.5, 1e-30, float("nan"), float("inf"), "", " ", "abc", "null", "1e-3", "8/255",
+        [None, True, False, -1, 0, 0.5, -0.5, 1e-30, float("nan"), float("inf"), "", " ", "abc", "null", "1e-3",
+         "8/255",
          "touchstone", "touchstone.attacks", "touchstone.attacks.PGD", "torch.nn.ReLU", "os.getcwd", "a.b.c", ".", "..",
          [], [1], ["abc"], {}, {"a": 1}, {"class_path": "touchstone.nets.SmallCNN"}, {"class_path": None},
          {"init_args": {}}, "${a}", "\t", "\x1b[31m", "é\u202e", "!!python/object/apply:os.getcwd []"]
