@@ -43,9 +43,9 @@ class Answer:
     refusal: str | None = None
 
 
-def ask(call: Callable[[], Any], *refuses_by: type[Exception]) -> Answer:
-    """Calls it; an error of another kind, ValueError where none is named, is one of ours."""
+def ask(call: Callable[[], Any], refuses_by: type[Exception] | tuple[type[Exception], ...] = ValueError) -> Answer:
+    """Calls it; an error of another kind, is one of ours."""
     try:
         return Answer(call())
-    except refuses_by or (ValueError,) as error:
+    except refuses_by as error:
         return Answer(refusal=str(error))

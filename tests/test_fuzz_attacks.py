@@ -90,7 +90,7 @@ def test_the_judge_measures_images_or_says_what_is_wrong_with_them(num_cases: in
         before = x.clone()
         attacks = {name: ON_IMAGES[name]}
         refuses_by = (ValueError,) if x.shape[1:] == (1, 6, 6) else (ValueError, RuntimeError)  # the net's own words
-        answer = ask(lambda: evaluate(net, x, y, attacks, keep_adversarial=True, probe_masking=False), *refuses_by)
+        answer = ask(lambda: evaluate(net, x, y, attacks, keep_adversarial=True, probe_masking=False), refuses_by)
         if answer.refusal is None:
             assert bool(((x >= 0) & (x <= 1)).all())
             check_report(answer.value, x, y, name)
