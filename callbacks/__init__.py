@@ -9,6 +9,7 @@ from .exact_resume import ExactResume
 from .find_learning_rate import FindLearningRate
 from .gradient_norm import GradientNorm
 from .health import Health
+from .logs_may_fail import LogsMayFail
 from .named_predictions import NamedPredictions
 from .not_finite import NotFinite
 from .predictions import Predictions
@@ -29,6 +30,7 @@ __all__ = [
     "FindLearningRate",
     "GradientNorm",
     "Health",
+    "LogsMayFail",
     "NamedPredictions",
     "NotFinite",
     "Predictions",

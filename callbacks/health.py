@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .parts import verdicts
 from .parts.activations import Activations
+from .parts.logs import may_be_lost, write_whole
 from .parts.publish import publish_text, run_folder
 
 _CURVES = {
@@ -115,8 +116,8 @@ class Health(pl.Callback):
         lines = self.verdicts or ["nothing found"]
         publish_text(trainer, "health", "\n".join(f"- {line}" for line in lines))
         if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "health.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+            with may_be_lost():
+                write_whole(folder / "health.txt", "".join(f"{line}\n" for line in lines))
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if self._activations is not None:  # a validation that broke off

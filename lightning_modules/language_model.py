@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
@@ -219,5 +220,8 @@ class LanguageModel(pl.LightningModule):
                 as_it_is = "\n".join("    " + line for line in text.splitlines())
                 logger.experiment.add_text("val/sample", as_it_is, self.global_step)
         if self.loggers and self.trainer.log_dir is not None:
-            with (Path(self.trainer.log_dir) / "samples.txt").open("a", encoding="utf-8") as file:
-                file.write(f"=== step {self.global_step}\n{text}\n")
+            try:
+                with (Path(self.trainer.log_dir) / "samples.txt").open("a", encoding="utf-8") as file:
+                    file.write(f"=== step {self.global_step}\n{text}\n")
+            except OSError as error:  # no reason to end a training
+                rank_zero_warn(f"samples.txt cannot be written: {error.strerror}")

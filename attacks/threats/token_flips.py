@@ -73,12 +73,13 @@ class TokenFlips(FreeTokens):
         """A token that may be written in place of each of these, every other one as likely.
 
         Args:
-            tokens: ids that may change, int64.
+            tokens: ids that may change, whole numbers.
             noise: uniform in [0, 1), of the same shape.
         """
         allowed = self.may_be_written(tokens.device).nonzero()[:, 0]
         drawn = (noise * (len(allowed) - 1)).long().clamp(max=len(allowed) - 2)  # the product may round up
-        return allowed[drawn + (drawn >= torch.searchsorted(allowed, tokens.contiguous())).long()]
+        place = torch.searchsorted(allowed, tokens.long().contiguous())
+        return allowed[drawn + (drawn >= place).long()].to(tokens.dtype)
 
     def direction(self, grad: Tensor) -> Tensor:
         raise ValueError("tokens cannot be moved along a gradient: attack with HotFlip, or inside an EmbeddingBall")

@@ -6,6 +6,8 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from .logs import may_be_lost, write_whole
+
 
 @dataclass(frozen=True)
 class Curves:
@@ -56,9 +58,9 @@ class Curves:
 
 def write_curves(curves: Curves, folder: Path, loader_index: int) -> None:
     """Writes `curves.json` into a run folder; `curves_1.json` for a second data loader."""
-    folder.mkdir(parents=True, exist_ok=True)
     number = f"_{loader_index}" if loader_index else ""
-    (folder / f"curves{number}.json").write_text(json.dumps(asdict(curves), indent=2) + "\n", encoding="utf-8")
+    with may_be_lost():
+        write_whole(folder / f"curves{number}.json", json.dumps(asdict(curves), indent=2) + "\n")
 
 
 def read_curves(folder: str | Path, threat: str) -> Curves:

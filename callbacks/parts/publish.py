@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import numpy as np
+
+from .logs import may_be_lost, write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,9 +42,18 @@ def publish_picture(trainer: pl.Trainer, folder: Path | None, tag: str, figure: 
     for writer in tensorboard_writers(trainer):
         writer.add_image(tag, pixels, trainer.global_step, dataformats="HWC")
     if folder is not None:
-        path = folder / "figures" / (re.sub(r"[^\w.-]+", "_", tag) + ".png")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(path)
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "PNG")
+        with may_be_lost():
+            write_whole(folder / "figures" / f"{file_name(tag)}.png", file.getvalue())
+
+
+def file_name(tag: str) -> str:
+    """A tag as the name of a file: letters, digits, `_`, `-` and `.`, at most 200 bytes."""
+    name = re.sub(r"[^\w.-]+", "_", tag)
+    if len(name.encode()) <= 200:
+        return name
+    return name.encode()[:180].decode(errors="ignore") + "_" + hashlib.sha256(tag.encode()).hexdigest()[:16]
 
 
 def publish_text(trainer: pl.Trainer, tag: str, text: str) -> None:

@@ -23,7 +23,7 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from touchstone.attacks import frozen_eval
-from touchstone.callbacks import ExactResume, Predictions, RobustAccuracy, RunRecord
+from touchstone.callbacks import ExactResume, LogsMayFail, Predictions, RobustAccuracy, RunRecord
 
 from ..runs.durable import DurableCheckpointIO
 from .checkpoint_errors import check_checkpoint, explain_mismatch, step_of
@@ -157,7 +157,7 @@ class CommandLine(LightningCLI):
             callbacks = [*callbacks, Predictions()]
         if not any(isinstance(callback, ExactResume) for callback in callbacks):
             callbacks = [*callbacks, ExactResume()]
-        config.callbacks = [*callbacks, OwnSignals(), StopAfterStep(self.stopping)]
+        config.callbacks = [*callbacks, LogsMayFail(), OwnSignals(), StopAfterStep(self.stopping)]
         plugins = config.get("plugins") or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
