@@ -16,6 +16,7 @@ from touchstone.attacks import Attack, SampleRng, Targeted
 from .parts.attack_picture import Attacked, attack_picture
 from .parts.class_by_name import class_by_name
 from .parts.publish import publish_picture, run_folder
+from .parts.shown import shown
 
 TOP = 5
 
@@ -79,14 +80,14 @@ class TargetedPictures(pl.Callback):
                 if folder is not None:
                     texts = [_top(logits[row], data.class_names) for logits in (before, after)]
                     sizes = [f"{float(change.abs().max()):.4f}", f"{float(change.norm()):.3f}"]
-                    self._write(folder, [data.files[position], name, reached, *sizes, *texts])
+                    self._write(folder, [shown(data.files[position]), name, reached, *sizes, *texts])
                 self._reached[name].append(reached)
             if sum(len(part.label) for part in self._drawn[name]) < self.num_images:
                 self._drawn[name].append(attacked)
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         names, folder = trainer.datamodule.class_names, run_folder(trainer)  # type: ignore[attr-defined]
-        label = str(self._number) if names is None else names[self._number]
+        label = str(self._number) if names is None else shown(names[self._number])
         for name, reached in self._reached.items():
             print(f"{name}: {sum(reached)} of {len(reached)} pictures are now {label}", flush=True)
             if trainer.is_global_zero and self._drawn[name]:
@@ -97,7 +98,7 @@ class TargetedPictures(pl.Callback):
     def _write(self, folder: Path, row: Sequence[Any]) -> None:
         has_begun = any(self._reached.values())
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "targeted.csv").open("a" if has_begun else "w", newline="") as file:
+        with (folder / "targeted.csv").open("a" if has_begun else "w", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
             if not has_begun:
                 table.writerow(["file", "attack", "reached", "largest_change", "l2_change", "before", "after"])
@@ -112,7 +113,7 @@ def _logits(module: pl.LightningModule, x: Tensor) -> Tensor:
 def _top(logits: Tensor, names: Sequence[str] | None) -> str:
     shares, classes = logits.softmax(0).topk(min(TOP, len(logits)))
     found = zip(classes.tolist(), shares.tolist(), strict=True)
-    return ", ".join(f"{c if names is None else names[c]} {share:.1%}" for c, share in found)
+    return ", ".join(f"{c if names is None else shown(names[c])} {share:.1%}" for c, share in found)
 
 
 def _joined(parts: Sequence[Attacked], num_images: int) -> Attacked:

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .shown import shown
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -56,7 +58,7 @@ def attack_picture(attacked: Attacked, *, title: str, class_names: Sequence[str]
         ("true\n\N{RIGHTWARDS ARROW} wanted", *_headings(attacked, class_names)), start=-1
     ):
         left, side = (1.15 * column + 0.5, "center") if column >= 0 else (-0.12, "right")
-        axes.text(left, 0.06, heading, ha=side, va="bottom", fontsize=9)
+        axes.text(left, 0.06, heading, ha=side, va="bottom", fontsize=9, parse_math=False)
     for row, (name, images, said) in enumerate(rows):
         top = -1.45 * row
         axes.text(-0.12, top - 0.5, name, ha="right", va="center", fontsize=11)
@@ -70,7 +72,7 @@ def attack_picture(attacked: Attacked, *, title: str, class_names: Sequence[str]
                 vmax=1,
                 interpolation="nearest",
             )
-            axes.text(left + 0.5, top - 1.06, caption, ha="center", va="top", fontsize=9, color=color)
+            axes.text(left + 0.5, top - 1.06, caption, ha="center", va="top", fontsize=9, color=color, parse_math=False)
     axes.set_xlim(-0.75, 1.15 * num_samples)
     axes.set_ylim(-1.45 * 2 - 1.35, 0.45)
     axes.set_aspect("equal")
@@ -103,7 +105,7 @@ def _enlargement(largest: float) -> str:
 
 def class_name(index: int, class_names: Sequence[str] | None) -> str:
     """What a class is called, in a few letters."""
-    return str(index) if class_names is None else str(class_names[index])[:18]
+    return str(index) if class_names is None else shown(class_names[index], 18)
 
 
 def _for_display(image: Tensor) -> np.ndarray:

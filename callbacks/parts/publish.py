@@ -13,6 +13,7 @@ import lightning.pytorch as pl
 import numpy as np
 
 from .logs import may_be_lost, write_whole
+from .shown import shown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,7 +41,7 @@ def publish_picture(trainer: pl.Trainer, folder: Path | None, tag: str, figure: 
     canvas.draw()
     pixels = np.asarray(canvas.buffer_rgba())[..., :3]
     for writer in tensorboard_writers(trainer):
-        writer.add_image(tag, pixels, trainer.global_step, dataformats="HWC")
+        writer.add_image(shown(tag), pixels, trainer.global_step, dataformats="HWC")
     if folder is not None:
         file = io.BytesIO()
         Image.fromarray(pixels).save(file, "PNG")
