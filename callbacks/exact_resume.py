@@ -158,7 +158,7 @@ def _metrics(trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Any]:
 def _process_states(module: pl.LightningModule) -> dict[str, Any]:
     """What modules keep from step to step on this process."""
     return {
-        name: _on(torch.device("cpu"), part.process_state())  # type: ignore[operator]
+        name: _on(torch.device("cpu"), part.process_state())
         for name, part in module.named_modules()
         if hasattr(part, "process_state")
     }
