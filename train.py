@@ -78,7 +78,7 @@ def _in_words(error: BaseException, stopping: Stopping, arguments: Sequence[str]
 
 
 def _visible(line: str) -> str:
-    """A line without what would act on a terminal, as a file's name may."""
+    """A line without what would act on a terminal, as a file's name may; for `shown`, much would be imported."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in line)
 
 

@@ -39,7 +39,7 @@ class Stopping:
 
     @property
     def exit_code(self) -> int:
-        """What a shell expects of a process that a signal ended; of several processes, of another one perhaps."""
+        """What a shell expects of a process that a signal ended."""
         return 128 + (self.signal or signal.SIGTERM)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
