@@ -81,7 +81,7 @@ def test_the_curves_and_what_was_found_stand_in_the_picture(healthy: tuple[Healt
         "val/loss": (2, 1.5),
         "val/accuracy": (1, 2, 0.5, 0.75),
     }
-    assert figure.get_suptitle() == "overfitting from epoch 2: so it is"
+    assert figure.get_suptitle() == "health: overfitting from epoch 2: so it is"
 
 
 def test_a_verdict_is_a_warning_a_text_and_a_file(tmp_path: Path) -> None:

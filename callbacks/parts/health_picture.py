@@ -38,6 +38,6 @@ def health_picture(curves: Mapping[str, Mapping[int, float]], verdicts: Sequence
         axes.set_ylim(*((0, 1.02) if name == "accuracy" else (None, None)))
         axes.grid(alpha=0.25)
         axes.legend(frameon=False)
-    text = "\n".join(textwrap.fill(verdict, 60 * max(1, len(panels))) for verdict in verdicts)
+    text = textwrap.fill("health: " + "; ".join(verdicts), 80 * max(1, len(panels)))
     figure.suptitle(text, fontsize=9, x=0.01, ha="left")
     return figure
