@@ -100,7 +100,7 @@ class Classifier(pl.LightningModule):
                 metric.reset()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
-        x, y = _images_and_labels(batch)
+        x, y = self.strategy.samples(*_images_and_labels(batch), batch_idx % self.strategy.num_repeats)
         learned = None
         if len(x):
             noise = self._noise(len(x), batch_idx)
