@@ -21,6 +21,7 @@ from .adversarial_training import Learned, Strategy
 from .every_sample_once import EverySampleOnce
 from .parameter_groups import weight_decay_groups
 from .parts.cross_entropy import CrossEntropy
+from .parts.trained_parameters import trained_parameters
 from .repeated_batches import RepeatedBatches
 
 Batch = tuple[Tensor, Tensor]
@@ -133,12 +134,7 @@ class Classifier(pl.LightningModule):
         return self(batch[0] if isinstance(batch, (tuple, list)) else batch).softmax(1)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        trained = [p for p in self.parameters() if p.requires_grad]
-        if not trained:
-            raise ValueError(
-                f"Classifier(net=...) must have a parameter to train: {type(self.net).__name__} has none, or all of "
-                "its parameters are frozen (requires_grad=False)"
-            )
+        trained = trained_parameters(self.net, self)
         optimizer = self.make_optimizer(trained if self.decay == "all" else weight_decay_groups(self))
         if self.make_scheduler is None:
             return optimizer
