@@ -7,10 +7,12 @@ from .curves import RobustnessCurves
 from .deep_dream import DeepDream
 from .exact_resume import ExactResume
 from .find_learning_rate import FindLearningRate
+from .finetuning import Finetuning
 from .gradient_norm import GradientNorm
 from .health import Health
 from .named_predictions import NamedPredictions
 from .not_finite import NotFinite
+from .per_class import PerClass
 from .predictions import Predictions
 from .probe import Probe
 from .recurrent_jacobian import RecurrentJacobian
@@ -27,10 +29,12 @@ __all__ = [
     "DeepDream",
     "ExactResume",
     "FindLearningRate",
+    "Finetuning",
     "GradientNorm",
     "Health",
     "NamedPredictions",
     "NotFinite",
+    "PerClass",
     "Predictions",
     "Probe",
     "RecurrentJacobian",

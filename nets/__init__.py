@@ -10,6 +10,7 @@ from .imagenet import EfficientNetLite0, TorchvisionNet
 from .language import RecurrentLM, TransformerLM
 from .low_rank import low_rank
 from .mlp import MLP
+from .new_head import NewHead
 from .normalize import Normalize, Normalized
 from .preact_resnet import PreActResNet
 from .public_checkpoint import PublicCheckpoint
@@ -34,6 +35,7 @@ __all__ = [
     "HandmadeNet",
     "LSTM",
     "MLP",
+    "NewHead",
     "Normalize",
     "Normalized",
     "PreActResNet",

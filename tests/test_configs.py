@@ -43,6 +43,7 @@ def test_config_fits_validates_tests_and_predicts(
     path = root / "configs" / config
     if "EfficientNetLite0" in path.read_text():
         pytest.importorskip("efficientnet_lite_pytorch")
+    if "train.py predict" in path.read_text():
         assert train.main(["predict", "--config", str(path)]) == 0
         predicted = next(tmp_path.rglob("predictions.csv")).read_text().splitlines()
         assert [Path(line.split(",")[0]).name for line in predicted[1:]] == ["china.jpg", "flower.jpg"]
@@ -96,7 +97,9 @@ def trees_for(config: Path, folder: Path) -> list[str]:
     """The option that gives a config that reads a tree of images a small one."""
     if "datamodules.ImageTree" not in config.read_text():
         return []
-    return [f"--data.init_args.source.init_args.root={write_tree(folder / 'tree', num_train=8)}"]
+    option = "--data.init_args.source.init_args"
+    smaller = [f"{option}.size=64"] if "size: 224" in config.read_text() else []
+    return [f"{option}.root={write_tree(folder / 'tree', num_train=8)}", *smaller]
 
 
 @after_two_steps
