@@ -134,6 +134,9 @@ class Health(pl.Callback):
             "curves": {tag: dict(curve) for tag, curve in self._curves.items()},
             "first_loss": self._first_loss,
             "steps": (self._num_steps, int(self._num_finite)),
+            "layers": list(self._layers),
+            "verdicts": list(self.verdicts),
+            "said": sorted(self._said),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -141,3 +144,5 @@ class Health(pl.Callback):
         self._first_loss = state_dict["first_loss"]
         self._num_steps, num_finite = state_dict["steps"]
         self._num_finite = torch.tensor(num_finite)
+        self._layers, self.verdicts = list(state_dict.get("layers", [])), list(state_dict.get("verdicts", []))
+        self._said = set(state_dict.get("said", []))

@@ -276,11 +276,14 @@ class RobustAccuracy(Probe):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         self._warm_starts.save(checkpoint)
+        if self._suite:
+            self._closer_look.save(checkpoint)
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         self._warm_starts.load(checkpoint)
+        self._closer_look.load(checkpoint)
 
     # When.
 

@@ -169,9 +169,9 @@ def test_a_state_ends_with_its_epoch_and_its_gradient_with_its_batch(tmp_path: P
     module = LanguageModel(RecurrentLM(256, dim=8, hidden=16), carry_state=True, sample_tokens=0)
     fit = trainer(tmp_path, max_epochs=2)
     fit.fit(module, datamodule=text_data(tmp_path, order="streams", batch_size=4))
-    assert all(not part.requires_grad for part in module._state)
+    assert all(not part.requires_grad for part in module._carried["train"][0])
     module.on_train_epoch_start()
-    assert module._state is None
+    assert not module.process_state()
 
 
 def test_the_rate_rises_and_falls() -> None:

@@ -88,3 +88,13 @@ class Free(Remembering):
     def scale_eps(self, share: float) -> None:
         assert not isinstance(self._full.eps, str)  # read by the threat
         self.threat = replace(self._full, eps=share * self._full.eps)  # type: ignore[type-var]
+
+    # What is remembered is written into a checkpoint by the first process; every one has other batches.
+
+    def process_state(self) -> dict[str, Tensor]:
+        """What this process remembers."""
+        return dict(self.memory)
+
+    def load_process_state(self, state: dict[str, Tensor]) -> None:
+        """Takes up what `process_state` gave."""
+        self.memory = dict(state)

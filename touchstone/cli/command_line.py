@@ -28,6 +28,7 @@ from touchstone.callbacks import ExactResume, Predictions, RobustAccuracy, RunRe
 from ..runs.durable import DurableCheckpointIO
 from .checkpoint_errors import check_checkpoint, explain_mismatch, step_of
 from .given import UsageError, gather, nearest, replaced_callbacks
+from .other_processes import end_other_processes
 from .own_signals import OwnSignals
 from .progress_bar import EpochLines
 from .report_table import print_end, read_report
@@ -223,6 +224,8 @@ class CommandLine(LightningCLI):
                 last = folder / "checkpoints" / "last.ckpt"
                 if job == self._fit and last.is_file() and (folder / "config.yaml").is_file():
                     notes.append(f"to go on: python train.py fit --config {folder / 'config.yaml'} --ckpt_path last")
+            if isinstance(error, Exception):
+                end_other_processes(self.trainer)
             raise
         if self.trainer.is_global_zero:
             logger = next((x for x in self.trainer.loggers if isinstance(x, TensorBoardLogger)), None)
