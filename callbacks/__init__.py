@@ -10,6 +10,7 @@ from .find_learning_rate import FindLearningRate
 from .finetuning import Finetuning
 from .gradient_norm import GradientNorm
 from .health import Health
+from .least_visible import LeastVisible
 from .named_predictions import NamedPredictions
 from .not_finite import NotFinite
 from .per_class import PerClass
@@ -20,6 +21,7 @@ from .robust_accuracy import RobustAccuracy
 from .robust_language import RobustLanguage
 from .run_record import RunRecord
 from .saturation import Saturation
+from .standard_against_robust import StandardAgainstRobust
 from .targeted_pictures import TargetedPictures
 
 __all__ = [
@@ -32,6 +34,7 @@ __all__ = [
     "Finetuning",
     "GradientNorm",
     "Health",
+    "LeastVisible",
     "NamedPredictions",
     "NotFinite",
     "PerClass",
@@ -43,5 +46,6 @@ __all__ = [
     "RobustnessCurves",
     "RunRecord",
     "Saturation",
+    "StandardAgainstRobust",
     "TargetedPictures",
 ]

@@ -16,8 +16,7 @@ from touchstone.attacks import Attack, SampleRng, Targeted
 from .parts.attack_picture import Attacked, attack_picture
 from .parts.class_by_name import class_by_name
 from .parts.publish import publish_picture, run_folder
-
-TOP = 5
+from .parts.top_classes import top_classes
 
 
 class TargetedPictures(pl.Callback):
@@ -77,7 +76,7 @@ class TargetedPictures(pl.Callback):
                 reached = int(after[row].argmax()) == self._number
                 change = (x_adv[row] - x[row]).flatten()
                 if folder is not None:
-                    texts = [_top(logits[row], data.class_names) for logits in (before, after)]
+                    texts = [top_classes(logits[row], data.class_names) for logits in (before, after)]
                     sizes = [f"{float(change.abs().max()):.4f}", f"{float(change.norm()):.3f}"]
                     self._write(folder, [data.files[position], name, reached, *sizes, *texts])
                 self._reached[name].append(reached)
@@ -91,7 +90,7 @@ class TargetedPictures(pl.Callback):
             print(f"{name}: {sum(reached)} of {len(reached)} pictures are now {label}", flush=True)
             if trainer.is_global_zero and self._drawn[name]:
                 drawn = _joined(self._drawn[name], self.num_images)
-                figure = attack_picture(drawn, title=f"{name}: towards {label}", class_names=names)
+                figure = attack_picture(drawn, title=f"{name}: towards {label}", class_names=names, label_is="seen as")
                 publish_picture(trainer, folder, f"attack/{name}", figure)
 
     def _write(self, folder: Path, row: Sequence[Any]) -> None:
@@ -107,12 +106,6 @@ class TargetedPictures(pl.Callback):
 def _logits(module: pl.LightningModule, x: Tensor) -> Tensor:
     with torch.no_grad():
         return module(x).float()
-
-
-def _top(logits: Tensor, names: Sequence[str] | None) -> str:
-    shares, classes = logits.softmax(0).topk(min(TOP, len(logits)))
-    found = zip(classes.tolist(), shares.tolist(), strict=True)
-    return ", ".join(f"{c if names is None else names[c]} {share:.1%}" for c, share in found)
 
 
 def _joined(parts: Sequence[Attacked], num_images: int) -> Attacked:

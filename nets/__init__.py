@@ -15,6 +15,7 @@ from .normalize import Normalize, Normalized
 from .preact_resnet import PreActResNet
 from .public_checkpoint import PublicCheckpoint
 from .recurrent import GRU, LSTM, RNN
+from .resnet2b import ResNet2b
 from .resnet9 import ResNet9
 from .set_classifier import SetClassifier
 from .small_cnn import SmallCNN
@@ -42,6 +43,7 @@ __all__ = [
     "PublicCheckpoint",
     "RNN",
     "RecurrentLM",
+    "ResNet2b",
     "ResNet9",
     "SetClassifier",
     "SmallCNN",
