@@ -22,6 +22,7 @@ from .fgsm import FGSM
 from .gaussian_noise import GaussianNoise
 from .hop_skip_jump import HopSkipJump
 from .hot_flip import HotFlip
+from .in_bfloat16 import InBfloat16
 from .judge.evaluate import evaluate
 from .judge.evaluate_language import evaluate_language
 from .judge.language_report import LanguageReport
@@ -66,6 +67,7 @@ __all__ = [
     "GaussianNoise",
     "HopSkipJump",
     "HotFlip",
+    "InBfloat16",
     "L1Adam",
     "MIFGSM",
     "robustness_curve",

@@ -23,6 +23,7 @@ from touchstone.attacks import (
     FeatureDistance,
     GaussianNoise,
     HopSkipJump,
+    InBfloat16,
     L1Adam,
     Linf,
     Margin,
@@ -150,6 +151,7 @@ ATTACKS: dict[str, Attack] = {
     "universal, l0": prepared(Universal(threat=SMALL_L0)),
     "universal, transferred": prepared(Transfer(attack=Universal(threat=LINF), source=small_net())),
     "pgd, warm": WarmStarted(attack=PGD(threat=LINF, num_steps=4), perturbation=CHANGE),
+    "pgd, in bfloat16": InBfloat16(attack=PGD(threat=LINF, num_steps=8)),
     "pgd, warm, l0, least likely": WarmStarted(
         attack=PGD(threat=SMALL_L0, num_steps=8, objective=Targeted(target="least_likely")), perturbation=CHANGE
     ),

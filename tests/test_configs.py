@@ -30,7 +30,14 @@ SHORT = [
 after_two_steps = pytest.mark.filterwarnings("ignore:signs of gradient masking")  # of training, PGD may well be beaten
 
 
-LONG = ("shakespeare_lstm.yaml", "shakespeare_transformer.yaml", "tarantula.yaml", "tiger_cat.yaml", "l1_example.yaml")
+LONG = (
+    "shakespeare_lstm.yaml",
+    "shakespeare_transformer.yaml",
+    "tarantula.yaml",
+    "tiger_cat.yaml",
+    "l1_example.yaml",
+    "deep_dream.yaml",
+)
 
 
 @after_two_steps
