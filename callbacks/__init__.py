@@ -10,6 +10,7 @@ from .find_learning_rate import FindLearningRate
 from .finetuning import Finetuning
 from .gradient_norm import GradientNorm
 from .health import Health
+from .input_gradients import InputGradients
 from .named_predictions import NamedPredictions
 from .not_finite import NotFinite
 from .per_class import PerClass
@@ -32,6 +33,7 @@ __all__ = [
     "Finetuning",
     "GradientNorm",
     "Health",
+    "InputGradients",
     "NamedPredictions",
     "NotFinite",
     "PerClass",
