@@ -10,6 +10,7 @@ from .find_learning_rate import FindLearningRate
 from .finetuning import Finetuning
 from .gradient_norm import GradientNorm
 from .health import Health
+from .input_gradients import InputGradients
 from .least_visible import LeastVisible
 from .named_predictions import NamedPredictions
 from .not_finite import NotFinite
@@ -35,6 +36,7 @@ __all__ = [
     "GradientNorm",
     "Health",
     "LeastVisible",
+    "InputGradients",
     "NamedPredictions",
     "NotFinite",
     "PerClass",

@@ -1,6 +1,7 @@
 """Pure torch, no Lightning: networks and layers, one model a file."""
 
 from .adapted import AdaptedNet
+from .airbench import AirbenchNet
 from .all_conv import AllConvNet
 from .attention import Attention
 from .cifar_resnet import CifarResNet
@@ -27,6 +28,7 @@ from .wide_resnet import WideResNet
 
 __all__ = [
     "AdaptedNet",
+    "AirbenchNet",
     "AllConvNet",
     "Attention",
     "CifarResNet",
