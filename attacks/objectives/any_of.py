@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -30,8 +30,7 @@ class AnyOf(Objective):
     """
 
     targets: Sequence[int]
-    _: KW_ONLY
-    loss: Loss = CrossEntropy()
+    loss: Loss = field(default=CrossEntropy(), kw_only=True)
 
     def __post_init__(self) -> None:
         check_loss(self, self.loss)
