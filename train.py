@@ -1,7 +1,8 @@
 """The entry: `python train.py` trains and attacks a network on digits; with arguments it is a LightningCLI.
 
 `python train.py {fit,validate,test,predict} --config configs/NAME.yaml`; `--help` and `fit --help` list the rest.
-`python train.py verify RUN_FOLDER` measures the verdicts of a run again.
+`python train.py verify RUN_FOLDER` measures the verdicts of a run again; `python train.py gallery` makes a page of
+pictures, `figures/index.html`.
 """
 
 from __future__ import annotations
@@ -40,6 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 from touchstone.cli.verify import verify
 
                 return verify(wanted[1:], stopping)
+            if wanted[:1] == ["gallery"]:
+                from touchstone.cli.gallery import gallery
+
+                return gallery(wanted[1:], stopping)
             from touchstone.cli.command_line import CommandLine  # takes seconds, in which a signal may come
 
             CommandLine(wanted or MAIN_JOB, stopping, then_test=not wanted)

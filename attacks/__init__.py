@@ -1,8 +1,7 @@
 """Pure torch, no Lightning: attacks, what they may do, what they want, and the judge that measures them.
 
 One attack a file in this folder; `core/` holds what all are made of, `parts/` what some share, `threats/` and
-`objectives/` their choices,
-`judge/` what runs them and trusts none.
+`objectives/` their choices, `judge/` what runs them and trusts none.
 """
 
 from .apgd import APGD
@@ -23,6 +22,7 @@ from .fgsm import FGSM
 from .gaussian_noise import GaussianNoise
 from .hop_skip_jump import HopSkipJump
 from .hot_flip import HotFlip
+from .in_bfloat16 import InBfloat16
 from .judge.evaluate import evaluate
 from .judge.evaluate_language import evaluate_language
 from .judge.language_report import LanguageReport
@@ -30,6 +30,7 @@ from .judge.meter import Cost
 from .judge.report import Report
 from .l1_adam import L1Adam
 from .mifgsm import MIFGSM
+from .objectives.any_of import AnyOf
 from .objectives.losses import DLR, CrossEntropy, Loss, Margin, ProbabilityMargin
 from .objectives.next_token import NextToken
 from .objectives.surprise import Surprise
@@ -55,6 +56,7 @@ from .warm_started import WarmStarted
 
 __all__ = [
     "APGD",
+    "AnyOf",
     "DLR",
     "FAB",
     "CarliniWagner",
@@ -65,6 +67,7 @@ __all__ = [
     "GaussianNoise",
     "HopSkipJump",
     "HotFlip",
+    "InBfloat16",
     "L1Adam",
     "MIFGSM",
     "robustness_curve",

@@ -23,7 +23,7 @@ from .threats.l2 import L2
 from .threats.linf import Linf
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class L1Adam(Attack):
     """Climbs by Adam what the attacker wants, against a price on every change; each sample stops where it falls.
 
@@ -36,7 +36,7 @@ class L1Adam(Attack):
         num_steps: steps of Adam at most, >= 1.
         step_size: of Adam, in pixels of [0, 1], > 0.
         penalty: the price of the L1 length of the change, in gain per unit, >= 0; a pixel whose slope is less steep
-            does not move.
+            is drawn back to where it was, and hovers within a step of it. A number, or one for each sample, `(N,)`.
 
     Raises:
         ValueError: a value is outside its range.
@@ -47,13 +47,16 @@ class L1Adam(Attack):
     objective: Objective = Untargeted()
     num_steps: int = 100
     step_size: float = 0.01
-    penalty: float = 0.05
+    penalty: float | Tensor = 0.05
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_counts(self, "num_steps")
         check_positive(self, "step_size")
-        check_positive(self, "penalty", or_zero=True)
+        if not isinstance(self.penalty, Tensor):
+            check_positive(self, "penalty", or_zero=True)
+        elif not bool((self.penalty.isfinite() & (self.penalty >= 0)).all()):
+            raise ValueError("L1Adam(penalty=...) must be >= 0 and finite for every sample")
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:
         measure, points, adam = gain_of(model, self.objective, y), x.clone(), Adam(x, self.step_size)
@@ -61,10 +64,14 @@ class L1Adam(Attack):
         for _ in range(self.num_steps):
             here = points[rows].requires_grad_()
             gain, reached = measure(here, rows)
-            grad = gradient_of(gain - self.penalty * norms(here - x[rows], 1), here)
+            grad = gradient_of(gain - self._price(rows) * norms(here - x[rows], 1), here)
             with torch.no_grad():
                 rows, here, grad = rows[~reached], here[~reached], grad[~reached]
                 if not len(rows):
                     break
                 points[rows] = self.threat.take(rows).project(here + adam.step(-grad, rows), x[rows])
         return points
+
+    def _price(self, rows: Tensor) -> float | Tensor:
+        penalty = self.take(rows).penalty
+        return penalty.to(rows.device) if isinstance(penalty, Tensor) else penalty

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from .parts.publish import publish_picture, run_folder
 from .parts.samples import images_and_labels
-from .parts.shown import shown
 
 TAG = "augmentations"
 NUM_COLUMNS = 5
@@ -67,16 +66,16 @@ class AugmentationGallery(pl.Callback):
         """The image, `(C, H, W)` in [0, 1], and what each augmentation makes of it; draws nothing from the run."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            tried = {"as it is": image[None]}
+            shown = {"as it is": image[None]}
             for name, change in self.augmentations.items():
-                tried[name] = change(image[None].repeat(TRIES, 1, 1, 1))
-        num_rows = -(-len(tried) // NUM_COLUMNS)
+                shown[name] = change(image[None].repeat(TRIES, 1, 1, 1))
+        num_rows = -(-len(shown) // NUM_COLUMNS)
         figure = Figure(figsize=(2.6 * NUM_COLUMNS, 1.25 * num_rows), layout="constrained")
         grid = figure.subplots(num_rows, NUM_COLUMNS, squeeze=False)
         for axes in grid.flat:
             axes.axis("off")
-        for axes, (name, images) in zip(grid.flat, tried.items(), strict=False):
+        for axes, (name, images) in zip(grid.flat, shown.items(), strict=False):
             side_by_side = np.concatenate([one.permute(1, 2, 0).numpy() for one in images], axis=1)
             axes.imshow(side_by_side.clip(0, 1), cmap="gray" if image.shape[0] == 1 else None, vmin=0, vmax=1)
-            axes.set_title(shown(name, 60), fontsize=9, parse_math=False)
+            axes.set_title(name, fontsize=9)
         return figure

@@ -26,7 +26,8 @@ OPTIONS = {name for name, p in inspect.signature(dream).parameters.items() if p.
 class DeepDream(Probe):
     """Shows for each layer a picture of what it responds to most, as `deepdream/LAYER` and in `figures/`.
 
-    Each picture holds the start and the result, with the layer's response to both. Drawn on rank zero alone.
+    Each picture holds the start and the result, with the layer's response to both. Drawn on rank zero alone, at
+    validations, tests, and at `predict`, whose batches hold the images first.
 
     Args:
         layers: layers, channels or units by name, as in `dream`: `features.7`, `layer3.1.conv2:64`, `fc:76`; the names
@@ -110,3 +111,23 @@ class DeepDream(Probe):
     def forget(self) -> None:
         super().forget()
         self._dreamt.clear()
+
+    def on_predict_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.forget()
+
+    def on_predict_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        x = (batch[0] if isinstance(batch, (tuple, list)) else batch)[: self.max_samples]
+        if len(x):
+            nothing = torch.zeros(len(x), dtype=torch.int64, device=x.device)  # a dream asks for no label
+            self.see(*self.as_measured(pl_module, Samples(x, nothing, nothing)), dataloader_idx)
+
+    def on_predict_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.conclude(trainer, pl_module, "predict", 0)

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from .parts import verdicts
 from .parts.activations import Activations
+from .parts.health_picture import health_picture
 from .parts.logs import may_be_lost, write_whole
-from .parts.publish import publish_text, run_folder
+from .parts.publish import publish_picture, publish_text, run_folder
 
 _CURVES = {
     "train": ("train/loss", "train/accuracy"),
@@ -26,7 +27,8 @@ class Health(pl.Callback):
     It reads `train/loss`, `train/accuracy`, `val/loss`, `val/accuracy` and `val/robust_accuracy/worst_case`, as far as
     they are logged; a curve that is not takes part in no verdict. Of the layers, it looks at the activations of the
     first batch of each validation, of the main process. A verdict is a warning when it is first passed; all that hold
-    at the end are the text `health` in TensorBoard and `health.txt` in the run folder. Test samples take no part.
+    at the end are the text `health` in TensorBoard and `health.txt` in the run folder, the curves beside them the
+    picture `health`. Test samples take no part.
 
     Args:
         min_accuracy: below which training and validation accuracy count as underfitting, in [0, 1].
@@ -115,6 +117,8 @@ class Health(pl.Callback):
             return
         lines = self.verdicts or ["nothing found"]
         publish_text(trainer, "health", "\n".join(f"- {line}" for line in lines))
+        if any(self._curves.values()):
+            publish_picture(trainer, folder, "health", health_picture(self._curves, lines))
         if folder is not None:
             with may_be_lost():
                 write_whole(folder / "health.txt", "".join(f"{line}\n" for line in lines))

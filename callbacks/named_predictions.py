@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from touchstone.nets.last_layer import last_layer
 
 from .parts.labelled_copy import labelled_copy
-from .parts.publish import file_name, run_folder
+from .parts.named_picture import Named, named_picture
+from .parts.publish import file_name, publish_picture, run_folder
 from .parts.shown import shown
 
 MOST = 200  # characters of a class's name
@@ -29,29 +30,42 @@ class NamedPredictions(BasePredictionWriter):
     For a data module with `files`, `picture(position)` and `class_names` whose batches are (pictures, positions in
     `files`, what could not be read), as `PicturesDataModule`. Columns of `predictions.csv`: `file`, then `class_1`,
     `probability_1` and so on, control characters in names as their escapes; the copies lie in `labelled/` of the run
-    folder, numbered as the rows.
+    folder, numbered as the rows. The picture `predictions` shows the first pictures as the net gets them, with their
+    classes.
 
     Args:
         top_k: classes for each picture, >= 1.
         labelled: whether to write the copies.
         beside: other nets by name, whose predictions stand beside, in columns that begin with the name; as the same
             net with random weights.
+        num_images: pictures in the picture, >= 0.
 
     Raises:
-        ValueError: `top_k` is below 1.
+        ValueError: a value is outside its range.
     """
 
-    def __init__(self, *, top_k: int = 5, labelled: bool = True, beside: Mapping[str, nn.Module] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        top_k: int = 5,
+        labelled: bool = True,
+        beside: Mapping[str, nn.Module] | None = None,
+        num_images: int = 4,
+    ) -> None:
         super().__init__(write_interval="batch")
         if top_k < 1:
             raise ValueError(f"NamedPredictions(top_k=...) must be >= 1, got {top_k}")
+        if num_images < 0:
+            raise ValueError(f"NamedPredictions(num_images=...) must be >= 0, got {num_images}")
         self.top_k, self.labelled, self.beside = top_k, labelled, dict(beside or {})
+        self.num_images = num_images
+        self._shown: list[Named] = []
         self._num_written = 0
         self._damaged: list[str] = []
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._num_written = 0
-        self._damaged = []
+        self._damaged, self._shown = [], []
         for net in self.beside.values():
             net.to(pl_module.device).eval()
 
@@ -79,6 +93,8 @@ class NamedPredictions(BasePredictionWriter):
         for row, position in enumerate(positions.tolist()):
             each = {name: rows[row] for name, rows in named.items()}
             self._say(data.files[position], each)
+            if len(self._shown) < self.num_images:
+                self._shown.append(Named(data.files[position].name, x[row].cpu(), each))
             if folder is not None:
                 self._write(folder, trainer.global_rank, data, position, each)
             self._num_written += 1
@@ -87,6 +103,9 @@ class NamedPredictions(BasePredictionWriter):
         print(f"{self._num_written} pictures predicted, {len(self._damaged)} could not be read", flush=True)
         for line in self._damaged:
             print(f"  {line}", flush=True)
+        folder = run_folder(trainer)
+        if self._shown and trainer.is_global_zero:
+            publish_picture(trainer, folder, "predictions", named_picture(self._shown))
 
     def _say_nets(self, module: pl.LightningModule, x: Tensor) -> None:
         for name, net in {"the net": module, **self.beside}.items():

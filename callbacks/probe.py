@@ -87,6 +87,10 @@ class Probe(pl.Callback):
         """Takes in the next samples of the pass."""
         with measuring(model, samples) as (x, y):
             measured = self.measure(model, x, y)
+        self.keep(samples, measured, loader_index)
+
+    def keep(self, samples: Samples, measured: Mapping[str, Tensor], loader_index: int) -> None:
+        """Keeps what was measured of the next samples of the pass, one value per sample, `(N,)`, by name."""
         kept = self._values.setdefault(loader_index, {})
         for name, values in {"_id": samples.ids, **measured}.items():
             if values.shape != samples.ids.shape:
@@ -128,11 +132,14 @@ class Probe(pl.Callback):
 
     def conclude(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str, loader_index: int) -> None:
         """Logs what the pass has shown of a loader; called on every process, also on one without samples of it."""
+        for name, value in self.means(loader_index).items():
+            self.log_figure(trainer, module, f"{stage}/{name}", value, loader_index)
+
+    def means(self, loader_index: int) -> dict[str, Tensor]:
+        """The mean of what was kept by each name, over the samples of all processes; a collective that drops it."""
         values = {name: torch.cat(parts) for name, parts in self._values.pop(loader_index, {}).items()}
         values = gather_by_id(values)
-        for name, value in values.items():
-            if name != "_id":
-                self.log_figure(trainer, module, f"{stage}/{name}", value.double().mean().float(), loader_index)
+        return {name: value.double().mean().float() for name, value in values.items() if name != "_id"}
 
     def log_figure(
         self,
@@ -175,7 +182,7 @@ class Probe(pl.Callback):
         is_first = index not in self._streams
         if is_first:
             stream = SampleStream(trainer, running_loaders(trainer)[index], self.max_samples, self.batch_keys)
-            if stream.caveat is not None and (self.max_samples is not None or self.depends_on_ids):
+            if stream.caveat is not None and (stream.leaves_some_out or self.depends_on_ids):
                 rank_zero_warn(stream.caveat)
             self._streams[index] = stream
         samples = self._streams[index].take(batch)

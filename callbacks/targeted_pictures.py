@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,43 +17,79 @@ from touchstone.attacks import Attack, SampleRng, Targeted
 
 from .parts.attack_picture import Attacked, attack_picture
 from .parts.class_by_name import class_by_name
+from .parts.feature_distance import feature_distance
 from .parts.publish import publish_picture, run_folder
 from .parts.shown import shown
+from .parts.top_classes import top_classes
 
-TOP = 5
+COLUMNS = ("reached", "largest_change", "l2_change", "feature_distance", "probability_before")
+
+
+@dataclass(frozen=True)
+class Went:
+    """How far an attack went with a picture.
+
+    Attributes:
+        reached: whether it is now the class.
+        largest, l2: of the change, in pixels of [0, 1].
+        features: `feature_distance`; NaN where it was not measured.
+        probability_before: of the class, in [0, 1].
+    """
+
+    reached: bool
+    largest: float
+    l2: float
+    features: float
+    probability_before: float
+
+    def cells(self) -> list[str]:
+        """The values of `COLUMNS`."""
+        features = "" if math.isnan(self.features) else f"{self.features:.4f}"
+        return [str(self.reached), f"{self.largest:.4f}", f"{self.l2:.3f}", features, f"{self.probability_before:.2e}"]
 
 
 class TargetedPictures(pl.Callback):
     """At `predict`, climbs the log-probability of one class from every picture, by each of some attacks.
 
-    Says in the terminal which pictures reached the class; writes `targeted.csv` (a row for each picture and attack:
-    the five most probable classes before and after, the largest and the L2 change), and the picture `attack/NAME` of
-    the first pictures: before, after, and the difference enlarged. For the batches of `PicturesDataModule`.
+    Says in the terminal how many pictures reached the class, and how far they went; writes `targeted.csv` (a row for
+    each picture and attack: the largest and the L2 change, the distance of features, the probability of the class
+    before, and the five most probable classes before and after), and the picture `attack/NAME` of the first pictures:
+    before, after, and the difference enlarged. For the batches of `PicturesDataModule`.
 
     Args:
         target: the class, by its number, its name or a part of its name.
         attacks: by name; their objective becomes `Targeted(target)`. Plain gradient ascent is PGD without a random
             start inside the threat `touchstone.attacks.dreaming.canvas.Canvas`, which allows every picture.
         num_images: pictures in the figure, >= 1.
+        feature_layers: the layers of the net by whose answers pictures before and after are compared, as in
+            `feature_distance`; none for no comparison.
 
     Raises:
         ValueError: a value is outside its range, or the name fits no class or several.
     """
 
-    def __init__(self, target: str | int, *, attacks: Mapping[str, Attack], num_images: int = 6) -> None:
+    def __init__(
+        self,
+        target: str | int,
+        *,
+        attacks: Mapping[str, Attack],
+        num_images: int = 6,
+        feature_layers: Sequence[str] = (),
+    ) -> None:
         if num_images < 1:
             raise ValueError(f"TargetedPictures(num_images=...) must be >= 1, got {num_images}")
         if not attacks:
             raise ValueError("TargetedPictures(attacks=...) must name at least one attack, got none")
         self.target, self.attacks, self.num_images = target, dict(attacks), num_images
+        self.feature_layers = list(feature_layers)
         self._number = 0
-        self._reached: dict[str, list[bool]] = {}
+        self._went: dict[str, list[Went]] = {}
         self._drawn: dict[str, list[Attacked]] = {}
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         names = getattr(trainer.datamodule, "class_names", None)  # type: ignore[attr-defined]
         self._number = class_by_name(self.target, names, "TargetedPictures(target=...)")
-        self._reached = {name: [] for name in self.attacks}
+        self._went = {name: [] for name in self.attacks}
         self._drawn = {name: [] for name in self.attacks}
 
     def on_predict_batch_end(
@@ -74,34 +112,47 @@ class TargetedPictures(pl.Callback):
             x_adv = aimed(pl_module, x, predicted, SampleRng(0, positions))
             after = _logits(pl_module, x_adv)
             attacked = Attacked(x.cpu(), x_adv.cpu(), before.cpu(), after.cpu(), predicted.cpu(), target)
+            features = self._feature_distance(pl_module, x, x_adv)
             for row, position in enumerate(positions.tolist()):
-                reached = int(after[row].argmax()) == self._number
                 change = (x_adv[row] - x[row]).flatten()
+                went = Went(
+                    reached=int(after[row].argmax()) == self._number,
+                    largest=float(change.abs().max()),
+                    l2=float(change.norm()),
+                    features=float(features[row]),
+                    probability_before=float(before[row].softmax(0)[self._number]),
+                )
                 if folder is not None:
-                    texts = [_top(logits[row], data.class_names) for logits in (before, after)]
-                    sizes = [f"{float(change.abs().max()):.4f}", f"{float(change.norm()):.3f}"]
-                    self._write(folder, [shown(data.files[position]), name, reached, *sizes, *texts])
-                self._reached[name].append(reached)
+                    texts = [top_classes(logits[row], data.class_names) for logits in (before, after)]
+                    self._write(folder, [shown(data.files[position]), name, *went.cells(), *texts])
+                self._went[name].append(went)
             if sum(len(part.label) for part in self._drawn[name]) < self.num_images:
                 self._drawn[name].append(attacked)
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         names, folder = trainer.datamodule.class_names, run_folder(trainer)  # type: ignore[attr-defined]
         label = str(self._number) if names is None else shown(names[self._number])
-        for name, reached in self._reached.items():
-            print(f"{name}: {sum(reached)} of {len(reached)} pictures are now {label}", flush=True)
+        for name, went in self._went.items():
+            num_reached = sum(each.reached for each in went)
+            print(f"{name}: {num_reached} of {len(went)} pictures are now {label}{_average(went)}", flush=True)
             if trainer.is_global_zero and self._drawn[name]:
                 drawn = _joined(self._drawn[name], self.num_images)
-                figure = attack_picture(drawn, title=f"{name}: towards {label}", class_names=names)
+                figure = attack_picture(drawn, title=f"{name}: towards {label}", class_names=names, label_is="seen as")
                 publish_picture(trainer, folder, f"attack/{name}", figure)
 
+    def _feature_distance(self, module: pl.LightningModule, x: Tensor, x_adv: Tensor) -> Tensor:
+        if not self.feature_layers:
+            return torch.full((len(x),), torch.nan)
+        with torch.no_grad():
+            return feature_distance(module, self.feature_layers, x, x_adv)
+
     def _write(self, folder: Path, row: Sequence[Any]) -> None:
-        has_begun = any(self._reached.values())
+        has_begun = any(self._went.values())
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "targeted.csv").open("a" if has_begun else "w", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
             if not has_begun:
-                table.writerow(["file", "attack", "reached", "largest_change", "l2_change", "before", "after"])
+                table.writerow(["file", "attack", *COLUMNS, "before", "after"])
             table.writerow(row)
 
 
@@ -110,10 +161,12 @@ def _logits(module: pl.LightningModule, x: Tensor) -> Tensor:
         return module(x).float()
 
 
-def _top(logits: Tensor, names: Sequence[str] | None) -> str:
-    shares, classes = logits.softmax(0).topk(min(TOP, len(logits)))
-    found = zip(classes.tolist(), shares.tolist(), strict=True)
-    return ", ".join(f"{c if names is None else shown(names[c])} {share:.1%}" for c, share in found)
+def _average(went: Sequence[Went]) -> str:
+    """How far the pictures went on average, in words."""
+    if not went:
+        return ""
+    l2, features = (math.fsum(values) / len(went) for values in zip(*((w.l2, w.features) for w in went), strict=True))
+    return f"; on average L2 {l2:.2f}" + ("" if math.isnan(features) else f", features {features:.3f}")
 
 
 def _joined(parts: Sequence[Attacked], num_images: int) -> Attacked:

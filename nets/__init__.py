@@ -1,6 +1,7 @@
 """Pure torch, no Lightning: networks and layers, one model a file."""
 
 from .adapted import AdaptedNet
+from .airbench import AirbenchNet
 from .all_conv import AllConvNet
 from .attention import Attention
 from .cifar_resnet import CifarResNet
@@ -10,10 +11,12 @@ from .imagenet import EfficientNetLite0, TorchvisionNet
 from .language import RecurrentLM, TransformerLM
 from .low_rank import low_rank
 from .mlp import MLP
+from .new_head import NewHead
 from .normalize import Normalize, Normalized
 from .preact_resnet import PreActResNet
 from .public_checkpoint import PublicCheckpoint
 from .recurrent import GRU, LSTM, RNN
+from .resnet2b import ResNet2b
 from .resnet9 import ResNet9
 from .set_classifier import SetClassifier
 from .small_cnn import SmallCNN
@@ -25,6 +28,7 @@ from .wide_resnet import WideResNet
 
 __all__ = [
     "AdaptedNet",
+    "AirbenchNet",
     "AllConvNet",
     "Attention",
     "CifarResNet",
@@ -34,12 +38,14 @@ __all__ = [
     "HandmadeNet",
     "LSTM",
     "MLP",
+    "NewHead",
     "Normalize",
     "Normalized",
     "PreActResNet",
     "PublicCheckpoint",
     "RNN",
     "RecurrentLM",
+    "ResNet2b",
     "ResNet9",
     "SetClassifier",
     "SmallCNN",

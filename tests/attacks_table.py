@@ -15,6 +15,7 @@ from touchstone.attacks import (
     L2,
     MIFGSM,
     PGD,
+    AnyOf,
     Attack,
     AutoAttack,
     CarliniWagner,
@@ -22,6 +23,7 @@ from touchstone.attacks import (
     FeatureDistance,
     GaussianNoise,
     HopSkipJump,
+    InBfloat16,
     L1Adam,
     Linf,
     Margin,
@@ -79,6 +81,8 @@ ATTACKS: dict[str, Attack] = {
     "pgd, dlr": PGD(threat=LINF, num_steps=8, objective=Untargeted(loss=DLR())),
     "pgd, probability margin": PGD(threat=LINF, num_steps=8, objective=Untargeted(loss=ProbabilityMargin())),
     "pgd, class 2, dlr": PGD(threat=LINF, num_steps=8, objective=Targeted(target=2, loss=DLR())),
+    "pgd, class 1 or 2": PGD(threat=LINF, num_steps=8, objective=AnyOf([1, 2])),
+    "square, class 1 or 2": Square(threat=LINF, num_queries=15, objective=AnyOf([1, 2], loss=Margin())),
     "pgd, towards the runner-up": PGD(threat=LINF, num_steps=8, objective=Towards(target="runner_up", loss=Margin())),
     "apgd": APGD(threat=LINF, num_steps=8),
     "apgd, l2": APGD(threat=SMALL_L2, num_steps=8),
@@ -147,6 +151,7 @@ ATTACKS: dict[str, Attack] = {
     "universal, l0": prepared(Universal(threat=SMALL_L0)),
     "universal, transferred": prepared(Transfer(attack=Universal(threat=LINF), source=small_net())),
     "pgd, warm": WarmStarted(attack=PGD(threat=LINF, num_steps=4), perturbation=CHANGE),
+    "pgd, in bfloat16": InBfloat16(attack=PGD(threat=LINF, num_steps=8)),
     "pgd, warm, l0, least likely": WarmStarted(
         attack=PGD(threat=SMALL_L0, num_steps=8, objective=Targeted(target="least_likely")), perturbation=CHANGE
     ),

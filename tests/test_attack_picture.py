@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from touchstone.attacks import PGD, Linf, Targeted, evaluate
 from touchstone.callbacks import RobustAccuracy
@@ -40,6 +41,23 @@ def test_an_untargeted_attack_wants_any_other_class() -> None:
 def test_grey_and_the_enlargement_are_explained() -> None:
     texts = picture(2)
     assert {"difference\n(grey: none)", "x 5", "left as it was"} <= set(texts)
+
+
+def test_texts_of_long_names_do_not_overlap() -> None:
+    names = ("American Staffordshire terrier", "black and gold garden spider", "soft-coated wheaten terrier")
+    for side in (6, 96):
+        x, logits = torch.rand(3, 3, side, side), 9 * torch.eye(3)
+        attacked = Attacked(x, 1 - x, logits, logits.flip(0), torch.arange(3), torch.tensor([1, 2, 0]))
+        figure = attack_picture(attacked, title="towards another", class_names=names, notes=["alpha 0.01, L1 123"] * 3)
+        renderer = FigureCanvasAgg(figure).get_renderer()
+        figure.draw(renderer)
+        texts = [text for text in figure.axes[0].texts if text.get_text()]
+        assert any("Staffordshire" in text.get_text() for text in texts)
+        boxes = [text.get_window_extent(renderer) for text in texts]
+        boxes += [picture.get_window_extent(renderer).shrunk(0.99, 0.99) for picture in figure.axes[0].images]
+        overlapping = [(a, b) for i, a in enumerate(boxes) for b in boxes[:i] if a.overlaps(b)]
+        assert not overlapping
+        assert all(box.x0 >= 0 and box.y0 >= 0 for box in boxes)
 
 
 @pytest.mark.parametrize("target", ["random", "runner_up", "least_likely", 2])

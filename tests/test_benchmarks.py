@@ -164,14 +164,15 @@ def test_ways_of_training_are_compared_in_cost(benchmark: Any, capsys: pytest.Ca
 
 @pytest.mark.slow
 def test_ways_of_training_are_compared_in_what_they_reach(
-    benchmark: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    benchmark: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     module = benchmark("digits_table")
     for name in set(module.WAYS) - {"standard", "Free", "EMA + PGD-AT"}:
         monkeypatch.delitem(module.WAYS, name)
-    module.main(num_seeds=1, num_epochs=1, small=True)
+    module.main(num_seeds=1, num_epochs=1, num_processes=1, picture=str(tmp_path / "table.png"), small=True)
     printed = capsys.readouterr().out
     assert all(f"│ {name} " in printed for name in module.WAYS)
+    assert (tmp_path / "table.png").is_file()
 
 
 def test_nothing_grows_from_validation_to_validation(benchmark: Any, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import torch
 import yaml
 
 import train
+from touchstone.nets import SmallCNN
 
 from .image_files import write_tree
 
@@ -29,7 +30,15 @@ SHORT = [
 after_two_steps = pytest.mark.filterwarnings("ignore:signs of gradient masking")  # of training, PGD may well be beaten
 
 
-LONG = ("shakespeare_lstm.yaml", "shakespeare_transformer.yaml", "tarantula.yaml", "tiger_cat.yaml")
+LONG = (
+    "cifar10_robust.yaml",
+    "shakespeare_lstm.yaml",
+    "shakespeare_transformer.yaml",
+    "tarantula.yaml",
+    "tiger_cat.yaml",
+    "l1_example.yaml",
+    "deep_dream.yaml",
+)
 
 
 @after_two_steps
@@ -43,9 +52,13 @@ def test_config_fits_validates_tests_and_predicts(
     path = root / "configs" / config
     if "EfficientNetLite0" in path.read_text():
         pytest.importorskip("efficientnet_lite_pytorch")
+    if "train.py predict" in path.read_text():
         assert train.main(["predict", "--config", str(path)]) == 0
         predicted = next(tmp_path.rglob("predictions.csv")).read_text().splitlines()
         assert [Path(line.split(",")[0]).name for line in predicted[1:]] == ["china.jpg", "flower.jpg"]
+        return
+    if "StandardAgainstRobust" in path.read_text():
+        compare_two_nets(root, path, tmp_path, monkeypatch)
         return
     options = ["--config", str(path), *files_of(root, path), *trees_for(path, tmp_path)]
     if "train.py fit" not in path.read_text():  # it measures what others trained
@@ -68,6 +81,23 @@ def test_config_fits_validates_tests_and_predicts(
     if "LanguageModel" in path.read_text():
         written |= {"samples.txt"}
     assert written <= names
+
+
+def compare_two_nets(root: Path, config: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs a config that reads the weights of two nets, of which those in logs/ are random here."""
+    text = config.read_text()
+    if "../shared/" in text and not (root.parent / "shared").is_dir():
+        pytest.skip("it reads what is not beside the project")
+    (folder / "shared").symlink_to(root.parent / "shared")
+    (folder / "run").mkdir()
+    monkeypatch.chdir(folder / "run")
+    for file in re.findall(r"checkpoint: (logs/\S+)", text):
+        Path(file).parent.mkdir(parents=True)
+        torch.save(SmallCNN(width=32).state_dict(), file)
+    stage = re.findall(rf"train.py (\w+) --config configs/{config.name}", text)[0]
+    few = ["--data.init_args.eval_batch_size=4", f"--trainer.limit_{'val' if stage == 'validate' else stage}_batches=1"]
+    assert train.main([stage, "--config", str(config), *few]) == 0
+    assert next(Path().rglob("figures/standard_against_robust.png")).is_file()
 
 
 def files_of(root: Path, config: Path) -> list[str]:
@@ -96,7 +126,21 @@ def trees_for(config: Path, folder: Path) -> list[str]:
     """The option that gives a config that reads a tree of images a small one."""
     if "datamodules.ImageTree" not in config.read_text():
         return []
-    return [f"--data.init_args.source.init_args.root={write_tree(folder / 'tree', num_train=8)}"]
+    option = "--data.init_args.source.init_args"
+    smaller = [f"{option}.size=64"] if "size: 224" in config.read_text() else []
+    if "depth: 18" in config.read_text():  # a net for a GPU
+        smaller = ["--data.init_args.batch_size=4", "--data.init_args.eval_batch_size=4"]
+    return [f"{option}.root={write_tree(folder / 'tree', num_train=8)}", *smaller]
+
+
+@pytest.mark.slow
+@after_two_steps
+def test_the_recipe_for_a_gpu_takes_twenty_steps(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = root / "configs/cifar10_robust.yaml"
+    few = [*SHORT, "--trainer.max_epochs=2", "--trainer.limit_train_batches=10"]
+    assert train.main(["fit", "--config", str(config), *trees_for(config, tmp_path), *few]) == 0
+    assert torch.load(next(tmp_path.rglob("last.ckpt")), weights_only=True)["global_step"] == 20
 
 
 @after_two_steps

@@ -19,6 +19,11 @@ LAYERS = ["net.0", "0:3", "5:2"]
 SHORT = {"num_steps": 5}
 
 
+class Predicting(OrdinaryModule):
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return self(batch[0])
+
+
 @pytest.mark.parametrize("start", ["noise", "images"])
 def test_dreams_do_not_change_training(tmp_path: Path, start: Any) -> None:
     def fit(name: str, *callbacks: pl.Callback) -> dict[str, Tensor]:
@@ -53,6 +58,14 @@ def test_it_begins_from_the_first_images(tmp_path: Path) -> None:
     probe, loader = DeepDream(["net.0"], start="images", num_pictures=2, options=SHORT), val_loader()
     trainer(tmp_path, probe).validate(OrdinaryModule(), loader)
     assert torch.equal(probe._dreamt[0].start, loader.dataset.tensors[0][:2])
+
+
+def test_predict_dreams_too(tmp_path: Path) -> None:
+    probe, loader = DeepDream(["net.0"], start="images", num_pictures=2, options=SHORT), val_loader()
+    trainer(tmp_path, probe).predict(Predicting(), loader)
+    assert torch.equal(probe._dreamt[0].start, loader.dataset.tensors[0][:2])
+    assert (probe._dreamt[0].value > probe._dreamt[0].value_at_start).all()
+    assert "deepdream/net.0" in events(tmp_path).Tags()["images"]
 
 
 def test_every_n_epochs(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from touchstone.callbacks import NamedPredictions
 from touchstone.callbacks.parts.labelled_copy import labelled_copy
+from touchstone.callbacks.parts.named_picture import Named, named_picture
 from touchstone.datamodules import PicturesDataModule
 from touchstone.datamodules.parts.read_picture import read_picture
 from touchstone.nets import EfficientNetLite0, TorchvisionNet
@@ -200,11 +201,24 @@ def test_damaged_files_are_named_skipped_and_counted(
     assert len(copies) == 3
     with Image.open(folder / "labelled" / copies[0]) as copy:
         assert copy.height > 200
+    assert (folder / "figures/predictions.png").stat().st_size > 5_000
     printed = capsys.readouterr().out
     assert "3 pictures predicted, 3 could not be read" in printed
     assert all(printed.count(name) == 2 for name in ("a_cut.jpg", "d_empty.png", "e_bomb.png"))
     assert "the net: 3 features enter the last layer, net.2" in printed
     assert "b_green.png: green 100.0%" in printed
+
+
+def test_the_classes_stand_below_their_picture() -> None:
+    found = {"": [("tabby", 0.75), ("tiger cat", 0.2)], "random": [("tench", 0.0012), ("eel", 0.001)]}
+    figure = named_picture([Named("a.jpg", torch.rand(3, 8, 8), found)] * 2)
+    texts = [text.get_text() for axes in figure.axes for text in axes.texts]
+    assert texts == 2 * ["75.0% tabby", "20.0% tiger cat"] + 2 * ["0.1% tench", "0.1% eel"]
+    assert [axes.get_title() or axes.get_title(loc="left") for axes in figure.axes[::2]] == [
+        "a.jpg",
+        "the net",
+        "random",
+    ]
 
 
 def test_the_centre_of_a_long_picture_is_cut_out(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -31,10 +31,9 @@ class TokenFlips(FreeTokens):
     """
 
     num_flips: int
-    _: KW_ONLY
-    vocab_size: int
-    protected: tuple[int, ...] = ()
-    mask: Tensor | None = None
+    vocab_size: int = field(kw_only=True)
+    protected: tuple[int, ...] = field(default=(), kw_only=True)
+    mask: Tensor | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()

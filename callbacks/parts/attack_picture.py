@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,10 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .shown import shown
-
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+NUM_LETTERS = 18  # that fit below a small picture
+SMALL, LARGE, LARGE_FROM = 1.17, 1.9, 65  # inches of a picture, and from how many pixels on it is a large one
+LINE = 0.19  # height of a line of text, in inches
 
 
 @dataclass(frozen=True)
@@ -35,67 +38,111 @@ class Attacked:
     target: Tensor
 
 
-def attack_picture(attacked: Attacked, *, title: str, class_names: Sequence[str] | None = None) -> Figure:
+def attack_picture(
+    attacked: Attacked,
+    *,
+    title: str,
+    class_names: Sequence[str] | None = None,
+    label_is: str = "true",
+    notes: Sequence[str] | None = None,
+) -> Figure:
     """Draws one column per sample: before, after, and the difference enlarged to the full range around grey.
 
-    Above it stands the true class, and the one that a targeted attack wants; below each picture the predicted class
-    and its probability, in red where it is wrong.
+    Above it stands its class, and the one that a targeted attack wants; below each picture the predicted class and its
+    probability, in red where it is not the first. Long names go on below.
+
+    Args:
+        attacked: at least one sample.
+        title: above everything.
+        class_names: what the classes are called; None for numbers.
+        label_is: what the class of a sample is, `"true"` or for a sample without one what it was taken for.
+        notes: a line below each difference.
     """
     from matplotlib.figure import Figure
 
     num_samples = len(attacked.label)
-    figure = Figure(figsize=(1.35 * num_samples + 1.0, 5.9), dpi=100, layout="constrained")
-    axes = figure.add_subplot()  # one axes for all pictures: 24 of them would take six times as long
+    inches = LARGE if attacked.before.shape[3] >= LARGE_FROM else SMALL
+    num_letters, line = int(NUM_LETTERS * inches / SMALL), LINE / inches
     difference = attacked.after - attacked.before
-    largest = difference.flatten(1).abs().amax(1)
-    enlarged = 0.5 + difference / (2 * largest.clamp_min(1e-12)[:, None, None, None])
+    sizes = [_enlargement(size) for size in difference.flatten(1).abs().amax(1).tolist()]
+    if notes is not None:
+        sizes = [f"{size}\n{note}" for size, note in zip(sizes, notes, strict=True)]
     rows = (
-        ("before", attacked.before, captions(attacked.logits_before, attacked.label, class_names)),
-        ("after", attacked.after, captions(attacked.logits_after, attacked.label, class_names)),
-        ("difference\n(grey: none)", enlarged, [(_enlargement(size), "dimgrey") for size in largest.tolist()]),
+        ("before", attacked.before, wrapped_captions(attacked.logits_before, attacked.label, class_names, num_letters)),
+        ("after", attacked.after, wrapped_captions(attacked.logits_after, attacked.label, class_names, num_letters)),
+        ("difference\n(grey: none)", enlarged(difference), [(size, "dimgrey") for size in sizes]),
     )
-    for column, heading in enumerate(
-        ("true\n\N{RIGHTWARDS ARROW} wanted", *_headings(attacked, class_names)), start=-1
-    ):
+    headings = [f"{label_is}\n\N{RIGHTWARDS ARROW} wanted", *_headings(attacked, class_names, num_letters)]
+    above = line * _num_lines(headings)
+    heights = [1.12 + line * _num_lines([text for text, _ in said]) for _, _, said in rows]
+    width, height = 1.15 * num_samples + 0.75, above + sum(heights)
+    figure = Figure(figsize=(inches * width, inches * height + 0.35), dpi=100, layout="constrained")
+    axes = figure.add_subplot()  # one axes for all pictures: 24 of them would take six times as long
+    for column, heading in enumerate(headings, start=-1):
         left, side = (1.15 * column + 0.5, "center") if column >= 0 else (-0.12, "right")
-        axes.text(left, 0.06, heading, ha=side, va="bottom", fontsize=9, parse_math=False)
+        axes.text(left, 0.06, heading, ha=side, va="bottom", fontsize=9)
     for row, (name, images, said) in enumerate(rows):
-        top = -1.45 * row
+        top = -sum(heights[:row])
         axes.text(-0.12, top - 0.5, name, ha="right", va="center", fontsize=11)
         for column, (image, (caption, color)) in enumerate(zip(images, said, strict=True)):
             left = 1.15 * column
             axes.imshow(
-                _for_display(image),
+                for_display(image),
                 extent=(left, left + 1, top - 1, top),
                 cmap="gray",
                 vmin=0,
                 vmax=1,
-                interpolation="nearest",
+                interpolation="nearest" if inches == SMALL else "auto",
             )
-            axes.text(left + 0.5, top - 1.06, caption, ha="center", va="top", fontsize=9, color=color, parse_math=False)
+            axes.text(left + 0.5, top - 1.06, caption, ha="center", va="top", fontsize=9, color=color)
     axes.set_xlim(-0.75, 1.15 * num_samples)
-    axes.set_ylim(-1.45 * 2 - 1.35, 0.45)
+    axes.set_ylim(above - height, above)
     axes.set_aspect("equal")
     axes.axis("off")
     figure.suptitle(title, fontsize=12)
     return figure
 
 
-def _headings(attacked: Attacked, class_names: Sequence[str] | None) -> list[str]:
-    wanted = [
-        f"\N{RIGHTWARDS ARROW} {class_name(target, class_names)}" if target >= 0 else "\N{RIGHTWARDS ARROW} any other"
-        for target in attacked.target.tolist()
-    ]
-    true = [class_name(label, class_names) for label in attacked.label.tolist()]
-    return [f"{one}\n{other}" for one, other in zip(true, wanted, strict=True)]
-
-
 def captions(logits: Tensor, label: Tensor, class_names: Sequence[str] | None) -> list[tuple[str, str]]:
-    """The predicted class of each sample and its probability, and a colour that says whether it is right."""
+    """The predicted class of each sample and its probability, and a colour that says whether it is the label."""
     probability, predicted = torch.softmax(logits.double(), 1).max(1)
     return [
-        (f"{class_name(index, class_names)} ({p:.0%})", "darkgreen" if right else "crimson")
+        (f"{_name(index, class_names)} ({p:.0%})", "darkgreen" if right else "crimson")
         for index, p, right in zip(predicted.tolist(), probability.tolist(), (predicted == label).tolist(), strict=True)
+    ]
+
+
+def wrapped_captions(
+    logits: Tensor, label: Tensor, class_names: Sequence[str] | None, num_letters: int = NUM_LETTERS
+) -> list[tuple[str, str]]:
+    """The captions in lines that are no wider than a picture."""
+    return [(_wrapped(text, num_letters), colour) for text, colour in captions(logits, label, class_names)]
+
+
+def class_name(index: int, class_names: Sequence[str] | None) -> str:
+    """What a class is called, in a few letters."""
+    return _name(index, class_names)[:NUM_LETTERS]
+
+
+def _name(index: int, class_names: Sequence[str] | None) -> str:
+    return str(index) if class_names is None else str(class_names[index])
+
+
+def _wrapped(text: str, num_letters: int) -> str:
+    return textwrap.fill(text, num_letters, max_lines=3, placeholder=" ...")
+
+
+def _num_lines(texts: Sequence[str]) -> int:
+    return max(text.count("\n") + 1 for text in texts)
+
+
+def _headings(attacked: Attacked, class_names: Sequence[str] | None, num_letters: int) -> list[str]:
+    wanted = [_name(target, class_names) if target >= 0 else "any other" for target in attacked.target.tolist()]
+    pairs = zip(attacked.label.tolist(), wanted, strict=True)
+    arrow = "\N{RIGHTWARDS ARROW}"
+    return [
+        f"{_wrapped(_name(label, class_names), num_letters)}\n{_wrapped(f'{arrow} {name}', num_letters)}"
+        for label, name in pairs
     ]
 
 
@@ -103,11 +150,13 @@ def _enlargement(largest: float) -> str:
     return f"x {0.5 / largest:.3g}" if largest > 0 else "left as it was"
 
 
-def class_name(index: int, class_names: Sequence[str] | None) -> str:
-    """What a class is called, in a few letters."""
-    return str(index) if class_names is None else shown(class_names[index], 18)
+def enlarged(difference: Tensor) -> Tensor:
+    """Each difference, `(N, C, H, W)`, enlarged to the full range around grey."""
+    largest = difference.flatten(1).abs().amax(1)
+    return 0.5 + difference / (2 * largest.clamp_min(1e-12)[:, None, None, None])
 
 
-def _for_display(image: Tensor) -> np.ndarray:
+def for_display(image: Tensor) -> np.ndarray:
+    """Pixels `(C, H, W)` in [0, 1] as matplotlib takes them."""
     pixels = image.clamp(0, 1).permute(1, 2, 0).numpy()
     return pixels[..., 0] if pixels.shape[2] == 1 else pixels[..., :3]

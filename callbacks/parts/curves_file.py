@@ -55,6 +55,14 @@ class Curves:
             if at
         }
 
+    def eps_at(self, share: float) -> float | None:
+        """Where accuracy against eps passes a share, by straight lines between the radii; None where it does not."""
+        points = list(zip(self.eps, self.accuracy_at_eps, strict=True))
+        for (eps, above), (next_eps, below) in zip(points, points[1:], strict=False):
+            if above >= share >= below and above > below:
+                return eps + (next_eps - eps) * (above - share) / (above - below)
+        return None
+
 
 def write_curves(curves: Curves, folder: Path, loader_index: int) -> None:
     """Writes `curves.json` into a run folder; `curves_1.json` for a second data loader."""

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from .curves_file import Curves
 from .report_files import interval
-from .shown import shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,9 +53,7 @@ def curves_picture(runs: Sequence[Curves]) -> Figure:
         panel.grid(alpha=0.25)
     stage = _STAGES.get(first.stage, first.stage)
     figure.suptitle(f"{first.attack.split('(')[0]}, {first.num_samples} {stage} samples (bands: 95 % intervals)")
-    legend = figure.legend(loc="outside lower center", ncols=min(len(runs) + 1, 4), frameon=False)
-    for text in legend.get_texts():
-        text.set_parse_math(False)  # the names of folders
+    figure.legend(loc="outside lower center", ncols=min(len(runs) + 1, 4), frameon=False)
     return figure
 
 
@@ -101,5 +98,5 @@ def _labels(runs: Sequence[Curves]) -> list[str]:
     for run, experiment in zip(runs, experiments, strict=True):
         label = experiment if experiments.count(experiment) == 1 else run.run
         unlike = [name for name in ("attack", "stage", "num_samples") if getattr(run, name) != getattr(runs[0], name)]
-        labels.append(shown(label, 60) + (f" (other {', '.join(unlike)})" if unlike else ""))
+        labels.append(label[:60] + (f" (other {', '.join(unlike)})" if unlike else ""))
     return labels

@@ -37,6 +37,7 @@ def publish_picture(trainer: pl.Trainer, folder: Path | None, tag: str, figure: 
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
+    _take_names_as_text(figure)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     pixels = np.asarray(canvas.buffer_rgba())[..., :3]
@@ -47,6 +48,18 @@ def publish_picture(trainer: pl.Trainer, folder: Path | None, tag: str, figure: 
         Image.fromarray(pixels).save(file, "PNG")
         with may_be_lost():
             write_whole(folder / "figures" / f"{file_name(tag)}.png", file.getvalue())
+
+
+def _take_names_as_text(figure: Figure) -> None:
+    """Lets nothing in a figure be read as mathematics, which the name of a class may break, but for its scales."""
+    from matplotlib.axis import Tick
+    from matplotlib.text import Text
+
+    scales = {label for tick in figure.findobj(Tick) for label in (tick.label1, tick.label2)}  # type: ignore[attr-defined]
+    for text in figure.findobj(Text):
+        if isinstance(text, Text) and text not in scales:
+            text.set_parse_math(False)
+            text.set_text("\n".join(map(shown, text.get_text().split("\n"))))
 
 
 def file_name(tag: str) -> str:

@@ -35,6 +35,7 @@ from .report_table import print_end, read_report
 from .resuming import go_on_from, name_checkpoint, note
 from .stop_after_step import StopAfterStep
 from .stopping import Stopping
+from .target import aim_callbacks
 from .usage_errors import explain, in_one_line
 
 # What Lightning says, and nobody who runs this program can act on.
@@ -96,6 +97,12 @@ class CommandLine(LightningCLI):
             default=None,
             help="CPU threads of torch, null for its own choice; a small net is fastest with one.",
         )
+        parser.add_argument(
+            "--target",
+            type=int | str | None,
+            default=None,
+            help="Class that the callbacks with a target aim at, by its number, its name or a part of its name.",
+        )
 
     def before_instantiate_classes(self) -> None:
         if (num_threads := self._get(self.config, "num_threads")) is not None:
@@ -107,6 +114,7 @@ class CommandLine(LightningCLI):
         except Exception as error:
             raise self._explained(error) from error
         subcommand = self.config.subcommand
+        aim_callbacks(self.config[subcommand])
         self.continues = name_checkpoint(self.config[subcommand], to_fit=subcommand == "fit")
         checkpoint = self.config[subcommand].get("ckpt_path")
         check_checkpoint(checkpoint)

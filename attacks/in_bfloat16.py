@@ -1,0 +1,57 @@
+"""`InBfloat16`: an attack whose forwards and gradients are computed in bfloat16, where convolutions are faster."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from .core.attack import Attack
+from .core.objective import Objective
+from .core.sample_rng import SampleRng
+from .core.threat import Threat
+
+
+@dataclass(frozen=True, kw_only=True)
+class InBfloat16(Attack):
+    """Runs an attack with the model under autocast to bfloat16; samples, steps and projections stay in float32.
+
+    Points are what the projection made them in float32, so that they lie inside the threat; and the judge measures in
+    float32, so that a sample which only the coarser logits took for turned counts as standing. With 8 bits of mantissa
+    some signs of small gradients turn, too. Models in float64 are computed as they are.
+
+    Args:
+        attack: what is run; threat, objective and kind are those of this attack.
+
+    Raises:
+        ValueError: `attack` is no attack, or one that learns from samples first.
+
+    Example:
+        >>> attack = InBfloat16(attack=PGD(threat=Linf(eps="8/255"), num_steps=20))
+    """
+
+    attack: Attack
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.attack, Attack) or self.attack.needs_samples:
+            raise ValueError(
+                f"InBfloat16(attack=...) must be an attack that needs no samples, such as PGD(...), "
+                f"got {self.attack!r:.80}"
+            )
+        for name in ("threat", "objective", "kind", "pools", "flat_when_reached"):
+            object.__setattr__(self, name, getattr(self.attack, name))
+        super().__post_init__()
+
+    def check_classes(self, num_classes: int) -> None:
+        self.attack.check_classes(num_classes)
+
+    def inside(self, threat: Threat) -> InBfloat16:
+        return replace(self, attack=self.attack.inside(threat))
+
+    def with_objective(self, objective: Objective) -> InBfloat16:
+        return replace(self, attack=self.attack.with_objective(objective))
+
+    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:
+        with torch.autocast(x.device.type, torch.bfloat16):
+            return self.attack.perturb(model, x, y, rng)

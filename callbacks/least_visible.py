@@ -1,0 +1,135 @@
+"""`LeastVisible`: the smallest changes, by their L1 length, that turn pictures into classes of one's choice."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from touchstone.attacks import L1Adam, SampleRng, Targeted
+
+from .parts.attack_picture import Attacked, attack_picture
+from .parts.change_size import ChangeSize
+from .parts.class_by_name import class_by_name
+from .parts.price_search import price_search
+from .parts.publish import publish_picture, run_folder
+from .parts.shown import shown
+from .parts.top_classes import top_classes
+
+NAME = "least_visible"
+
+
+class LeastVisible(pl.Callback):
+    """At `predict`, minimises `alpha * ||r||_1 + CE(f(x + r), target)` for each picture and each of some classes.
+
+    Each picture stops where it switches. The price alpha is searched for each picture and class: doubled while the
+    class is reached and halved while it is not, then by bisection; of what reached the class, the smallest change by
+    its L1 length is kept. Says in the terminal, and in `least_visible.csv`, alpha, how large the change is and how
+    many values it leaves alone; the picture `attack/least_visible` shows all. For batches of `PicturesDataModule`.
+
+    Source: the L1 penalty of Chen et al., "EAD: elastic-net attacks to deep neural networks", 2018, equation 7, without
+    its L2 term, by Adam.
+
+    Args:
+        targets: the classes, by number, name or a part of their name.
+        attack: the descent; its `penalty` is the alpha to begin with, above 0.
+        num_rounds: values of alpha that are tried for each, >= 1.
+        num_pictures: the first so many pictures are taken, >= 1.
+
+    Raises:
+        ValueError: a value is outside its range, or a name fits no class or several.
+    """
+
+    def __init__(
+        self, targets: Sequence[str | int], *, attack: L1Adam, num_rounds: int = 5, num_pictures: int = 2
+    ) -> None:
+        if isinstance(targets, str) or not targets:
+            raise ValueError(f"LeastVisible(targets=...) must be a list of classes, at least one, got {targets!r}")
+        for name, value in (("num_rounds", num_rounds), ("num_pictures", num_pictures)):
+            if value < 1:
+                raise ValueError(f"LeastVisible({name}=...) must be >= 1, got {value}")
+        if isinstance(attack.penalty, Tensor) or not attack.penalty > 0:
+            raise ValueError(f"LeastVisible(attack=...) must have a penalty > 0, got {attack.penalty}")
+        self.targets, self.attack = list(targets), attack
+        self.num_rounds, self.num_pictures = num_rounds, num_pictures
+        self._numbers: list[int] = []
+        self._taken: list[tuple[Tensor, Tensor]] = []
+
+    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        names = getattr(trainer.datamodule, "class_names", None)  # type: ignore[attr-defined]
+        self._numbers = [class_by_name(each, names, "LeastVisible(targets=...)") for each in self.targets]
+        self._taken = []
+
+    def on_predict_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        x, positions, _ = batch
+        num_wanted = self.num_pictures - sum(len(x) for x, _ in self._taken)
+        if num_wanted > 0 and len(x):
+            self._taken.append((x[:num_wanted], positions[:num_wanted]))
+
+    def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not self._taken:
+            return
+        num_targets = len(self._numbers)
+        x, positions = (torch.cat(parts).repeat_interleave(num_targets, 0) for parts in zip(*self._taken, strict=True))
+        target = torch.tensor(self._numbers, device=x.device).repeat(len(x) // num_targets)
+        with torch.no_grad():
+            before = pl_module(x).float()
+        y = before.argmax(1)
+        rng = SampleRng(0, torch.arange(len(x)))
+        found = price_search(self.attack.with_objective(Targeted(target)), pl_module, x, y, rng, self.num_rounds)
+        with torch.no_grad():
+            after = pl_module(found.x_adv).float()
+        attacked = Attacked(*(tensor.cpu() for tensor in (x, found.x_adv, before, after, y, target)))
+        self._say(trainer, attacked, positions.tolist(), found.alpha.cpu())
+        self._taken = []
+
+    def _say(self, trainer: pl.Trainer, attacked: Attacked, positions: Sequence[int], alpha: Tensor) -> None:
+        data, folder = trainer.datamodule, run_folder(trainer)  # type: ignore[attr-defined]
+        names, rows, notes = data.class_names, [], []
+        change = (attacked.after - attacked.before).flatten(1)
+        is_another = attacked.target != attacked.label
+        for row, position in enumerate(positions):
+            size = ChangeSize.of(change[row])
+            reached = bool((attacked.logits_after[row].argmax() == attacked.target[row]) & is_another[row])
+            wanted = str(int(attacked.target[row])) if names is None else shown(names[int(attacked.target[row])])
+            price = f"alpha {float(alpha[row]):.3g}" if reached else "not reached"
+            texts = [top_classes(logits[row], names) for logits in (attacked.logits_before, attacked.logits_after)]
+            rows.append(
+                [shown(data.files[position]), wanted, reached, f"{float(alpha[row]):.4g}", *size.cells(), *texts]
+            )
+            notes.append(f"{price}, L1 {size.l1:.0f},\n{size.unchanged:.0%} unchanged")
+            print(f"{shown(data.files[position].name)} to {wanted}: {price}, {size}", flush=True)
+        num_reached = sum(row[2] for row in rows)
+        print(f"{num_reached} of {len(rows)} reached", flush=True)
+        if trainer.is_global_zero:
+            if folder is not None:
+                _write(folder, rows)
+            figure = attack_picture(
+                attacked,
+                title=f"the least visible change: {num_reached} of {len(rows)} reached",
+                class_names=names,
+                label_is="seen as",
+                notes=notes,
+            )
+            publish_picture(trainer, folder, f"attack/{NAME}", figure)
+
+
+def _write(folder: Path, rows: Sequence[Sequence[Any]]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{NAME}.csv").open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["file", "target", "reached", "alpha", "l1", "l2", "largest", "unchanged", "before", "after"])
+        table.writerows(rows)

@@ -1,0 +1,83 @@
+"""Attacks in bfloat16: what is computed in it, what is not, and what it changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from touchstone.attacks import PGD, InBfloat16, Linf, Targeted, Universal, evaluate
+from touchstone.datamodules import PicturesDataModule
+from touchstone.nets import EfficientNetLite0
+
+from .oracles import images, own_labels, small_net
+from .test_pictures import needs_imagenet
+
+PLAIN = PGD(threat=Linf(eps=0.1), num_steps=10)
+
+
+def test_the_model_computes_in_bfloat16_and_the_points_are_float32_inside_the_threat() -> None:
+    net, x = small_net(seed=7).eval(), images(20, seed=1)
+    y = own_labels(net, x)
+    seen: list[torch.dtype] = []
+    net[0].register_forward_hook(lambda module, args, output: seen.append(output.dtype))
+    x_adv = InBfloat16(attack=PLAIN)(net, x, y)
+    assert set(seen) == {torch.bfloat16}
+    assert x_adv.dtype == torch.float32
+    assert PLAIN.threat.contains(x_adv, x).all()
+    assert not torch.equal(x_adv, x_adv.bfloat16().float())
+
+
+def test_the_verdict_is_measured_in_float32_and_hardly_another() -> None:
+    net, x = small_net(seed=7).eval(), images(200, seed=1)
+    y = own_labels(net, x)
+    report = evaluate(net, x, y, {"float32": PLAIN, "bfloat16": InBfloat16(attack=PLAIN)}, keep_adversarial=True)
+    with torch.no_grad():
+        assert torch.equal(report.robust["bfloat16"], net(report.x_adv["bfloat16"]).argmax(1) == y)
+    assert report.attacks["bfloat16"].threat is PLAIN.threat
+    assert 0 < report.robust["float32"].sum() < 200
+    assert (report.robust["float32"] != report.robust["bfloat16"]).sum() <= 6
+
+
+def test_objective_and_threat_are_those_of_the_attack() -> None:
+    attack = InBfloat16(attack=PLAIN).with_objective(Targeted(2)).inside(Linf(eps=0.2))
+    assert attack.attack.objective.target == attack.objective.target == 2  # type: ignore[attr-defined]
+    assert attack.attack.threat.eps == attack.threat.eps == 0.2
+
+
+@pytest.mark.parametrize("attack", [Universal(threat=Linf(eps=0.1)), 3])
+def test_what_it_cannot_run_is_refused(attack: Any) -> None:
+    with pytest.raises(ValueError, match=r"InBfloat16\(attack=...\) must be an attack that needs no samples"):
+        InBfloat16(attack=attack)
+
+
+@pytest.mark.slow
+@needs_imagenet
+@pytest.mark.timeout(1200)
+def test_targets_are_reached_on_photographs_in_float32_and_nearly_as_many_in_bfloat16(shared: Path) -> None:
+    """Each of the 103 photographs towards a class drawn for it, inside Linf 8/255: 95 % or more, and the changes."""
+    data = PicturesDataModule(str(shared / "data/imagenet_samples"), batch_size=26)
+    net = EfficientNetLite0().eval()
+    plain = PGD(threat=Linf(eps="8/255"), objective=Targeted("random"), num_steps=20)
+    attacks = {"float32": plain, "bfloat16": InBfloat16(attack=plain)}
+    reached: dict[str, list[bool]] = {name: [] for name in attacks}
+    seconds, turned = dict.fromkeys(attacks, 0.0), []
+    for x, positions, _ in data.predict_dataloader():
+        with torch.no_grad():
+            y = net(x).argmax(1)  # of each the class that the net sees, so that all are attacked
+        report = evaluate(net, x, y, attacks, sample_ids=positions, probe_masking=False)
+        turned.append(report.robust["float32"] != report.robust["bfloat16"])
+        for name in attacks:
+            reached[name] += report.success[name].tolist()
+            seconds[name] += report.cost[name].seconds
+    num_changed = sum(a != b for a, b in zip(*reached.values(), strict=True))
+    print(
+        *(f"{n}: {sum(hits)} of {len(hits)} targets reached, {seconds[n]:.0f} s" for n, hits in reached.items()),
+        f"whether the target is reached differs for {num_changed}, robust or not for {int(torch.cat(turned).sum())}",
+        sep="\n",
+    )
+    assert len(reached["float32"]) == 103
+    assert sum(reached["float32"]) >= 0.95 * 103
+    assert sum(reached["bfloat16"]) >= 0.9 * 103

@@ -1,0 +1,129 @@
+"""The least visible change: what is kept of the search, and what is said of it."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from PIL import Image
+
+import train
+from touchstone.attacks import L1Adam, Linf, SampleRng, Targeted
+from touchstone.callbacks import LeastVisible
+from touchstone.callbacks.parts.change_size import ChangeSize
+from touchstone.callbacks.parts.price_search import price_search
+from touchstone.datamodules import PicturesDataModule
+
+from .oracles import images, own_labels, small_net
+from .test_pictures import Classes, needs_imagenet
+
+ATTACK = L1Adam(threat=Linf(eps=1), step_size=0.01, num_steps=60, penalty=0.1)
+
+
+def some(dtype: torch.dtype = torch.float32) -> tuple[Any, torch.Tensor, torch.Tensor, torch.Tensor]:
+    net, x = small_net(seed=7, dtype=dtype).eval(), images(6, seed=1, dtype=dtype)
+    y = own_labels(net, x)
+    return net, x, y, (y + 1) % 4
+
+
+def test_a_price_for_each_sample_is_what_each_would_get_alone() -> None:
+    net, x, y, target = some(torch.float64)
+    prices = torch.linspace(0, 0.5, 6, dtype=torch.float64)
+    together = L1Adam(threat=Linf(eps=1), penalty=prices, objective=Targeted(target))(net, x, y)
+    for row in range(6):
+        attack = L1Adam(threat=Linf(eps=1), penalty=float(prices[row]), objective=Targeted(int(target[row])))
+        assert torch.allclose(together[row : row + 1], attack(net, x[row : row + 1], y[row : row + 1]), atol=1e-5)
+    with pytest.raises(ValueError, match="for every sample"):
+        L1Adam(threat=Linf(eps=1), penalty=torch.tensor([1.0, -1.0]))
+
+
+def test_the_search_finds_about_the_smallest_change_of_a_fine_grid_of_prices() -> None:
+    net, x, y, target = some()
+    found = price_search(ATTACK.with_objective(Targeted(target)), net, x, y, SampleRng.numbered(6), 8)
+    assert (net(found.x_adv).argmax(1) == target).all()
+    size = np.abs((found.x_adv - x).numpy()).sum((1, 2, 3))
+    on_grid = np.full((60, 6), np.inf)
+    for row, price in enumerate(np.geomspace(0.01, 30, 60)):
+        attack = L1Adam(threat=Linf(eps=1), step_size=0.01, num_steps=60, penalty=price, objective=Targeted(target))
+        x_adv = attack(net, x, y)
+        reached = (net(x_adv).argmax(1) == target).numpy()
+        on_grid[row, reached] = np.abs((x_adv - x).numpy()).sum((1, 2, 3))[reached]
+    assert (size <= 1.1 * on_grid.min(0)).all()
+    assert size.sum() < 0.9 * on_grid[0].sum()  # and the search was worth it
+    one = price_search(ATTACK.with_objective(Targeted(target)), net, x, y, SampleRng.numbered(6), 1)
+    assert torch.equal(one.alpha, torch.full((6,), 0.1))
+
+
+def test_where_nothing_is_found_the_last_try_is_left() -> None:
+    net, x, y, _ = some()
+    impossible = Targeted(y)  # what a sample is it cannot be turned into
+    found = price_search(ATTACK.with_objective(impossible), net, x, y, SampleRng.numbered(6), 3)
+    assert torch.allclose(found.alpha, torch.full((6,), 0.1 / 4))
+    assert not torch.equal(found.x_adv, x)
+
+
+def test_the_size_of_a_change_is_that_of_numpy() -> None:
+    change = torch.tensor([0.5, -0.25, 0.001, 0.0, 0.003])
+    size = ChangeSize.of(change)
+    assert size.l1 == pytest.approx(np.abs(change.numpy()).sum())
+    assert size.l2 == pytest.approx(np.sqrt((change.numpy() ** 2).sum()))
+    assert (size.largest, size.unchanged) == (0.5, pytest.approx(0.4))  # 0.001 is a quarter of a grey level
+
+
+def test_every_picture_meets_every_target(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in").mkdir()
+    for name, colour in (("a", (140, 120, 120)), ("b", (120, 140, 120)), ("c", (120, 120, 140))):
+        Image.new("RGB", (40, 40), colour).save(tmp_path / "in" / f"{name}.png")
+    data = PicturesDataModule(
+        str(tmp_path / "in"), image_size=16, resize=16, batch_size=1, class_names=["red", "green", "blue"]
+    )
+    logger = TensorBoardLogger(tmp_path, name="run", default_hp_metric=False)
+    callback = LeastVisible(["blue", "green"], attack=replace(ATTACK, penalty=0.001), num_rounds=2, num_pictures=2)
+    trainer = pl.Trainer(
+        logger=logger, callbacks=[callback], enable_progress_bar=False, enable_model_summary=False, accelerator="cpu"
+    )
+    trainer.predict(Classes(), data)
+    with (Path(logger.log_dir) / "least_visible.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    found = [(Path(row["file"]).stem, row["target"], row["reached"]) for row in rows]
+    pairs = [("a", "blue", "True"), ("a", "green", "True"), ("b", "blue", "True"), ("b", "green", "False")]
+    assert found == pairs  # b is green from the start
+    assert all(row["after"].startswith(row["target"]) for row in rows)
+    assert "3 of 4 reached" in capsys.readouterr().out
+    assert (Path(logger.log_dir) / "figures/attack_least_visible.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"targets": []}, "a list of classes, at least one"),
+        ({"targets": "cat"}, "a list of classes, at least one, got 'cat'"),
+        ({"num_rounds": 0}, r"num_rounds=...\) must be >= 1, got 0"),
+        ({"num_pictures": 0}, r"num_pictures=...\) must be >= 1, got 0"),
+        ({"attack": L1Adam(threat=Linf(eps=1), penalty=0)}, "a penalty > 0, got 0"),
+    ],
+)
+def test_values_outside_their_range_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        LeastVisible(**{"targets": [1], "attack": ATTACK, **options})
+
+
+@pytest.mark.slow
+@needs_imagenet
+@pytest.mark.timeout(600)
+def test_the_example_reaches_five_of_six_and_leaves_half_of_each_picture_alone(root: Path, here: Path) -> None:
+    assert train.main(["predict", "--config", str(root / "configs/l1_example.yaml")]) == 0
+    with next(here.rglob("least_visible.csv")).open() as file:
+        rows = list(csv.DictReader(file))
+    reached = [row for row in rows if row["reached"] == "True"]
+    assert len(rows) == 6
+    assert len(reached) >= 5
+    assert all(row["after"].startswith(row["target"]) for row in reached)
+    assert all(float(row["unchanged"]) > 0.5 and float(row["l2"]) < 2 for row in reached)

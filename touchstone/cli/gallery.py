@@ -1,0 +1,181 @@
+"""`python train.py gallery`: what a network sees, on one page: predictions, targets, dreams, two nets side by side.
+
+Runs the configs that make pictures, one after another in this process, and collects theirs in `figures/`. The runs
+lie in `logs/gallery/`, where TensorBoard finds the same pictures.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .gallery_page import Picture, Section, as_web_picture, page
+from .given import UsageError
+from .stopping import Stopping
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+FIGURES, LOGS = Path("figures"), Path("logs/gallery")
+LAST = (
+    '[{"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", '
+    '"init_args": {"filename": "last", "enable_version_counter": false}}]'
+)
+CAPTIONS = {
+    "predictions": "What the net sees, and below what it sees with random weights",
+    "attack_gradient_ascent": "Plain gradient ascent: before, after, and the difference enlarged around grey",
+    "attack_inside_linf": "Inside Linf 8/255",
+    "attack_until_it_switches": "Plain gradient ascent in small steps, until the class switches",
+    "attack_least_visible": "The least visible change towards three classes",
+    "standard_against_robust": "The same done to a net trained as usual, and to one trained on attacked images",
+}
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """A run whose pictures are shown.
+
+    Attributes:
+        title: of its section.
+        config: the name of its config.
+        text: what is to be seen.
+        stage: the subcommand.
+        takes_pictures: whether it reads the pictures that the user named.
+        options: more of the command line.
+        tables: files of the run folder that are shown as tables.
+    """
+
+    title: str
+    config: str
+    text: str
+    stage: str = "predict"
+    takes_pictures: bool = True
+    options: Sequence[str] = field(default=())
+    tables: Sequence[str] = ()
+
+
+def _exhibits() -> list[Exhibit]:
+    weights = {name: f"{LOGS}/{name}/checkpoints/last.ckpt" for name in ("digits", "digits_robust")}
+    return [
+        Exhibit(
+            "Predictions with names",
+            "imagenet_random",
+            "The five most probable of the 1,000 classes of ImageNet, and what the same net says with random weights.",
+            tables=("predictions.csv",),
+        ),
+        Exhibit(
+            "Towards a tarantula",
+            "tarantula",
+            "Each picture is changed until the net takes it for a tarantula: far along the gradient, inside a threat, "
+            "and no further than needed.",
+            tables=("targeted.csv",),
+        ),
+        Exhibit("Towards a tiger cat", "tiger_cat", "The same with another class.", tables=("targeted.csv",)),
+        Exhibit(
+            "The least visible change",
+            "l1_example",
+            "alpha * ||r||_1 + CE(f(x + r), target) by Adam, each picture until it switches, with a search for alpha.",
+            tables=("least_visible.csv",),
+        ),
+        Exhibit(
+            "DeepDream",
+            "deep_dream",
+            "What layers, a channel and the units of two classes respond to: the start above, the result below, each "
+            "with the response. _fc:76 is the logit of tarantula, _fc:282 that of tiger cat.",
+        ),
+        Exhibit(
+            "Robust against standard",
+            "compare",
+            "The same on two nets for handwritten digits. Low is the share of a change's energy in slow waves.",
+            "validate",
+            takes_pictures=False,
+            options=(
+                f"--model.net.init_args.checkpoint={weights['digits']}",
+                f"--trainer.callbacks.beside.robust.init_args.checkpoint={weights['digits_robust']}",
+            ),
+        ),
+    ]
+
+
+def gallery(arguments: Sequence[str], stopping: Stopping) -> int:
+    """Runs everything and writes `figures/index.html`, which needs nothing beside it.
+
+    Args:
+        arguments: a folder or a file with pictures of one's own; none for two photographs of scikit-learn.
+        stopping: knows of the signals that end the run.
+
+    Returns:
+        0.
+
+    Raises:
+        UsageError: there is more than one argument, or no such folder.
+    """
+    started = time.perf_counter()
+    if len(arguments) > 1 or any(argument.startswith("-") for argument in arguments):
+        raise UsageError("gallery takes a folder or a file with pictures, or nothing: python train.py gallery FOLDER")
+    if arguments and not Path(arguments[0]).exists():
+        raise UsageError(f"there is no folder or file {arguments[0]!r}")
+    shutil.rmtree(LOGS, ignore_errors=True)
+    for name in ("digits", "digits_robust"):
+        _run("fit", name, stopping, f"--trainer.callbacks={LAST}", "--trainer.limit_val_batches=0")
+    FIGURES.mkdir(exist_ok=True)
+    sections = []
+    for exhibit in _exhibits():
+        pictures = [f"--data.root={arguments[0]}"] if arguments and exhibit.takes_pictures else []
+        options = [*pictures, *exhibit.options]
+        folder = _run(exhibit.stage, exhibit.config, stopping, *options)
+        sections.append(_section(exhibit, folder, pictures))
+    sections.append(_what_layers_see())
+    (FIGURES / "index.html").write_text(page("What a network sees", sections), encoding="utf-8")
+    print(f"{FIGURES / 'index.html'}: made in {time.perf_counter() - started:.0f} s; TensorBoard: {LOGS}", flush=True)
+    return 0
+
+
+def _run(stage: str, config: str, stopping: Stopping, *options: str) -> Path:
+    """Runs a config, and returns its run folder."""
+    from .command_line import CommandLine  # which takes seconds to import
+
+    print(f"\n{stage} {config}", flush=True)
+    logger = [f"--trainer.logger.init_args.{key}={value}" for key, value in _place(config).items()]
+    always = ["--num_threads=1"]  # of which many steps of small nets are fastest, and no other work slows them down
+    CommandLine([stage, f"--config={CONFIGS / f'{config}.yaml'}", *logger, *always, *options], stopping)
+    return LOGS / config
+
+
+def _place(config: str) -> dict[str, str]:
+    return {"save_dir": str(LOGS.parent), "name": LOGS.name, "version": config}
+
+
+def _section(exhibit: Exhibit, folder: Path, options: Sequence[str]) -> Section:
+    """The section of a run, whose pictures are also copied beside the page."""
+    files = sorted((folder / "figures").glob("*.png"))
+    pictures = []
+    for file in files:
+        name = f"{exhibit.config}_{file.stem}"
+        content, ending = as_web_picture(file)
+        (FIGURES / f"{name}.{ending}").write_bytes(content)
+        caption = CAPTIONS.get(file.stem, f"DeepDream of {file.stem.removeprefix('deepdream_')}")
+        pictures.append(Picture(name, file, caption))
+    command = " ".join(["python train.py", exhibit.stage, f"--config configs/{exhibit.config}.yaml", *options])
+    tables = [folder / name for name in exhibit.tables]
+    return Section(exhibit.title, exhibit.text, command, pictures, tables)
+
+
+def _what_layers_see() -> Section:
+    """What the layers of torchvision's AlexNet and of the original one see."""
+    from torchvision.models import alexnet
+
+    from touchstone.nets.receptive_field import receptive_fields, table
+
+    net, listing = alexnet(weights=None), []
+    for title, padding, size in (("torchvision's, on 224 pixels", 2, 224), ("the original, on 227 pixels", 0, 227)):
+        net.features[0].padding = (padding, padding)
+        fields = [field for field in receptive_fields(net, input_size=size) if field.kind == "Conv2d"]
+        listing.append(f"{title}\n{table(fields)}")
+    return Section(
+        "What a layer sees",
+        "Output size, receptive field, effective stride, and the positions that the centre unit of each convolution "
+        "of AlexNet depends on, counted from 1.",
+        listing="\n\n".join(listing),
+    )
