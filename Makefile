@@ -9,7 +9,7 @@ FOLDERS := attacks callbacks datamodules lightning_modules nets
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help train tensorboard test test-all lint types links clean
+.PHONY: help train tensorboard pictures test test-all lint types links clean
 .DEFAULT_GOAL := help
 
 help: ## list these commands
@@ -20,6 +20,10 @@ train: $(INSTALLED) ## set up .venv, then train and attack a small network: the 
 
 tensorboard: $(INSTALLED) ## show the runs in logs/ in the browser
 	$(RUN) -m tensorboard.main --logdir logs
+
+pictures: $(INSTALLED) ## make pictures of what a network sees, on one page: figures/index.html
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[imagenet]'
+	$(RUN) train.py gallery
 
 test: $(INSTALLED) ## run the fast tests
 	$(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not slow" $(ARGS)

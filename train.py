@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             code, lines = _in_words(error, stopping, wanted)
             sys.stdout.flush()
             if code == 1 or os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes, one speaks for all
-                print(*lines[:NUM_ERROR_LINES], sep="\n", file=sys.stderr, flush=True)
+                print(*map(_visible, lines[:NUM_ERROR_LINES]), sep="\n", file=sys.stderr, flush=True)
             return code
     return 0
 
@@ -80,6 +80,11 @@ def _in_words(error: BaseException, stopping: Stopping, arguments: Sequence[str]
         hint = f"(python train.py {subcommand} --help lists the keys; --traceback shows more)"
         return 2, [f"error: {error}", *notes, hint]
     return 1, [*describe_failure(error), *notes]
+
+
+def _visible(line: str) -> str:
+    """A line without what would act on a terminal, as a file's name may; for `shown`, much would be imported."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in line)
 
 
 def _import_as_the_user_does() -> None:

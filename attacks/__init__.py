@@ -1,8 +1,7 @@
 """Pure torch, no Lightning: attacks, what they may do, what they want, and the judge that measures them.
 
 One attack a file in this folder; `core/` holds what all are made of, `parts/` what some share, `threats/` and
-`objectives/` their choices,
-`judge/` what runs them and trusts none.
+`objectives/` their choices, `judge/` what runs them and trusts none.
 """
 
 from .apgd import APGD
@@ -31,6 +30,7 @@ from .judge.meter import Cost
 from .judge.report import Report
 from .l1_adam import L1Adam
 from .mifgsm import MIFGSM
+from .objectives.any_of import AnyOf
 from .objectives.losses import DLR, CrossEntropy, Loss, Margin, ProbabilityMargin
 from .objectives.next_token import NextToken
 from .objectives.surprise import Surprise
@@ -56,6 +56,7 @@ from .warm_started import WarmStarted
 
 __all__ = [
     "APGD",
+    "AnyOf",
     "DLR",
     "FAB",
     "CarliniWagner",

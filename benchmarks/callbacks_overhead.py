@@ -32,6 +32,7 @@ from touchstone.nets import SmallCNN
 
 ATTACK = "RobustAccuracy in validation"
 NUM_STEPS_TO_LEARN = 36
+NUM_GRADIENTS = 51  # of 200 samples, as `GradientNorm` measures 256 of 1,000
 Fit = tuple[Classifier, pl.Trainer, dict[str, Any]]
 
 
@@ -156,7 +157,9 @@ def measure(
         nonlocal module
         callbacks: list[pl.Callback] = []
         if with_callbacks:
-            callbacks = [RobustAccuracy(attacks={"pgd": attack}, num_images=num_images), GradientNorm()]
+            measured = 256 if make is digits_fit else NUM_GRADIENTS
+            gradient_norm = GradientNorm(max_samples=measured)
+            callbacks = [RobustAccuracy(attacks={"pgd": attack}, num_images=num_images), gradient_norm]
         with tempfile.TemporaryDirectory() as folder:
             module, trainer, data = make(folder, callbacks, small)
             if with_callbacks:

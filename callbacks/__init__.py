@@ -7,11 +7,15 @@ from .curves import RobustnessCurves
 from .deep_dream import DeepDream
 from .exact_resume import ExactResume
 from .find_learning_rate import FindLearningRate
+from .finetuning import Finetuning
 from .gradient_norm import GradientNorm
 from .health import Health
+from .input_gradients import InputGradients
 from .least_visible import LeastVisible
+from .logs_may_fail import LogsMayFail
 from .named_predictions import NamedPredictions
 from .not_finite import NotFinite
+from .per_class import PerClass
 from .predictions import Predictions
 from .probe import Probe
 from .recurrent_jacobian import RecurrentJacobian
@@ -29,11 +33,15 @@ __all__ = [
     "DeepDream",
     "ExactResume",
     "FindLearningRate",
+    "Finetuning",
     "GradientNorm",
     "Health",
     "LeastVisible",
+    "InputGradients",
+    "LogsMayFail",
     "NamedPredictions",
     "NotFinite",
+    "PerClass",
     "Predictions",
     "Probe",
     "RecurrentJacobian",

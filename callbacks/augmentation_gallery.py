@@ -56,6 +56,12 @@ class AugmentationGallery(pl.Callback):
             row = min(self.sample, len(x) - 1)
             publish_picture(trainer, folder, TAG, self.picture(x[row].float().cpu()))
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"is_shown": self._is_shown}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._is_shown = state_dict["is_shown"]
+
     def picture(self, image: Tensor) -> Figure:
         """The image, `(C, H, W)` in [0, 1], and what each augmentation makes of it; draws nothing from the run."""
         with torch.random.fork_rng(devices=[]):

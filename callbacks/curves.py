@@ -8,6 +8,7 @@ from dataclasses import fields, is_dataclass, replace
 import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from touchstone.attacks import Attack, Report, evaluate
@@ -40,6 +41,8 @@ class RobustnessCurves(Probe):
         attack: what attacks; its threat gives the norm, and the eps of the curves against steps.
         eps: the radii, each > 0, a number or a string such as `"8/255"`.
         steps: the numbers of steps, each >= 1; they replace the attack's `num_steps`. None for no such curves.
+        levels: accuracies in (0, 1); for each the run says at which eps the first curve passes it, by straight lines
+            between the radii, and logs it as `S/curves/eps_at_LEVEL`.
         compare_with: run folders whose `curves.json` are drawn in the same figure.
         batch_size: samples attacked at a time, >= 1.
         seed: seeds the random starts, together with each sample's position in the dataset.
@@ -60,6 +63,7 @@ class RobustnessCurves(Probe):
         attack: Attack,
         eps: Sequence[float | str],
         steps: Sequence[int] = (),
+        levels: Sequence[float] = (),
         compare_with: Sequence[str] = (),
         batch_size: int = 256,
         seed: int = 0,
@@ -75,9 +79,12 @@ class RobustnessCurves(Probe):
             batch_keys=batch_keys,
         )
         _check(attack, eps, steps, batch_size)
+        for level in levels:
+            if not 0 < level < 1:
+                raise ValueError(f"RobustnessCurves(levels=...) must be in (0, 1), got {level}")
         self.attack, self.batch_size, self.seed = attack, batch_size, seed
         self.eps = sorted({parse_number(value, "RobustnessCurves(eps=...)") for value in eps})
-        self.steps = sorted(set(steps))
+        self.steps, self.levels = sorted(set(steps)), tuple(levels)
         self.compare_with = [read_curves(folder, type(attack.threat).__name__) for folder in compare_with]
         self._inside = [replace(attack, threat=replace(attack.threat, eps=value)) for value in self.eps]  # type: ignore[type-var]
         self._within = [replace(attack, num_steps=number) for number in self.steps]  # type: ignore[type-var]
@@ -147,6 +154,12 @@ class RobustnessCurves(Probe):
         )
         for name, value in found.by_name().items():
             self.log_figure(trainer, module, f"{stage}/curves/{name}", value, loader_index)
+        for level in self.levels:
+            eps = found.eps_at(level)
+            if eps is not None:
+                self.log_figure(trainer, module, f"{stage}/curves/eps_at_{level:g}", eps, loader_index)
+            where = f"no {found.threat} of its eps" if eps is None else f"{found.threat} {eps:.4g}"
+            rank_zero_info(f"RobustnessCurves: {level:.2%} of {found.num_samples} samples are right inside {where}")
         if not trainer.is_global_zero:
             return
         if folder is not None:

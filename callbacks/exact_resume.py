@@ -26,6 +26,8 @@ class ExactResume(pl.Callback):
     Lightning's checkpoint has weights, optimizer, schedulers and counts. This one adds the random states of every
     process, the metrics of the epoch so far, and the place in the training data, whose order and augmentation depend
     on the seed and the epoch only (`in_own_order`). What TensorBoard shows is written to the disk with each checkpoint.
+    A module, or one inside it, that keeps something of its own from step to step defines `process_state()`, of tensors,
+    numbers and lists, and `load_process_state(state)`: it is kept for each process.
 
     Limits: data that come from no `DataLoader` begin anew; worker processes that persist draw other numbers; figures
     of an epoch that a module logs as numbers, and not as torchmetrics, are those since the last start; another number
@@ -64,7 +66,8 @@ class ExactResume(pl.Callback):
             return
         _as_if_an_epoch_ended(checkpoint["loops"]["fit_loop"]["epoch_progress"])
         is_mid_epoch = not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
-        states = gather({"random": random_state(), "metrics": _metrics(trainer, pl_module) if is_mid_epoch else {}})
+        metrics = _metrics(trainer, pl_module) if is_mid_epoch else {}
+        states = gather({"random": random_state(), "metrics": metrics, "modules": _process_states(pl_module)})
         checkpoint[_PLACE] = {"seed": self._seed, "num_logged": _num_logged(trainer), "of_ranks": states}
         for writer in tensorboard_writers(trainer) if trainer.is_global_zero else ():
             writer.flush()
@@ -101,7 +104,10 @@ class ExactResume(pl.Callback):
             return
         mine = states[trainer.global_rank]
         set_random_state(mine["random"])
-        modules = dict(pl_module.named_modules())
+        modules: dict[str, Any] = dict(pl_module.named_modules())
+        for name, state in mine.get("modules", {}).items():
+            if hasattr(modules.get(name), "load_process_state"):
+                modules[name].load_process_state(_on(pl_module.device, state))
         for name, state in mine["metrics"].items():
             metric = modules.get(name)
             if isinstance(metric, Metric):
@@ -149,10 +155,19 @@ def _metrics(trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Any]:
     }
 
 
+def _process_states(module: pl.LightningModule) -> dict[str, Any]:
+    """What modules keep from step to step on this process."""
+    return {
+        name: _on(torch.device("cpu"), part.process_state())
+        for name, part in module.named_modules()
+        if hasattr(part, "process_state")
+    }
+
+
 def _on(device: torch.device, value: Any) -> Any:
     """Tensors, in lists and dicts too, copied to a device."""
     if isinstance(value, dict):
         return {name: _on(device, part) for name, part in value.items()}
-    if isinstance(value, list):
-        return [_on(device, part) for part in value]
+    if isinstance(value, (list, tuple)):
+        return type(value)(_on(device, part) for part in value)
     return value.detach().to(device, copy=True) if isinstance(value, torch.Tensor) else value

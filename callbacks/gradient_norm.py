@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -31,24 +33,34 @@ class GradientNorm(Probe):
     gradient of their mean.
 
     Args:
-        update_ratio: whether to log update ratios; they cost a copy of the weights at every logged step.
+        update_ratio: whether to log update ratios; they need the memory of a second copy of the weights.
         embedding: the name of the `nn.Embedding` that tokens go through; None for the only one.
-        every_n_epochs, max_samples, normalization, batch_keys: as in `Probe`, for validation and test.
+        max_samples: measure only the first samples of the dataset, >= 1; None for all. A gradient with respect to
+            the parameters costs as much as a step of training on the same samples.
+        every_n_epochs, normalization, batch_keys: as in `Probe`, for validation and test.
     """
 
-    def __init__(self, *, update_ratio: bool = True, embedding: str | None = None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(
+        self,
+        *,
+        update_ratio: bool = True,
+        embedding: str | None = None,
+        max_samples: int | None = 256,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(max_samples=max_samples, **kwargs)
         self.update_ratio, self.embedding = update_ratio, embedding
         self._sums: dict[int, list[Tensor]] = {}
         self._reported = False
-        self._before: dict[str, tuple[Tensor, Tensor]] = {}
+        self._stepping: list[tuple[str, nn.Parameter]] = []
+        self._copies: list[Tensor] = []
 
     # Training.
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
-        self._before = {}  # an interrupted step may have left some
+        self._stepping = []  # an interrupted step may have left some
         owned = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         logs = trainer._logger_connector.should_update_logs
         if not owned or not (logs or _shows_damage(owned[0])):
@@ -63,19 +75,28 @@ class GradientNorm(Probe):
         layers, of_layers = _by_layer([name for name, _ in named], norms)
         _log_now(trainer, "grad_norm/train", layers, of_layers)
         if self.update_ratio:
-            self._before = {name: (p, p.detach().clone()) for name, p in named}
+            self._remember(named)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if not self._before:
+        if not self._stepping:
             return
-        names, (now, before) = list(self._before), zip(*self._before.values(), strict=True)
-        self._before = {}
-        layers, sizes = _by_layer(names, torch.stack(torch._foreach_norm(before)))
-        torch._foreach_sub_(before, [p.detach() for p in now])
-        _, steps = _by_layer(names, torch.stack(torch._foreach_norm(before)))
+        names, now = zip(*self._stepping, strict=True)
+        self._stepping = []
+        layers, sizes = _by_layer(names, torch.stack(torch._foreach_norm(self._copies)))
+        torch._foreach_sub_(self._copies, [p.detach() for p in now])
+        _, steps = _by_layer(names, torch.stack(torch._foreach_norm(self._copies)))
         _log_now(trainer, "update_ratio", layers, steps / sizes.clamp_min(1e-12))
+
+    def _remember(self, named: list[tuple[str, nn.Parameter]]) -> None:
+        """Copies the weights before a step, to where those of the last logged step were: fresh memory takes longer."""
+        weights = [p.detach() for _, p in named]
+        if [(c.shape, c.dtype, c.device) for c in self._copies] == [(w.shape, w.dtype, w.device) for w in weights]:
+            torch._foreach_copy_(self._copies, weights)
+        else:
+            self._copies = [weight.clone() for weight in weights]
+        self._stepping = named
 
     def _look_for_damage(self, trainer: pl.Trainer, names: list[str], norms: Tensor) -> None:
         """Warns once of gradients that are not finite; the backward pass meets the last of them first."""
@@ -147,10 +168,10 @@ def _shows_damage(first: nn.Parameter) -> bool:
     Asked at every step on the CPU only: an accelerator would have to be waited for.
     """
     assert first.grad is not None
-    return first.grad.device.type == "cpu" and not bool(first.grad.isfinite().all())
+    return first.grad.device.type == "cpu" and not math.isfinite(first.grad.sum())
 
 
-def _by_layer(names: list[str], norms: Tensor) -> tuple[list[str], Tensor]:
+def _by_layer(names: Sequence[str], norms: Tensor) -> tuple[list[str], Tensor]:
     """The modules that have these parameters, and the norm of each module's own, from the parameters' norms."""
     owners = [name.rpartition(".")[0] or name for name in names]
     layers = list(dict.fromkeys(owners))

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from .parts import verdicts
 from .parts.activations import Activations
-from .parts.publish import publish_text, run_folder
+from .parts.health_picture import health_picture
+from .parts.logs import may_be_lost, write_whole
+from .parts.publish import publish_picture, publish_text, run_folder
 
 _CURVES = {
     "train": ("train/loss", "train/accuracy"),
@@ -25,7 +27,8 @@ class Health(pl.Callback):
     It reads `train/loss`, `train/accuracy`, `val/loss`, `val/accuracy` and `val/robust_accuracy/worst_case`, as far as
     they are logged; a curve that is not takes part in no verdict. Of the layers, it looks at the activations of the
     first batch of each validation, of the main process. A verdict is a warning when it is first passed; all that hold
-    at the end are the text `health` in TensorBoard and `health.txt` in the run folder. Test samples take no part.
+    at the end are the text `health` in TensorBoard and `health.txt` in the run folder, the curves beside them the
+    picture `health`. Test samples take no part.
 
     Args:
         min_accuracy: below which training and validation accuracy count as underfitting, in [0, 1].
@@ -114,9 +117,11 @@ class Health(pl.Callback):
             return
         lines = self.verdicts or ["nothing found"]
         publish_text(trainer, "health", "\n".join(f"- {line}" for line in lines))
+        if any(self._curves.values()):
+            publish_picture(trainer, folder, "health", health_picture(self._curves, lines))
         if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "health.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+            with may_be_lost():
+                write_whole(folder / "health.txt", "".join(f"{line}\n" for line in lines))
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if self._activations is not None:  # a validation that broke off
@@ -130,6 +135,9 @@ class Health(pl.Callback):
             "curves": {tag: dict(curve) for tag, curve in self._curves.items()},
             "first_loss": self._first_loss,
             "steps": (self._num_steps, int(self._num_finite)),
+            "layers": list(self._layers),
+            "verdicts": list(self.verdicts),
+            "said": sorted(self._said),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -137,3 +145,5 @@ class Health(pl.Callback):
         self._first_loss = state_dict["first_loss"]
         self._num_steps, num_finite = state_dict["steps"]
         self._num_finite = torch.tensor(num_finite)
+        self._layers, self.verdicts = list(state_dict.get("layers", [])), list(state_dict.get("verdicts", []))
+        self._said = set(state_dict.get("said", []))

@@ -18,6 +18,7 @@ from .parts.change_size import ChangeSize
 from .parts.class_by_name import class_by_name
 from .parts.price_search import price_search
 from .parts.publish import publish_picture, run_folder
+from .parts.shown import shown
 from .parts.top_classes import top_classes
 
 NAME = "least_visible"
@@ -97,19 +98,21 @@ class LeastVisible(pl.Callback):
 
     def _say(self, trainer: pl.Trainer, attacked: Attacked, positions: Sequence[int], alpha: Tensor) -> None:
         data, folder = trainer.datamodule, run_folder(trainer)  # type: ignore[attr-defined]
-        names, rows, notes = data.class_names, [], []
+        names, rows, notes, num_reached = data.class_names, [], [], 0
         change = (attacked.after - attacked.before).flatten(1)
         is_another = attacked.target != attacked.label
         for row, position in enumerate(positions):
             size = ChangeSize.of(change[row])
             reached = bool((attacked.logits_after[row].argmax() == attacked.target[row]) & is_another[row])
-            wanted = str(int(attacked.target[row])) if names is None else names[int(attacked.target[row])]
+            num_reached += reached
+            wanted = str(int(attacked.target[row])) if names is None else shown(names[int(attacked.target[row])])
             price = f"alpha {float(alpha[row]):.3g}" if reached else "not reached"
             texts = [top_classes(logits[row], names) for logits in (attacked.logits_before, attacked.logits_after)]
-            rows.append([data.files[position], wanted, reached, f"{float(alpha[row]):.4g}", *size.cells(), *texts])
+            rows.append(
+                [shown(data.files[position]), wanted, reached, f"{float(alpha[row]):.4g}", *size.cells(), *texts]
+            )
             notes.append(f"{price}, L1 {size.l1:.0f},\n{size.unchanged:.0%} unchanged")
-            print(f"{data.files[position].name} to {wanted}: {price}, {size}", flush=True)
-        num_reached = sum(row[2] for row in rows)
+            print(f"{shown(data.files[position].name)} to {wanted}: {price}, {size}", flush=True)
         print(f"{num_reached} of {len(rows)} reached", flush=True)
         if trainer.is_global_zero:
             if folder is not None:
@@ -126,7 +129,7 @@ class LeastVisible(pl.Callback):
 
 def _write(folder: Path, rows: Sequence[Sequence[Any]]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"{NAME}.csv").open("w", newline="") as file:
+    with (folder / f"{NAME}.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(["file", "target", "reached", "alpha", "l1", "l2", "largest", "unchanged", "before", "after"])
         table.writerows(rows)

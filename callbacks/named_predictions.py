@@ -16,8 +16,10 @@ from touchstone.nets.last_layer import last_layer
 
 from .parts.labelled_copy import labelled_copy
 from .parts.named_picture import Named, named_picture
-from .parts.publish import publish_picture, run_folder
+from .parts.publish import file_name, publish_picture, run_folder
+from .parts.shown import shown
 
+MOST = 200  # characters of a class's name
 Found = list[tuple[str, float]]
 """Names of classes and their probabilities, the best first."""
 
@@ -27,8 +29,9 @@ class NamedPredictions(BasePredictionWriter):
 
     For a data module with `files`, `picture(position)` and `class_names` whose batches are (pictures, positions in
     `files`, what could not be read), as `PicturesDataModule`. Columns of `predictions.csv`: `file`, then `class_1`,
-    `probability_1` and so on; the copies lie in `labelled/` of the run folder, numbered as the rows. The picture
-    `predictions` shows the first pictures as the net gets them, with their classes.
+    `probability_1` and so on, control characters in names as their escapes; the copies lie in `labelled/` of the run
+    folder, numbered as the rows. The picture `predictions` shows the first pictures as the net gets them, with their
+    classes.
 
     Args:
         top_k: classes for each picture, >= 1.
@@ -79,8 +82,8 @@ class NamedPredictions(BasePredictionWriter):
         x, positions, damaged = batch
         data, folder = trainer.datamodule, run_folder(trainer)  # type: ignore[attr-defined]
         for position, reason in damaged:
-            self._damaged.append(f"{data.files[position]}: {reason}")
-            print(f"{data.files[position].name}: not read: {reason}", flush=True)
+            self._damaged.append(shown(f"{data.files[position]}: {reason}"))
+            print(shown(f"{data.files[position].name}: not read: {reason}"), flush=True)
         if not len(x):
             return
         if batch_idx == 0 or not self._num_written:
@@ -122,7 +125,7 @@ class NamedPredictions(BasePredictionWriter):
             )
         shares, classes = probabilities.float().topk(min(self.top_k, probabilities.shape[1]), dim=1)
         return [
-            [(str(c) if names is None else names[c], share) for c, share in zip(*row, strict=True)]
+            [(str(c) if names is None else shown(names[c], MOST), share) for c, share in zip(*row, strict=True)]
             for row in zip(classes.tolist(), shares.tolist(), strict=True)
         ]
 
@@ -130,12 +133,13 @@ class NamedPredictions(BasePredictionWriter):
     def _say(file: Path, each: Mapping[str, Found]) -> None:
         for name, found in each.items():
             text = ", ".join(f"{label} {share:.1%}" for label, share in found)
-            print(f"{file.name}{f' ({name})' if name else ''}: {text}", flush=True)
+            print(f"{shown(file.name)}{f' ({name})' if name else ''}: {text}", flush=True)
 
     def _write(self, folder: Path, rank: int, data: Any, position: int, each: Mapping[str, Found]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         suffix = f"_{rank}" if rank else ""
-        with (folder / f"predictions{suffix}.csv").open("a" if self._num_written else "w", newline="") as file:
+        path = folder / f"predictions{suffix}.csv"
+        with path.open("a" if self._num_written else "w", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
             if not self._num_written:
                 columns = [
@@ -146,9 +150,9 @@ class NamedPredictions(BasePredictionWriter):
                 ]
                 table.writerow(["file", *columns])
             values = [text for found in each.values() for label, share in found for text in (label, f"{share:.4f}")]
-            table.writerow([data.files[position], *values])
+            table.writerow([shown(data.files[position]), *values])
         if self.labelled:
             lines = [f"{label} {share:.1%}" for label, share in each[""]]
-            path = folder / "labelled" / f"{position:05d}_{data.files[position].stem}.jpg"
+            path = folder / "labelled" / f"{position:05d}_{file_name(data.files[position].stem)}.jpg"
             path.parent.mkdir(exist_ok=True)
             labelled_copy(data.picture(position), lines[:1]).save(path, quality=90)

@@ -86,6 +86,12 @@ class NotFinite(pl.Callback):
     ) -> None:
         self._batch, self._buffers = None, []
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"num_found": self.num_found}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.num_found = state_dict["num_found"]
+
     def _found(self, trainer: pl.Trainer, module: pl.LightningModule, what: str) -> None:
         """Does what the policy says.
 

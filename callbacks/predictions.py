@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from .parts.publish import run_folder
+from .parts.shown import shown
 
 
 class Predictions(BasePredictionWriter):
@@ -59,7 +60,8 @@ class Predictions(BasePredictionWriter):
         rank = f"_{trainer.global_rank}" if trainer.world_size > 1 else ""
         probability, label = prediction.float().topk(min(self.top_k, prediction.shape[1]), dim=1)
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / f"predictions{rank}.csv").open("a" if self._has_begun else "w", newline="") as file:
+        path = folder / f"predictions{rank}.csv"
+        with path.open("a" if self._has_begun else "w", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
             if not self._has_begun:
                 numbers = range(1, label.shape[1] + 1)
@@ -67,5 +69,5 @@ class Predictions(BasePredictionWriter):
             self._has_begun = True
             for row, sample in enumerate(batch_indices or range(len(label))):
                 found = zip(label[row].tolist(), probability[row].tolist(), strict=True)
-                named = ((names[c] if names is not None else c, f"{share:.4f}") for c, share in found)
+                named = ((shown(names[c]) if names is not None else c, f"{share:.4f}") for c, share in found)
                 table.writerow([sample, *(value for pair in named for value in pair)])

@@ -182,7 +182,7 @@ class Probe(pl.Callback):
         is_first = index not in self._streams
         if is_first:
             stream = SampleStream(trainer, running_loaders(trainer)[index], self.max_samples, self.batch_keys)
-            if stream.caveat is not None and (self.max_samples is not None or self.depends_on_ids):
+            if stream.caveat is not None and (stream.leaves_some_out or self.depends_on_ids):
                 rank_zero_warn(stream.caveat)
             self._streams[index] = stream
         samples = self._streams[index].take(batch)

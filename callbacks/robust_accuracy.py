@@ -23,6 +23,7 @@ from .parts.origin import as_text, commit, samples_fingerprint, weights_fingerpr
 from .parts.preparation import Preparation
 from .parts.processes import gather
 from .parts.publish import lay_out_charts, publish_text, run_folder
+from .parts.recalls import recalls_after_attacks
 from .parts.report_files import attack_success, write_report
 from .parts.samples import Samples, images_and_labels
 from .parts.warm_starts import WarmStarts
@@ -54,6 +55,7 @@ class RobustAccuracy(Probe):
         warm_start: during `fit`, try what each gradient attack found of a sample last time before attacking it anew:
             one forward more for each sample, and no attack on those that it turns. Accuracy is never higher for it,
             and a validation or test by itself never uses it. Memory and checkpoints: `WarmStarts`.
+        per_class: log `S/robust_recall/A/NAME` too, the accuracy after attack A, or in the `worst_case`, of each class.
         normalization: mean and standard deviation per channel, if the batches come normalized; the attacks then
             work in pixels all the same, so that eps keeps its meaning.
         batch_keys: the keys of images and labels, if the batches are dicts.
@@ -79,6 +81,7 @@ class RobustAccuracy(Probe):
         images_every_n_epochs: int = 5,
         num_prepare_samples: int = 512,
         warm_start: bool = False,
+        per_class: bool = False,
         normalization: tuple[Sequence[float], Sequence[float]] | None = None,
         batch_keys: tuple[str, str] | None = None,
     ) -> None:
@@ -114,7 +117,7 @@ class RobustAccuracy(Probe):
         self.num_images = num_images
         self.images_every_n_epochs = images_every_n_epochs
         self.num_prepare_samples = num_prepare_samples
-        self.warm_start = warm_start
+        self.warm_start, self.per_class = warm_start, per_class
         self._warm_starts = WarmStarts({})
         self._suite: dict[str, Attack] = {}  # the attacks of all entries; empty where another entry measures
         self._model: nn.Module = nn.Identity()  # the one that the waiting samples are for
@@ -149,7 +152,7 @@ class RobustAccuracy(Probe):
 
     def logs(self, tag: str) -> bool:
         return bool(self._suite) and tag.startswith(
-            ("val/clean_accuracy", "val/robust_accuracy/", "val/attack_success/")
+            ("val/clean_accuracy", "val/robust_accuracy/", "val/robust_recall/", "val/attack_success/")
         )
 
     # The pass.
@@ -232,6 +235,7 @@ class RobustAccuracy(Probe):
             "robust_accuracy/worst_case": float(report.worst_case.double().mean()),
             **{f"robust_accuracy/{name}": float(v.double().mean()) for name, v in report.robust.items()},
             **{f"attack_success/{name}": attack_success(report, name) for name in self._suite},
+            **(recalls_after_attacks(trainer, report) if self.per_class else {}),
         }
         for name, value in figures.items():
             in_bar = name in ("clean_accuracy", "robust_accuracy/worst_case")
@@ -272,11 +276,14 @@ class RobustAccuracy(Probe):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         self._warm_starts.save(checkpoint)
+        if self._suite:
+            self._closer_look.save(checkpoint)
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         self._warm_starts.load(checkpoint)
+        self._closer_look.load(checkpoint)
 
     # When.
 

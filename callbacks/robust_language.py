@@ -13,6 +13,7 @@ from touchstone.attacks import Attack, Cost, LanguageReport, evaluate_language
 from touchstone.attacks.judge.running import check_names
 
 from .parts.loaders import loader_suffix
+from .parts.logs import may_be_lost, write_whole
 from .parts.processes import gather_by_id, gather_costs
 from .parts.publish import publish_picture, run_folder
 from .parts.samples import Samples
@@ -148,10 +149,9 @@ class RobustLanguage(Probe):
                 for name, attack in self.attacks.items()
             }
             figures["texts"] = {key: value.tolist() for key, value in values.items()}
-            folder.mkdir(parents=True, exist_ok=True)
             number = f"_{loader_index}" if loader_index else ""
-            path = folder / f"language_report{number}.json"
-            path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+            with may_be_lost():
+                write_whole(folder / f"language_report{number}.json", json.dumps(figures, indent=2) + "\n")
         for name, texts in shown.items():
             attack = self.attacks[name]
             picture = text_picture(texts, title=f"{name}: {attack.threat!r}, {attack.objective!r}")

@@ -19,6 +19,7 @@ from .parts.attack_picture import Attacked, attack_picture
 from .parts.class_by_name import class_by_name
 from .parts.feature_distance import feature_distance
 from .parts.publish import publish_picture, run_folder
+from .parts.shown import shown
 from .parts.top_classes import top_classes
 
 COLUMNS = ("reached", "largest_change", "l2_change", "feature_distance", "probability_before")
@@ -123,14 +124,14 @@ class TargetedPictures(pl.Callback):
                 )
                 if folder is not None:
                     texts = [top_classes(logits[row], data.class_names) for logits in (before, after)]
-                    self._write(folder, [data.files[position], name, *went.cells(), *texts])
+                    self._write(folder, [shown(data.files[position]), name, *went.cells(), *texts])
                 self._went[name].append(went)
             if sum(len(part.label) for part in self._drawn[name]) < self.num_images:
                 self._drawn[name].append(attacked)
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         names, folder = trainer.datamodule.class_names, run_folder(trainer)  # type: ignore[attr-defined]
-        label = str(self._number) if names is None else names[self._number]
+        label = str(self._number) if names is None else shown(names[self._number])
         for name, went in self._went.items():
             num_reached = sum(each.reached for each in went)
             print(f"{name}: {num_reached} of {len(went)} pictures are now {label}{_average(went)}", flush=True)
@@ -148,7 +149,7 @@ class TargetedPictures(pl.Callback):
     def _write(self, folder: Path, row: Sequence[Any]) -> None:
         has_begun = any(self._went.values())
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "targeted.csv").open("a" if has_begun else "w", newline="") as file:
+        with (folder / "targeted.csv").open("a" if has_begun else "w", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
             if not has_begun:
                 table.writerow(["file", "attack", *COLUMNS, "before", "after"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import lightning.pytorch as pl
 import torch
@@ -11,6 +12,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from .parts.drawn_classes import shuffled
 from .parts.stratified import stratified
 from .parts.whole_batches import Batch, Rows, whole_batches
 from .sources import Labelled, Source
@@ -31,6 +33,8 @@ class ImagesDataModule(pl.LightningDataModule):
         eval_batch_size: samples per validation, test and prediction step, >= 1.
         val_share: share of the training images that is for validation, in (0, 1).
         test_share: share that is for the test where the source has none, in (0, 1).
+        class_shares: how often each class is drawn for training, in proportion, one number >= 0 a class, or `"equal"`:
+            against imbalance, with replacement, as many samples an epoch as there are. None for every image once.
         split_seed: seeds both; the same seed gives the same sets.
         channels: 1 or 3, to make grey of colours or to repeat grey; None for what there is.
         augment: modules that take training images, uint8 `(N, C, H, W)`, to others, one after another.
@@ -57,6 +61,7 @@ class ImagesDataModule(pl.LightningDataModule):
         val_share: float = 0.1,
         test_share: float = 0.1,
         split_seed: int = 0,
+        class_shares: Sequence[float] | Literal["equal"] | None = None,
         channels: int | None = None,
         augment: Sequence[nn.Module] = (),
         mix: nn.Module | None = None,
@@ -74,6 +79,7 @@ class ImagesDataModule(pl.LightningDataModule):
             raise ValueError(f"ImagesDataModule(channels=...) must be 1, 3 or None, got {channels}")
         self.source, self.batch_size, self.eval_batch_size = source, batch_size, eval_batch_size
         self.val_share, self.test_share, self.split_seed = val_share, test_share, split_seed
+        self.class_shares = class_shares
         self.channels, self.augment, self.mix = channels, tuple(augment), mix
         self.num_workers, self.cache_folder = num_workers, Path(cache_folder)
 
@@ -104,7 +110,7 @@ class ImagesDataModule(pl.LightningDataModule):
         return whole_batches(
             self.train,
             batch_size=self.batch_size,
-            shuffle=True,
+            **shuffled(self.train, self.class_shares, self.class_names),
             drop_last=len(self.train) >= self.batch_size,
             num_workers=self.num_workers,
         )

@@ -4,7 +4,6 @@ from .adversarial_training import AWP, FGSMRS, MART, PGDAT, TRADES, EpsWarmup, F
 from .classifier import Classifier
 from .language_model import LanguageModel
 from .parameter_groups import weight_decay_groups
-from .tuned_classifier import TunedClassifier
 from .warmup_cosine import WarmupCosine
 
 __all__ = [
@@ -19,7 +18,6 @@ __all__ = [
     "LanguageModel",
     "Mixed",
     "Strategy",
-    "TunedClassifier",
     "WarmupCosine",
     "weight_decay_groups",
 ]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
-import torch.nn.functional as F
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -16,11 +15,13 @@ from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from touchstone.attacks import SampleRng
-from touchstone.attacks.core.checks import check_batch, check_labels
 from touchstone.attacks.core.logits import logits_of
 
 from .adversarial_training import Learned, Strategy
 from .every_sample_once import EverySampleOnce
+from .parameter_groups import weight_decay_groups
+from .parts.cross_entropy import CrossEntropy
+from .parts.trained_parameters import trained_parameters
 from .repeated_batches import RepeatedBatches
 
 Batch = tuple[Tensor, Tensor]
@@ -30,24 +31,26 @@ class Classifier(pl.LightningModule):
     """Minimises the cross-entropy of a net's logits.
 
     Logs `train/loss`, `train/accuracy`, and `S/loss`, `S/accuracy` for S val and test, each over every sample of the
-    epoch. `train/...` is measured as the net learns: where that is from attacked images, on these.
+    epoch. `train/...` is measured as the net learns: where that is from attacked images, on these. Labels may be shares
+    of classes, float `(N, classes)`, as MixUp and CutMix make them; accuracy then counts the largest share.
 
     Args:
         net: pixels in [0, 1], float `(N, C, H, W)`, to logits `(N, classes)`, or to an output that has them as
             `.logits`; normalization belongs inside it.
-        optimizer: makes the optimizer from the parameters.
-        lr_scheduler: makes the scheduler from the optimizer, stepped after every epoch; None for none.
+        optimizer: makes the optimizer from the parameters, or from groups of them (`decay`).
+        lr_scheduler: makes the scheduler from the optimizer; None for none.
+        schedule: whether the scheduler steps after every `"epoch"`, or after every optimizer `"step"`, as one-cycle and
+            a warm-up demand.
+        decay: whether the optimizer's weight decay shrinks `"all"` parameters, or `"weights"` alone, and leaves
+            normalizations and biases as they are (`weight_decay_groups`).
         label_smoothing: share of the target spread over all classes, in [0, 1).
         class_weights: how much a sample of each class counts in the training loss, one number >= 0 a class, against
             imbalance; the loss is the weighted mean, as torch's. Validation and test count every sample once.
         strategy: how the net learns from a batch, such as `PGDAT`; None for ordinary training.
 
     Raises:
-        ValueError: `label_smoothing` or a class weight is outside its range; or, at the first batch, there are more or
-            fewer weights than classes.
+        ValueError: a value is outside its range; or, at the first batch, there are more or fewer weights than classes.
     """
-
-    class_weights: Tensor | None
 
     def __init__(
         self,
@@ -55,20 +58,21 @@ class Classifier(pl.LightningModule):
         optimizer: OptimizerCallable = torch.optim.Adam,
         lr_scheduler: LRSchedulerCallable | None = None,
         *,
+        schedule: Literal["epoch", "step"] = "epoch",
+        decay: Literal["all", "weights"] = "all",
         label_smoothing: float = 0.0,
         class_weights: Sequence[float] | None = None,
         strategy: Strategy | None = None,
     ) -> None:
         super().__init__()
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(f"Classifier(label_smoothing=...) must be in [0, 1), got {label_smoothing}")
-        weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
-        if weights is not None and not (len(weights) and bool((weights >= 0).all() & weights.isfinite().all())):
-            raise ValueError(f"Classifier(class_weights=...) must be numbers >= 0, got {list(class_weights or [])}")
-        self.register_buffer("class_weights", weights, persistent=False)
+        for name, value, known in (("schedule", schedule, ("epoch", "step")), ("decay", decay, ("all", "weights"))):
+            if value not in known:
+                raise ValueError(f"Classifier({name}=...) must be {' or '.join(known)}, got {value!r}")
         self.net = net
         self.make_optimizer, self.make_scheduler = optimizer, lr_scheduler
-        self.label_smoothing = label_smoothing
+        self.schedule, self.decay = schedule, decay
+        self.train_loss = CrossEntropy(label_smoothing=label_smoothing, class_weights=class_weights)
+        self.loss = CrossEntropy()
         self.strategy = Strategy() if strategy is None else strategy
         self._every_sample_once: list[EverySampleOnce] = []
         # By stage and loader; nn.ModuleDict has a method train.
@@ -97,11 +101,11 @@ class Classifier(pl.LightningModule):
                 metric.reset()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
-        x, y = _images_and_labels(batch)
+        x, y = self.strategy.samples(*_images_and_labels(batch), batch_idx % self.strategy.num_repeats)
         learned = None
         if len(x):
-            criterion = partial(self._loss, x=x, label_smoothing=self.label_smoothing, class_weights=self.class_weights)
-            learned = self.strategy.learn(self, x, y, criterion, self._noise(len(x), batch_idx))
+            noise = self._noise(len(x), batch_idx)
+            learned = self.strategy.learn(self, x, y, partial(self.train_loss, x=x), noise)
         self._log("train", "of_train", learned, y)
         return None if learned is None else learned.loss
 
@@ -130,16 +134,12 @@ class Classifier(pl.LightningModule):
         return self(batch[0] if isinstance(batch, (tuple, list)) else batch).softmax(1)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        trained = [p for p in self.parameters() if p.requires_grad]
-        if not trained:
-            raise ValueError(
-                f"Classifier(net=...) must have a parameter to train: {type(self.net).__name__} has none, or all of "
-                "its parameters are frozen (requires_grad=False)"
-            )
-        optimizer = self.make_optimizer(trained)
+        trained = trained_parameters(self.net, self)
+        optimizer = self.make_optimizer(trained if self.decay == "all" else weight_decay_groups(self))
         if self.make_scheduler is None:
             return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": self.make_scheduler(optimizer)}
+        schedule = {"scheduler": self.make_scheduler(optimizer), "interval": self.schedule}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}  # type: ignore[return-value]
 
     def _noise(self, num_samples: int, batch_idx: int) -> SampleRng:
         """Noise of their own for the samples of every batch of every run; nothing is drawn from the global state."""
@@ -153,7 +153,7 @@ class Classifier(pl.LightningModule):
         measured = None
         if len(x):
             logits = self(x)
-            measured = Learned(self._loss(logits, y, x=x), logits)
+            measured = Learned(self.loss(logits, y, x=x), logits)
         self._log(stage, f"of_{stage}_{loader}", measured, y)
 
     def _log(self, stage: str, metrics: str, measured: Learned | None, y: Tensor) -> None:
@@ -161,29 +161,13 @@ class Classifier(pl.LightningModule):
         kept: dict[str, Metric] = self.metrics[metrics]  # type: ignore[assignment]
         if measured is not None:
             kept["loss"].update(measured.loss.detach(), weight=len(y))
-            kept["accuracy"].update(measured.logits.detach(), y)
+            kept["accuracy"].update(measured.logits.detach(), y if y.ndim == 1 else y.argmax(1))
         self.log_dict(
             {f"{stage}/{name}": metric for name, metric in kept.items()},
             on_step=False,
             on_epoch=True,
             prog_bar=stage == "train",
         )
-
-    @staticmethod
-    def _loss(
-        logits: Tensor, y: Tensor, *, x: Tensor, label_smoothing: float = 0.0, class_weights: Tensor | None = None
-    ) -> Tensor:
-        if class_weights is not None and len(class_weights) != logits.shape[1]:
-            raise ValueError(
-                f"Classifier(class_weights=...) must be one for each of the {logits.shape[1]} classes, "
-                f"got {len(class_weights)}"
-            )
-        try:
-            return F.cross_entropy(logits, y, class_weights, label_smoothing=label_smoothing)
-        except (IndexError, RuntimeError):
-            check_batch(x, y)  # says in words what is wrong, where it is the batch
-            check_labels(y, logits.shape[1])
-            raise
 
 
 def _metrics() -> nn.ModuleDict:

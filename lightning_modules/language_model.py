@@ -11,12 +11,15 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from touchstone.nets.generate import Sampling, generate
 from touchstone.nets.recurrent import detach_state
+
+from .every_sample_once import EverySampleOnce
 
 Batch = tuple[Tensor, Tensor]
 
@@ -60,9 +63,11 @@ class LanguageModel(pl.LightningModule):
         self.net = net
         self.make_optimizer, self.make_scheduler = optimizer, lr_scheduler
         self.carry_state, self.prompt, self.sample_tokens, self.sampling = carry_state, prompt, sample_tokens, sampling
-        self.losses = nn.ModuleDict({f"of_{stage}": MeanMetric() for stage in ("train", "val", "test")})
-        self._state: Any = None
-        self._rows = 0
+        # A loss that is NaN makes the mean NaN: torchmetrics would leave it out.
+        means = {f"of_{stage}": MeanMetric(nan_strategy=float("nan")) for stage in ("train", "val", "test")}
+        self.losses = nn.ModuleDict(means)
+        self._carried: dict[str, tuple[Any, int]] = {}  # by stage: the state of the last batch, and its rows
+        self._every_text_once = EverySampleOnce(None)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Token ids, int64 `(B, T)`, to logits `(B, T, V)`."""
@@ -83,18 +88,24 @@ class LanguageModel(pl.LightningModule):
     # Steps.
 
     def on_train_epoch_start(self) -> None:
-        self._state = None
+        self._carried.pop("train", None)
 
-    on_validation_epoch_start = on_test_epoch_start = on_train_epoch_start
+    def on_validation_epoch_start(self) -> None:
+        self._carried.pop("test" if self.trainer.testing else "val", None)
+        combined = self.trainer._evaluation_loop._combined_loader
+        assert combined is not None
+        self._every_text_once = EverySampleOnce(combined.flattened[0])
+
+    on_test_epoch_start = on_validation_epoch_start
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         return self._step(batch, "train")
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._step(batch, "val")
+        self._evaluate(batch, "val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._step(batch, "test")
+        self._evaluate(batch, "test")
 
     def predict_step(self, batch: Batch | Tensor, batch_idx: int) -> Tensor:
         """The probabilities of the token after each window, `(B, V)`."""
@@ -150,20 +161,39 @@ class LanguageModel(pl.LightningModule):
         x, y = batch
         if self.carry_state:
             # The last batch of an epoch of other rows, of another number perhaps, follows none.
-            state = self._state if self._state is not None and self._rows == len(x) else None
-            logits, after = self.net.extend(x, state)  # type: ignore[operator]
-            self._state, self._rows = detach_state(after), len(x)
+            state, num_rows = self._carried.get(stage, (None, 0))
+            logits, after = self.net.extend(x, state if num_rows == len(x) else None)  # type: ignore[operator]
+            self._carried[stage] = detach_state(after), len(x)
         else:
             logits = self(x)
         loss = F.cross_entropy(logits.flatten(0, 1).float(), y.flatten())
-        metric: MeanMetric = self.losses[f"of_{stage}"]  # type: ignore[assignment]
-        metric.update(loss.detach(), weight=y.numel())
-        self.log(f"{stage}/loss", metric, on_step=False, on_epoch=True, prog_bar=stage == "train")
+        self._metric(stage).update(loss.detach(), weight=y.numel())
+        self._log_loss(stage)
         return loss
 
+    def _evaluate(self, batch: Batch, stage: str) -> None:
+        x, y = self._every_text_once.take(*batch)
+        if len(x):
+            self._step((x, y), stage)
+        else:
+            self._log_loss(stage)  # processes log together
+
+    def _metric(self, stage: str) -> MeanMetric:
+        return self.losses[f"of_{stage}"]  # type: ignore[return-value]
+
+    def _log_loss(self, stage: str) -> None:
+        self.log(f"{stage}/loss", self._metric(stage), on_step=False, on_epoch=True, prog_bar=stage == "train")
+
+    def process_state(self) -> dict[str, tuple[Any, int]]:
+        """What the next batch of the training goes on with; `ExactResume` keeps it."""
+        return {stage: carried for stage, carried in self._carried.items() if stage == "train"}
+
+    def load_process_state(self, state: dict[str, tuple[Any, int]]) -> None:
+        """Goes on with what `process_state` gave."""
+        self._carried = dict(state)
+
     def _log_figures(self, stage: str) -> None:
-        metric: MeanMetric = self.losses[f"of_{stage}"]  # type: ignore[assignment]
-        nats = float(metric.compute())
+        nats = float(self._metric(stage).compute())
         self.log(f"{stage}/perplexity", math.exp(min(nats, 700.0)))
         per_token = getattr(getattr(self.trainer, "datamodule", None), "characters_per_token", None)
         if per_token is not None:
@@ -190,5 +220,8 @@ class LanguageModel(pl.LightningModule):
                 as_it_is = "\n".join("    " + line for line in text.splitlines())
                 logger.experiment.add_text("val/sample", as_it_is, self.global_step)
         if self.loggers and self.trainer.log_dir is not None:
-            with (Path(self.trainer.log_dir) / "samples.txt").open("a", encoding="utf-8") as file:
-                file.write(f"=== step {self.global_step}\n{text}\n")
+            try:
+                with (Path(self.trainer.log_dir) / "samples.txt").open("a", encoding="utf-8") as file:
+                    file.write(f"=== step {self.global_step}\n{text}\n")
+            except OSError as error:  # no reason to end a training
+                rank_zero_warn(f"samples.txt cannot be written: {error.strerror}")

@@ -1,6 +1,7 @@
 """Pure torch, no Lightning: networks and layers, one model a file."""
 
 from .adapted import AdaptedNet
+from .airbench import AirbenchNet
 from .all_conv import AllConvNet
 from .attention import Attention
 from .cifar_resnet import CifarResNet
@@ -10,6 +11,7 @@ from .imagenet import EfficientNetLite0, TorchvisionNet
 from .language import RecurrentLM, TransformerLM
 from .low_rank import low_rank
 from .mlp import MLP
+from .new_head import NewHead
 from .normalize import Normalize, Normalized
 from .preact_resnet import PreActResNet
 from .public_checkpoint import PublicCheckpoint
@@ -26,6 +28,7 @@ from .wide_resnet import WideResNet
 
 __all__ = [
     "AdaptedNet",
+    "AirbenchNet",
     "AllConvNet",
     "Attention",
     "CifarResNet",
@@ -35,6 +38,7 @@ __all__ = [
     "HandmadeNet",
     "LSTM",
     "MLP",
+    "NewHead",
     "Normalize",
     "Normalized",
     "PreActResNet",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .imagenet import TorchvisionNet
-from .parts.replace_layer import replace_layer
+from .parts.replace_layer import like, replace_layer
 
 NUM_IMAGENET = 1000
 
@@ -56,11 +56,11 @@ class AdaptedNet(nn.Module):
         if small and not cuts_patches and (first[1].stride, first[1].kernel_size) != ((1, 1), (3, 3)):
             changed |= {"kernel_size": 3, "stride": 1, "padding": 1}
         if changed:
-            replace_layer(self.net, first[0], _like(first[1], changed))
+            replace_layer(self.net, first[0], like(first[1], changed))
         if small and isinstance(getattr(self.net, "maxpool", None), nn.MaxPool2d):
             self.net.maxpool = nn.Identity()
         of_linear = isinstance(last[1], nn.Linear)
-        replace_layer(self.net, last[0], _like(last[1], {"out_features" if of_linear else "out_channels": num_classes}))
+        replace_layer(self.net, last[0], like(last[1], {"out_features" if of_linear else "out_channels": num_classes}))
         self.net.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -69,12 +69,3 @@ class AdaptedNet(nn.Module):
 
 def _num_out(layer: nn.Module) -> int:
     return int(layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels)  # type: ignore[arg-type]
-
-
-def _like(layer: nn.Module, changed: dict[str, Any]) -> nn.Module:
-    """A layer of the same kind with other numbers."""
-    names: tuple[str, ...] = ("in_features", "out_features")
-    if isinstance(layer, nn.Conv2d):
-        names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
-    given = {name: getattr(layer, name) for name in names}
-    return type(layer)(**{**given, **changed}, bias=layer.bias is not None)

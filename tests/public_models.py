@@ -13,37 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from touchstone.nets import Normalize
-
-
-class _Block(nn.Module):
-    def __init__(self, num_in: int, num_out: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(num_in, num_out, 3, stride, 1)
-        self.conv2 = nn.Conv2d(num_out, num_out, 3, 1, 1)
-        self.shortcut = nn.Sequential(nn.Conv2d(num_in, num_out, 1, stride)) if stride > 1 else nn.Sequential()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.conv2(F.relu(self.conv1(x))) + self.shortcut(x))
-
-
-class _ResNet2b(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, 8, 3, 2, 1)
-        self.layer1 = nn.Sequential(_Block(8, 16, 2), _Block(16, 16, 1))
-        self.linear1, self.linear2 = nn.Linear(1024, 100), nn.Linear(100, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.layer1(F.relu(self.conv1(x)))
-        return self.linear2(F.relu(self.linear1(x.flatten(1))))
+from touchstone.nets import Normalize, ResNet2b
 
 
 def resnet2b(shared: Path) -> nn.Module:
-    net = _ResNet2b()
+    net = ResNet2b()
     saved = torch.load(shared / "models/abcrown_resnet2b.pth", weights_only=True, map_location="cpu")
     net.load_state_dict(saved["state_dict"])
     return nn.Sequential(Normalize([0.4914, 0.4822, 0.4465], [0.2471, 0.2435, 0.2616]), net).eval()

@@ -15,6 +15,7 @@ from touchstone.attacks import (
     FGSM,
     L0,
     PGD,
+    AnyOf,
     Attack,
     Linf,
     RandomNoise,
@@ -129,6 +130,9 @@ def test_success_is_what_the_model_says_of_the_returned_images(
         assert torch.equal(report.success["a"], (after == attack.objective.target) & (y != attack.objective.target))
     elif isinstance(attack.objective, Targeted):
         assert (after != y)[report.success["a"]].all()
+    elif isinstance(attack.objective, AnyOf):
+        among = (after[:, None] == torch.tensor(attack.objective.targets)).any(1)
+        assert torch.equal(report.success["a"], among & (after != y))
     else:
         assert torch.equal(report.success["a"], after != y)
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from touchstone.attacks import Linf
+from touchstone.nets import SmallCNN
 
 from .oracles import images, own_labels, small_net
 
@@ -26,8 +27,10 @@ NAMES = (
     "trainer_overhead",
     "startup",
     "memory",
+    "scaling",
     "sequences",
     "input_pipeline",
+    "long_run",
     "low_rank_curve",
     "adversarial_training",
     "digits_table",
@@ -161,11 +164,36 @@ def test_ways_of_training_are_compared_in_cost(benchmark: Any, capsys: pytest.Ca
 
 @pytest.mark.slow
 def test_ways_of_training_are_compared_in_what_they_reach(
-    benchmark: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    benchmark: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    module = benchmark("digits_table")
-    for name in set(module.WAYS) - {"standard", "Free", "EMA + PGD-AT"}:
-        monkeypatch.delitem(module.WAYS, name)
-    module.main(num_seeds=1, num_epochs=1, small=True)
+    ways, picture = ("standard", "Free", "EMA + PGD-AT"), str(tmp_path / "table.png")
+    options = {"num_seeds": 2, "num_epochs": 1, "num_processes": 1, "small": True}
+    benchmark("digits_table").main(ways=ways, picture=picture, **options)
     printed = capsys.readouterr().out
-    assert all(f"│ {name} " in printed for name in module.WAYS)
+    assert all(f"│ {name} " in printed for name in ways)
+    assert (tmp_path / "table.png").is_file()
+
+
+def test_nothing_grows_from_validation_to_validation(benchmark: Any, tmp_path: Path) -> None:
+    if not Path("/proc/self/statm").is_file():
+        pytest.skip("memory and open files are read from /proc")
+    module = benchmark("long_run")
+    seen = module.measure(tmp_path, num_validations=30, every=5, pictures_every=100)
+    assert [one.validation for one in seen] == [5, 10, 15, 20, 25, 30]
+    assert {one.hooks for one in seen} == {0}
+    assert len({one.files for one in seen}) == 1
+    assert len({one.tensors for one in seen[:-1]}) == 1  # pictures are drawn at the last
+    growth = [later.events - earlier.events for earlier, later in zip(seen[1:-2], seen[2:-1], strict=True)]
+    assert max(growth) < 1.1 * min(growth)
+    module.draw(seen, tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 5000
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_cost_and_communication_are_measured_over_the_processes(
+    benchmark: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    spent = benchmark("scaling").measure(2, tmp_path, num_steps=3, num_samples=8, width=4, num_epochs=1)
+    assert spent["step"] > 0
+    assert spent["bytes_of_step"] >= 4 * sum(p.numel() for p in SmallCNN(width=4).parameters())
+    assert spent["bytes_of_evaluation"] > 100

@@ -158,6 +158,13 @@ def test_a_checkpoint_that_is_cut_off_is_damaged(kept: float, problem: str, here
     assert problem in str(damage(path))
 
 
+def test_a_checkpoint_without_its_first_bytes_is_damaged(here: Path) -> None:
+    path = here / "run.ckpt"
+    DurableCheckpointIO().save_checkpoint({"weight": torch.randn(300)}, path)
+    path.write_bytes(path.read_bytes()[2:])
+    assert "it is no checkpoint" in str(damage(path))
+
+
 # Found by name.
 
 

@@ -31,6 +31,7 @@ after_two_steps = pytest.mark.filterwarnings("ignore:signs of gradient masking")
 
 
 LONG = (
+    "cifar10_robust.yaml",
     "shakespeare_lstm.yaml",
     "shakespeare_transformer.yaml",
     "tarantula.yaml",
@@ -51,6 +52,7 @@ def test_config_fits_validates_tests_and_predicts(
     path = root / "configs" / config
     if "EfficientNetLite0" in path.read_text():
         pytest.importorskip("efficientnet_lite_pytorch")
+    if "train.py predict" in path.read_text():
         assert train.main(["predict", "--config", str(path)]) == 0
         predicted = next(tmp_path.rglob("predictions.csv")).read_text().splitlines()
         assert [Path(line.split(",")[0]).name for line in predicted[1:]] == ["china.jpg", "flower.jpg"]
@@ -124,7 +126,21 @@ def trees_for(config: Path, folder: Path) -> list[str]:
     """The option that gives a config that reads a tree of images a small one."""
     if "datamodules.ImageTree" not in config.read_text():
         return []
-    return [f"--data.init_args.source.init_args.root={write_tree(folder / 'tree', num_train=8)}"]
+    option = "--data.init_args.source.init_args"
+    smaller = [f"{option}.size=64"] if "size: 224" in config.read_text() else []
+    if "depth: 18" in config.read_text():  # a net for a GPU
+        smaller = ["--data.init_args.batch_size=4", "--data.init_args.eval_batch_size=4"]
+    return [f"{option}.root={write_tree(folder / 'tree', num_train=8)}", *smaller]
+
+
+@pytest.mark.slow
+@after_two_steps
+def test_the_recipe_for_a_gpu_takes_twenty_steps(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = root / "configs/cifar10_robust.yaml"
+    few = [*SHORT, "--trainer.max_epochs=2", "--trainer.limit_train_batches=10"]
+    assert train.main(["fit", "--config", str(config), *trees_for(config, tmp_path), *few]) == 0
+    assert torch.load(next(tmp_path.rglob("last.ckpt")), weights_only=True)["global_step"] == 20
 
 
 @after_two_steps

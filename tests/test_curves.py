@@ -82,6 +82,26 @@ class Fickle(Attack):
         return FGSM(threat=self.threat).perturb(model, x, y, rng) if self.threat.eps == 0.12 else x.clone()
 
 
+def test_the_eps_that_leaves_a_share_is_where_the_margins_say(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Half of the samples of a linear model fall where the median of the margins is reached."""
+    caplog.set_level("INFO")
+    loader = linear_loader()
+    x, y = (part.numpy() for part in loader.dataset.tensors)  # type: ignore[attr-defined]
+    weight, bias = (p.detach().numpy() for p in LinearModel(36, 2).parameters())
+    logits = x.reshape(80, 36) @ weight.T + bias
+    margin = logits[np.arange(80), y] - logits[np.arange(80), 1 - y]
+    reached = np.sort(margin / np.abs(weight[1] - weight[0]).sum())
+    eps = [float(value) for value in np.linspace(0.002, 0.12, 60)]
+    attack = PGD(threat=LINF, num_steps=1, random_start=False)
+    run = trainer(tmp_path, RobustnessCurves(attack=attack, eps=eps, levels=[0.5, 0.999]))
+    run.validate(Linear(), loader, verbose=False)
+    found = float(run.callback_metrics["val/curves/eps_at_0.5"])
+    assert reached[38] - 0.002 <= found <= reached[41] + 0.002
+    assert f"50.00% of 80 samples are right inside Linf {found:.4g}" in caplog.text
+    assert "99.90% of 80 samples are right inside no Linf of its eps" in caplog.text
+    assert "val/curves/eps_at_0.999" not in run.callback_metrics
+
+
 def test_what_falls_inside_a_small_ball_falls_inside_a_larger_one(tmp_path: Path) -> None:
     run = trainer(tmp_path, RobustnessCurves(attack=Fickle(threat=LINF), eps=[0.15, 0.01, "12/100", 0.2]))
     run.test(Linear(), linear_loader(), verbose=False)
@@ -205,6 +225,7 @@ def test_without_steps_there_is_one_panel() -> None:
         ({"eps": ["wide"]}, r"RobustnessCurves\(eps=...\) must be a number such as 0.03 or 8/255, got 'wide'"),
         ({"eps": [0]}, r"Linf\(eps=...\) must be > 0"),
         ({"eps": [8]}, r"did you mean 8/255"),
+        ({"levels": [1]}, r"RobustnessCurves\(levels=...\) must be in \(0, 1\), got 1"),
         ({"steps": [0]}, r"RobustnessCurves\(steps=...\) must be >= 1, got 0"),
         ({"batch_size": 0}, r"RobustnessCurves\(batch_size=...\) must be >= 1, got 0"),
         ({"max_samples": 0}, r"RobustnessCurves\(max_samples=...\) must be >= 1"),

@@ -19,6 +19,7 @@ from touchstone.callbacks.parts.processes import gather_by_id
 from touchstone.callbacks.parts.samples import SampleStream
 
 from .lightning_programs import samples
+from .resumed_runs import same
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +58,7 @@ def test_two_processes_draw_the_curves_of_one(runs: Path) -> None:
     assert not list((runs / "one_sample").rglob("curves.json"))  # its sample is wrong before any attack
 
 
-@pytest.mark.parametrize("program", ["ordinary", "learned", "one_sample"])
+@pytest.mark.parametrize("program", ["ordinary", "learned", "one_sample", "trained", "texts_by_class"])
 def test_two_processes_give_the_verdicts_and_the_costs_of_one(runs: Path, program: str) -> None:
     assert verdicts(runs / program / "2") == verdicts(runs / program / "1")
     reports = [json.loads((runs / program / number / "version_0" / "report.json").read_text()) for number in "12"]
@@ -66,6 +67,35 @@ def test_two_processes_give_the_verdicts_and_the_costs_of_one(runs: Path, progra
         for attack in report["attacks"].values():
             del attack["seconds"]
     assert reports[1] == reports[0]
+
+
+def test_two_processes_measure_texts_as_one_does(runs: Path) -> None:
+    one, two = (figures(runs / "language" / number) for number in "12")
+    assert {"val/loss", "val/perplexity", "val/bits_per_character/hot"} <= set(one)
+    assert two == pytest.approx(one, rel=1e-5)
+    reports = [
+        json.loads((runs / "language" / number / "version_0" / "language_report.json").read_text()) for number in "12"
+    ]
+    for report in reports:
+        assert report["num_texts"] == 41
+        assert report["attacks"]["hot"].pop("seconds") > 0
+    texts = [report.pop("texts") for report in reports]
+    assert reports[1].pop("attacks") == reports[0].pop("attacks")
+    assert texts[1].keys() == texts[0].keys()
+    for name, values in texts[0].items():
+        assert texts[1][name] == pytest.approx(values, rel=1e-5), name
+
+
+def test_a_resumed_fit_on_two_processes_ends_as_one_that_was_never_stopped(runs: Path) -> None:
+    ends = [torch.load(runs / name / "2" / "end.ckpt", weights_only=True) for name in ("whole", "resumed")]
+    for part in ("state_dict", "optimizer_states", "touchstone/warm_starts"):
+        assert same(ends[0][part], ends[1][part]), part
+    states = [end["touchstone/exact_resume"]["of_ranks"] for end in ends]
+    assert same(states[0], states[1])
+    changes = [state["modules"]["strategy"] for state in states[0]]
+    assert not same(changes[0], changes[1])  # each process has its own
+    assert verdicts(runs / "whole" / "2") == verdicts(runs / "resumed" / "2")
+    assert figures(runs / "whole" / "2") == figures(runs / "resumed" / "2")
 
 
 def test_samples_that_the_user_spreads_over_processes_are_counted_once(runs: Path) -> None:

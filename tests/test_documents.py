@@ -102,6 +102,30 @@ def test_every_command_and_file_that_a_document_names_exists(root: Path) -> None
             assert (document.parent / link).exists(), f"{document.name}: {link}"
 
 
+def train_commands(root: Path) -> dict[str, str]:
+    """Every `python train.py SUBCOMMAND ...` of the documents that leaves nothing out, with where it stands."""
+    found = {}
+    for document in sorted(path for pattern in DOCUMENTS for path in root.glob(pattern)):
+        text = document.read_text().replace("\\\n", " ")
+        for command in re.findall(r"python train\.py ((?:fit|validate|test|predict) [^`\n]*)", text):
+            if "..." not in command and "--help" not in command:
+                found.setdefault(command.strip(), document.name)
+    return found
+
+
+def test_every_command_of_the_documents_is_understood(
+    root: Path, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import train
+
+    monkeypatch.setenv("COLUMNS", "200")
+    commands = train_commands(root)
+    assert len(commands) >= 10
+    for command, document in commands.items():
+        assert train.main([*shlex.split(command), "--print_config"]) == 0, (document, command, capsys.readouterr().err)
+        assert "class_path" in capsys.readouterr().out, (document, command)
+
+
 def unnamed_fragments(root: Path) -> dict[str, str]:
     """The Python blocks of the documents that no test names: they use `model`, `x`, `y` and torch."""
     found = {}

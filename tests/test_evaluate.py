@@ -504,6 +504,7 @@ def test_a_model_that_is_no_module_is_refused(net: nn.Module, x: Tensor, y: Tens
             call()
 
 
+@pytest.mark.filterwarnings("ignore:Guards may run slower on Python 3.13.0")
 def test_models_of_every_make(net: nn.Module, x: Tensor, y: Tensor) -> None:
     expected = evaluate(net, x, y, {"pgd": PGD_5}).robust["pgd"]
     net.eval()

@@ -16,6 +16,7 @@ from touchstone.attacks import FGSM, Linf
 from touchstone.callbacks import Health, RobustAccuracy
 from touchstone.callbacks.parts import verdicts
 from touchstone.callbacks.parts.activations import Activations
+from touchstone.callbacks.parts.health_picture import health_picture
 from touchstone.lightning_modules import Classifier
 
 from .lightning_programs import events, trainer, weights
@@ -67,6 +68,20 @@ def test_nothing_is_found_in_a_healthy_run(healthy: tuple[Health, str, Path]) ->
     assert not said
     assert next(folder.rglob("health.txt")).read_text() == "nothing found\n"
     assert all(len(curve) == 10 for curve in health._curves.values())  # every curve was there to be judged
+
+
+def test_the_curves_and_what_was_found_stand_in_the_picture(healthy: tuple[Health, str, Path]) -> None:
+    _, _, folder = healthy
+    assert next(folder.rglob("figures/health.png")).stat().st_size > 1000
+    curves = {"train/loss": {0: 2.0, 1: 1.0}, "val/loss": {1: 1.5}, "val/accuracy": {0: 0.5, 1: 0.75}, "lr": {0: 1.0}}
+    figure = health_picture(curves, ["overfitting from epoch 2: so it is"])
+    lines = [line for axes in figure.axes for line in axes.lines]
+    assert {line.get_label(): (*line.get_xdata(), *line.get_ydata()) for line in lines} == {
+        "train/loss": (1, 2, 2.0, 1.0),
+        "val/loss": (2, 1.5),
+        "val/accuracy": (1, 2, 0.5, 0.75),
+    }
+    assert figure.get_suptitle() == "health: overfitting from epoch 2: so it is"
 
 
 def test_a_verdict_is_a_warning_a_text_and_a_file(tmp_path: Path) -> None:

@@ -74,6 +74,6 @@ def test_a_run_killed_twice_goes_on_and_ends_as_one_that_was_not() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(7200)
 def test_a_run_killed_a_hundred_times_goes_on_and_ends_as_one_that_was_not() -> None:
     check_killed_often(100)

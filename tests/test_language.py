@@ -169,9 +169,9 @@ def test_a_state_ends_with_its_epoch_and_its_gradient_with_its_batch(tmp_path: P
     module = LanguageModel(RecurrentLM(256, dim=8, hidden=16), carry_state=True, sample_tokens=0)
     fit = trainer(tmp_path, max_epochs=2)
     fit.fit(module, datamodule=text_data(tmp_path, order="streams", batch_size=4))
-    assert all(not part.requires_grad for part in module._state)
+    assert all(not part.requires_grad for part in module._carried["train"][0])
     module.on_train_epoch_start()
-    assert module._state is None
+    assert not module.process_state()
 
 
 def test_the_rate_rises_and_falls() -> None:
@@ -250,3 +250,27 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
         trainer(tmp_path).fit(module, datamodule=data)
     with pytest.raises(ValueError, match="must be None or a text, got an empty one"):
         trainer(tmp_path).fit(LanguageModel(RecurrentLM(5), prompt=""), datamodule=data)
+
+
+def test_a_validation_in_mid_epoch_leaves_the_carried_state_alone(tmp_path: Path) -> None:
+    """Rows of equal number would otherwise go on in the text of the validation."""
+
+    def trained(folder: str, **options: Any) -> dict[str, Tensor]:
+        torch.manual_seed(0)
+        module = LanguageModel(RecurrentLM(256, dim=8, hidden=16), carry_state=True, sample_tokens=0)
+        data = text_data(tmp_path, order="streams", batch_size=4, eval_batch_size=4)
+        trainer(tmp_path / folder, max_epochs=1, num_sanity_val_steps=0, **options).fit(module, datamodule=data)
+        return module.net.state_dict()
+
+    alone, measured = trained("alone", limit_val_batches=0), trained("measured", val_check_interval=2)
+    assert all(torch.equal(alone[key], measured[key]) for key in alone)
+
+
+def test_a_loss_that_is_not_finite_is_no_mean_of_the_others(tmp_path: Path) -> None:
+    data, module = text_data(tmp_path), small_lm(sample_tokens=0)
+    with torch.no_grad():
+        module.net.embedding.weight[ord("9")] = float("nan")  # windows without this character are finite
+    run = trainer(tmp_path)
+    run.validate(module, datamodule=data, verbose=False)
+    assert math.isnan(float(run.callback_metrics["val/loss"]))
+    assert math.isnan(float(run.callback_metrics["val/perplexity"]))

@@ -10,6 +10,7 @@ from torch import Tensor
 from touchstone.attacks import (
     APGD,
     DLR,
+    AnyOf,
     CrossEntropy,
     Linf,
     Margin,
@@ -88,10 +89,11 @@ def test_the_way_towards_a_class_is_by_itself_the_opposite_of_the_way_away(
     [
         (Untargeted(loss=DLR()), 2, r"DLR\(\) needs a model of 3 classes or more, this one has 2"),
         (Targeted(target=1, loss=DLR()), 3, r"DLR\(\) towards a class needs a model of 4 classes or more"),
+        (AnyOf([1, 5]), 4, r"AnyOf\(targets=\(1, 5\)\): the model has 4 classes, 0 to 3"),
         (Towards(target="runner_up", loss=DLR()), 3, r"towards a class needs a model of 4"),
     ],
 )
-def test_too_few_classes_are_an_error(objective: Untargeted | Targeted, num_classes: int, message: str) -> None:
+def test_too_few_classes_are_an_error(objective: Untargeted | Targeted | AnyOf, num_classes: int, message: str) -> None:
     net, x = LinearModel(num_features=36, num_classes=num_classes), images(4, dtype=torch.float64)
     with pytest.raises(ValueError, match=message):
         evaluate(net, x, net(x).argmax(1), {"a": APGD(threat=Linf(eps=0.1), objective=objective)})
@@ -100,6 +102,22 @@ def test_too_few_classes_are_an_error(objective: Untargeted | Targeted, num_clas
 def test_towards_counts_any_wrong_class(logits: Tensor, label: Tensor) -> None:
     aimed = Towards(target=3).aim(lambda: logits, label, SampleRng.numbered(200))
     assert torch.equal(aimed.reached(logits, label), logits.argmax(1) != label)
+
+
+def test_any_of_several_classes_is_the_easiest_of_the_others(logits: Tensor, label: Tensor) -> None:
+    objective = AnyOf([4, 1, 3], loss=Margin())
+    for z, y, gain, reached in zip(
+        logits.numpy(), label.tolist(), objective.gain(logits, label), objective.reached(logits, label), strict=True
+    ):
+        wanted = [t for t in (1, 3, 4) if t != y]
+        assert float(gain) == pytest.approx(max(z[t] - np.delete(z, t).max() for t in wanted))
+        assert bool(reached) is (z.argmax() in wanted)
+
+
+@pytest.mark.parametrize("targets", [[], [3], [3, 3], [1, -1], [1, 2.5], [True, 2]])
+def test_several_classes_are_two_or_more(targets: list[int]) -> None:
+    with pytest.raises(ValueError, match=r"AnyOf\(targets=...\) must be two or more different classes"):
+        AnyOf(targets)
 
 
 def test_the_nearest_classes_are_those_with_the_largest_other_logits(logits: Tensor, label: Tensor) -> None:

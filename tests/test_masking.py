@@ -115,6 +115,27 @@ def test_an_honest_net_shows_no_sign(eps: float, seed: int) -> None:
     assert warnings_of(LinearModel(num_features=36, num_classes=4, dtype=torch.float32), attacks) == []
 
 
+class OneClass(Before):
+    """Gives class 0 to every image, by logits that do depend on it; `hidden` gives plain grey another class."""
+
+    hidden = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.inner(x).tanh() * 0.1
+        is_grey = (x - 0.5).abs().flatten(1).amax(1) < 1e-3
+        offset = torch.where(is_grey & self.hidden, -1.0, 1.0)
+        return torch.cat([logits[:, :1] + offset[:, None], logits[:, 1:] - offset[:, None]], 1)
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_standing_at_a_large_eps_is_a_sign_only_where_the_model_is_known_to_err(hidden: bool) -> None:
+    model = OneClass(small_net()).eval()
+    model.hidden = hidden
+    x = images(48)
+    warnings = evaluate(model, x, torch.zeros(48, dtype=torch.long), {"pgd": PGD_10}).warnings
+    assert any("they do not lead to the errors that are there" in warning for warning in warnings) is hidden, warnings
+
+
 def test_noise_beating_the_gradient_is_a_sign() -> None:
     class Misleading(nn.Module):
         """Noise turns it, but its gradient leads back to the centre."""

@@ -19,7 +19,7 @@ from torchvision.transforms import v2
 
 import train
 from touchstone.datamodules import ImagesDataModule, ImageTree
-from touchstone.lightning_modules import Classifier, TunedClassifier, weight_decay_groups
+from touchstone.lightning_modules import Classifier, weight_decay_groups
 
 from .image_files import write_tree
 
@@ -81,7 +81,7 @@ def test_weights_alone_decay(tmp_path: Path) -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.net(x) * 0
 
-    module = TunedClassifier(Still(), lambda groups: torch.optim.SGD(groups, lr=0.1, weight_decay=0.5))
+    module = Classifier(Still(), lambda groups: torch.optim.SGD(groups, lr=0.1, weight_decay=0.5), decay="weights")
     before = {name: value.detach().clone() for name, value in module.named_parameters()}
     fitted(module, tmp_path)
     for name, value in module.named_parameters():
@@ -91,34 +91,34 @@ def test_weights_alone_decay(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("schedule", "num_steps"), [("step", 8), ("epoch", 2)])
 def test_the_schedule_steps_as_often_as_told(tmp_path: Path, schedule: Any, num_steps: int) -> None:
-    module = TunedClassifier(
+    module = Classifier(
         net(),
         lambda groups: torch.optim.SGD(groups, lr=0.1),
         lambda optimizer: ExponentialLR(optimizer, 0.9),
         schedule=schedule,
     )
     trainer = fitted(module, tmp_path)
-    assert [group["lr"] for group in trainer.optimizers[0].param_groups] == pytest.approx([0.1 * 0.9**num_steps] * 2)
-    with pytest.raises(ValueError, match="step or epoch, got 'batch'"):
-        TunedClassifier(net(), schedule="batch")  # type: ignore[arg-type]
+    assert [group["lr"] for group in trainer.optimizers[0].param_groups] == pytest.approx([0.1 * 0.9**num_steps])
+    with pytest.raises(ValueError, match="must be epoch or step, got 'batch'"):
+        Classifier(net(), schedule="batch")  # type: ignore[arg-type]
 
 
 def test_the_loss_of_mixed_labels_is_the_mixture_of_losses(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    module = TunedClassifier(net()).eval()
+    module = Classifier(net()).eval()
     x, y = torch.rand(6, 4), torch.tensor([0, 1, 2, 0, 1, 2])
     other, share = y.roll(1), 0.3
     mixed = (1 - share) * nn.functional.one_hot(y, 3) + share * nn.functional.one_hot(other, 3)
     logits = module(x)
     each = [-logits.log_softmax(1).gather(1, labels[:, None]).mean() for labels in (y, other)]
-    assert torch.allclose(module._loss(logits, mixed, x=x), (1 - share) * each[0] + share * each[1])
+    assert torch.allclose(module.train_loss(logits, mixed, x=x), (1 - share) * each[0] + share * each[1])
 
 
 @pytest.mark.parametrize("mix", [v2.MixUp(num_classes=10), v2.CutMix(num_classes=10)])
 def test_a_run_learns_from_mixed_batches(tmp_path: Path, mix: nn.Module) -> None:
     source = ImageTree(str(write_tree(tmp_path / "tree")))
     images = ImagesDataModule(source, batch_size=10, mix=mix, cache_folder=str(tmp_path / "cache"))
-    module = TunedClassifier(nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10)))
+    module = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10)))
     trainer = pl.Trainer(
         default_root_dir=tmp_path, max_epochs=1, logger=False, enable_checkpointing=False, accelerator="cpu",
         devices=1, enable_progress_bar=False, enable_model_summary=False,
@@ -149,13 +149,17 @@ def test_averaged_weights_are_the_exponential_mean_of_the_steps(tmp_path: Path) 
     assert torch.allclose(module.net[0].weight, expected, atol=1e-5)  # type: ignore[index, union-attr]
 
 
-def test_stochastic_weight_averaging_ends_at_its_learning_rate_with_weights_that_no_step_had(tmp_path: Path) -> None:
+def test_stochastic_weight_averaging_ends_at_its_learning_rate_with_the_mean_of_the_epochs(tmp_path: Path) -> None:
+    """Of the weights at the start and after each of the first three of four epochs, as Lightning takes them."""
     weights, module = Weights(), Classifier(net(), lambda p: torch.optim.SGD(p, lr=0.5))
+    first = module.net[0].weight.detach().clone()  # type: ignore[index, union-attr]
     averaging = StochasticWeightAveraging(swa_lrs=0.1, swa_epoch_start=1, annealing_epochs=1)
     trainer = fitted(module, tmp_path, weights, averaging, max_epochs=4)
     assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.1)
-    average: Tensor = module.net[0].weight.detach()  # type: ignore[index, union-attr, assignment]
-    assert not any(torch.equal(average, one) for one in weights.kept[:16])
+    expected = (first + weights.kept[3] + weights.kept[7] + weights.kept[11]) / 4
+    torch.testing.assert_close(module.net[0].weight.detach(), expected)  # type: ignore[index, union-attr]
+    # BatchNorm has seen the training images once more, with the averaged weights.
+    assert int(module.net[1].num_batches_tracked) == 4  # type: ignore[index, union-attr, arg-type]
 
 
 def test_a_command_suggests_a_learning_rate_and_trains_nothing(

@@ -205,6 +205,7 @@ def test_max_samples_takes_the_first_of_the_dataset(tmp_path: Path, batch_size: 
     [
         (RobustAccuracy({"fgsm": ATTACKS["fgsm"]}), True),
         (Confidence(max_samples=5), True),
+        (Confidence(max_samples=23), False),
         (Confidence(), False),  # a mean over all samples has no order
         (GradientNorm(), False),
     ],

@@ -73,6 +73,14 @@ def test_verdict_alone_equals_verdict_in_any_batch_order_and_split(attack: Attac
 
 
 @every_attack
+def test_tokens_of_32_bits_are_attacked_as_those_of_64(attack: Attack, x: Tensor) -> None:
+    net = text_net()
+    y = own_labels(net, x)
+    expected, got = (evaluate(net, tokens, y, {"a": attack}).robust["a"] for tokens in (x, x.int()))
+    assert torch.equal(got, expected)
+
+
+@every_attack
 def test_is_deterministic_by_seed(attack: Attack, x: Tensor) -> None:
     net = text_net()
     y = own_labels(net, x)

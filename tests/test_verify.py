@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -111,3 +112,66 @@ def test_a_fingerprint_of_samples_depends_on_each_of_them_and_not_on_batches() -
         samples.take(slice(0, 8)),
     ):
         assert as_text(samples_fingerprint(changed)) != as_text(whole)
+
+
+class Written:
+    """What a malicious pickle does when it is loaded."""
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (Path("written"),)
+
+
+def damaged_npz(**columns: Any) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, **columns)
+    return file.getvalue()
+
+
+DAMAGES: dict[str, tuple[str, bytes, str]] = {
+    "an empty report": ("report.json", b"", "report.json' cannot be read: "),
+    "a report cut off": ("report.json", b'{"stage": "val", "weig', "report.json' cannot be read: "),
+    "a report of other bytes": ("report.json", b"\xff\xfe\x00", "report.json' cannot be read: "),
+    "a report of something else": ("report.json", b"[1, 2]", "does not say which weights"),
+    "a report nested too deep": ("report.json", b"[" * 100_000, "report.json' cannot be read: "),
+    "a report of no stage": ("report.json", b'{"weights": "a", "stage": "x"}', "has a stage, val or test"),
+    "no verdicts": ("verdicts.npz", b"", "verdicts.npz' cannot be read: "),
+    "verdicts cut off": ("verdicts.npz", damaged_npz(sample_id=np.arange(20))[:90], "verdicts.npz' cannot be read: "),
+    "verdicts with code": (
+        "verdicts.npz", damaged_npz(sample_id=np.array([Written()], dtype=object)), "verdicts.npz' cannot be read: ",
+    ),
+    "verdicts of no sample": ("verdicts.npz", damaged_npz(label=np.arange(20)), "one of them sample_id"),
+    "verdicts of two lengths": (
+        "verdicts.npz", damaged_npz(sample_id=np.arange(20), label=np.arange(19)), "columns of one length",
+    ),
+    "a config with code": (
+        "config.yaml", b"trainer: !!python/object/apply:os.mkdir [written]",
+        "config.yaml' cannot be read: ",
+    ),
+    "a config cut off": ("config.yaml", b"trainer: [", "config.yaml' cannot be read: "),
+    "a config of nothing": ("config.yaml", b"3", "a config has the keys trainer, model and data"),
+    "a checkpoint of other bytes": ("checkpoints/best.ckpt", b"PK\x03\x04 no more", "its end is missing"),
+    "a checkpoint that is none": (
+        "checkpoints/best.ckpt", damaged_npz(sample_id=np.arange(3)), "no checkpoint of weights",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_file_of_the_run_is_named_before_anything_is_measured(damage: str, run: Any, copied: Path) -> None:
+    name, content, problem = DAMAGES[damage]
+    (copied / name).write_bytes(content)
+    ended = run("verify", RUN)
+    assert (ended.code, ended.out) == (2, "")
+    assert problem in ended.first_line
+    assert len(ended.err.splitlines()) <= 5
+    assert len(ended.first_line) < 400
+    assert not Path("written").exists()
+
+
+def test_verdicts_that_were_taken_away_are_missed(run: Any, copied: Path) -> None:
+    with np.load(copied / "verdicts.npz") as stored:
+        columns = {name: stored[name] for name in stored.files if name != "robust_fgsm"}
+    np.savez_compressed(copied / "verdicts.npz", allow_pickle=False, **columns)
+    ended = run("verify", RUN)
+    assert ended.code == 1
+    assert "verdicts.npz: the run has no column robust_fgsm" in ended.out

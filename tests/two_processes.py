@@ -13,12 +13,15 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
-from touchstone.attacks import FGSM, PGD, Attack, Linf, RandomNoise, Surrogate, Universal
-from touchstone.callbacks import GradientNorm, RobustAccuracy, RobustnessCurves
-from touchstone.lightning_modules import Classifier
+from touchstone.attacks import FGSM, PGD, Attack, HotFlip, Linf, RandomNoise, Surprise, Surrogate, TokenFlips, Universal
+from touchstone.callbacks import ExactResume, GradientNorm, Health, RobustAccuracy, RobustLanguage, RobustnessCurves
+from touchstone.lightning_modules import Classifier, LanguageModel
+from touchstone.lightning_modules.adversarial_training import PGDAT, Free
+from touchstone.nets import RecurrentLM
 
 from .lightning_programs import Still, samples, train_loader, trainer
 from .oracles import small_net
+from .tokens_table import NUM_CLASSES, NUM_TOKENS, text_net, texts
 
 LINF = Linf(eps=0.02)
 ATTACKS: dict[str, Attack] = {
@@ -102,14 +105,76 @@ def fit_warm(folder: Path, num_processes: int, max_epochs: int, ckpt_path: Path 
         folder,
         RobustAccuracy(ATTACKS, warm_start=True),
         ModelCheckpoint(dirpath=folder, filename="a", save_on_train_epoch_end=False),
-        devices=num_processes,
-        strategy="auto" if num_processes == 1 else "ddp_fork",
-        logger=TensorBoardLogger(folder, name="", version=0, default_hp_metric=False),
         enable_checkpointing=True,
         max_epochs=max_epochs,
+        **processes(folder, num_processes),
     )
     run.fit(Still(), train_loader(), loader(), ckpt_path=ckpt_path, weights_only=True)
     return run
+
+
+def trained(folder: Path, num_processes: int) -> pl.Trainer:
+    """Learns from attacked images on two processes, and is measured by one: the same net on the same samples."""
+    if num_processes == 1:
+        run = observed(folder, 1)
+        run.validate(Classifier(small_net(7)), loader(), ckpt_path=folder.parent / "2" / "a.ckpt", verbose=False)
+        return run
+    torch.manual_seed(0)
+    run = observed(folder, num_processes, max_epochs=2)
+    odd = DataLoader(samples(41, seed=1), 8, shuffle=True)
+    run.fit(Classifier(small_net(7), strategy=PGDAT(ATTACKS["pgd"])), odd, loader())
+    run.save_checkpoint(folder / "a.ckpt")
+    return run
+
+
+def texts_by_class(folder: Path, num_processes: int) -> pl.Trainer:
+    x = texts(41)
+    threat = TokenFlips(1, vocab_size=NUM_TOKENS, protected=(0,))
+    run = trainer(folder, RobustAccuracy({"flips": HotFlip(threat=threat)}), **processes(folder, num_processes))
+    data = TensorDataset(x, torch.arange(41) % NUM_CLASSES)
+    run.validate(Classifier(text_net()), DataLoader(data, 8), verbose=False)
+    return run
+
+
+def language(folder: Path, num_processes: int) -> pl.Trainer:
+    torch.manual_seed(0)
+    module = LanguageModel(RecurrentLM(NUM_TOKENS, cell="gru", dim=8, hidden=16), sample_tokens=0)
+    attacks: dict[str, Attack] = {"hot": HotFlip(threat=TokenFlips(1, vocab_size=NUM_TOKENS), objective=Surprise())}
+    run = trainer(folder, RobustLanguage(attacks), **processes(folder, num_processes))
+    x = texts(41)
+    run.validate(module, DataLoader(TensorDataset(x[:, :-1], x[:, 1:]), 8), verbose=False)
+    return run
+
+
+def whole(folder: Path, num_processes: int) -> pl.Trainer:
+    """Two epochs of three batches; changes of images of its own on each process."""
+    return fit_free(folder, num_processes)
+
+
+def resumed(folder: Path, num_processes: int) -> pl.Trainer:
+    """Goes on after the second of them."""
+    return fit_free(folder, num_processes, folder.parent.parent / "whole" / str(num_processes) / "step=5.ckpt")
+
+
+def fit_free(folder: Path, num_processes: int, ckpt_path: Path | None = None) -> pl.Trainer:
+    torch.manual_seed(0)
+    every = ModelCheckpoint(dirpath=folder, filename="{step}", every_n_train_steps=1, save_top_k=-1)
+    end = ModelCheckpoint(dirpath=folder, filename="end", enable_version_counter=False, save_on_train_epoch_end=True)
+    callbacks = (RobustAccuracy(ATTACKS, warm_start=True, images_every_n_epochs=9), Health(), ExactResume(), every, end)
+    options = {"enable_checkpointing": True, "num_sanity_val_steps": 0, **processes(folder, num_processes)}
+    run = trainer(folder, *callbacks, **options)
+    odd = DataLoader(samples(41, seed=1), 8, shuffle=True)
+    module = Classifier(small_net(7), strategy=Free(LINF, num_repeats=2))
+    run.fit(module, odd, loader(), ckpt_path=ckpt_path, weights_only=True)
+    return run
+
+
+def processes(folder: Path, num_processes: int) -> dict[str, Any]:
+    return {
+        "devices": num_processes,
+        "strategy": "auto" if num_processes == 1 else "ddp_fork",
+        "logger": TensorBoardLogger(folder, name="", version=0, default_hp_metric=False),
+    }
 
 
 def observed(
@@ -124,9 +189,7 @@ def observed(
         RobustAccuracy(attacks, max_samples=max_samples),
         GradientNorm(max_samples=max_samples),
         RobustnessCurves(attack=ATTACKS["pgd"], eps=[0.01, 0.02], steps=[1, 5], max_samples=max_samples),
-        devices=num_processes,
-        strategy="auto" if num_processes == 1 else "ddp_fork",
-        logger=TensorBoardLogger(folder, name="", version=0, default_hp_metric=False),
+        **processes(folder, num_processes),
         **options,
     )
 
@@ -139,6 +202,11 @@ PROGRAMS = {
     fit: (2,),
     warm: (1, 2),
     moved: (1, 2),
+    trained: (2, 1),
+    texts_by_class: (1, 2),
+    language: (1, 2),
+    whole: (2,),
+    resumed: (2,),
 }
 
 if __name__ == "__main__":

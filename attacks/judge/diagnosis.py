@@ -154,14 +154,28 @@ class Diagnosis:
         large = _reaching_grey(attack.threat, self._x[rows])
         if large is None:
             return []
-        probe = PGD(threat=large, objective=attack.objective)
-        standing = self._num_standing(name, probe, rows, take=False)
+        rows = rows[self._known_to_err(large, rows, name)]
+        if len(rows) < _FEWEST_SURVIVORS:
+            return []
+        standing = self._num_standing(name, PGD(threat=large, objective=attack.objective), rows, take=False)
         if standing <= 0.1 * len(rows):
             return []
         return [
-            f"{name}: even at eps {float(large.eps):.3g}, where every image can become plain grey, 20 steps along its "
-            f"gradients left {standing} of {len(rows)} samples standing: they do not lead to the errors that are there"
+            f"{name}: at eps {float(large.eps):.3g}, {len(rows)} of the samples that it left standing can become plain "
+            f"grey or like another sample, where the model errs; 20 steps along its gradients left {standing} of them "
+            "standing: they do not lead to the errors that are there"
         ]
+
+    def _known_to_err(self, threat: Threat, rows: Tensor, name: str) -> Tensor:
+        """For which samples a look around finds an error inside the threat: at grey, or towards another's picture."""
+        x, y = self._x[rows], self._y[rows]
+        predicted = self._logits.argmax(1)
+        others = (predicted[None] != y[:, None]).float().argmax(1)  # the first that is taken for another class
+        errs = torch.zeros(len(rows), dtype=torch.bool, device=x.device)
+        for witness in (_grey(threat, x).expand_as(x), self._x[others]):
+            there = self._look(threat.project(witness, x), self._rng.sample_ids[rows], f"in a probe of attack {name!r}")
+            errs |= there.argmax(1) != y
+        return errs
 
     def _by_another_start(self, name: str, attack: Attack, rows: Tensor) -> list[str]:
         if len(rows) < _FEWEST_SURVIVORS:
@@ -195,5 +209,10 @@ def _reaching_grey(threat: Threat, x: Tensor) -> Threat | None:
     box = getattr(threat, "box", None)
     if box is None or getattr(threat, "mask", None) is not None:
         return None
-    corner, grey = torch.full_like(x[:1], box[0]), torch.full_like(x[:1], (box[0] + box[1]) / 2)
-    return replace(threat, eps=float(threat.distance(grey, corner)[0]))  # type: ignore[type-var]
+    corner = torch.full_like(x[:1], box[0])
+    return replace(threat, eps=float(threat.distance(_grey(threat, x), corner)[0]))  # type: ignore[type-var]
+
+
+def _grey(threat: Threat, x: Tensor) -> Tensor:
+    low, high = threat.box  # type: ignore[attr-defined]
+    return torch.full_like(x[:1], (low + high) / 2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 import torch
@@ -34,8 +34,7 @@ class Targeted(Objective):
     """
 
     target: int | Tensor | Choice
-    _: KW_ONLY
-    loss: Loss = CrossEntropy()
+    loss: Loss = field(default=CrossEntropy(), kw_only=True)
 
     def __post_init__(self) -> None:
         check_loss(self, self.loss)

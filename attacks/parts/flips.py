@@ -36,7 +36,7 @@ def search_flips(measure: Measure, x: Tensor, propose: Propose, *, num_flips: in
         places, tokens, allowed = propose(texts, of_texts, step)
         tried, gains, fallen = [], [], []
         for number in range(places.shape[1]):
-            text = texts.scatter(1, places[:, number, None], tokens[:, number, None])
+            text = texts.scatter(1, places[:, number, None], tokens[:, number, None].to(texts.dtype))
             text = torch.where(allowed[:, number, None], text, texts)
             with torch.no_grad():
                 gain, reached = measure(text, of_texts)

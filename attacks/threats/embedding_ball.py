@@ -6,7 +6,7 @@ section 3; here each token has a ball of its own.
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -40,10 +40,9 @@ class EmbeddingBall(FreeTokens):
     """
 
     eps: float | str | Tensor  # type: ignore[assignment]
-    _: KW_ONLY
-    embedding: str | None = None
-    protected: tuple[int, ...] = ()
-    mask: Tensor | None = None
+    embedding: str | None = field(default=None, kw_only=True)
+    protected: tuple[int, ...] = field(default=(), kw_only=True)
+    mask: Tensor | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -75,8 +74,7 @@ class TokenBalls(Threat):
     """
 
     eps: float | str | Tensor  # type: ignore[assignment]
-    _: KW_ONLY
-    free: Tensor
+    free: Tensor = field(kw_only=True)
 
     def start(self, x: Tensor, rng: SampleRng) -> Tensor:
         # Uniform in each ball: a uniform direction, and a radius whose D-th power is uniform.

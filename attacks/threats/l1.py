@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -37,9 +37,8 @@ class L1(Ball):
 
     p: ClassVar[float] = 1
     eps: float | str | Tensor
-    _: KW_ONLY
-    box: tuple[float, float] | None = (0.0, 1.0)
-    mask: Tensor | str | None = None
+    box: tuple[float, float] | None = field(default=(0.0, 1.0), kw_only=True)
+    mask: Tensor | str | None = field(default=None, kw_only=True)
 
     def _noise(self, x: Tensor, rng: SampleRng) -> Tensor:
         # D + 1 exponentials over their sum, without the last, and signs.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -32,9 +32,8 @@ class L2(Ball):
 
     p: ClassVar[float] = 2
     eps: float | str | Tensor
-    _: KW_ONLY
-    box: tuple[float, float] | None = (0.0, 1.0)
-    mask: Tensor | str | None = None
+    box: tuple[float, float] | None = field(default=(0.0, 1.0), kw_only=True)
+    mask: Tensor | str | None = field(default=None, kw_only=True)
 
     def _noise(self, x: Tensor, rng: SampleRng) -> Tensor:
         # A uniform direction, and a radius whose D-th power is uniform.
@@ -65,13 +64,13 @@ class L2(Ball):
         low, high = self.box  # type: ignore[misc]
         size = change.flatten(1).abs()
         room = torch.where(change > 0, high - x, x - low).flatten(1).clamp_min(0)
-        squares, stopped_squares = size.square(), room.square()
+        squares, stopped_squares, meets_at = size.square(), room.square(), room / size
         eps, tiny = self.radius(size).square()[..., 0], torch.finfo(x.dtype).tiny
         scale = (eps / squares.sum(1).clamp_min(tiny)).sqrt().clamp_max(1)
         for _ in range(_MOST_ROUNDS):
-            stopped = scale[:, None] * size >= room
-            moving = squares.masked_fill(stopped, 0).sum(1)
-            left = (eps - stopped_squares.masked_fill(~stopped, 0).sum(1)).clamp_min(0)
+            moves = meets_at > scale[:, None]
+            moving = torch.where(moves, squares, 0).sum(1)
+            left = (eps - torch.where(moves, 0, stopped_squares).sum(1)).clamp_min(0)
             before, scale = scale, (left / moving.clamp_min(tiny)).sqrt().clamp_max(1).maximum(scale)
             # An accelerator would be waited for: there all the rounds cost less than asking.
             if x.device.type == "cpu" and torch.equal(before, scale):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -28,9 +28,8 @@ class Linf(Ball):
 
     p: ClassVar[float] = float("inf")
     eps: float | str | Tensor
-    _: KW_ONLY
-    box: tuple[float, float] | None = (0.0, 1.0)
-    mask: Tensor | str | None = None
+    box: tuple[float, float] | None = field(default=(0.0, 1.0), kw_only=True)
+    mask: Tensor | str | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -31,10 +31,9 @@ class TokenFlips(FreeTokens):
     """
 
     num_flips: int
-    _: KW_ONLY
-    vocab_size: int
-    protected: tuple[int, ...] = ()
-    mask: Tensor | None = None
+    vocab_size: int = field(kw_only=True)
+    protected: tuple[int, ...] = field(default=(), kw_only=True)
+    mask: Tensor | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -73,12 +72,13 @@ class TokenFlips(FreeTokens):
         """A token that may be written in place of each of these, every other one as likely.
 
         Args:
-            tokens: ids that may change, int64.
+            tokens: ids that may change, whole numbers.
             noise: uniform in [0, 1), of the same shape.
         """
         allowed = self.may_be_written(tokens.device).nonzero()[:, 0]
         drawn = (noise * (len(allowed) - 1)).long().clamp(max=len(allowed) - 2)  # the product may round up
-        return allowed[drawn + (drawn >= torch.searchsorted(allowed, tokens.contiguous())).long()]
+        place = torch.searchsorted(allowed, tokens.long().contiguous())
+        return allowed[drawn + (drawn >= place).long()].to(tokens.dtype)
 
     def direction(self, grad: Tensor) -> Tensor:
         raise ValueError("tokens cannot be moved along a gradient: attack with HotFlip, or inside an EmbeddingBall")

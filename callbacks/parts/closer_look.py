@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.trainer.states import TrainerFn
+
+_PLACE = "touchstone/closer_look"
 
 
 class CloserLook:
@@ -31,3 +35,11 @@ class CloserLook:
         is_due = is_last or this_round != self._round_of_last
         self._round_of_last = this_round
         return is_due
+
+    def save(self, checkpoint: dict[str, Any]) -> None:
+        """Puts into a checkpoint when the last one was; see `WarmStarts.save`."""
+        checkpoint[_PLACE] = self._round_of_last
+
+    def load(self, checkpoint: Mapping[str, Any]) -> None:
+        """Goes on by a checkpoint, if it tells."""
+        self._round_of_last = checkpoint.get(_PLACE)

@@ -6,6 +6,8 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from .logs import may_be_lost, write_whole
+
 
 @dataclass(frozen=True)
 class Curves:
@@ -53,12 +55,20 @@ class Curves:
             if at
         }
 
+    def eps_at(self, share: float) -> float | None:
+        """Where accuracy against eps passes a share, by straight lines between the radii; None where it does not."""
+        points = list(zip(self.eps, self.accuracy_at_eps, strict=True))
+        for (eps, above), (next_eps, below) in zip(points, points[1:], strict=False):
+            if above >= share >= below and above > below:
+                return eps + (next_eps - eps) * (above - share) / (above - below)
+        return None
+
 
 def write_curves(curves: Curves, folder: Path, loader_index: int) -> None:
     """Writes `curves.json` into a run folder; `curves_1.json` for a second data loader."""
-    folder.mkdir(parents=True, exist_ok=True)
     number = f"_{loader_index}" if loader_index else ""
-    (folder / f"curves{number}.json").write_text(json.dumps(asdict(curves), indent=2) + "\n", encoding="utf-8")
+    with may_be_lost():
+        write_whole(folder / f"curves{number}.json", json.dumps(asdict(curves), indent=2) + "\n")
 
 
 def read_curves(folder: str | Path, threat: str) -> Curves:

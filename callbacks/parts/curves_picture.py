@@ -98,5 +98,5 @@ def _labels(runs: Sequence[Curves]) -> list[str]:
     for run, experiment in zip(runs, experiments, strict=True):
         label = experiment if experiments.count(experiment) == 1 else run.run
         unlike = [name for name in ("attack", "stage", "num_samples") if getattr(run, name) != getattr(runs[0], name)]
-        labels.append(label + (f" (other {', '.join(unlike)})" if unlike else ""))
+        labels.append(label[:60] + (f" (other {', '.join(unlike)})" if unlike else ""))
     return labels

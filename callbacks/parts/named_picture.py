@@ -46,7 +46,7 @@ def named_picture(pictures: Sequence[Named]) -> Figure:
             found = picture.found[name]
             panel.barh(range(len(found)), [share for _, share in found], color="#bcd4ea")
             for row, (label, share) in enumerate(found):
-                panel.text(0.01, row, f"{share:.1%} {label}", va="center", fontsize=9)
+                panel.text(0.01, row, f"{share:.1%} {label[:40]}", va="center", fontsize=9)
             panel.set_title(name or "the net", fontsize=9, loc="left")
             panel.set_xlim(0, 1)
             panel.invert_yaxis()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import numpy as np
+
+from .logs import may_be_lost, write_whole
+from .shown import shown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,15 +37,37 @@ def publish_picture(trainer: pl.Trainer, folder: Path | None, tag: str, figure: 
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
+    _take_names_as_text(figure)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     pixels = np.asarray(canvas.buffer_rgba())[..., :3]
     for writer in tensorboard_writers(trainer):
-        writer.add_image(tag, pixels, trainer.global_step, dataformats="HWC")
+        writer.add_image(shown(tag), pixels, trainer.global_step, dataformats="HWC")
     if folder is not None:
-        path = folder / "figures" / (re.sub(r"[^\w.-]+", "_", tag) + ".png")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(path)
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "PNG")
+        with may_be_lost():
+            write_whole(folder / "figures" / f"{file_name(tag)}.png", file.getvalue())
+
+
+def _take_names_as_text(figure: Figure) -> None:
+    """Lets nothing in a figure be read as mathematics, which the name of a class may break, but for its scales."""
+    from matplotlib.axis import Tick
+    from matplotlib.text import Text
+
+    scales = {label for tick in figure.findobj(Tick) for label in (tick.label1, tick.label2)}
+    for text in figure.findobj(Text):
+        if isinstance(text, Text) and text not in scales:
+            text.set_parse_math(False)
+            text.set_text("\n".join(map(shown, text.get_text().split("\n"))))
+
+
+def file_name(tag: str) -> str:
+    """A tag as the name of a file: letters, digits, `_`, `-` and `.`, at most 200 bytes."""
+    name = re.sub(r"[^\w.-]+", "_", tag)
+    if len(name.encode()) <= 200:
+        return name
+    return name.encode()[:180].decode(errors="ignore") + "_" + hashlib.sha256(tag.encode()).hexdigest()[:16]
 
 
 def publish_text(trainer: pl.Trainer, tag: str, text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import platform
 from collections.abc import Mapping
@@ -14,6 +15,8 @@ import torch
 
 from touchstone import __version__
 from touchstone.attacks import Report
+
+from .logs import may_be_lost, write_whole
 
 
 def interval(num_right: int, num_samples: int) -> list[float]:
@@ -87,18 +90,20 @@ def attack_success(report: Report, name: str) -> float:
 
 def write_report(report: Report, stage: str, folder: Path, loader_index: int, origin: Mapping[str, Any]) -> None:
     """Writes `report.json` and `verdicts.npz` into `folder`; `report_1.json`, `verdicts_1.npz` for a second loader."""
-    folder.mkdir(parents=True, exist_ok=True)
     if loader_index == 0:
         for old in (*folder.glob("report_[0-9]*.json"), *folder.glob("verdicts_[0-9]*.npz")):
             old.unlink()  # of an earlier evaluation, of more loaders perhaps
     number = f"_{loader_index}" if loader_index else ""
     text = json.dumps(summary(report, stage, origin), indent=2) + "\n"
-    (folder / f"report{number}.json").write_text(text, encoding="utf-8")
+    file = io.BytesIO()
     np.savez_compressed(
-        folder / f"verdicts{number}.npz",
+        file,
         allow_pickle=False,
         sample_id=report.sample_id.cpu().numpy(),
         label=report.label.cpu().numpy(),
         clean_prediction=report.clean_prediction.cpu().numpy(),
         **{f"robust_{name}": verdict.cpu().numpy() for name, verdict in report.robust.items()},
     )
+    with may_be_lost():
+        write_whole(folder / f"verdicts{number}.npz", file.getvalue())
+        write_whole(folder / f"report{number}.json", text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -57,6 +58,7 @@ class SampleStream:
 
     Attributes:
         caveat: what is to be known of ids that are no positions in the dataset, in words; None where they are.
+        leaves_some_out: whether there are more than `max_samples`, or may be.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class SampleStream:
         self._batch_keys = batch_keys
         sampler = _sampler(loader)
         self.caveat = _caveat(trainer, sampler)
+        self.leaves_some_out = max_samples is not None and max_samples < _size(loader)
         limits = [] if max_samples is None else [max_samples]
         if isinstance(sampler, DistributedSampler):
             self._stride, self._next_id = sampler.num_replicas, sampler.rank
@@ -82,6 +85,14 @@ class SampleStream:
         num_taken = len(range(first, min(self._next_id, self._end), self._stride))
         ids = first + self._stride * torch.arange(num_taken, device=x.device)
         return Samples(x[:num_taken], y[:num_taken], ids) if num_taken else None
+
+
+def _size(loader: Any) -> float:
+    """How many samples a loader has, infinitely many where that is not known."""
+    try:
+        return len(loader.dataset)
+    except (AttributeError, TypeError):
+        return math.inf
 
 
 def _sampler(loader: Any) -> Any:

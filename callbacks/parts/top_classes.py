@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from .shown import shown
+
 
 def top_classes(logits: Tensor, class_names: Sequence[str] | None, num_classes: int = 5) -> str:
     """The most probable classes with their probabilities, the best first, as `tabby 61.2%, tiger cat 30.1%`.
@@ -17,4 +19,4 @@ def top_classes(logits: Tensor, class_names: Sequence[str] | None, num_classes: 
     """
     shares, classes = logits.softmax(0).topk(min(num_classes, len(logits)))
     found = zip(classes.tolist(), shares.tolist(), strict=True)
-    return ", ".join(f"{c if class_names is None else class_names[c]} {share:.1%}" for c, share in found)
+    return ", ".join(f"{c if class_names is None else shown(class_names[c])} {share:.1%}" for c, share in found)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
+MAX_BYTES = 1 << 29  # of a file in an archive; photographs have up to 50 MB
 TreeFile = tuple[PurePosixPath, bytes]
 
 
@@ -22,7 +23,7 @@ def tree_files(root: Path, inside: str = "") -> Iterator[TreeFile]:
         inside: only files whose path begins with this folder; empty for all.
 
     Raises:
-        ValueError: the archive is damaged.
+        ValueError: the archive is damaged, or a file in it is larger than `MAX_BYTES`.
     """
     if root.is_file():
         yield from _archived(root, inside)
@@ -69,6 +70,8 @@ def _archived(root: Path, inside: str) -> Iterator[TreeFile]:
         for member in archive:
             path = PurePosixPath(member.name)
             if member.isfile() and path.parts[: len(wanted)] == wanted:
+                if member.size > MAX_BYTES:
+                    raise ValueError(f"{root}: {member.name!r} has {member.size:,} bytes: a bomb?")
                 file = archive.extractfile(member)
                 assert file is not None
                 yield path, file.read()

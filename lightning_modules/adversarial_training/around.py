@@ -21,6 +21,9 @@ class Around(Strategy):
         self.strategy = strategy
         self.num_repeats = strategy.num_repeats
 
+    def samples(self, x: Tensor, y: Tensor, repeat: int) -> tuple[Tensor, Tensor]:
+        return self.strategy.samples(x, y, repeat)
+
     def learn(self, model: nn.Module, x: Tensor, y: Tensor, criterion: Criterion, rng: SampleRng) -> Learned:
         return self.strategy.learn(model, x, y, criterion, rng)
 

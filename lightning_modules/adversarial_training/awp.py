@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from touchstone.attacks import SampleRng
 
 from .around import Around
+from .parts.recomputed import running_statistics_kept
 from .strategy import Criterion, Learned, Strategy
 
 
@@ -42,51 +41,42 @@ class AWP(Around):
         if not 0 < gamma < float("inf"):
             raise ValueError(f"AWP(gamma=...) must be > 0 and finite, got {gamma:g}")
         self.gamma = gamma
-        self._kept: list[tuple[nn.Parameter, Tensor]] = []
+        self._kept: dict[Tensor, tuple[Tensor, RemovableHandle]] = {}
 
     def learn(self, model: nn.Module, x: Tensor, y: Tensor, criterion: Criterion, rng: SampleRng) -> Learned:
-        self._restore()  # where the last backward pass broke off
+        self._restore_all()  # where the last backward pass broke off
         weights = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
-        with _running_statistics_kept(model):
+        with running_statistics_kept(model):
             learned = self.strategy.learn(model, x, y, criterion, rng)
-            gradients = torch.autograd.grad(learned.loss, weights, allow_unused=True, materialize_grads=True)
+            gradients = list(torch.autograd.grad(learned.loss, weights, allow_unused=True, materialize_grads=True))
         if learned.again is None:
             raise ValueError(
                 f"AWP(strategy=...): {type(self.strategy).__name__} must give `Learned(again=...)`, which learns from "
                 "the same images once more"
             )
-        self._perturb(weights, list(gradients))
-        del gradients  # of the size of the net, while the second pass needs memory
+        self._perturb(weights, gradients)
         return learned.again()
 
     def _perturb(self, weights: list[nn.Parameter], gradients: list[Tensor]) -> None:
-        self._kept = [(w, w.detach().clone()) for w in weights]
-        with torch.no_grad():
-            for w, gradient in zip(weights, gradients, strict=True):
-                tiny = torch.finfo(gradient.dtype).tiny
+        """Moves the weights; each is back as soon as it has its gradient, and its copy gone: that needs memory too."""
+        for w in weights:
+            gradient = gradients.pop(0)
+            kept = w.detach().clone()
+            tiny = torch.finfo(gradient.dtype).tiny
+            with torch.no_grad():
                 w.add_(gradient * (self.gamma * w.norm() / gradient.norm().clamp_min(tiny)))
+            self._kept[w] = kept, w.register_post_accumulate_grad_hook(self._restore)
 
     def after_backward(self, model: nn.Module) -> None:
-        self._restore()
+        self._restore_all()  # what had no gradient
         super().after_backward(model)
 
-    def _restore(self) -> None:
-        with torch.no_grad():
-            for w, value in self._kept:
-                w.copy_(value)
-        self._kept = []
+    def _restore_all(self) -> None:
+        for w in list(self._kept):
+            self._restore(w)
 
-
-@contextmanager
-def _running_statistics_kept(model: nn.Module) -> Iterator[None]:
-    """Leaves the running statistics of normalization layers as they were."""
-    buffers = [
-        buffer for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase) for buffer in m.buffers()
-    ]
-    before = [buffer.clone() for buffer in buffers]
-    try:
-        yield
-    finally:
+    def _restore(self, w: Tensor) -> None:
+        value, hook = self._kept.pop(w)
+        hook.remove()
         with torch.no_grad():
-            for buffer, value in zip(buffers, before, strict=True):
-                buffer.copy_(value)
+            w.copy_(value)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from torch import Tensor
 
 from touchstone.attacks import PGD, Attack, Threat
 
+from .parts.remembering import Remembering
 from .pgd_at import PGDAT
 
 
-class FGSMRS(PGDAT):
+class FGSMRS(Remembering, PGDAT):
     """Learns from images one step away from a random point of the threat, which costs two passes a batch.
 
     Source: Wong, Rice, Kolter, "Fast is better than free: revisiting adversarial training", 2020, algorithm 3.
@@ -44,22 +44,16 @@ class FGSMRS(PGDAT):
         super().__init__(PGD(threat=threat, num_steps=1, rel_step_size=rel_step_size, to_the_end=True), mode=mode)
         if fallback is not None:
             PGDAT(fallback)  # checks it
-        self.fallback, self._fell_back = fallback, False
+        self.fallback = fallback
+        self.memory = {"fell_back": torch.tensor(False)}
 
     def fall_back(self) -> bool:
-        if self.fallback is None or self._fell_back:
+        if self.fallback is None or self.memory["fell_back"]:
             return False
-        self._fell_back = True
+        self.memory = {"fell_back": torch.tensor(True)}
         self.attack = self._full = self.fallback
         return True
 
-    # Not a buffer: averages of weights average buffers too.
-
-    def get_extra_state(self) -> Tensor:
-        """Whether it has fallen back."""
-        return torch.tensor(self._fell_back)
-
-    def set_extra_state(self, state: Tensor) -> None:
-        """Takes up what `get_extra_state` gave."""
-        if bool(state):
-            self.fall_back()
+    def remember(self) -> None:
+        if self.fallback is not None and self.memory["fell_back"]:
+            self.attack = self._full = self.fallback

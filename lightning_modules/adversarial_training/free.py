@@ -10,15 +10,16 @@ from torch import Tensor, nn
 from touchstone.attacks import SampleRng, Threat
 from touchstone.attacks.threats.ball import Ball
 
-from .strategy import Criterion, Learned, Strategy
+from .parts.remembering import Remembering
+from .strategy import Criterion, Learned
 
 
-class Free(Strategy):
+class Free(Remembering):
     """Learns from each batch several times in a row, each time moving the images by the gradient that also trained.
 
     Source: Shafahi et al., "Adversarial training for free!", 2019, algorithm 1. One backward pass gives the gradient
     of the weights and that of the change of the images; the change is kept from one time to the next, and from one
-    batch to the next.
+    batch to the next. A batch that comes again is the first one, as augmentation and mixing made it.
 
     An epoch is `num_repeats` times as long as otherwise: divide `max_epochs`, and what a scheduler counts, by it, as
     the paper does. The images are passed in the modes of training alone, once a step, with one update of the running
@@ -46,17 +47,25 @@ class Free(Strategy):
         if not 0 < rel_step_size < float("inf"):
             raise ValueError(f"Free(rel_step_size=...) must be > 0 and finite, got {rel_step_size:g}")
         self.threat, self._full, self.num_repeats, self.rel_step_size = threat, threat, num_repeats, rel_step_size
-        self._change = torch.zeros(0)
+        self.memory = {"change": torch.zeros(0)}
         self._here: Tensor | None = None
+
+    def samples(self, x: Tensor, y: Tensor, repeat: int) -> tuple[Tensor, Tensor]:
+        if repeat == 0 or "x" not in self.memory:
+            self.memory |= {"x": x, "y": y}
+        x, y = self.memory["x"].to(x.device), self.memory["y"].to(y.device)
+        if repeat == self.num_repeats - 1:
+            del self.memory["x"], self.memory["y"]
+        return x, y
 
     def learn(self, model: nn.Module, x: Tensor, y: Tensor, criterion: Criterion, rng: SampleRng) -> Learned:
         self.threat.check_input(x)
-        if self._change.shape[1:] != x.shape[1:]:
-            self._change = torch.zeros_like(x)
-        kept = self._change.to(x)
+        kept = self.memory["change"].to(x)
+        if kept.shape[1:] != x.shape[1:]:
+            kept = torch.zeros_like(x)
         if len(kept) < len(x):
             kept = torch.cat([kept, torch.zeros_like(x[len(kept) :])])
-        self._change = kept
+        self.memory["change"] = kept
         self._here = here = self._in_ball(kept[: len(x)]).detach().requires_grad_()
 
         def take() -> Learned:
@@ -70,7 +79,7 @@ class Free(Strategy):
         if here is None or here.grad is None:
             return  # a batch without samples
         step = self.rel_step_size * self.threat.radius(here) * self.threat.direction(here.grad)
-        self._change = torch.cat([self._in_ball(here.detach() + step), self._change[len(here) :]])
+        self.memory["change"] = torch.cat([self._in_ball(here.detach() + step), self.memory["change"][len(here) :]])
 
     def _in_ball(self, change: Tensor) -> Tensor:
         """The nearest change that the threat allows of an image without a box, `(N, ...)`."""
@@ -80,12 +89,12 @@ class Free(Strategy):
         assert not isinstance(self._full.eps, str)  # read by the threat
         self.threat = replace(self._full, eps=share * self._full.eps)  # type: ignore[type-var]
 
-    # Not a buffer: its size is that of the batch, and averages of weights average buffers too.
+    # What is remembered is written into a checkpoint by the first process; every one has other batches.
 
-    def get_extra_state(self) -> Tensor:
-        """The change that is kept, float `(N, ...)`, empty before the first batch."""
-        return self._change
+    def process_state(self) -> dict[str, Tensor]:
+        """What this process remembers."""
+        return dict(self.memory)
 
-    def set_extra_state(self, state: Tensor) -> None:
-        """Takes up what `get_extra_state` gave."""
-        self._change = state
+    def load_process_state(self, state: dict[str, Tensor]) -> None:
+        """Takes up what `process_state` gave."""
+        self.memory = dict(state)

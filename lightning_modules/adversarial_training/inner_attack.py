@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
-from touchstone.attacks import Attack
+from torch import Tensor, nn
+
+from touchstone.attacks import Attack, SampleRng
 
 from .strategy import Strategy
 
 
 class InnerAttack(Strategy):
-    """A strategy with an attack; a subclass calls it in `learn`.
+    """A strategy with an attack; a subclass calls `attacked` in `learn`.
 
     Args:
         attack: makes the images.
@@ -33,6 +35,10 @@ class InnerAttack(Strategy):
         if mode not in ("eval", "train"):
             raise ValueError(f"{name}(mode=...) must be 'eval' or 'train', got {mode!r}")
         self.attack, self.mode, self._full = attack, mode, attack
+
+    def attacked(self, attack: Attack, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:
+        """The images that an attack, `self.attack` or one made of it, finds in the mode that was asked for."""
+        return attack(model, x, y, rng, training=self.mode == "train").to(x.dtype)
 
     def scale_eps(self, share: float) -> None:
         threat = self._full.threat

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from touchstone.attacks import Attack, SampleRng
 
 from .inner_attack import InnerAttack
+from .parts.recomputed import recomputed
 from .strategy import Criterion, Learned
 from .trades import divergence
 
@@ -20,7 +21,9 @@ class MART(InnerAttack):
 
     Source: Wang et al., "Improving adversarial robustness requires revisiting misclassified examples", 2020, the
     boosted cross-entropy and the overall objective of their section 3.3, with their lambda as `weight`. Gradients flow
-    through every factor, as in their code. The classifier's own loss, and with it label smoothing, takes no part.
+    through every factor, as in their code. The classifier's own loss, and with it label smoothing, takes no part. The
+    clean images are passed again in the backward pass, so that a step holds the activations of one pass
+    (`recomputed`).
 
     Args:
         attack: makes the images; the paper's is PGD on the cross-entropy, to the end.
@@ -39,10 +42,10 @@ class MART(InnerAttack):
         self.weight = weight
 
     def learn(self, model: nn.Module, x: Tensor, y: Tensor, criterion: Criterion, rng: SampleRng) -> Learned:
-        x_adv = self.attack(model, x, y, rng, training=self.mode == "train").to(x.dtype)
+        x_adv = self.attacked(self.attack, model, x, y, rng)
 
         def take() -> Learned:
-            clean, logits = model(x).softmax(1), model(x_adv)
+            clean, logits = recomputed(model, x).softmax(1), model(x_adv)
             missing = 1 - clean.gather(1, y[:, None])[:, 0]
             loss = boosted_cross_entropy(logits, y) + self.weight * divergence(clean, logits) * missing
             return Learned(loss.mean(), logits, again=take)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 from touchstone.attacks import SampleRng
 
 from .around import Around
+from .parts.recomputed import recomputed
 from .strategy import Criterion, Learned, Strategy
 
 
@@ -16,8 +19,9 @@ class Mixed(Around):
     Source: Goodfellow, Shlens, Szegedy, "Explaining and harnessing adversarial examples", 2015, section 6, with their
     alpha as `clean_share`.
 
-    The images as they are make a pass of their own, in the modes of training and after the other strategy's: BatchNorm
-    sees clean and attacked images apart. `train/accuracy` is the other strategy's.
+    The images as they are make a pass of their own, in the modes of training and before the other strategy's: BatchNorm
+    sees clean and attacked images apart. They are passed again in the backward pass, so that a step holds no more
+    activations than the other strategy's (`recomputed`). `train/accuracy` is the other strategy's.
 
     Args:
         strategy: makes the other part, such as `PGDAT`.
@@ -34,9 +38,11 @@ class Mixed(Around):
         self.clean_share = clean_share
 
     def learn(self, model: nn.Module, x: Tensor, y: Tensor, criterion: Criterion, rng: SampleRng) -> Learned:
-        def mixed(learned: Learned) -> Learned:
-            loss = self.clean_share * criterion(model(x), y) + (1 - self.clean_share) * learned.loss
+        def mixed(learn: Callable[[], Learned]) -> Learned:
+            of_clean = criterion(recomputed(model, x), y)
+            learned = learn()
+            loss = self.clean_share * of_clean + (1 - self.clean_share) * learned.loss
             again = learned.again
-            return Learned(loss, learned.logits, None if again is None else lambda: mixed(again()))
+            return Learned(loss, learned.logits, None if again is None else lambda: mixed(again))
 
-        return mixed(self.strategy.learn(model, x, y, criterion, rng))
+        return mixed(lambda: self.strategy.learn(model, x, y, criterion, rng))

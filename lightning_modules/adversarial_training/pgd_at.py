@@ -25,7 +25,7 @@ class PGDAT(InnerAttack):
     """
 
     def learn(self, model: nn.Module, x: Tensor, y: Tensor, criterion: Criterion, rng: SampleRng) -> Learned:
-        x_adv = self.attack(model, x, y, rng, training=self.mode == "train").to(x.dtype)
+        x_adv = self.attacked(self.attack, model, x, y, rng)
 
         def take() -> Learned:
             logits = model(x_adv)

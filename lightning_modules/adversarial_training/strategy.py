@@ -32,12 +32,16 @@ class Learned:
 class Strategy(nn.Module):
     """Ordinary training: the classifier's loss of the images as they are. Another way to learn defines `learn`.
 
-    It becomes a part of the classifier: a buffer that it registers, or what it gives as `get_extra_state`, is kept in
+    It becomes a part of the classifier: a buffer that it registers, and the memory of a `Remembering` one, are kept in
     the checkpoint. The backward pass, the optimizer, clipping and accumulation stay Lightning's.
     """
 
     num_repeats: int = 1
     """How often each batch of the training data comes, one time after the other."""
+
+    def samples(self, x: Tensor, y: Tensor, repeat: int) -> tuple[Tensor, Tensor]:
+        """What to learn from, given a batch and how often it has come already in a row, 0 to `num_repeats` - 1."""
+        return x, y
 
     def learn(self, model: nn.Module, x: Tensor, y: Tensor, criterion: Criterion, rng: SampleRng) -> Learned:
         """Turns a batch into a loss.

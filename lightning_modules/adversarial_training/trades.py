@@ -13,6 +13,7 @@ from touchstone.attacks import Attack, SampleRng
 from touchstone.attacks.core.objective import Objective
 
 from .inner_attack import InnerAttack
+from .parts.recomputed import recomputed
 from .strategy import Criterion, Learned
 
 
@@ -23,8 +24,9 @@ class TRADES(InnerAttack):
     the losses of their section 4 for several classes, and algorithm 1. Their 1 / lambda is beta. Gradients flow
     through both predictions, as in their code.
 
-    The clean images are passed once: the inner maximisation moves away from the prediction, in the modes of training,
-    that the loss is taken of. The paper's code passes them anew for it, in evaluation mode.
+    The clean images are passed once for both: the inner maximisation moves away from the prediction, in the modes of
+    training, that the loss is taken of. The paper's code passes them anew for it, in evaluation mode. The backward pass
+    passes them again, so that a step holds the activations of one pass (`recomputed`).
 
     Args:
         attack: the inner maximisation. It climbs the divergence in place of its objective, which nothing reaches, so
@@ -45,14 +47,14 @@ class TRADES(InnerAttack):
         self.beta = beta
 
     def learn(self, model: nn.Module, x: Tensor, y: Tensor, criterion: Criterion, rng: SampleRng) -> Learned:
-        clean = model(x)
+        clean = recomputed(model, x)
         attack = self.attack.with_objective(_Divergence(clean.detach().float().softmax(1)))
-        x_adv = attack(model, x, y, rng, training=self.mode == "train").to(x.dtype)
+        x_adv = self.attacked(attack, model, x, y, rng)
 
         def take(clean: Tensor) -> Learned:
             logits = model(x_adv)
             loss = criterion(clean, y) + self.beta * divergence(clean.softmax(1), logits).mean()
-            return Learned(loss, logits, again=lambda: take(model(x)))
+            return Learned(loss, logits, again=lambda: take(recomputed(model, x)))
 
         return take(clean)
 

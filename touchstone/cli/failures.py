@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import traceback
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from .. import FOLDERS
 
 NUM_MESSAGE_LINES = 3
+OTHER_PROCESS_ENDED = re.compile(r"Connection (closed|reset) by peer|remote process exited")  # gloo, nccl
 SPEAK_FOR_THEMSELVES = ("ValueError", "RuntimeError", "MisconfigurationException", "ArgumentError")
 
 
@@ -16,6 +18,8 @@ def describe_failure(error: BaseException) -> list[str]:
     """The message of an error, then the line of the user's or this project's code that raised it."""
     if isinstance(error, OSError) and error.strerror:
         lines = [f"{error.strerror}: {error.filename}", *_what_stands_in_the_way(error.filename)]
+    elif OTHER_PROCESS_ENDED.search(str(error)):
+        lines = ["another process of this run has ended, for which this one waited: its own error says why"]
     else:
         lines = message_lines(error)[:NUM_MESSAGE_LINES]
     return [f"error: {lines[0]}", *lines[1:], _where(error)]

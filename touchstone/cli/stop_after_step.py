@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Any, NoReturn
 
 import lightning.pytorch as pl
+import torch
 
 from touchstone.callbacks.parts.publish import run_folder
 
@@ -58,9 +60,13 @@ class StopAfterStep(pl.Callback):
         self._stopping.waits = False
 
     def _is_asked(self, trainer: pl.Trainer) -> bool:
-        """Whether a signal has come, to any of the processes."""
-        asked = self._stopping.signal is not None
-        return asked if trainer.world_size == 1 else trainer.strategy.reduce_boolean_decision(asked, all=False)
+        """Whether a signal has come, to any of the processes: then it has come to all, which end alike."""
+        number = int(self._stopping.signal or 0)
+        if trainer.world_size > 1:
+            asked: Any = torch.tensor(number, device=trainer.strategy.root_device)
+            number = int(trainer.strategy.reduce(asked, reduce_op="max"))
+        self._stopping.signal = signal.Signals(number) if number else None
+        return number > 0
 
     def _save_and_end(self, trainer: pl.Trainer) -> NoReturn:
         folder = run_folder(trainer)

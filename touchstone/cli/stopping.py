@@ -33,13 +33,15 @@ class Stopping:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.signal is None:  # otherwise the process is about to end, and a further signal ends it at once
-            for number, handler in self._handlers.items():
+        for number, handler in self._handlers.items():
+            if self.signal is None:
                 signal.signal(number, handler)
+            elif number != signal.SIGINT:  # the process ends with its exit code; a second Ctrl-C ends it at once
+                signal.signal(number, signal.SIG_IGN)  # Python, on its way out, would let one more kill it
 
     @property
     def exit_code(self) -> int:
-        """What a shell expects of a process that a signal ended; of several processes, of another one perhaps."""
+        """What a shell expects of a process that a signal ended."""
         return 128 + (self.signal or signal.SIGTERM)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:

@@ -15,6 +15,7 @@ from touchstone.callbacks.parts.origin import weights_fingerprint
 
 from ..runs.durable import damage
 from .checkpoint_errors import load_checkpoint
+from .failures import message_lines
 from .given import UsageError
 from .stopping import Stopping
 
@@ -40,12 +41,10 @@ def verify(arguments: Sequence[str], stopping: Stopping) -> int:
     if not arguments or arguments[0].startswith("-"):
         raise UsageError("verify needs a run folder: python train.py verify logs/digits/version_0")
     folder = Path(arguments[0])
-    reports = {path.name: json.loads(path.read_text()) for path in _files(folder, "report*.json")}
+    reports = {path.name: _report(path) for path in _files(folder, "report*.json")}
     report = reports["report.json"]
-    if "weights" not in report:
-        raise UsageError(
-            f"{str(folder / 'report.json')!r} does not say which weights were measured: evaluate once more"
-        )
+    for name in reports:
+        _verdicts(folder / _of_verdicts(name))  # what is damaged is better said before measuring
     checkpoint = _measured_checkpoint(folder, report["weights"])
     print(f"measuring {folder} again: {report['stage']}, {report['num_samples']} samples, {checkpoint}", flush=True)
     with tempfile.TemporaryDirectory() as elsewhere:
@@ -70,9 +69,48 @@ def _files(folder: Path, pattern: str) -> list[Path]:
     return found
 
 
+def _report(path: Path) -> dict[str, Any]:
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"{str(path)!r} cannot be read: {message_lines(error)[0]}") from None
+    if not isinstance(report, dict) or "weights" not in report:
+        raise UsageError(f"{str(path)!r} does not say which weights were measured: evaluate once more")
+    if report.get("stage") not in SUBCOMMANDS or not {"data", "num_samples"} <= set(report):
+        raise UsageError(f"{str(path)!r} is damaged: an evaluation has a stage, val or test, num_samples and data")
+    return report
+
+
+def _of_verdicts(report_name: str) -> str:
+    return report_name.replace("report", "verdicts").replace(".json", ".npz")
+
+
+def _verdicts(path: Path) -> dict[str, np.ndarray]:
+    """The columns of a table of verdicts, equally long."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            columns = {name: stored[name] for name in stored.files}
+    except Exception as error:  # numpy and zipfile raise many kinds, depending on where the bytes stop making sense
+        raise UsageError(f"{str(path)!r} cannot be read: {message_lines(error)[0]}") from None
+    if "sample_id" not in columns or len({column.shape for column in columns.values()}) > 1:
+        raise UsageError(f"{str(path)!r} is damaged: it needs columns of one length, one of them sample_id")
+    return columns
+
+
+def _stored_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.yaml"
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise UsageError(f"{str(path)!r} cannot be read: {message_lines(error)[0]}") from None
+    if not isinstance(config, dict) or not isinstance(config.get("trainer"), dict):
+        raise UsageError(f"{str(path)!r} is damaged: a config has the keys trainer, model and data")
+    return config
+
+
 def _config(folder: Path, log_folder: str) -> dict[str, Any]:
     """The config of the run, which logs elsewhere and saves nothing."""
-    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    config = _stored_config(folder)
     logger = {"save_dir": log_folder, "name": "verify", "default_hp_metric": False}
     config["trainer"]["logger"] = {
         "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
@@ -84,14 +122,16 @@ def _config(folder: Path, log_folder: str) -> dict[str, Any]:
 
 def _measured_checkpoint(folder: Path, fingerprint: str) -> Path:
     """The checkpoint that holds the weights of the report."""
-    named = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")).get("ckpt_path")
-    paths = [*sorted((folder / "checkpoints").glob("*.ckpt")), *([Path(named)] if named else [])]
+    named = _stored_config(folder).get("ckpt_path")
+    paths = [*sorted((folder / "checkpoints").glob("*.ckpt")), *([Path(str(named))] if named else [])]
     seen = []
     for path in paths:
         problem = "it does not exist" if not path.is_file() else damage(path)
         if problem is not None:
             seen.append(f"{path}: {problem}")
-        elif weights_fingerprint(load_checkpoint(str(path))["state_dict"]) == fingerprint:
+        elif (state := _weights(path)) is None:
+            seen.append(f"{path}: no checkpoint of weights")
+        elif weights_fingerprint(state) == fingerprint:
             return path
         else:
             seen.append(f"{path}: other weights")
@@ -99,14 +139,26 @@ def _measured_checkpoint(folder: Path, fingerprint: str) -> Path:
     raise UsageError(f"no checkpoint holds the weights that were measured ({looked})")
 
 
+def _weights(path: Path) -> dict[str, Any] | None:
+    """The state dict of a checkpoint, None where it has none, or cannot be loaded."""
+    try:
+        stored = load_checkpoint(str(path))
+    except UsageError:
+        return None
+    state = stored.get("state_dict") if isinstance(stored, dict) else None
+    return state if isinstance(state, dict) else None
+
+
 def _differences(stored: Path, again: Path, report_name: str) -> Iterator[str]:
     """What is not the same in two evaluations, in words."""
     before, now = (json.loads((folder / report_name).read_text()) for folder in (stored, again))
     if before["data"] != now["data"]:
         yield f"{report_name}: the samples are not those of the run (fingerprint {now['data']}, not {before['data']})"
-    name = report_name.replace("report", "verdicts").replace(".json", ".npz")
-    with np.load(stored / name) as one, np.load(again / name) as other:
-        columns = {column: (one[column], other[column]) for column in one.files if column in other.files}
+    name = _of_verdicts(report_name)
+    one, other = _verdicts(stored / name), _verdicts(again / name)
+    for column in one.keys() ^ other.keys():
+        yield f"{name}: the {'run' if column in other else 'measurement'} has no column {column}"
+    columns = {column: (one[column], other[column]) for column in one if column in other}
     ids = columns["sample_id"]
     if not np.array_equal(*ids):
         yield f"{name}: other samples were measured, {len(ids[1])} and not {len(ids[0])} of them"

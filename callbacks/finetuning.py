@@ -1,0 +1,134 @@
+"""`Finetuning`: some layers of a trained net learn from the start, others later, the rest never."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import BaseFinetuning
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.optim import Optimizer
+
+from .parts.grown_schedule import add_group
+
+
+class Finetuning(BaseFinetuning):
+    """Freezes all layers but those that are named, and lets others go at the epochs that are named.
+
+    Layers are matched by their names in the module, as `net.net.layer4.1.conv2`, with `*` for any text. A frozen
+    normalization uses, and keeps, the statistics that it came with. Layers that are let go form a group of parameters
+    with the options of the first one and a share of its learning rate, which the schedule moves along.
+
+    Args:
+        train: patterns of the layers that learn from the start; the layer that gives the logits must be among them.
+        unfreeze: by epoch, counted from 0, the patterns of the layers that learn from then on.
+        lr_share: their learning rate over that of the first ones, > 0.
+
+    Raises:
+        ValueError: a value is outside its range; or, when the fit begins, a pattern matches no layer, or layers are to
+            be let go on several processes, which would not share their gradients.
+
+    Example:
+        >>> Finetuning(train=["net.net.fc"], unfreeze={2: ["net.net.layer4.*"]})
+    """
+
+    def __init__(
+        self, train: Sequence[str], *, unfreeze: Mapping[int, Sequence[str]] | None = None, lr_share: float = 0.1
+    ) -> None:
+        super().__init__()
+        if not train:
+            raise ValueError("Finetuning(train=...) must name a layer at least, got none")
+        if not 0 < lr_share < float("inf"):
+            raise ValueError(f"Finetuning(lr_share=...) must be > 0 and finite, got {lr_share:g}")
+        if unfreeze and min(unfreeze) < 0:
+            raise ValueError(f"Finetuning(unfreeze=...) must name epochs >= 0, got {min(unfreeze)}")
+        self.train, self.lr_share = tuple(train), lr_share
+        self.unfreeze_at = {epoch: tuple(patterns) for epoch, patterns in sorted((unfreeze or {}).items())}
+        self._trainer: pl.Trainer | None = None
+        self._num_unfrozen = self._resumes_with = 0
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage != "fit":
+            return
+        if self.unfreeze_at and trainer.world_size > 1:
+            raise ValueError("Finetuning(unfreeze=...) needs a single process: those let go later are not synchronized")
+        self._trainer, self._num_unfrozen = trainer, 0
+        super().setup(trainer, pl_module, stage)
+
+    def freeze_before_training(self, pl_module: pl.LightningModule) -> None:
+        for patterns in self.unfreeze_at.values():
+            self._matched(pl_module, patterns)
+        trained = self._matched(pl_module, self.train)
+        for layer in _layers(pl_module).values():
+            if layer not in trained:
+                _set(layer, learns=False)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_train_epoch_start(trainer, pl_module)
+        for layer in _layers(pl_module).values():
+            if isinstance(layer, _NormBase):
+                layer.train(_learns(layer))
+
+    def finetune_function(self, pl_module: pl.LightningModule, epoch: int, optimizer: Optimizer) -> None:
+        due = [patterns for start, patterns in self.unfreeze_at.items() if start <= epoch]
+        self._let_go(pl_module, optimizer, due)
+
+    def _let_go(self, module: pl.LightningModule, optimizer: Optimizer, due: Sequence[Sequence[str]]) -> None:
+        assert self._trainer is not None
+        schedulers = [config.scheduler for config in self._trainer.lr_scheduler_configs]
+        for patterns in due[self._num_unfrozen :]:
+            layers = self._matched(module, patterns)
+            frozen = [p for layer in layers for p in layer.parameters(recurse=False) if not p.requires_grad]
+            for layer in layers:
+                _set(layer, learns=True)
+            if frozen:
+                add_group(optimizer, schedulers, frozen, self.lr_share)
+        self._num_unfrozen = len(due)
+
+    def _matched(self, module: nn.Module, patterns: Sequence[str]) -> list[nn.Module]:
+        """The layers of these names.
+
+        Raises:
+            ValueError: a pattern matches none.
+        """
+        layers, found = _layers(module), []
+        for pattern in patterns:
+            names = fnmatch.filter(layers, pattern)
+            if not names:
+                near = ", ".join(difflib.get_close_matches(pattern, layers, 3, 0))
+                raise ValueError(
+                    f"Finetuning: {pattern!r} matches no layer of {type(module).__name__}; the nearest are {near}"
+                )
+            found += [layers[name] for name in names]
+        return found
+
+    # A checkpoint says how far the schedule is; the groups are made again before the optimizer's state is restored.
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"num_unfrozen": self._num_unfrozen}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._resumes_with = int(state_dict["num_unfrozen"])
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        num_unfrozen, self._resumes_with = self._resumes_with, 0
+        for optimizer in trainer.optimizers:
+            self._let_go(pl_module, optimizer, list(self.unfreeze_at.values())[:num_unfrozen])
+
+
+def _layers(module: nn.Module) -> dict[str, nn.Module]:
+    """What has parameters of its own, by name."""
+    return {name: part for name, part in module.named_modules() if list(part.parameters(recurse=False))}
+
+
+def _set(layer: nn.Module, *, learns: bool) -> None:
+    for parameter in layer.parameters(recurse=False):
+        parameter.requires_grad = learns
+
+
+def _learns(layer: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in layer.parameters(recurse=False))

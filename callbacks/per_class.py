@@ -1,0 +1,42 @@
+"""`PerClass`: recall of each class and balanced accuracy, where one accuracy hides the classes of few samples."""
+
+from __future__ import annotations
+
+import lightning.pytorch as pl
+import torch
+from torch import nn
+
+from .parts.measuring import measuring
+from .parts.processes import gather_by_id
+from .parts.recalls import recalls
+from .parts.samples import Samples
+from .probe import Probe
+
+
+class PerClass(Probe):
+    """Logs what share of each class is right, and the mean of these shares.
+
+    With S for val or test: `S/recall/NAME` for each class, by its name in the data module or else by its number, and
+    `S/balanced_accuracy`, the mean over the classes that have samples (Brodersen et al., "The balanced accuracy and its
+    posterior distribution", 2010). It passes every sample once more. After attacks: `RobustAccuracy(per_class=True)`.
+
+    Args:
+        every_n_epochs, max_samples, normalization, batch_keys: as in `Probe`.
+    """
+
+    def see(self, model: nn.Module, samples: Samples, loader_index: int) -> None:
+        with measuring(model, samples) as (x, y), torch.no_grad():
+            seen = {"_id": samples.ids, "right": model(x).argmax(1) == y, "label": y}
+        kept = self._values.setdefault(loader_index, {})
+        for name, values in seen.items():
+            kept.setdefault(name, []).append(values)
+
+    def conclude(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str, loader_index: int) -> None:
+        values = {name: torch.cat(parts) for name, parts in self._values.pop(loader_index, {}).items()}
+        values = gather_by_id(values)
+        if not values:
+            return
+        shares = recalls(trainer, values["right"], values["label"])
+        for name, share in shares.items():
+            self.log_figure(trainer, module, f"{stage}/recall/{name}", share, loader_index)
+        self.log_figure(trainer, module, f"{stage}/balanced_accuracy", sum(shares.values()) / len(shares), loader_index)

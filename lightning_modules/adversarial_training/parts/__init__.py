@@ -1,0 +1,1 @@
+"""What the strategies beside it are made of."""

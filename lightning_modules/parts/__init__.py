@@ -1,0 +1,1 @@
+"""What the files beside it are made of."""

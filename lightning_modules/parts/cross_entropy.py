@@ -1,0 +1,56 @@
+"""`CrossEntropy`: the loss of a classifier, which says in words where a batch does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from touchstone.attacks.core.checks import check_batch, check_labels
+
+
+class CrossEntropy(nn.Module):
+    """The mean cross-entropy of logits, as torch's.
+
+    Args:
+        label_smoothing: share of the target spread over all classes, in [0, 1).
+        class_weights: how much a sample of each class counts, one number >= 0 a class; no part of a checkpoint.
+
+    Raises:
+        ValueError: a value is outside its range; or, when called, there are more or fewer weights than classes, or
+            images and labels do not fit.
+    """
+
+    class_weights: Tensor | None
+
+    def __init__(self, *, label_smoothing: float = 0.0, class_weights: Sequence[float] | None = None) -> None:
+        super().__init__()
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"Classifier(label_smoothing=...) must be in [0, 1), got {label_smoothing}")
+        weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
+        if weights is not None and not (len(weights) and bool((weights >= 0).all() & weights.isfinite().all())):
+            raise ValueError(f"Classifier(class_weights=...) must be numbers >= 0, got {list(class_weights or [])}")
+        self.label_smoothing = label_smoothing
+        self.register_buffer("class_weights", weights, persistent=False)
+
+    def forward(self, logits: Tensor, y: Tensor, *, x: Tensor) -> Tensor:
+        """The loss, `()`.
+
+        Args:
+            logits: float `(N, classes)`.
+            y: classes, int64 `(N,)`, or shares of them, float `(N, classes)`.
+            x: the images that the logits are of, for the message where something is wrong with them.
+        """
+        if self.class_weights is not None and len(self.class_weights) != logits.shape[1]:
+            raise ValueError(
+                f"Classifier(class_weights=...) must be one for each of the {logits.shape[1]} classes, "
+                f"got {len(self.class_weights)}"
+            )
+        try:
+            return F.cross_entropy(logits, y, self.class_weights, label_smoothing=self.label_smoothing)
+        except (IndexError, RuntimeError):
+            check_batch(x, y)  # says in words what is wrong, where it is the batch
+            check_labels(y, logits.shape[1])
+            raise

@@ -1,0 +1,93 @@
+"""An error on one of two processes ends both, with that error on stderr: none waits for ever."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from touchstone.cli.failures import describe_failure
+
+from .command_lines import ROOT, TINY, write
+
+pytestmark = pytest.mark.usefixtures("here")
+
+PARTS = """
+import os, time
+from pathlib import Path
+import lightning.pytorch as pl
+
+class Break(pl.Callback):
+    def __init__(self, rank: int, hook: str, sleep: int = 0):
+        self.rank, self.sleep = rank, sleep
+        setattr(self, hook, self.break_off)
+    def setup(self, trainer, module, stage):
+        Path(f"pid_{trainer.global_rank}").write_text(str(os.getpid()))
+    def break_off(self, trainer, module, *_):
+        if trainer.global_rank == self.rank:
+            raise RuntimeError(f"the cable of process {self.rank} is cut")
+        time.sleep(self.sleep)
+"""
+
+
+def broken(**options: Any) -> tuple[subprocess.CompletedProcess[str], float]:
+    """Runs the tiny config on two processes, one of which breaks; how it ended, and after how many seconds."""
+    Path("mine.py").write_text(PARTS)
+    config = {**TINY, "trainer": {**TINY["trainer"], "devices": 2, "strategy": "ddp"}}
+    breaking = {"class_path": "mine.Break", "init_args": options}
+    config["trainer"]["callbacks"] = [*TINY["trainer"]["callbacks"], breaking]
+    command = [sys.executable, str(ROOT / "train.py"), "fit", "--config", write(config)]
+    started = time.monotonic()
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    return ended, time.monotonic() - started
+
+
+def is_running(rank: int) -> bool:
+    try:
+        os.kill(int(Path(f"pid_{rank}").read_text()), 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def check(ended: subprocess.CompletedProcess[str], seconds: float, rank: int) -> None:
+    assert ended.stderr.startswith(f"error: the cable of process {rank} is cut\n"), ended.stderr
+    assert len(ended.stderr.splitlines()) <= 8
+    assert seconds < 60
+    assert ended.returncode != 0
+    assert not is_running(0)
+    assert not is_running(1)
+
+
+def test_an_error_on_the_second_process_ends_the_first_which_says_whose_it_was() -> None:
+    ended, seconds = broken(rank=1, hook="on_train_batch_end")
+    check(ended, seconds, 1)
+    assert ended.returncode == 1
+    assert "error: another process of this run has ended, for which this one waited" in ended.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("hook", ["on_train_batch_start", "on_validation_batch_end", "on_save_checkpoint"])
+def test_an_error_anywhere_ends_both(hook: str, rank: int) -> None:
+    check(*broken(rank=rank, hook=hook), rank)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_an_error_ends_a_process_too_that_is_busy_for_ten_minutes(rank: int) -> None:
+    ended, seconds = broken(rank=rank, hook="on_validation_batch_end", sleep=600)
+    check(ended, seconds, rank)
+    assert ended.returncode == (1 if rank == 0 else -signal.SIGKILL)  # Lightning kills the first process
+
+
+def test_a_lost_connection_is_said_in_words() -> None:
+    lines = describe_failure(RuntimeError("[pair.cc:561] Connection closed by peer [127.0.0.1]:30618. This is"))
+    assert lines[0] == "error: another process of this run has ended, for which this one waited: its own error says why"

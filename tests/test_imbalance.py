@@ -1,0 +1,140 @@
+"""Classes of few images: drawn more often, and measured one by one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import balanced_accuracy_score, recall_score
+from torch import nn
+
+from touchstone.attacks import PGD, Linf
+from touchstone.callbacks import ExactResume, PerClass, RobustAccuracy
+from touchstone.datamodules import ImagesDataModule, NpzImages
+from touchstone.lightning_modules import Classifier
+
+from .lightning_programs import trainer, val_loader, weights
+from .oracles import small_net
+
+COUNTS = (120, 30, 10)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> NpzImages:
+    """Three classes of very unlike size, told apart by their brightness, with an image's number in a corner."""
+    y = np.repeat(np.arange(3), COUNTS)
+    x = np.broadcast_to((40 * y + 60)[:, None, None, None], (len(y), 8, 8, 1)).astype(np.uint8).copy()
+    x[:, 0, 0, 0] = np.arange(len(y))
+    np.savez(tmp_path / "data.npz", x_train=x, y_train=y, x_test=x[::5], y_test=y[::5])
+    return NpzImages(train=str(tmp_path / "data.npz"), class_names=["big", "small", "tiny"])
+
+
+def data(source: NpzImages, tmp_path: Path, **options: Any) -> ImagesDataModule:
+    return ImagesDataModule(source, batch_size=16, val_share=0.2, cache_folder=str(tmp_path / "cache"), **options)
+
+
+def drawn(images: ImagesDataModule, num_epochs: int = 20) -> torch.Tensor:
+    images.setup("fit")
+    labels = torch.cat([y for _ in range(num_epochs) for _, y in images.train_dataloader()])
+    return labels.bincount(minlength=3) / len(labels)
+
+
+@pytest.mark.parametrize(("shares", "expected"), [("equal", (1, 1, 1)), ([1, 0, 3], (1, 0, 3)), (None, COUNTS)])
+def test_classes_are_drawn_in_the_shares_that_are_asked_for(
+    source: NpzImages, tmp_path: Path, shares: Any, expected: tuple[int, ...]
+) -> None:
+    torch.manual_seed(0)
+    found = drawn(data(source, tmp_path, class_shares=shares))
+    wanted = torch.tensor(expected, dtype=torch.float) / sum(expected)
+    assert torch.allclose(found, wanted, atol=0.035)  # 2,560 draws: four standard deviations
+    if shares is not None:
+        assert (found[wanted == 0] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("shares", "message"),
+    [
+        ([1, 1], r"class_shares=...\) must be one for each of the 3 classes, got 2"),
+        ([1, 1, 1, 1], r"class_shares=...\) must be one for each of the 3 classes, got 4"),
+        ([1, -1, 1], r"class_shares=...\) must be numbers >= 0, and one of them above, got \[1.0, -1.0, 1.0\]"),
+        ([0, 0, 0], r"class_shares=...\) must be numbers >= 0, and one of them above"),
+        ("balanced", r"class_shares=...\) must be numbers or 'equal', got 'balanced'"),
+    ],
+)
+def test_shares_that_fit_no_class_are_refused(source: NpzImages, tmp_path: Path, shares: Any, message: str) -> None:
+    images = data(source, tmp_path, class_shares=shares)
+    images.setup("fit")
+    with pytest.raises(ValueError, match=message):
+        images.train_dataloader()
+
+
+def test_a_share_of_a_class_without_images_is_refused(source: NpzImages, tmp_path: Path) -> None:
+    images = data(source, tmp_path, class_shares=[1, 1, 1])
+    images.setup("fit")
+    images.train.rows = images.train.rows[images.train.y[images.train.rows] != 1]
+    with pytest.raises(ValueError, match="class_shares=...\\): 'small' has no training images"):
+        images.train_dataloader()
+
+
+def test_a_run_of_drawn_classes_that_is_stopped_goes_on_bit_for_bit(source: NpzImages, tmp_path: Path) -> None:
+    """In the middle of an epoch: the draws are those of the run that was never stopped."""
+    seen: list[list[int]] = []
+
+    class Watching(pl.Callback):
+        def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, *_: Any) -> None:
+            seen.append((batch[0][:, 0, 0, 0] * 255).round().int().tolist())
+            if trainer.global_step == 11:  # of 8 in an epoch
+                trainer.save_checkpoint(tmp_path / "between.ckpt")
+
+    def fit(checkpoint: Path | None = None) -> dict[str, torch.Tensor]:
+        seen.clear()
+        torch.manual_seed(0)
+        module = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)))
+        run = trainer(tmp_path, ExactResume(), Watching(), max_epochs=2, num_sanity_val_steps=0)
+        run.fit(module, data(source, tmp_path, class_shares="equal"), ckpt_path=checkpoint)
+        return weights(module)
+
+    whole, seen_in_whole = fit(), list(seen)
+    resumed = fit(tmp_path / "between.ckpt")
+    assert len(seen_in_whole) == 16
+    assert seen == seen_in_whole[11:]
+    assert seen_in_whole[:8] != seen_in_whole[8:]
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+
+
+def test_recall_of_each_class_and_its_mean_are_those_of_scikit_learn(tmp_path: Path) -> None:
+    module, probe = Classifier(small_net(7).eval()), PerClass()
+    run = trainer(tmp_path, probe)
+    run.validate(module, val_loader(), verbose=False)
+    x, y = val_loader().dataset.tensors  # type: ignore[attr-defined]
+    y[:9] = 1  # the net is right on its own labels
+    run.validate(module, val_loader_of(x, y), verbose=False)
+    predicted = module.net.eval()(x).argmax(1)
+    expected = recall_score(y, predicted, average=None, labels=y.unique(), zero_division=0.0)
+    for label, share in zip(y.unique().tolist(), expected, strict=True):
+        assert float(run.callback_metrics[f"val/recall/{label}"]) == pytest.approx(share)
+    balanced = balanced_accuracy_score(y, predicted)
+    assert float(run.callback_metrics["val/balanced_accuracy"]) == pytest.approx(balanced)
+    assert balanced != pytest.approx(float(run.callback_metrics["val/accuracy"]), abs=1e-3)
+
+
+def val_loader_of(x: torch.Tensor, y: torch.Tensor) -> torch.utils.data.DataLoader:
+    return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), 10)
+
+
+def test_robust_accuracy_of_each_class_is_that_of_the_verdicts(tmp_path: Path) -> None:
+    attacks = {"pgd": PGD(threat=Linf(eps=0.05), num_steps=3), "more": PGD(threat=Linf(eps=0.1), num_steps=3)}
+    run = trainer(tmp_path, RobustAccuracy(attacks, per_class=True, num_images=0))
+    run.validate(Classifier(small_net(7)), val_loader(), verbose=False)
+    verdicts = np.load(next(tmp_path.rglob("verdicts.npz")))
+    for label in np.unique(verdicts["label"]):
+        of_class = verdicts["label"] == label
+        for name in ("pgd", "more"):
+            logged = float(run.callback_metrics[f"val/robust_recall/{name}/{label}"])
+            assert logged == pytest.approx(verdicts[f"robust_{name}"][of_class].mean())
+        both = (verdicts["robust_pgd"] & verdicts["robust_more"])[of_class].mean()
+        assert float(run.callback_metrics[f"val/robust_recall/worst_case/{label}"]) == pytest.approx(both)

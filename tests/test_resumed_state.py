@@ -1,0 +1,174 @@
+"""What callbacks, strategies and modules keep for themselves is in the checkpoint: a resumed run goes on with it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from touchstone.attacks import FGSM, PGD, Linf
+from touchstone.callbacks import (
+    AugmentationGallery,
+    CatastrophicOverfitting,
+    ExactResume,
+    Health,
+    NotFinite,
+    RobustAccuracy,
+)
+from touchstone.datamodules import TextDataModule
+from touchstone.lightning_modules import Classifier, LanguageModel
+from touchstone.lightning_modules.adversarial_training import AWP, PGDAT, EpsWarmup, Free, Strategy
+from touchstone.nets import RecurrentLM
+
+from .lightning_programs import events, train_loader, trainer, val_loader, weights
+from .oracles import small_net
+
+pytestmark = pytest.mark.filterwarnings("ignore:The dirpath has changed from")  # a resumed run has a folder of its own
+
+LINF = Linf(eps=0.03)
+NUM_EPOCHS, NUM_BATCHES = 4, 5
+
+
+def fitted(
+    folder: Path, module: pl.LightningModule, *callbacks: pl.Callback, ckpt_path: Path | None = None, **options: Any
+) -> pl.Trainer:
+    """A fit of four epochs of five batches, which leaves a checkpoint at every step."""
+    every = ModelCheckpoint(dirpath=folder / "kept", filename="{step}", every_n_train_steps=1, save_top_k=-1)
+    torch.manual_seed(0)
+    settings: dict[str, Any] = {"max_epochs": NUM_EPOCHS, "num_sanity_val_steps": 0, "enable_checkpointing": True}
+    data = options.pop("datamodule", None)
+    run = trainer(folder, *callbacks, ExactResume(), every, **{**settings, **options})
+    loaders = {} if data else {"train_dataloaders": train_loader(), "val_dataloaders": val_loader()}
+    run.fit(module, datamodule=data, ckpt_path=ckpt_path, weights_only=True, **loaders)
+    return run
+
+
+def kept(folder: Path, step: int) -> Path:
+    return folder / "kept" / f"step={step}.ckpt"
+
+
+# Bit for bit from the middle of an epoch.
+
+
+def classifier(strategy: Strategy | None = None) -> Classifier:
+    return Classifier(small_net(7), lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9), strategy=strategy)
+
+
+IN_MID_EPOCH: dict[str, Callable[[], tuple[Classifier, list[pl.Callback]]]] = {
+    "an average of the weights": lambda: (classifier(), [EMAWeightAveraging(decay=0.9)]),
+    "the changes of free training": lambda: (classifier(Free(LINF, num_repeats=2)), []),
+    "an eps that grows": lambda: (classifier(EpsWarmup(PGDAT(PGD(threat=LINF, num_steps=2)), num_batches=12)), []),
+    "weights that are perturbed": lambda: (classifier(AWP(PGDAT(FGSM(threat=LINF)))), []),
+}
+
+
+@pytest.mark.parametrize("name", IN_MID_EPOCH)
+def test_a_training_goes_on_from_the_middle_of_an_epoch(name: str, tmp_path: Path) -> None:
+    ends = []
+    for folder, ckpt_path in (("whole", None), ("resumed", kept(tmp_path / "whole", 7))):
+        module, callbacks = IN_MID_EPOCH[name]()
+        fitted(tmp_path / folder, module, *callbacks, ckpt_path=ckpt_path, max_epochs=2)
+        ends.append(weights(module.net))
+    assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
+
+
+def test_a_language_model_goes_on_with_the_state_that_it_carries(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("".join(f"{n} is one\nmore than {n - 1}. " for n in range(200)), encoding="utf-8")
+    ends = []
+    for folder, ckpt_path in (("whole", None), ("resumed", kept(tmp_path / "whole", 2))):
+        data = TextDataModule(
+            files=[str(tmp_path / "text")], tokens="bytes", context=64, batch_size=8, order="streams",
+            token_folder=str(tmp_path),
+        )  # fmt: skip
+        torch.manual_seed(0)
+        net = RecurrentLM(256, cell="lstm", dim=8, hidden=16)
+        module = LanguageModel(net, lambda p: torch.optim.SGD(p, lr=1.0), carry_state=True, sample_tokens=0)
+        fitted(tmp_path / folder, module, ckpt_path=ckpt_path, max_epochs=1, datamodule=data)
+        ends.append(weights(net))
+    assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
+
+
+# What is shown and said when.
+
+
+@pytest.mark.filterwarnings("ignore:signs of gradient masking")  # the net is a random one
+def test_pictures_and_probes_for_masking_come_when_they_would_have_come(tmp_path: Path) -> None:
+    def shown(folder: str, ckpt_path: Path | None = None) -> list[tuple[str, int]]:
+        attacked = RobustAccuracy({"fgsm": FGSM(threat=LINF)}, images_every_n_epochs=10, num_images=2)
+        gallery = AugmentationGallery({"nothing": nn.Identity()})
+        fitted(tmp_path / folder, classifier(), attacked, gallery, ckpt_path=ckpt_path)
+        found = events(tmp_path / folder)
+        return [(tag, event.step) for tag in found.Tags()["images"] for event in found.Images(tag)]
+
+    at_first = [("augmentations", NUM_BATCHES), ("attack/fgsm", NUM_BATCHES)]
+    last = [("attack/fgsm", NUM_EPOCHS * NUM_BATCHES)]
+    assert sorted(shown("whole")) == sorted(at_first + last)
+    assert shown("resumed", kept(tmp_path / "whole", 2 * NUM_BATCHES + 1)) == last
+
+
+class Scripted(CatastrophicOverfitting):
+    """Sees what it is told: in the third epoch PGD breaks what FGSM does not."""
+
+    epoch = 0
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_validation_epoch_start(trainer, pl_module)
+        self.epoch = trainer.current_epoch
+
+    def measure(self, model: nn.Module, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        after_many = 0.1 if self.epoch == 2 else 0.5
+        return {"after_one_step": torch.full((len(x),), 0.9), "after_many_steps": torch.full((len(x),), after_many)}
+
+
+@pytest.mark.filterwarnings("ignore:catastrophic overfitting in epoch 2")
+def test_catastrophic_overfitting_is_seen_against_what_was_measured_before_the_stop(tmp_path: Path) -> None:
+    before = kept(tmp_path / "whole", 2 * NUM_BATCHES + 1)
+    for folder, ckpt_path in (("whole", None), ("resumed", before)):
+        assert fitted(tmp_path / folder, classifier(), Scripted(LINF), ckpt_path=ckpt_path).current_epoch == 3
+
+
+def with_a_dead_layer() -> Classifier:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.ReLU(), nn.Linear(8, 4))
+    with torch.no_grad():
+        net[1].bias -= 100  # type: ignore[operator]
+    return Classifier(net)
+
+
+@pytest.mark.filterwarnings("ignore:health, epoch")
+def test_health_knows_what_it_saw_before_the_stop(tmp_path: Path) -> None:
+    def verdicts(folder: str, ckpt_path: Path | None = None) -> str:
+        """Of an epoch whose only validation is after its third step."""
+        run = fitted(
+            tmp_path / folder, with_a_dead_layer(), Health(), ckpt_path=ckpt_path, max_epochs=1, val_check_interval=3
+        )
+        run.save_checkpoint(tmp_path / folder / "end.ckpt")
+        return next((tmp_path / folder).rglob("health.txt")).read_text()
+
+    whole = verdicts("whole")
+    assert "layer 'net.2' is dead" in whole
+    assert verdicts("resumed", kept(tmp_path / "whole", 4)) == whole
+    assert verdicts("nothing left to train", tmp_path / "whole" / "end.ckpt") == whole
+
+
+def test_steps_that_were_not_finite_are_counted_over_the_whole_run(tmp_path: Path) -> None:
+    broken = TensorDataset(torch.full((40, 1, 6, 6), float("nan")), torch.zeros(40, dtype=torch.int64))
+    counts = []
+    for folder, ckpt_path in (("whole", None), ("resumed", kept(tmp_path / "whole", 2))):
+        found = NotFinite(policy="skip")
+        every = ModelCheckpoint(
+            dirpath=tmp_path / folder / "kept", filename="{step}", every_n_train_steps=1, save_top_k=-1
+        )
+        run = trainer(tmp_path / folder, found, ExactResume(), every, max_epochs=1, enable_checkpointing=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            run.fit(classifier(), DataLoader(broken, 8), ckpt_path=ckpt_path, weights_only=True)
+        counts.append(found.num_found)
+    assert counts == [NUM_BATCHES, NUM_BATCHES]

@@ -1,0 +1,200 @@
+"""Strategies of adversarial training inside a Trainer: clipping, accumulation, checkpoints, averages, augmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from touchstone.attacks import PGD, Linf
+from touchstone.callbacks import ExactResume, RobustAccuracy
+from touchstone.lightning_modules import (
+    AWP,
+    FGSMRS,
+    MART,
+    PGDAT,
+    TRADES,
+    Classifier,
+    EpsWarmup,
+    Free,
+    Mixed,
+    Strategy,
+)
+from touchstone.lightning_modules.adversarial_training import Learned
+
+from .lightning_programs import samples, train_loader, trainer, val_loader, weights
+from .oracles import small_net
+
+LINF = Linf(eps=0.1)
+PGD_3 = PGD(threat=LINF, num_steps=3, step_size=0.03, to_the_end=True)
+NEARBY_3 = PGD(threat=LINF, num_steps=3, step_size=0.03, start_std=0.001)
+
+IN_A_TRAINER: dict[str, Callable[[], Strategy]] = {
+    "plain": Strategy,
+    "pgd-at": lambda: PGDAT(PGD_3),
+    "trades": lambda: TRADES(NEARBY_3),
+    "mart": lambda: MART(PGD_3),
+    "fgsm-rs": lambda: FGSMRS(LINF),
+    "free": lambda: Free(LINF, num_repeats=3),
+    "mixed": lambda: Mixed(PGDAT(PGD_3)),
+    "awp": lambda: AWP(EpsWarmup(PGDAT(PGD_3), num_batches=3)),
+}
+
+
+def sgd(parameters: Any) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, lr=0.05)
+
+
+class StepLengths(pl.Callback):
+    """Keeps how far each optimizer step moves the weights."""
+
+    def __init__(self) -> None:
+        self.last: Tensor | None = None
+        self.moved: list[float] = []
+
+    def on_train_batch_start(self, trainer: Any, module: Any, *_: Any) -> None:
+        self.last = nn.utils.parameters_to_vector(module.net.parameters()).detach().clone()
+
+    def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
+        now = nn.utils.parameters_to_vector(module.net.parameters()).detach()
+        assert self.last is not None
+        self.moved.append(float((now - self.last).norm()))
+
+
+@pytest.mark.parametrize("name", IN_A_TRAINER)
+def test_under_every_strategy_a_clipped_step_is_as_long_as_the_clip_and_comes_after_so_many_batches(
+    name: str, tmp_path: Path
+) -> None:
+    """Plain SGD moves by the learning rate times the norm of the gradient, which the clip cuts to 0.02."""
+    steps, module = StepLengths(), Classifier(small_net(7), sgd, strategy=IN_A_TRAINER[name]())
+    options: dict[str, Any] = {"gradient_clip_val": 0.02, "accumulate_grad_batches": 2, "num_sanity_val_steps": 0}
+    trainer(tmp_path, steps, max_epochs=1, **options).fit(module, train_loader(), val_loader())
+    num_batches = 15 if name == "free" else 5
+    expected = [0.05 * 0.02 if batch % 2 or batch == num_batches - 1 else 0.0 for batch in range(num_batches)]
+    assert steps.moved == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", IN_A_TRAINER)
+def test_every_strategy_works_with_clipping_and_accumulation_and_goes_on_bit_for_bit(name: str, tmp_path: Path) -> None:
+    """Two epochs in one go, and two with a checkpoint, a new module and a new trainer between them."""
+
+    def fit(folder: str, num_epochs: int, checkpoint: Path | None = None) -> Classifier:
+        torch.manual_seed(0)
+        module = Classifier(small_net(7), sgd, strategy=IN_A_TRAINER[name]())
+        options: dict[str, Any] = {"gradient_clip_val": 0.5, "accumulate_grad_batches": 2, "num_sanity_val_steps": 0}
+        run = trainer(tmp_path / folder, ExactResume(), max_epochs=num_epochs, **options)
+        run.fit(module, train_loader(), val_loader(), ckpt_path=checkpoint)
+        run.save_checkpoint(tmp_path / f"{folder}.ckpt")
+        return module
+
+    whole = weights(fit("whole", 2).net)
+    fit("half", 1)
+    resumed = weights(fit("resumed", 2, tmp_path / "half.ckpt").net)
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+    assert all(value.isfinite().all() for value in whole.values())
+
+
+def test_free_gets_each_batch_several_times_in_a_row(tmp_path: Path) -> None:
+    seen: list[Tensor] = []
+
+    class Watching(Free):
+        def learn(self, model: nn.Module, x: Tensor, *rest: Any) -> Learned:
+            seen.append(x.clone())
+            return super().learn(model, x, *rest)
+
+    module = Classifier(small_net(7), sgd, strategy=Watching(LINF, num_repeats=3))
+    run = trainer(tmp_path, max_epochs=1, num_sanity_val_steps=0)
+    run.fit(module, train_loader(), val_loader())
+    assert run.global_step == len(seen) == 15
+    assert all(torch.equal(seen[i], seen[i - i % 3]) for i in range(15))
+    assert sorted(torch.cat(seen[::3]).flatten(1).sum(1).tolist()) == pytest.approx(
+        sorted(samples(40, seed=1).tensors[0].flatten(1).sum(1).tolist())
+    )
+
+
+@pytest.mark.parametrize("name", ["awp", "free"])
+def test_robust_accuracy_is_that_of_the_averaged_weights(name: str, tmp_path: Path) -> None:
+    """EMA by Lightning's callback, listed behind the measuring ones: they measure, and the checkpoint has, the average.
+
+    The average is kept again by hand, step by step, of what the optimizer left.
+    """
+    averages: dict[str, Tensor] = {}
+
+    class ByHand(RobustAccuracy):
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+            for key, value in pl_module.net.named_parameters():
+                kept = averages.setdefault(key, value.detach().clone())
+                if trainer.global_step > 1:
+                    kept.mul_(0.8).add_(0.2 * value.detach())
+
+        def see(self, model: nn.Module, *rest: Any) -> None:
+            measured.append({key: value.detach().clone() for key, value in model.net.named_parameters()})
+            super().see(model, *rest)
+
+        def conclude(self, trainer: Any, module: Any, *rest: Any) -> None:
+            measured.append({key: value.detach().clone() for key, value in module.net.named_parameters()})
+            super().conclude(trainer, module, *rest)
+
+    measured: list[dict[str, Tensor]] = []
+    module = Classifier(small_net(7), sgd, strategy=IN_A_TRAINER[name]())
+    callbacks = [ByHand(attacks={"pgd": PGD_3}, num_images=0), EMAWeightAveraging(decay=0.8)]
+    run = trainer(tmp_path, *callbacks, max_epochs=1, num_sanity_val_steps=0)
+    run.fit(module, train_loader(), val_loader())
+    run.save_checkpoint(tmp_path / "run.ckpt")
+    stored = torch.load(tmp_path / "run.ckpt", weights_only=True)["state_dict"]
+    assert len(measured) == 4  # three batches, and the end, where the waiting samples are attacked
+    for key, value in averages.items():
+        for seen in measured:
+            torch.testing.assert_close(seen[key], value, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(stored[f"net.{key}"], value, rtol=1e-5, atol=1e-6)
+
+
+class Noisy(pl.LightningDataModule):
+    """Adds noise of its own to each training image wherever it comes, as augmentation on the device does."""
+
+    def train_dataloader(self) -> DataLoader:
+        return train_loader()
+
+    def val_dataloader(self) -> DataLoader:
+        return val_loader()
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        x, y = batch
+        return ((x + 0.05 * torch.rand_like(x)).clamp(0, 1), y) if self.trainer.training else (x, y)  # type: ignore[union-attr]
+
+
+def test_free_learns_from_the_same_augmented_batch_each_time_and_after_a_stop_between(tmp_path: Path) -> None:
+    """Its images are those of the first time, bit for bit, also where a checkpoint lies between two times."""
+    seen: list[Tensor] = []
+
+    class Watching(Free):
+        def learn(self, model: nn.Module, x: Tensor, *rest: Any) -> Learned:
+            seen.append(x.clone())
+            return super().learn(model, x, *rest)
+
+    class Saving(pl.Callback):
+        def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+            if trainer.global_step == 5:
+                trainer.save_checkpoint(tmp_path / "between.ckpt")
+
+    def fit(checkpoint: Path | None = None) -> dict[str, Tensor]:
+        seen.clear()
+        torch.manual_seed(0)
+        module = Classifier(small_net(7), sgd, strategy=Watching(LINF, num_repeats=3))
+        run = trainer(tmp_path, ExactResume(), Saving(), max_epochs=1, num_sanity_val_steps=0)
+        run.fit(module, Noisy(), ckpt_path=checkpoint)
+        return weights(module.net)
+
+    whole, seen_in_whole = fit(), list(seen)
+    assert all(torch.equal(seen[i], seen[i - i % 3]) for i in range(15))
+    assert not torch.equal(seen[0], seen[3])
+    resumed = fit(tmp_path / "between.ckpt")
+    assert [torch.equal(one, other) for one, other in zip(seen_in_whole[5:], seen, strict=True)] == [True] * 10
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
