@@ -77,7 +77,10 @@ def test_the_class_is_named_by_one_short_option(run: Any) -> None:
 def test_a_name_that_fits_several_classes_lists_them(run: Any) -> None:
     ended = run("predict", "--config", written(CONFIG), "--target", "shark")
     assert ended.code != 0
-    assert "'shark' fits 2: great white shark (2), tiger shark (3)" in ended.err
+    assert ended.code == 2
+    listed = "error: --target must be one class, 'shark' fits 2: great white shark (2), tiger shark (3)"
+    assert listed in ended.err.splitlines()
+    assert not list(Path().rglob("events.*"))  # nothing was begun
 
 
 def test_a_config_without_a_target_says_so(run: Any) -> None:

@@ -35,7 +35,7 @@ from .report_table import print_end, read_report
 from .resuming import go_on_from, name_checkpoint, note
 from .stop_after_step import StopAfterStep
 from .stopping import Stopping
-from .target import aim_callbacks
+from .target import aim_callbacks, check_target
 from .usage_errors import explain, in_one_line
 
 # What Lightning says, and nobody who runs this program can act on.
@@ -133,6 +133,7 @@ class CommandLine(LightningCLI):
             raise self._explained(error, construct=True) from error
         finally:
             trainer.callbacks = self._callbacks
+        check_target(self._get(self.config, "target"), self.datamodule)
         hook = f"{NEEDED_LOADERS[str(self.subcommand)]}_dataloader"
         if is_overridden(hook, self.model):
             return

@@ -6,6 +6,8 @@ from typing import Any
 
 from jsonargparse import Namespace
 
+from touchstone.callbacks.parts.class_by_name import class_by_name
+
 from .given import UsageError
 
 
@@ -28,3 +30,14 @@ def aim_callbacks(config: Namespace) -> None:
         raise UsageError("--target is for a config with a callback that has one, such as configs/tarantula.yaml")
     for arguments in aiming:
         arguments["target"] = target
+
+
+def check_target(target: int | str | None, data: object) -> None:
+    """Raises UsageError where the data know their classes, and `target` is none of them or fits several."""
+    names = getattr(data, "class_names", None)
+    if target is None or names is None:
+        return
+    try:
+        class_by_name(target, names, "--target")
+    except ValueError as error:
+        raise UsageError(str(error)) from None
