@@ -116,6 +116,14 @@ def test_what_it_is_given_must_be_there(run: Any, arguments: list[str], problem:
     assert problem in ended.first_line
 
 
+@pytest.mark.parametrize(
+    ("file", "layer"),
+    [("deepdream__fc_76", "_fc:76"), ("deepdream__blocks.10_5", "_blocks.10:5"), ("deepdream__blocks.2", "_blocks.2")],
+)
+def test_a_caption_names_the_layer_as_the_config_does(file: str, layer: str) -> None:
+    assert gallery._dream_of(file).startswith(f"What {layer} responds to")
+
+
 def test_every_exhibit_has_a_config_and_says_what_is_shown() -> None:
     for exhibit in gallery._exhibits():
         assert (gallery.CONFIGS / f"{exhibit.config}.yaml").is_file()

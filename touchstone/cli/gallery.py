@@ -6,6 +6,7 @@ lie in `logs/gallery/`, where TensorBoard finds the same pictures.
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from collections.abc import Sequence
@@ -154,11 +155,16 @@ def _section(exhibit: Exhibit, folder: Path, options: Sequence[str]) -> Section:
     for file in files:
         content, ending = as_web_picture(file)
         (FIGURES / f"{exhibit.config}_{file.stem}.{ending}").write_bytes(content)
-        caption = CAPTIONS.get(file.stem, f"DeepDream of {file.stem.removeprefix('deepdream_')}")
-        pictures.append(Picture(file, caption))
+        pictures.append(Picture(file, CAPTIONS.get(file.stem) or _dream_of(file.stem)))
     command = " ".join(["python train.py", exhibit.stage, f"--config configs/{exhibit.config}.yaml", *options])
     tables = [folder / name for name in exhibit.tables]
     return Section(exhibit.title, exhibit.text, command, pictures, tables)
+
+
+def _dream_of(stem: str) -> str:
+    """The caption of a dream: `deepdream_fc_76` is the unit `fc:76`."""
+    layer = re.sub(r"_(\d+)$", r":\1", stem.removeprefix("deepdream_"))
+    return f"What {layer} responds to: the start above, the result below"
 
 
 def _what_layers_see() -> Section:
