@@ -98,7 +98,8 @@ class LeastVisible(pl.Callback):
 
     def _say(self, trainer: pl.Trainer, attacked: Attacked, positions: Sequence[int], alpha: Tensor) -> None:
         data, folder = trainer.datamodule, run_folder(trainer)  # type: ignore[attr-defined]
-        names, rows, notes = data.class_names, [], []
+        names, notes = data.class_names, []
+        rows: list[list[Any]] = []
         change = (attacked.after - attacked.before).flatten(1)
         is_another = attacked.target != attacked.label
         for row, position in enumerate(positions):

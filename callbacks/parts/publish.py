@@ -55,7 +55,7 @@ def _take_names_as_text(figure: Figure) -> None:
     from matplotlib.axis import Tick
     from matplotlib.text import Text
 
-    scales = {label for tick in figure.findobj(Tick) for label in (tick.label1, tick.label2)}  # type: ignore[attr-defined]
+    scales = {label for tick in figure.findobj(Tick) for label in (tick.label1, tick.label2)}
     for text in figure.findobj(Text):
         if isinstance(text, Text) and text not in scales:
             text.set_parse_math(False)
