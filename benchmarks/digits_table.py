@@ -39,7 +39,7 @@ WAYS: dict[str, Callable[[], Strategy]] = {
     "MART": lambda: MART(INNER),
     "Free": lambda: Free(TRAINED, num_repeats=NUM_REPEATS),
     "FGSM-RS": lambda: FGSMRS(TRAINED),
-    "AWP + PGD-AT": lambda: AWP(PGDAT(INNER), gamma=0.01),
+    "AWP + PGD-AT": lambda: AWP(PGDAT(INNER), gamma=0.003),  # as configs/strategies/awp.yaml
     "EMA + PGD-AT": lambda: PGDAT(INNER),
 }
 
@@ -114,17 +114,20 @@ def measured(name: str, seed: int, num_epochs: int, small: bool) -> Found:
     return Found(shares, signs, between - start, time.process_time() - between)
 
 
-def draw(found: dict[str, list[Found]], path: Path) -> None:
-    """Bars of the means, a point for each net."""
+def draw(columns: dict[str, list[tuple[float, float]]], path: Path) -> None:
+    """Bars of the means, with the standard deviation on them.
+
+    Args:
+        columns: of each way its mean and standard deviation, by `MEASURES`.
+        path: where to.
+    """
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     axes = figure.subplots()
     for number, measure in enumerate(MEASURES):
-        places = [row + 0.27 * (number - 1) for row in range(len(found))]
-        columns = [[of_net.shares[number] for of_net in of_way] for of_way in found.values()]
-        axes.bar(places, [mean(column) for column in columns], width=0.25, label=measure, alpha=0.7)
-        for place, column in zip(places, columns, strict=True):
-            axes.plot([place] * len(column), column, ".", color="black", markersize=4)
-    axes.set_xticks(range(len(found)), list(found), fontsize=8)
+        places = [row + 0.27 * (number - 1) for row in range(len(columns))]
+        means, deviations = zip(*(of_way[number] for of_way in columns.values()), strict=True)
+        axes.bar(places, means, yerr=deviations, width=0.25, label=measure, alpha=0.7, capsize=2)
+    axes.set_xticks(range(len(columns)), list(columns), fontsize=8)
     axes.set(ylabel="% of 300 test images", ylim=(0, 105), title="Digits, attacked inside Linf 0.15")
     axes.legend(fontsize=8, loc="lower right")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -136,6 +139,7 @@ def main(
     num_epochs: int = 30,
     num_processes: int = 2,
     picture: str = "logs/digits_table.png",
+    ways: Sequence[str] = tuple(WAYS),
     small: bool = False,
 ) -> None:
     """Trains and attacks every net, prints the table and draws it.
@@ -145,10 +149,11 @@ def main(
         num_epochs: as long as that of the config; of Free, whose batches repeat, so many fewer.
         num_processes: nets that are trained and attacked at a time, each in one thread.
         picture: where to draw it.
+        ways: some of those that there are, by name.
         small: whether to shrink everything, to see that it runs.
     """
     start = time.perf_counter()
-    jobs = [(name, seed) for name in WAYS for seed in range(num_seeds)]
+    jobs = [(name, seed) for name in ways for seed in range(num_seeds)]
     names, seeds = zip(*jobs, strict=True)
     options = (names, seeds, repeat(num_epochs), repeat(small))
     if num_processes == 1:
@@ -156,29 +161,28 @@ def main(
     else:
         with ProcessPoolExecutor(num_processes, multiprocessing.get_context("spawn")) as pool:
             results = list(pool.map(measured, *options))
-    found: dict[str, list[Found]] = {name: [] for name in WAYS}
+    found: dict[str, list[Found]] = {name: [] for name in ways}
     for name, of_net in zip(names, results, strict=True):
         found[name].append(of_net)
+    columns = {
+        name: [summed_up(shares) for shares in zip(*(net.shares for net in of_way), strict=True)]
+        for name, of_way in found.items()
+    }
     rows = [
-        (name, *map(cell, zip(*(of_net.shares for of_net in of_way), strict=True)), f"{mean_seconds(of_way):.0f}")
+        (name, *(f"{m:.1f} ± {s:.1f}" for m, s in columns[name]), f"{mean(net.training for net in of_way):.0f}")
         for name, of_way in found.items()
     ]
     headers = ("% of 300 test images, Linf 0.15", *MEASURES, "training, CPU s")
     show(f"Mean over {num_seeds} seeds, and standard deviation", headers, rows)
-    draw(found, Path(picture))
+    draw(columns, Path(picture))
     print(*([sign for of_net in results for sign in of_net.signs] or ["no sign of gradient masking"]), sep="\n")
     cpu = sum(of_net.training + of_net.attacks for of_net in results)
     print(f"{time.perf_counter() - start:.0f} s in all, {num_processes} nets at a time; {cpu:.0f} CPU s")
 
 
-def cell(column: Sequence[float]) -> str:
+def summed_up(shares: Sequence[float]) -> tuple[float, float]:
     """The mean over the seeds, and the standard deviation where there are several."""
-    return f"{mean(column):.1f}" + (f" ± {stdev(column):.1f}" if len(column) > 1 else "")
-
-
-def mean_seconds(of_way: Sequence[Found]) -> float:
-    """Of the training of a net."""
-    return mean(of_net.training for of_net in of_way)
+    return mean(shares), stdev(shares) if len(shares) > 1 else 0.0
 
 
 if __name__ == "__main__":

@@ -1,9 +1,7 @@
-"""`DeepDream`: pictures that layers respond to most, at the validations of a run."""
+"""`DeepDream`: pictures that layers respond to most, at the validations of a run and at predict."""
 
 from __future__ import annotations
 
-import difflib
-import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -15,12 +13,11 @@ from touchstone.attacks import dream, frozen_eval
 from touchstone.attacks.dream import start_of
 from touchstone.attacks.dreaming.layers import responses_to
 
+from .parts.dream_options import check_dream_options
 from .parts.dream_picture import Dreamt, dream_picture
 from .parts.publish import publish_picture, run_folder
 from .parts.samples import Samples
 from .probe import Probe
-
-OPTIONS = {name for name, p in inspect.signature(dream).parameters.items() if p.kind == p.KEYWORD_ONLY}
 
 
 class DeepDream(Probe):
@@ -67,10 +64,7 @@ class DeepDream(Probe):
             raise ValueError(f"DeepDream(layers=...) must be a list of different layers, at least one, got {layers!r}")
         if start not in ("noise", "images"):
             raise ValueError(f"DeepDream(start=...) must be 'noise' or 'images', got {start!r}")
-        for name in options or {}:
-            if name not in OPTIONS:
-                near = difflib.get_close_matches(name, OPTIONS, len(OPTIONS), 0)
-                raise ValueError(f"DeepDream(options=...) must be options of dream: {', '.join(near)}; got {name!r}")
+        check_dream_options("DeepDream(options=...)", options or {})
         self.layers, self.start, self.options = list(layers), start, dict(options or {})
         self._dreamt: list[Dreamt] = []
         self._draws = False

@@ -98,13 +98,13 @@ class LeastVisible(pl.Callback):
 
     def _say(self, trainer: pl.Trainer, attacked: Attacked, positions: Sequence[int], alpha: Tensor) -> None:
         data, folder = trainer.datamodule, run_folder(trainer)  # type: ignore[attr-defined]
-        names, notes = data.class_names, []
-        rows: list[list[Any]] = []
+        names, rows, notes, num_reached = data.class_names, [], [], 0
         change = (attacked.after - attacked.before).flatten(1)
         is_another = attacked.target != attacked.label
         for row, position in enumerate(positions):
             size = ChangeSize.of(change[row])
             reached = bool((attacked.logits_after[row].argmax() == attacked.target[row]) & is_another[row])
+            num_reached += reached
             wanted = str(int(attacked.target[row])) if names is None else shown(names[int(attacked.target[row])])
             price = f"alpha {float(alpha[row]):.3g}" if reached else "not reached"
             texts = [top_classes(logits[row], names) for logits in (attacked.logits_before, attacked.logits_after)]
@@ -113,7 +113,6 @@ class LeastVisible(pl.Callback):
             )
             notes.append(f"{price}, L1 {size.l1:.0f},\n{size.unchanged:.0%} unchanged")
             print(f"{shown(data.files[position].name)} to {wanted}: {price}, {size}", flush=True)
-        num_reached = sum(row[2] for row in rows)
         print(f"{num_reached} of {len(rows)} reached", flush=True)
         if trainer.is_global_zero:
             if folder is not None:

@@ -14,6 +14,7 @@ from touchstone.attacks import Attack, SampleRng, Targeted, dream
 from touchstone.attacks.core.ascend import gradient_of
 
 from .parts.class_by_name import class_by_name
+from .parts.dream_options import check_dream_options
 from .parts.loaders import loader_suffix
 from .parts.low_frequency import low_frequency_share, share_of_white_noise
 from .parts.measuring import measuring
@@ -83,6 +84,7 @@ class StandardAgainstRobust(Probe):
                 f"{call}(layers=...) must name a layer for each of {', '.join([name, *beside])}, "
                 f"got {', '.join(layers) or 'none'}"
             )
+        check_dream_options(f"{call}(options=...)", options or {})
         if not 0 < cutoff <= 0.5:
             raise ValueError(f"{call}(cutoff=...) must be in (0, 0.5], got {cutoff}")
         if num_pictures < 1:

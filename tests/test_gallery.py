@@ -84,7 +84,7 @@ def test_a_page_is_drawn_by_a_browser(tmp_path: Path) -> None:
 def test_one_command_makes_the_gallery(here: Path) -> None:
     started = time.process_time()
     assert train.main(["gallery"]) == 0
-    assert time.process_time() - started < 2 * 300  # 5 minutes on two cores, in CPU time whatever else they do
+    assert time.process_time() - started < 300  # of one thread: 5 minutes on a machine that does nothing else
     text = Path("figures/index.html").read_text()
     shown = pictures_in(text)
     assert len(shown) >= 16

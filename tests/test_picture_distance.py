@@ -42,5 +42,5 @@ def test_equal_pictures_have_none_and_brightness_of_features_does_not_count() ->
 def test_vectors_have_a_distance_too_and_a_missing_layer_is_named() -> None:
     net, x = small_net(seed=3).eval(), images(2, seed=1)
     assert feature_distance(net, ["5"], x, images(2, seed=5)).shape == (2,)
-    with pytest.raises(ValueError, match="must be a layer of Sequential"):
+    with pytest.raises(ValueError, match=r"feature_distance\(layer='9'\) must be a layer of Sequential"):
         feature_distance(net, ["9"], x, x)

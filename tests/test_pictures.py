@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import os
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -120,7 +123,13 @@ def test_of_an_animation_the_first_frame_is_read(tmp_path: Path) -> None:
 def test_heic_is_read_where_there_is_a_library(tmp_path: Path) -> None:
     heif = pytest.importorskip("pillow_heif")
     heif.from_pillow(two_halves((64, 32))).save(tmp_path / "a.heic", quality=95)
-    assert read_picture(tmp_path / "a.heic").size == (64, 32)
+    picture = read_picture(tmp_path / "a.heic")
+    assert (picture.mode, picture.size) == ("RGB", (64, 32))
+    pixels = np.asarray(picture).astype(int)
+    assert np.abs(pixels[4:28, 4:26] - RED).max() < 30
+    assert pixels[4:28, 38:60].min() > 225
+    with pytest.raises(ValueError, match="a bomb"):
+        read_picture(tmp_path / "a.heic", max_pixels=1000)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("pillow_heif") is not None, reason="pillow-heif is installed")
@@ -308,3 +317,40 @@ def test_the_embedded_net_names_three_quarters_of_the_samples(shared: Path) -> N
     assert other < share - 0.05
     assert data.class_names is not None
     assert data.class_names[76] == "tarantula"
+
+
+COSTS = """
+import resource, sys
+import train
+code = train.main(sys.argv[1:])
+used = resource.getrusage(resource.RUSAGE_SELF)
+print(code, used.ru_maxrss // 1024, used.ru_utime + used.ru_stime)
+"""
+
+
+@pytest.mark.slow
+@needs_imagenet
+def test_photographs_are_predicted_in_half_a_minute_of_cpu_time_and_memory_does_not_grow(
+    root: Path, shared: Path, tmp_path: Path
+) -> None:
+    """15 s on two cores are 30 s of CPU time, whatever else the machine does; 2 and 13 batches take the same memory."""
+    samples = sorted((shared / "data/imagenet_samples").iterdir())
+    for folder, files in (("few", samples[:32]), ("all", samples), ("twice", samples)):
+        (tmp_path / folder).mkdir()
+        for file in files:
+            (tmp_path / folder / file.name).symlink_to(file)
+    for file in samples:
+        (tmp_path / "twice" / f"again_{file.name}").symlink_to(file)
+    measured = {}
+    for folder in ("few", "all", "twice"):
+        options = ["--config", str(root / "configs/imagenet.yaml"), "--data.root", str(tmp_path / folder)]
+        run = subprocess.run(
+            [sys.executable, "-c", COSTS, "predict", *options, "--num_threads", "1"],
+            cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(root)},
+        )  # fmt: skip
+        code, megabytes, seconds = run.stdout.split("\n")[-2].split()
+        assert code == "0", run.stderr
+        measured[folder] = (int(megabytes), float(seconds))
+    print(measured)
+    assert measured["all"][1] < 30
+    assert measured["twice"][0] < measured["few"][0] + 90  # 174 pictures as float32 are 105 MB

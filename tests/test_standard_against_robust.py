@@ -115,6 +115,7 @@ def test_the_two_nets_are_shown_with_the_same_images(tmp_path: Path, monkeypatch
     [
         ({"layers": {"own": "net.0"}}, "a layer for each of own, other, got own"),
         ({"name": "other"}, "other nets than 'other'"),
+        ({"options": {"jiter": 1}}, r"options=...\) must be options of dream: jitter, .*got 'jiter'"),
         ({"cutoff": 0.0}, r"cutoff=...\) must be in \(0, 0.5\], got 0.0"),
         ({"num_pictures": 0}, r"num_pictures=...\) must be >= 1, got 0"),
     ],

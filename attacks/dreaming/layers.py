@@ -46,10 +46,15 @@ class Selection:
         return output[chosen].reshape(len(output), -1)
 
 
-def select(model: nn.Module, layer: str) -> Selection:
+def select(model: nn.Module, layer: str, *, option: str = "dream(layer") -> Selection:
     """A selection by its name: `features.7`, channel `layer3.1.conv2:64`, unit `fc:76` or `layer1.0.conv1:5,12,12`.
 
     The end of a name will do where it is that of one layer only, as `fc` for `module.fc`.
+
+    Args:
+        model: it is looked for in there.
+        layer: the name.
+        option: who asks, for messages.
 
     Raises:
         ValueError: there is no such layer; the message lists those that there are, the nearest first.
@@ -63,13 +68,13 @@ def select(model: nn.Module, layer: str) -> Selection:
         names = sorted(filter(None, names), key=lambda known: -SequenceMatcher(None, name, known).ratio())
         more = f", and {len(names) - NUM_NAMED} more" if len(names) > NUM_NAMED else ""
         raise ValueError(
-            f"dream(layer={layer!r}) must be a layer of {type(model).__name__}: {', '.join(names[:NUM_NAMED])}{more}"
+            f"{option}={layer!r}) must be a layer of {type(model).__name__}: {', '.join(names[:NUM_NAMED])}{more}"
         )
     try:
         index = tuple(int(number) for number in numbers.split(",")) if colon else ()
     except ValueError:
         raise ValueError(
-            f"dream(layer={layer!r}) must end in numbers after the colon, as fc:76 for a unit or conv:5,12,12 for a "
+            f"{option}={layer!r}) must end in numbers after the colon, as fc:76 for a unit or conv:5,12,12 for a "
             f"channel at a position, got {numbers!r}"
         ) from None
     return Selection(layer, name, index)
