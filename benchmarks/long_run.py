@@ -1,4 +1,4 @@
-"""Whether anything grows over 2,000 validations with every callback: `python benchmarks/long_run.py`.
+"""Whether anything grows over 2,000 validations with twelve callbacks: `python benchmarks/long_run.py`.
 
 A tiny net on digits, one training step between two validations. After each validation: the resident memory, the open
 files, the hooks on modules, the tensors that are alive, and the bytes of TensorBoard's files.
@@ -97,7 +97,7 @@ def _num_hooks(module: nn.Module) -> int:
 
 
 def measure(folder: Path, num_validations: int, every: int, pictures_every: int = 500) -> list[Seen]:
-    """What is seen at every n-th of so many validations, with every callback that measures or guards a training."""
+    """What is seen at every n-th of so many validations, with twelve callbacks that measure or guard a training."""
     torch.manual_seed(0)
     data = DigitsDataModule()
     data.setup("fit")
@@ -185,7 +185,7 @@ def main(
     ]
     growth = _growth(seen)
     share = len(growth) // 5 or 1
-    show(f"{num_validations} validations with every callback (medians)", ["", *(f.name for f in fields(Seen))], rows)
+    show(f"{num_validations} validations with twelve callbacks (medians)", ["", *(f.name for f in fields(Seen))], rows)
     print(f"kB of events per validation: {median(growth[:share]):.2f} at first, {median(growth[-share:]):.2f} at last")
     if picture is not None:
         draw(seen, Path(picture))

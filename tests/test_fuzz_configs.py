@@ -158,7 +158,7 @@ def check_in_words(ended: Any) -> None:
         assert len(ended.err.splitlines()) <= 5, ended.err
 
 
-@fuzzed(5, 200)
+@fuzzed(3, 200)
 def test_a_valid_config_trains_a_step(num_cases: int, run: Any) -> None:
     def holds(config: Config) -> None:
         ended = fitted(run, config)
@@ -167,7 +167,7 @@ def test_a_valid_config_trains_a_step(num_cases: int, run: Any) -> None:
     for_each(valid(), num_cases, holds, shrinks=False)
 
 
-@fuzzed(12, 500)
+@fuzzed(8, 500)
 def test_a_damaged_config_gives_an_error_in_words(num_cases: int, run: Any) -> None:
     for_each(damaged(), num_cases, lambda config: check_in_words(fitted(run, config)), shrinks=False)
 
