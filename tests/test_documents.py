@@ -103,7 +103,7 @@ def test_every_command_and_file_that_a_document_names_exists(root: Path) -> None
 
 
 def train_commands(root: Path) -> dict[str, str]:
-    """Every `python train.py SUBCOMMAND ...` of the documents that leaves nothing out and asks no shell, with where it stands."""
+    """Every `python train.py SUBCOMMAND ...` of the documents that is whole and asks no shell, with where it stands."""
     found = {}
     for document in sorted(path for pattern in DOCUMENTS for path in root.glob(pattern)):
         text = document.read_text().replace("\\\n", " ")
