@@ -53,5 +53,17 @@ class InBfloat16(Attack):
         return replace(self, attack=self.attack.with_objective(objective))
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:
+        return self.attack.perturb(_Coarser(model), x, y, rng)
+
+
+class _Coarser(nn.Module):
+    """A model whose forward, and what is taken backwards through it, is computed in bfloat16."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.train(model.training)
+
+    def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, torch.bfloat16):
-            return self.attack.perturb(model, x, y, rng)
+            return self.model(x)

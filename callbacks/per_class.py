@@ -26,10 +26,8 @@ class PerClass(Probe):
 
     def see(self, model: nn.Module, samples: Samples, loader_index: int) -> None:
         with measuring(model, samples) as (x, y), torch.no_grad():
-            seen = {"_id": samples.ids, "right": model(x).argmax(1) == y, "label": y}
-        kept = self._values.setdefault(loader_index, {})
-        for name, values in seen.items():
-            kept.setdefault(name, []).append(values)
+            right = model(x).argmax(1) == y
+        self.keep(samples, {"right": right, "label": y}, loader_index)
 
     def conclude(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str, loader_index: int) -> None:
         values = {name: torch.cat(parts) for name, parts in self._values.pop(loader_index, {}).items()}

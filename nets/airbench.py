@@ -7,6 +7,7 @@ sections 2 and 3, by its code, `airbench94.py`.
 from __future__ import annotations
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -58,14 +59,17 @@ class AirbenchNet(nn.Module):
         self.whiten.weight.requires_grad_(False)
         nn.init.zeros_(self.whiten.bias)  # type: ignore[arg-type]
         self.register_buffer("is_whitened", torch.tensor(False))
+        self._is_known_to_be = False  # asking the buffer at every step would wait for an accelerator
         channels = (2 * num_patch, *widths)
         self.groups = nn.Sequential(*(_Group(a, b) for a, b in zip(channels, channels[1:], strict=False)))
         self.linear = nn.Linear(widths[-1], num_classes, bias=False)
         self.scale, self.mirror = scale, mirror
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.training and not self.is_whitened:
-            self._whiten(x)
+        if self.training and not self._is_known_to_be:
+            if not self.is_whitened:
+                self._whiten(x)
+            self._is_known_to_be = True
         if self.training or not self.mirror:
             return self._logits(x)
         return (self._logits(x) + self._logits(x.flip(3))) / 2
@@ -76,10 +80,16 @@ class AirbenchNet(nn.Module):
 
     @torch.no_grad()
     def _whiten(self, x: Tensor) -> None:
-        """Sets the first layer to the eigenvectors of the covariance of the patches, over the root of their values."""
+        """Sets the first layer to the eigenvectors of the covariance of the patches, over the root of their values.
+
+        Of the patches of all processes, each of which has another batch.
+        """
         with torch.autocast(x.device.type, enabled=False):
             patches = F.unfold(x.float(), PATCH).transpose(1, 2).flatten(0, 1)
-            values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
+            sums = torch.cat([patches.T @ patches, patches.new_full((1, patches.shape[1]), len(patches))])
+            if dist.is_available() and dist.is_initialized():
+                dist.all_reduce(sums)
+            values, vectors = torch.linalg.eigh(sums[:-1] / sums[-1, 0])
         rows = (vectors / (values + NOISE).sqrt()).T.flip(0).reshape(-1, x.shape[1], PATCH, PATCH)
         self.whiten.weight.copy_(torch.cat([rows, -rows]))
         self.is_whitened.fill_(True)

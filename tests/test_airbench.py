@@ -37,6 +37,27 @@ def test_the_first_training_batch_makes_the_first_layer_whiten_and_later_ones_le
     assert torch.equal(other.whiten.weight, kept)
 
 
+def test_processes_whiten_by_the_patches_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = correlated(64)
+    alone = AirbenchNet(widths=(4, 4, 4)).train()
+    alone(x)
+    sums: list[Tensor] = []
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.all_reduce", lambda tensor: sums.append(tensor.clone()))
+    AirbenchNet(widths=(4, 4, 4)).train()(x[40:])  # what the other process gives
+    monkeypatch.setattr("torch.distributed.all_reduce", lambda tensor: tensor.add_(sums[0]))
+    net = AirbenchNet(widths=(4, 4, 4)).train()
+    net(x[:40])
+    # What whitens is known but for a rotation; its square is the inverse of the covariance.
+    inverse, expected = (n.whiten.weight[:12].flatten(1).T @ n.whiten.weight[:12].flatten(1) for n in (net, alone))
+    torch.testing.assert_close(inverse, expected, rtol=1e-2, atol=1e-2 * float(expected.abs().max()))
+    mine = AirbenchNet(widths=(4, 4, 4)).train()
+    monkeypatch.setattr("torch.distributed.all_reduce", lambda tensor: None)
+    mine(x[:1])
+    other = mine.whiten.weight[:12].flatten(1).T @ mine.whiten.weight[:12].flatten(1)
+    assert float((other - expected).abs().max()) > 0.05 * float(expected.abs().max())
+
+
 def test_parameters_are_as_many_as_the_paper_s_and_a_group_begins_as_the_identity() -> None:
     net = AirbenchNet()
     convolutions = 9 * (24 * 64 + 64 * 64 + 64 * 256 + 3 * 256 * 256)

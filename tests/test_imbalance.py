@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -14,6 +15,7 @@ from torch import nn
 
 from touchstone.attacks import PGD, Linf
 from touchstone.callbacks import ExactResume, PerClass, RobustAccuracy
+from touchstone.callbacks.parts.recalls import recalls
 from touchstone.datamodules import ImagesDataModule, NpzImages
 from touchstone.lightning_modules import Classifier
 
@@ -138,3 +140,9 @@ def test_robust_accuracy_of_each_class_is_that_of_the_verdicts(tmp_path: Path) -
             assert logged == pytest.approx(verdicts[f"robust_{name}"][of_class].mean())
         both = (verdicts["robust_pgd"] & verdicts["robust_more"])[of_class].mean()
         assert float(run.callback_metrics[f"val/robust_recall/worst_case/{label}"]) == pytest.approx(both)
+
+
+def test_classes_of_one_name_are_told_apart() -> None:
+    trainer: Any = SimpleNamespace(datamodule=SimpleNamespace(class_names=["crane", "duck", "crane"]))
+    found = recalls(trainer, torch.tensor([True, True, False]), torch.tensor([0, 1, 2]))
+    assert found == {"crane (0)": 1.0, "duck": 1.0, "crane (2)": 0.0}

@@ -114,7 +114,7 @@ def test_any_of_several_classes_is_the_easiest_of_the_others(logits: Tensor, lab
         assert bool(reached) is (z.argmax() in wanted)
 
 
-@pytest.mark.parametrize("targets", [[], [3], [3, 3], [1, -1], [1, 2.5], [True, 2]])
+@pytest.mark.parametrize("targets", [[], [3], [3, 3], [1, -1], [1, 2.5], [True, 2], 3, "12"])
 def test_several_classes_are_two_or_more(targets: list[int]) -> None:
     with pytest.raises(ValueError, match=r"AnyOf\(targets=...\) must be two or more different classes"):
         AnyOf(targets)

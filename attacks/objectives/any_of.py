@@ -34,7 +34,8 @@ class AnyOf(Objective):
 
     def __post_init__(self) -> None:
         check_loss(self, self.loss)
-        whole = all(isinstance(target, int) and not isinstance(target, bool) for target in self.targets)
+        is_list = isinstance(self.targets, Sequence) and not isinstance(self.targets, str)
+        whole = is_list and all(isinstance(target, int) and not isinstance(target, bool) for target in self.targets)
         if not whole or len(set(self.targets)) < 2 or min(self.targets) < 0:
             raise ValueError(
                 f"AnyOf(targets=...) must be two or more different classes, numbers >= 0, got {self.targets!r:.80}; "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import lightning.pytorch as pl
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_recall
@@ -12,6 +14,8 @@ from touchstone.attacks import Report
 def recalls(trainer: pl.Trainer, right: Tensor, label: Tensor) -> dict[str, float]:
     """The recall of each class that has samples, by its name in the data module, else by its number.
 
+    A name that several classes have stands with the number of the class behind it, `crane (2)`.
+
     Args:
         trainer: whose data module may know `class_names`.
         right: whether a sample is right, bool `(N,)`, N >= 1.
@@ -21,7 +25,9 @@ def recalls(trainer: pl.Trainer, right: Tensor, label: Tensor) -> dict[str, floa
     predicted = label.where(right, num_classes)  # a class that no label has
     shares = multiclass_recall(predicted, label, num_classes=num_classes + 1, average=None)
     names = getattr(getattr(trainer, "datamodule", None), "class_names", None) or range(num_classes)
-    return {str(names[number]): float(shares[number]) for number in label.unique().tolist()}
+    num_called = Counter(map(str, names))
+    called = {n: f"{names[n]} ({n})" if num_called[str(names[n])] > 1 else str(names[n]) for n in range(num_classes)}
+    return {called[number]: float(shares[number]) for number in label.unique().tolist()}
 
 
 def recalls_after_attacks(trainer: pl.Trainer, report: Report) -> dict[str, float]:

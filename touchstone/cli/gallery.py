@@ -117,16 +117,18 @@ def gallery(arguments: Sequence[str], stopping: Stopping) -> int:
         raise UsageError("gallery takes a folder or a file with pictures, or nothing: python train.py gallery FOLDER")
     if arguments and not Path(arguments[0]).exists():
         raise UsageError(f"there is no folder or file {arguments[0]!r}")
-    shutil.rmtree(LOGS, ignore_errors=True)
-    for name in ("digits", "digits_robust"):
+    exhibits, trained = _exhibits(), ("digits", "digits_robust")
+    for name in (*trained, *(exhibit.config for exhibit in exhibits)):
+        shutil.rmtree(LOGS / name, ignore_errors=True)
+    for name in trained:
         _run("fit", name, stopping, f"--trainer.callbacks={LAST}", "--trainer.limit_val_batches=0")
     FIGURES.mkdir(exist_ok=True)
     sections = []
-    for exhibit in _exhibits():
+    for exhibit in exhibits:
         pictures = [f"--data.root={arguments[0]}"] if arguments and exhibit.takes_pictures else []
         options = [*pictures, *exhibit.options]
         folder = _run(exhibit.stage, exhibit.config, stopping, *options)
-        sections.append(_section(exhibit, folder, pictures))
+        sections.append(_section(exhibit, folder, options))
     sections.append(_what_layers_see())
     (FIGURES / "index.html").write_text(page("What a network sees", sections), encoding="utf-8")
     print(f"{FIGURES / 'index.html'}: made in {time.perf_counter() - started:.0f} s; TensorBoard: {LOGS}", flush=True)
@@ -157,7 +159,7 @@ def _section(exhibit: Exhibit, folder: Path, options: Sequence[str]) -> Section:
         (FIGURES / f"{exhibit.config}_{file.stem}.{ending}").write_bytes(content)
         pictures.append(Picture(file, CAPTIONS.get(file.stem) or _dream_of(file.stem)))
     command = " ".join(["python train.py", exhibit.stage, f"--config configs/{exhibit.config}.yaml", *options])
-    tables = [folder / name for name in exhibit.tables]
+    tables = [folder / name for name in exhibit.tables if (folder / name).is_file()]  # none where no picture was read
     return Section(exhibit.title, exhibit.text, command, pictures, tables)
 
 

@@ -94,7 +94,7 @@ def _figure(picture: Picture) -> str:
 
 
 def _table(file: Path) -> str:
-    with file.open(newline="") as opened:
+    with file.open(newline="", encoding="utf-8") as opened:
         rows = list(csv.reader(opened))
     if rows and rows[0][0] == "file":
         rows[1:] = [[Path(row[0]).name, *row[1:]] for row in rows[1:]]

@@ -65,7 +65,8 @@ class StopAfterStep(pl.Callback):
         if trainer.world_size > 1:
             asked: Any = torch.tensor(number, device=trainer.strategy.root_device)
             number = int(trainer.strategy.reduce(asked, reduce_op="max"))
-        self._stopping.signal = signal.Signals(number) if number else None
+        if number:  # and never none: a signal may have come meanwhile
+            self._stopping.signal = signal.Signals(number)
         return number > 0
 
     def _save_and_end(self, trainer: pl.Trainer) -> NoReturn:
