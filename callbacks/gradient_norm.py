@@ -51,7 +51,7 @@ class GradientNorm(Probe):
         super().__init__(max_samples=max_samples, **kwargs)
         self.update_ratio, self.embedding = update_ratio, embedding
         self._sums: dict[int, list[Tensor]] = {}
-        self._reported = False
+        self._reported = self._has_looked = False
         self._stepping: list[tuple[str, nn.Parameter]] = []
         self._copies: list[Tensor] = []
 
@@ -117,6 +117,7 @@ class GradientNorm(Probe):
             measuring(model, samples, freeze=False) as (x, y),
             watched_input(model, x, self.embedding, "GradientNorm") as watched,
         ):
+            self._look_for_normalized(x.detach())
             parameters = [p for p in model.parameters() if p.requires_grad]
             logits = model(x)
             if logits.shape[:-1] != y.shape:
@@ -139,6 +140,17 @@ class GradientNorm(Probe):
             torch._foreach_add_(self._sums[loader_index], of_parameters)
         elif parameters:
             self._sums[loader_index] = [grad.clone() for grad in of_parameters]  # two of them may be one tensor
+
+    def _look_for_normalized(self, x: Tensor) -> None:
+        """Warns once of images whose gradients are not per pixel."""
+        if self._has_looked or self.normalize is not None or not (x.is_floating_point() and len(x)):
+            return
+        self._has_looked = True
+        if float(x.min()) < 0 or float(x.max()) > 1:
+            rank_zero_warn(
+                f"GradientNorm: the images lie outside [0, 1], from {float(x.min()):.3g} to {float(x.max()):.3g}, so "
+                "that grad_norm/.../input is not per pixel; if they are normalized, give `normalization=(mean, std)`"
+            )
 
     def forget(self) -> None:
         super().forget()

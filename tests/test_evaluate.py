@@ -169,6 +169,18 @@ def test_an_attack_that_changes_its_input_is_named(net: nn.Module, x: Tensor, y:
         evaluate(net, x, y, {"a": InPlace()})
 
 
+def test_a_perturb_that_changes_its_input_is_named(net: nn.Module, x: Tensor, y: Tensor) -> None:
+    class Nudge(Attack):
+        threat = LINF
+
+        def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: Any) -> Tensor:
+            before = x.clone()
+            return self.threat.project(x.add_(0.01), before)
+
+    with pytest.raises(ValueError, match=r"attack 'a': Nudge.perturb changed its input in place"):
+        evaluate(net, x, y, {"a": Nudge()})
+
+
 @pytest.mark.parametrize(
     ("change_x", "message"),
     [

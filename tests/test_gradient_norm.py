@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,18 @@ def test_validation_norms_equal_those_taken_by_hand(tmp_path: Path, batch_size: 
     )
     assert float(run.callback_metrics["grad_norm/val/parameters"]) == pytest.approx(parameters, rel=1e-4)
     assert all(p.grad is None for p in module.parameters())
+
+
+def test_images_that_seem_normalized_are_warned_of_once(tmp_path: Path) -> None:
+    x, y = samples(23).tensors
+    loader = DataLoader(TensorDataset((x - 0.5) / 0.25, y), 10)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer(tmp_path, GradientNorm()).validate(OrdinaryModule(), loader, verbose=False)
+    (said,) = [str(warning.message) for warning in caught if "outside [0, 1]" in str(warning.message)]
+    assert "give `normalization=(mean, std)`" in said
+    normalized = GradientNorm(normalization=([0.5], [0.25]))
+    trainer(tmp_path, normalized).validate(OrdinaryModule(), loader, verbose=False)
 
 
 def test_a_net_with_frozen_weights_still_has_an_input_gradient(tmp_path: Path) -> None:

@@ -211,6 +211,7 @@ def test_a_mistake_on_the_command_line_is_named_with_the_nearest_name(mistake: s
 def test_an_unknown_subcommand_is_named_with_the_nearest(run: Any) -> None:
     ended = run("fitt", "--config", "x.yaml")
     assert (ended.code, ended.first_line) == (2, "error: there is no subcommand 'fitt'; did you mean 'fit'?")
+    assert run("gallry").first_line == "error: there is no subcommand 'gallry'; did you mean 'gallery'?"
 
 
 def test_options_without_a_subcommand_are_an_error_that_lists_the_subcommands(run: Any) -> None:

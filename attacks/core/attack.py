@@ -145,7 +145,10 @@ class Attack(PerSample):
             entered, model, x = self.enter(model, x)
             with torch.no_grad():
                 aimed = entered.aimed(model, x, y, rng)
-            x_adv = aimed.perturb(model, x, y, rng)
+            handed = x.clone()
+            x_adv = aimed.perturb(model, handed, y, rng)
+            if not torch.equal(handed, x):
+                raise ValueError(f"{type(self).__name__}.perturb changed its input in place: work on `x.clone()`")
             if not isinstance(x_adv, Tensor):
                 raise ValueError(
                     f"{type(self).__name__}.perturb must return a tensor, got {type(x_adv).__name__}"

