@@ -107,7 +107,10 @@ def write_report(
         clean_prediction=report.clean_prediction.cpu().numpy(),
         **{f"robust_{name}": verdict.cpu().numpy() for name, verdict in report.robust.items()},
     )
-    contents = {folder / f"verdicts{number}.npz": file.getvalue(), folder / f"report{number}.json": text}
+    contents: dict[Path, str | bytes] = {
+        folder / f"verdicts{number}.npz": file.getvalue(),
+        folder / f"report{number}.json": text,
+    }
     with fit_may_lose(trainer, *contents):
         write_together(contents)
         if loader_index == 0:
