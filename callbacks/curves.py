@@ -163,7 +163,7 @@ class RobustnessCurves(Probe):
         if not trainer.is_global_zero:
             return
         if folder is not None:
-            write_curves(found, folder, loader_index)
+            write_curves(trainer, found, folder, loader_index)
         others = self.compare_with if loader_index == 0 else []
         publish_picture(
             trainer, folder, f"curves{loader_suffix(trainer, loader_index)}", curves_picture([found, *others])

@@ -120,7 +120,7 @@ class Health(pl.Callback):
         if any(self._curves.values()):
             publish_picture(trainer, folder, "health", health_picture(self._curves, lines))
         if folder is not None:
-            with may_be_lost():
+            with may_be_lost(trainer):
                 write_whole(folder / "health.txt", "".join(f"{line}\n" for line in lines))
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

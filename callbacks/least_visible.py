@@ -80,6 +80,7 @@ class LeastVisible(pl.Callback):
             self._taken.append((x[:num_wanted], positions[:num_wanted]))
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        folder = run_folder(trainer)
         if not self._taken:
             return
         num_targets = len(self._numbers)
@@ -93,11 +94,13 @@ class LeastVisible(pl.Callback):
         with torch.no_grad():
             after = pl_module(found.x_adv).float()
         attacked = Attacked(*(tensor.cpu() for tensor in (x, found.x_adv, before, after, y, target)))
-        self._say(trainer, attacked, positions.tolist(), found.alpha.cpu())
+        self._say(trainer, folder, attacked, positions.tolist(), found.alpha.cpu())
         self._taken = []
 
-    def _say(self, trainer: pl.Trainer, attacked: Attacked, positions: Sequence[int], alpha: Tensor) -> None:
-        data, folder = trainer.datamodule, run_folder(trainer)  # type: ignore[attr-defined]
+    def _say(
+        self, trainer: pl.Trainer, folder: Path | None, attacked: Attacked, positions: Sequence[int], alpha: Tensor
+    ) -> None:
+        data = trainer.datamodule  # type: ignore[attr-defined]
         names, rows, notes, num_reached = data.class_names, [], [], 0
         change = (attacked.after - attacked.before).flatten(1)
         is_another = attacked.target != attacked.label

@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 
-from .parts.logs import may_be_lost, say_lost
+from .parts.logs import LostLogs
 
 
 class LogsMayFail(pl.Callback):
@@ -20,42 +20,45 @@ class LogsMayFail(pl.Callback):
     """
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        say_lost.cache_clear()
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger) and not isinstance(logger, _Enduring):
                 kind = type(logger)
                 logger.__class__ = type(kind.__name__, (_Enduring, kind), {"__module__": kind.__module__})
+            if isinstance(logger, _Enduring):
+                logger.lost = LostLogs.of(trainer)
 
 
 class _Enduring(TensorBoardLogger):
-    """What is put before the class of a logger."""
+    """What is put before the class of a logger; `lost` is of the trainer that it logs for."""
+
+    lost: LostLogs
 
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
         writer = super().experiment
         if not isinstance(writer._get_file_writer, _Files):
-            writer._get_file_writer = _Files(writer._get_file_writer)
+            writer._get_file_writer = _Files(writer._get_file_writer, self)
         return writer
 
     def save(self) -> None:
-        with may_be_lost():
+        with self.lost.may_grow():
             super().save()
 
 
 class _Files:
     """Gives a summary writer its file, and one that takes anything where there can be none."""
 
-    def __init__(self, get: Callable[[], Any]) -> None:
-        self._get = get
+    def __init__(self, get: Callable[[], Any], logger: _Enduring) -> None:
+        self._get, self._logger = get, logger
 
     def __call__(self) -> Any:
-        with may_be_lost():
+        with self._logger.lost.may_grow():
             found = self._get()
             # Its own thread writes, and would print the whole way to an error there: so the file itself is replaced.
             records = found.event_writer._async_writer._writer
             if not isinstance(records._writer, _File):
-                records._writer = _File(records._writer)
+                records._writer = _File(records._writer, self._logger)
             return found
         return _Nobody()
 
@@ -63,8 +66,8 @@ class _Files:
 class _File:
     """A file of records, which takes no more after one that it could not take: behind half a record none is read."""
 
-    def __init__(self, file: Any) -> None:
-        self._file, self._is_lost = file, False
+    def __init__(self, file: Any, logger: _Enduring) -> None:
+        self._file, self._logger, self._is_lost = file, logger, False
 
     def write(self, record: bytes) -> None:
         self._do("write", record)
@@ -79,7 +82,7 @@ class _File:
         if self._is_lost:
             return
         self._is_lost = True
-        with may_be_lost():
+        with self._logger.lost.may_grow():
             getattr(self._file, name)(*arguments)
             self._is_lost = False
 

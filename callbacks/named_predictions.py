@@ -59,11 +59,13 @@ class NamedPredictions(BasePredictionWriter):
             raise ValueError(f"NamedPredictions(num_images=...) must be >= 0, got {num_images}")
         self.top_k, self.labelled, self.beside = top_k, labelled, dict(beside or {})
         self.num_images = num_images
+        self._folder: Path | None = None
         self._shown: list[Named] = []
         self._num_written = 0
         self._damaged: list[str] = []
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._folder = run_folder(trainer)
         self._num_written = 0
         self._damaged, self._shown = [], []
         for net in self.beside.values():
@@ -80,7 +82,7 @@ class NamedPredictions(BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         x, positions, damaged = batch
-        data, folder = trainer.datamodule, run_folder(trainer)  # type: ignore[attr-defined]
+        data, folder = trainer.datamodule, self._folder  # type: ignore[attr-defined]
         for position, reason in damaged:
             self._damaged.append(shown(f"{data.files[position]}: {reason}"))
             print(shown(f"{data.files[position].name}: not read: {reason}"), flush=True)
@@ -103,9 +105,8 @@ class NamedPredictions(BasePredictionWriter):
         print(f"{self._num_written} pictures predicted, {len(self._damaged)} could not be read", flush=True)
         for line in self._damaged:
             print(f"  {line}", flush=True)
-        folder = run_folder(trainer)
         if self._shown and trainer.is_global_zero:
-            publish_picture(trainer, folder, "predictions", named_picture(self._shown))
+            publish_picture(trainer, self._folder, "predictions", named_picture(self._shown))
 
     def _say_nets(self, module: pl.LightningModule, x: Tensor) -> None:
         for name, net in {"the net": module, **self.beside}.items():

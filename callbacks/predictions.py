@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -33,9 +34,11 @@ class Predictions(BasePredictionWriter):
         if top_k < 1:
             raise ValueError(f"Predictions(top_k=...) must be >= 1, got {top_k}")
         self.top_k = top_k
+        self._folder: Path | None = None
         self._has_begun = False
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._folder = run_folder(trainer)
         self._has_begun = False
 
     def write_on_batch_end(
@@ -48,7 +51,7 @@ class Predictions(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        folder = run_folder(trainer)
+        folder = self._folder
         if folder is None:
             return
         if not isinstance(prediction, Tensor) or prediction.ndim != 2:

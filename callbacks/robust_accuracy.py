@@ -261,7 +261,7 @@ class RobustAccuracy(Probe):
             self._warned = True
             rank_zero_warn(f"signs of gradient masking at {stage}: " + "; ".join(warnings))
         if folder is not None:
-            write_report(report, stage, folder, loader_index, origin)
+            write_report(trainer, report, stage, folder, loader_index, origin)
         self._pictures.publish(trainer, folder, loader_index)
 
     def forget(self) -> None:

@@ -13,7 +13,7 @@ from touchstone.attacks import Attack, Cost, LanguageReport, evaluate_language
 from touchstone.attacks.judge.running import check_names
 
 from .parts.loaders import loader_suffix
-from .parts.logs import may_be_lost, write_whole
+from .parts.logs import fit_may_lose, write_whole
 from .parts.processes import gather_by_id, gather_costs
 from .parts.publish import publish_picture, run_folder
 from .parts.samples import Samples
@@ -150,8 +150,9 @@ class RobustLanguage(Probe):
             }
             figures["texts"] = {key: value.tolist() for key, value in values.items()}
             number = f"_{loader_index}" if loader_index else ""
-            with may_be_lost():
-                write_whole(folder / f"language_report{number}.json", json.dumps(figures, indent=2) + "\n")
+            path = folder / f"language_report{number}.json"
+            with fit_may_lose(trainer, path):
+                write_whole(path, json.dumps(figures, indent=2) + "\n")
         for name, texts in shown.items():
             attack = self.attacks[name]
             picture = text_picture(texts, title=f"{name}: {attack.threat!r}, {attack.objective!r}")

@@ -82,11 +82,13 @@ class TargetedPictures(pl.Callback):
             raise ValueError("TargetedPictures(attacks=...) must name at least one attack, got none")
         self.target, self.attacks, self.num_images = target, dict(attacks), num_images
         self.feature_layers = list(feature_layers)
+        self._folder: Path | None = None
         self._number = 0
         self._went: dict[str, list[Went]] = {}
         self._drawn: dict[str, list[Attacked]] = {}
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._folder = run_folder(trainer)
         names = getattr(trainer.datamodule, "class_names", None)  # type: ignore[attr-defined]
         self._number = class_by_name(self.target, names, "TargetedPictures(target=...)")
         self._went = {name: [] for name in self.attacks}
@@ -104,7 +106,7 @@ class TargetedPictures(pl.Callback):
         x, positions, _ = batch
         if not len(x):
             return
-        folder, data = run_folder(trainer), trainer.datamodule  # type: ignore[attr-defined]
+        folder, data = self._folder, trainer.datamodule  # type: ignore[attr-defined]
         before = _logits(pl_module, x)
         predicted, target = before.argmax(1), torch.full((len(x),), self._number)
         for name, attack in self.attacks.items():
@@ -130,7 +132,7 @@ class TargetedPictures(pl.Callback):
                 self._drawn[name].append(attacked)
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        names, folder = trainer.datamodule.class_names, run_folder(trainer)  # type: ignore[attr-defined]
+        names = trainer.datamodule.class_names  # type: ignore[attr-defined]
         label = str(self._number) if names is None else shown(names[self._number])
         for name, went in self._went.items():
             num_reached = sum(each.reached for each in went)
@@ -138,7 +140,7 @@ class TargetedPictures(pl.Callback):
             if trainer.is_global_zero and self._drawn[name]:
                 drawn = _joined(self._drawn[name], self.num_images)
                 figure = attack_picture(drawn, title=f"{name}: towards {label}", class_names=names, label_is="seen as")
-                publish_picture(trainer, folder, f"attack/{name}", figure)
+                publish_picture(trainer, self._folder, f"attack/{name}", figure)
 
     def _feature_distance(self, module: pl.LightningModule, x: Tensor, x_adv: Tensor) -> Tensor:
         if not self.feature_layers:

@@ -9,8 +9,10 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import pytest
+import torch
 
 from touchstone.cli.failures import describe_failure
 
@@ -88,6 +90,21 @@ def test_an_error_ends_a_process_too_that_is_busy_for_ten_minutes(rank: int) -> 
     assert ended.returncode == (1 if rank == 0 else -signal.SIGKILL)  # Lightning kills the first process
 
 
-def test_a_lost_connection_is_said_in_words() -> None:
+def test_a_lost_connection_is_said_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     lines = describe_failure(RuntimeError("[pair.cc:561] Connection closed by peer [127.0.0.1]:30618. This is"))
     assert lines[0] == "error: another process of this run has ended, for which this one waited: its own error says why"
+
+
+@pytest.mark.parametrize("is_one_of_several", [False, True])
+def test_a_broken_download_is_blamed_on_no_other_process(
+    is_one_of_several: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: is_one_of_several)
+    lines = describe_failure(URLError(ConnectionResetError(104, "Connection reset by peer")))
+    assert lines[0] == "error: URLError: <urlopen error [Errno 104] Connection reset by peer>"
+
+
+def test_a_single_process_lost_no_other_one() -> None:
+    lines = describe_failure(RuntimeError("Connection reset by peer"))
+    assert lines[0] == "error: Connection reset by peer"

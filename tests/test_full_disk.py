@@ -9,30 +9,40 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from touchstone.callbacks.parts.logs import LostLogs, fit_may_lose, may_be_lost, write_together, write_whole
 from touchstone.runs.durable import damage
 
 from .command_lines import with_value, write
 
 PARTS = """
 import subprocess
+from pathlib import Path
 import lightning.pytorch as pl
 
 class Refuse(pl.Callback):
     def __init__(self, how: str):
         self.how = how
     def on_train_epoch_start(self, trainer, module):
-        if trainer.current_epoch == 2 and self.how == "full":
+        if trainer.current_epoch == 2:
+            self.refuse()
+    def on_test_epoch_start(self, trainer, module):
+        self.refuse()
+    def refuse(self):
+        Path("disk/logs/tiny/version_0/report_1.json").touch()  # as of a second loader
+        if self.how == "full":
             with open("disk/rest", "wb", buffering=0) as file:
                 try:
                     while True:
                         file.write(bytes(4096))
                 except OSError:
                     pass
-        elif trainer.current_epoch == 2:
+        else:
             subprocess.run(["mount", "-o", "remount,ro", "disk"], check=True)
 """
 REASONS = {"full": "No space left on device", "read-only": "Read-only file system"}
@@ -52,8 +62,8 @@ def disk(here: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def fitted(run: Any, how: str, *, saves: bool) -> Any:
-    """A run of four epochs, which fills its disk, or makes it read-only, after two of them."""
+def refused(run: Any, how: str, *, saves: bool = False, subcommand: str = "fit") -> Any:
+    """A run whose disk fills, or becomes read-only, after two of four epochs, or before a test."""
     Path("mine.py").write_text(PARTS)
     config = with_value("disk/logs", "trainer", "logger", "init_args", "save_dir")
     callbacks = config["trainer"]["callbacks"]
@@ -64,7 +74,7 @@ def fitted(run: Any, how: str, *, saves: bool) -> Any:
         last = {"filename": "last", "enable_version_counter": False}
         callbacks.append({"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": last})
     config["trainer"].update(max_epochs=4, enable_checkpointing=saves)
-    return run("fit", "--config", write(config))
+    return run(subcommand, "--config", write(config))
 
 
 def check_logs_are_readable() -> None:
@@ -83,7 +93,7 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_run_and_leaves_the_last_go
 ) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        ended = fitted(run, how, saves=True)
+        ended = refused(run, how, saves=True)
     assert ended.code == 1
     lines = ended.err.splitlines()
     assert lines[0].startswith(f"error: {REASONS[how]}: ")
@@ -99,9 +109,58 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_run_and_leaves_the_last_go
 def test_logs_that_cannot_be_written_are_one_warning_and_no_end(how: str, run: Any, disk: Path) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
-        ended = fitted(run, how, saves=False)
+        ended = refused(run, how, saves=False)
     assert ended.code == 0
     assert "epoch 4/4" in ended.out
     said = [str(warning.message) for warning in caught if "logs are lost" in str(warning.message)]
-    assert said == [f"logs are lost ({REASONS[how]}): the training goes on without them"]
+    assert said == [f"logs are lost ({REASONS[how]}): the run goes on without them"]
+    assert "no table: the last report.json could not be written" in ended.out
+    assert "worst case" not in ended.out
+    assert (RUN / "report_1.json").is_file()
     check_logs_are_readable()
+
+
+@pytest.mark.parametrize("how", REASONS)
+def test_a_test_whose_report_cannot_be_written_ends_with_the_error(how: str, run: Any, disk: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ended = refused(run, how, subcommand="test")
+    assert ended.code == 1
+    [line] = [line for line in ended.err.splitlines() if line.startswith("error: ")]
+    assert line == f"error: {REASONS[how]}: {RUN / 'verdicts.npz'}"
+
+
+def test_every_trainer_of_a_process_warns_once_of_lost_logs(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        for trainer in (pl.Trainer(logger=False, accelerator="cpu"), pl.Trainer(logger=False, accelerator="cpu")):
+            for name in ("one.png", "two.png"):
+                with may_be_lost(trainer):
+                    write_whole(tmp_path / "file" / name, "")
+    assert len([warning for warning in caught if "logs are lost" in str(warning.message)]) == 2
+
+
+def test_of_files_that_belong_together_none_is_replaced_where_one_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "verdicts.npz").write_text("older")
+    with pytest.raises(OSError, match=r"file/report\.json") as caught:
+        write_together({tmp_path / "verdicts.npz": "newer", tmp_path / "file" / "report.json": "newer"})
+    assert caught.value.filename == str(tmp_path / "file" / "report.json")
+    assert (tmp_path / "verdicts.npz").read_text() == "older"
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "verdicts.npz"}
+
+
+@pytest.mark.filterwarnings("ignore:logs are lost")
+def test_a_report_is_no_longer_lost_once_it_is_written_again(tmp_path: Path) -> None:
+    trainer, path = pl.Trainer(logger=False, accelerator="cpu"), tmp_path / "run" / "report.json"
+    trainer.state.fn = TrainerFn.FITTING
+    path.parent.touch()
+    with fit_may_lose(trainer, path):
+        write_whole(path, "first")
+    assert LostLogs.of(trainer).files == {path}
+    path.parent.unlink()
+    trainer.state.fn = TrainerFn.TESTING
+    with fit_may_lose(trainer, path):
+        write_whole(path, "second")
+    assert not LostLogs.of(trainer).files

@@ -90,6 +90,13 @@ def test_a_folder_without_an_evaluation_is_named(
     assert (ended.code, ended.first_line) == (2, f"error: {problem}")
 
 
+def test_the_report_of_a_second_loader_alone_is_no_evaluation(run: Any, copied: Path) -> None:
+    (copied / "report.json").rename(copied / "report_1.json")
+    ended = run("verify", RUN)
+    problem = f"error: {RUN!r} holds no report.json: verify needs the folder of a run that was evaluated"
+    assert (ended.code, ended.first_line) == (2, problem)
+
+
 def test_the_report_says_where_it_comes_from(copied: Path) -> None:
     report = json.loads((copied / "report.json").read_text())
     assert report["seed"] == 0

@@ -6,7 +6,9 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from .logs import may_be_lost, write_whole
+import lightning.pytorch as pl
+
+from .logs import fit_may_lose, write_whole
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,15 @@ class Curves:
         return None
 
 
-def write_curves(curves: Curves, folder: Path, loader_index: int) -> None:
-    """Writes `curves.json` into a run folder; `curves_1.json` for a second data loader."""
-    number = f"_{loader_index}" if loader_index else ""
-    with may_be_lost():
-        write_whole(folder / f"curves{number}.json", json.dumps(asdict(curves), indent=2) + "\n")
+def write_curves(trainer: pl.Trainer, curves: Curves, folder: Path, loader_index: int) -> None:
+    """Writes `curves.json` into a run folder; `curves_1.json` for a second data loader.
+
+    Raises:
+        OSError: it cannot be written; in a fit, which goes on, this is a warning, and an older one stays.
+    """
+    path = folder / (f"curves_{loader_index}.json" if loader_index else "curves.json")
+    with fit_may_lose(trainer, path):
+        write_whole(path, json.dumps(asdict(curves), indent=2) + "\n")
 
 
 def read_curves(folder: str | Path, threat: str) -> Curves:

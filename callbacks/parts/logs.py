@@ -4,39 +4,94 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from functools import cache
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
+import lightning.pytorch as pl
+from lightning.pytorch.trainer.states import TrainerFn
 
-@contextmanager
-def may_be_lost() -> Iterator[None]:
+
+class LostLogs:
+    """What a trainer could not write.
+
+    Attributes:
+        reasons: what was warned of, each once.
+        files: those of which the last writing failed: they are missing, or those of an earlier measurement.
+    """
+
+    def __init__(self) -> None:
+        self.reasons: set[str] = set()
+        self.files: set[Path] = set()
+
+    @classmethod
+    def of(cls, trainer: pl.Trainer) -> LostLogs:
+        """Those of a trainer, which are none before the first."""
+        return vars(trainer).setdefault("_lost_logs", cls())
+
+    @contextmanager
+    def may_grow(self, *files: Path, ends_run: bool = False) -> Iterator[None]:
+        """A block that writes logs: where the disk refuses them, it ends there, with a warning instead of the error.
+
+        Args:
+            files: which the block writes, all of them or none.
+            ends_run: whether it is the error nevertheless.
+        """
+        try:
+            yield
+            self.files.difference_update(files)
+        except OSError as error:
+            self.files.update(files)
+            if ends_run:
+                raise
+            self._say(error.strerror or str(error))
+
+    def _say(self, reason: str) -> None:
+        if reason in self.reasons:
+            return
+        self.reasons.add(reason)
+        # Without a registry: in the ones that it keeps, Python takes the next trainer's warning for this one again.
+        text = f"logs are lost ({reason}): the run goes on without them"
+        warnings.warn_explicit(text, UserWarning, __file__, lineno=1)
+
+
+def may_be_lost(trainer: pl.Trainer) -> AbstractContextManager[None]:
     """A block that writes logs: where the disk refuses them, it ends there, with a warning instead of the error."""
-    try:
-        yield
-    except OSError as error:
-        say_lost(error.strerror or str(error))
+    return LostLogs.of(trainer).may_grow()
 
 
-@cache
-def say_lost(reason: str) -> None:
-    """Warns once of each reason, until `say_lost.cache_clear()`."""
-    warnings.warn(f"logs are lost ({reason}): the training goes on without them", stacklevel=2)
+def fit_may_lose(trainer: pl.Trainer, *files: Path) -> AbstractContextManager[None]:
+    """A block that writes what an evaluation is made for, in these files, all of them or none.
+
+    A log to a training, which goes on without it; to `validate` and `test` the error, which ends them.
+    """
+    return LostLogs.of(trainer).may_grow(*files, ends_run=trainer.state.fn != TrainerFn.FITTING)
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
     """Writes a file of a run folder, in the place of an older one, which stays where this one cannot be written.
 
     Raises:
-        OSError: the disk refuses it.
+        OSError: the disk refuses it; the error names the file.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    write_together({path: content})
+
+
+def write_together(contents: Mapping[Path, str | bytes]) -> None:
+    """Writes files that belong together: the older ones stay, all of them, until the last new one is on the disk.
+
+    Raises:
+        OSError: the disk refuses one; the error names the file.
+    """
+    parts = {path: path.with_name(f".{path.name}.{os.getpid()}.part") for path in contents}
     try:
-        part.write_bytes(content.encode() if isinstance(content, str) else content)
-        os.replace(part, path)
-    except OSError:
-        with suppress(OSError):
-            part.unlink()
-        raise
+        for path, content in contents.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            parts[path].write_bytes(content.encode() if isinstance(content, str) else content)
+        for path, part in parts.items():
+            os.replace(part, path)
+    except OSError as error:
+        for part in parts.values():
+            with suppress(OSError):
+                part.unlink()
+        raise OSError(error.errno, error.strerror, str(path)) from error

@@ -46,7 +46,7 @@ def publish_picture(trainer: pl.Trainer, folder: Path | None, tag: str, figure: 
     if folder is not None:
         file = io.BytesIO()
         Image.fromarray(pixels).save(file, "PNG")
-        with may_be_lost():
+        with may_be_lost(trainer):
             write_whole(folder / "figures" / f"{file_name(tag)}.png", file.getvalue())
 
 

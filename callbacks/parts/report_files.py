@@ -16,7 +16,7 @@ import torch
 from touchstone import __version__
 from touchstone.attacks import Report
 
-from .logs import may_be_lost, write_whole
+from .logs import fit_may_lose, write_together
 
 
 def interval(num_right: int, num_samples: int) -> list[float]:
@@ -88,11 +88,14 @@ def attack_success(report: Report, name: str) -> float:
     return int(report.success[name].sum()) / max(1, int(report.clean_correct.sum()))
 
 
-def write_report(report: Report, stage: str, folder: Path, loader_index: int, origin: Mapping[str, Any]) -> None:
-    """Writes `report.json` and `verdicts.npz` into `folder`; `report_1.json`, `verdicts_1.npz` for a second loader."""
-    if loader_index == 0:
-        for old in (*folder.glob("report_[0-9]*.json"), *folder.glob("verdicts_[0-9]*.npz")):
-            old.unlink()  # of an earlier evaluation, of more loaders perhaps
+def write_report(
+    trainer: pl.Trainer, report: Report, stage: str, folder: Path, loader_index: int, origin: Mapping[str, Any]
+) -> None:
+    """Writes `report.json` and `verdicts.npz` into `folder`; `report_1.json`, `verdicts_1.npz` for a second loader.
+
+    Raises:
+        OSError: they cannot be written; in a fit, which goes on, this is a warning, and the older ones stay.
+    """
     number = f"_{loader_index}" if loader_index else ""
     text = json.dumps(summary(report, stage, origin), indent=2) + "\n"
     file = io.BytesIO()
@@ -104,6 +107,12 @@ def write_report(report: Report, stage: str, folder: Path, loader_index: int, or
         clean_prediction=report.clean_prediction.cpu().numpy(),
         **{f"robust_{name}": verdict.cpu().numpy() for name, verdict in report.robust.items()},
     )
-    with may_be_lost():
-        write_whole(folder / f"verdicts{number}.npz", file.getvalue())
-        write_whole(folder / f"report{number}.json", text)
+    contents: dict[Path, str | bytes] = {
+        folder / f"verdicts{number}.npz": file.getvalue(),
+        folder / f"report{number}.json": text,
+    }
+    with fit_may_lose(trainer, *contents):
+        write_together(contents)
+        if loader_index == 0:
+            for old in (*folder.glob("report_[0-9]*.json"), *folder.glob("verdicts_[0-9]*.npz")):
+                old.unlink()  # of an earlier evaluation, of more loaders perhaps

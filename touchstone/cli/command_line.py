@@ -24,6 +24,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from touchstone.attacks import frozen_eval
 from touchstone.callbacks import ExactResume, LogsMayFail, Predictions, RobustAccuracy, RunRecord
+from touchstone.callbacks.parts.logs import LostLogs
 
 from ..runs.durable import DurableCheckpointIO
 from .checkpoint_errors import check_checkpoint, explain_mismatch, step_of
@@ -245,7 +246,9 @@ class CommandLine(LightningCLI):
         if self.trainer.is_global_zero:
             logger = next((x for x in self.trainer.loggers if isinstance(x, TensorBoardLogger)), None)
             log_folder = Path(logger.save_dir) if logger else None
-            print_end(folder if self.shows_folder else None, read_report(folder, started), log_folder)
+            is_lost = folder / "report.json" in LostLogs.of(self.trainer).files
+            shown = folder if self.shows_folder else None
+            print_end(shown, read_report(folder, started), log_folder, is_lost=is_lost)
 
 
 def _is_anything_in(folder: Path) -> bool:

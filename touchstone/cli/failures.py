@@ -18,11 +18,20 @@ def describe_failure(error: BaseException) -> list[str]:
     """The message of an error, then the line of the user's or this project's code that raised it."""
     if isinstance(error, OSError) and error.strerror:
         lines = [f"{error.strerror}: {error.filename}", *_what_stands_in_the_way(error.filename)]
-    elif OTHER_PROCESS_ENDED.search(str(error)):
+    elif _another_process_ended(error):
         lines = ["another process of this run has ended, for which this one waited: its own error says why"]
     else:
         lines = message_lines(error)[:NUM_MESSAGE_LINES]
     return [f"error: {lines[0]}", *lines[1:], _where(error)]
+
+
+def _another_process_ended(error: BaseException) -> bool:
+    """Whether the processes of a run talk to each other, and this is what one hears whose partner is gone."""
+    if not isinstance(error, RuntimeError) or not OTHER_PROCESS_ENDED.search(str(error)):
+        return False
+    from torch import distributed
+
+    return distributed.is_available() and distributed.is_initialized()
 
 
 def message_lines(error: BaseException) -> list[str]:

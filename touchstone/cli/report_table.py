@@ -57,20 +57,27 @@ def threats(report: Mapping[str, Any]) -> list[str]:
     return [f"{', '.join(attacks)}: within {threat}" for threat, attacks in names.items()]
 
 
-def print_end(folder: Path | None, report: Mapping[str, Any] | None, log_folder: Path | None) -> None:
+def print_end(
+    folder: Path | None, report: Mapping[str, Any] | None, log_folder: Path | None, *, is_lost: bool = False
+) -> None:
     """Prints what a run has found and where it lies.
 
     Args:
         folder: the run folder; None for not saying where anything lies.
         report: its report, if there is one.
         log_folder: what TensorBoard shows, if it logged.
+        is_lost: whether the last report could not be written, so that there is at most an older one.
     """
     from rich.console import Console
     from rich.markup import escape
 
     console = Console(highlight=False, soft_wrap=False)
     console.print()
-    if report is not None:
+    if is_lost:
+        console.print(
+            "[yellow]no table:[/] the last report.json could not be written, and one in the run folder is older"
+        )
+    elif report is not None:
         console.print(report_table(report))
         for line in threats(report):
             console.print(f"[dim]{escape(line)}[/]")

@@ -41,7 +41,7 @@ def verify(arguments: Sequence[str], stopping: Stopping) -> int:
     if not arguments or arguments[0].startswith("-"):
         raise UsageError("verify needs a run folder: python train.py verify logs/digits/version_0")
     folder = Path(arguments[0])
-    reports = {path.name: _report(path) for path in _files(folder, "report*.json")}
+    reports = {path.name: _report(path) for path in _report_files(folder)}
     report = reports["report.json"]
     for name in reports:
         _verdicts(folder / _of_verdicts(name))  # what is damaged is better said before measuring
@@ -59,14 +59,14 @@ def verify(arguments: Sequence[str], stopping: Stopping) -> int:
     return 1 if differences else 0
 
 
-def _files(folder: Path, pattern: str) -> list[Path]:
+def _report_files(folder: Path) -> list[Path]:
+    """The reports of a run folder, one for each data loader."""
     if not folder.is_dir():
         raise UsageError(f"the run folder {str(folder)!r} does not exist")
-    found = sorted(folder.glob(pattern))
-    if not found or not (folder / "config.yaml").is_file():
-        missing = pattern.replace("*", "") if not found else "config.yaml"
-        raise UsageError(f"{str(folder)!r} holds no {missing}: verify needs the folder of a run that was evaluated")
-    return found
+    for needed in ("report.json", "config.yaml"):
+        if not (folder / needed).is_file():
+            raise UsageError(f"{str(folder)!r} holds no {needed}: verify needs the folder of a run that was evaluated")
+    return sorted(folder.glob("report*.json"))
 
 
 def _report(path: Path) -> dict[str, Any]:
