@@ -20,7 +20,7 @@ from touchstone.attacks.core.logits import logits_of
 from .adversarial_training import Learned, Strategy
 from .every_sample_once import EverySampleOnce
 from .parameter_groups import weight_decay_groups
-from .parts.cross_entropy import CrossEntropy
+from .parts.classifier_loss import ClassifierLoss
 from .parts.trained_parameters import trained_parameters
 from .repeated_batches import RepeatedBatches
 
@@ -71,8 +71,8 @@ class Classifier(pl.LightningModule):
         self.net = net
         self.make_optimizer, self.make_scheduler = optimizer, lr_scheduler
         self.schedule, self.decay = schedule, decay
-        self.train_loss = CrossEntropy(label_smoothing=label_smoothing, class_weights=class_weights)
-        self.loss = CrossEntropy()
+        self.train_loss = ClassifierLoss(label_smoothing=label_smoothing, class_weights=class_weights)
+        self.loss = ClassifierLoss()
         self.strategy = Strategy() if strategy is None else strategy
         self._every_sample_once: list[EverySampleOnce] = []
         # By stage and loader; nn.ModuleDict has a method train.

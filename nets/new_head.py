@@ -48,7 +48,7 @@ class NewHead(nn.Module):
         self.head = list(known)[-1] if layer is None else layer
         old = known[self.head]
         size = {"out_features" if isinstance(old, nn.Linear) else "out_channels": num_classes}
-        replace_layer(net, self.head, like(old, size).to(old.weight.device))
+        replace_layer(net, self.head, like(old, size))
         self.net = net
 
     def forward(self, x: Tensor) -> Tensor:

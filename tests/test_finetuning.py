@@ -31,6 +31,12 @@ def test_a_new_head_keeps_every_other_layer_and_gives_as_many_classes() -> None:
     assert NewHead(SmallCNN(), 2, layer="features.0").net.features[0].out_channels == 2
 
 
+def test_a_new_head_pads_and_computes_as_the_old_one() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1, padding_mode="reflect", dtype=torch.float64), nn.Flatten())
+    head = NewHead(net, 2).net[0]
+    assert (head.padding_mode, head.weight.dtype, head.out_channels) == ("reflect", torch.float64, 2)
+
+
 def test_a_head_that_cannot_be_is_refused_with_the_nearest_names() -> None:
     with pytest.raises(ValueError, match=r"NewHead\(num_classes=...\) must be >= 2, got 1"):
         NewHead(small_net(), 1)

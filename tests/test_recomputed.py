@@ -32,6 +32,39 @@ def test_gradients_and_running_statistics_are_those_of_one_plain_pass_with_the_s
     torch.testing.assert_close(net[1].running_mean, other[1].running_mean, rtol=0, atol=0)
 
 
+def test_a_spectral_norm_steps_once_and_its_gradients_are_those_of_one_plain_pass() -> None:
+    """Its vectors are buffers that every forward in train mode moves, and that the weights are divided by."""
+    net, x, y = small_net(7), images(8), torch.arange(8) % 4
+    net[3] = nn.Dropout(0)
+    nn.utils.parametrizations.spectral_norm(net[5])
+    other = copy.deepcopy(net)
+    for call in (lambda: recomputed(net, x), lambda: other(x)):
+        F.cross_entropy(call(), y).backward()
+    for mine, plain in zip(net.buffers(), other.buffers(), strict=True):
+        torch.testing.assert_close(mine, plain, rtol=0, atol=0)
+    torch.testing.assert_close([p.grad for p in net.parameters()], [p.grad for p in other.parameters()])
+
+
+class Counts(nn.Module):
+    """Puts another tensor in the place of its buffer at every pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2, 2)
+        self.register_buffer("seen", torch.zeros(0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen = torch.cat([self.seen, x[:1, 0]])
+        return self.linear(x) * len(self.seen)
+
+
+def test_a_buffer_that_is_replaced_counts_one_pass() -> None:
+    net = Counts()
+    recomputed(net, torch.ones(3, 2)).sum().backward()
+    assert net.seen.tolist() == [1]
+    torch.testing.assert_close(net.linear.bias.grad, torch.full((2,), 3.0))
+
+
 class Watched(nn.Module):
     """Counts the activations of its first layer that something holds, at each of its passes."""
 

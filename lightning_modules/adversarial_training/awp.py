@@ -9,7 +9,7 @@ from torch.utils.hooks import RemovableHandle
 from touchstone.attacks import SampleRng
 
 from .around import Around
-from .parts.recomputed import running_statistics_kept
+from .parts.recomputed import buffers_kept
 from .strategy import Criterion, Learned, Strategy
 
 
@@ -24,8 +24,9 @@ class AWP(Around):
     the layers' steps, the update of the perturbation, in a single step (K2 = 1), and that of the weights. Only
     parameters of two and more dimensions move: kernels and matrices, not biases or normalization, as in their code.
 
-    Of BatchNorm's running statistics only the second pass leaves a trace, so that they are updated as often as by the
-    strategy itself in `mode="eval"`. A step costs one forward and backward more, and a copy of the weights.
+    In buffers, such as BatchNorm's running statistics, only the second pass leaves a trace, so that they are updated as
+    often as by the strategy itself in `mode="eval"`. A step costs one forward and backward more, and a copy of the
+    weights.
 
     Args:
         strategy: makes images and loss, such as `PGDAT` or `TRADES`.
@@ -46,7 +47,7 @@ class AWP(Around):
     def learn(self, model: nn.Module, x: Tensor, y: Tensor, criterion: Criterion, rng: SampleRng) -> Learned:
         self._restore_all()  # where the last backward pass broke off
         weights = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
-        with running_statistics_kept(model):
+        with buffers_kept(model):
             learned = self.strategy.learn(model, x, y, criterion, rng)
             gradients = list(torch.autograd.grad(learned.loss, weights, allow_unused=True, materialize_grads=True))
         if learned.again is None:

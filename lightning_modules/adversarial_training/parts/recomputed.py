@@ -12,13 +12,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+Buffers = list[tuple[nn.Module, str, Tensor, Tensor]]
+"""Whose, its name, the tensor, and a copy of what it held."""
+
 
 def recomputed(model: nn.Module, x: Tensor) -> Tensor:
     """The logits of `model(x)`, whose activations are made anew in the backward pass, and held only there.
 
-    The second time draws the same random numbers, and leaves the running statistics of normalization alone. What is
-    passed after it holds its activations as ever, and lets go of them before these are made: pass first what is to be
-    recomputed. It costs one forward more.
+    The second time begins with the same buffers, such as the vectors of a spectral norm, draws the same random numbers,
+    and leaves no trace in the buffers, such as the running statistics of normalization. What is passed after it holds
+    its activations as ever, and lets go of them before these are made: pass first what is to be recomputed. It costs
+    one forward more.
 
     Source: Chen et al., "Training deep nets with sublinear memory cost", 2016, by `torch.utils.checkpoint`.
 
@@ -26,19 +30,38 @@ def recomputed(model: nn.Module, x: Tensor) -> Tensor:
         model: images to logits `(N, C)`.
         x: images, float `(N, ...)`.
     """
-    return checkpoint(model, x, use_reentrant=False, context_fn=lambda: (nullcontext(), running_statistics_kept(model)))
+    before = _buffers(model)
+    contexts = nullcontext(), buffers_kept(model, begin=before)
+    return checkpoint(model, x, use_reentrant=False, context_fn=lambda: contexts)
 
 
 @contextmanager
-def running_statistics_kept(model: nn.Module) -> Iterator[None]:
-    """Leaves the running statistics of normalization layers as they were."""
-    buffers = [
-        buffer for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase) for buffer in m.buffers()
-    ]
-    before = [buffer.clone() for buffer in buffers]
+def buffers_kept(model: nn.Module, *, begin: Buffers | None = None) -> Iterator[None]:
+    """Leaves all buffers as they were.
+
+    Args:
+        model: has them.
+        begin: what they hold inside, at first; None for what they hold.
+    """
+    before = _buffers(model)
     try:
+        _put(begin or [])
         yield
     finally:
-        with torch.no_grad():
-            for buffer, value in zip(buffers, before, strict=True):
-                buffer.copy_(value)
+        _put(before)
+
+
+def _buffers(model: nn.Module) -> Buffers:
+    return [
+        (part, name, buffer, buffer.detach().clone())
+        for part in model.modules()
+        for name, buffer in part.named_buffers(recurse=False)
+    ]
+
+
+def _put(buffers: Buffers) -> None:
+    # In place, since a compiled net may know the tensors; by name too, since a pass may put others there.
+    with torch.no_grad():
+        for part, name, buffer, value in buffers:
+            setattr(part, name, buffer)
+            buffer.copy_(value)

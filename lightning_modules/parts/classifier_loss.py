@@ -1,4 +1,4 @@
-"""`CrossEntropy`: the loss of a classifier, which says in words where a batch does not fit."""
+"""`ClassifierLoss`: the loss of a classifier, which says in words where a batch does not fit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from touchstone.attacks.core.checks import check_batch, check_labels
 
 
-class CrossEntropy(nn.Module):
+class ClassifierLoss(nn.Module):
     """The mean cross-entropy of logits, as torch's.
 
     Args:
