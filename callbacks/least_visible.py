@@ -85,12 +85,13 @@ class LeastVisible(pl.Callback):
             return
         num_targets = len(self._numbers)
         x, positions = (torch.cat(parts).repeat_interleave(num_targets, 0) for parts in zip(*self._taken, strict=True))
-        target = torch.tensor(self._numbers, device=x.device).repeat(len(x) // num_targets)
         with torch.no_grad():
             before = pl_module(x).float()
         y = before.argmax(1)
         rng = SampleRng(0, torch.arange(len(x)))
-        found = price_search(self.attack.with_objective(Targeted(target)), pl_module, x, y, rng, self.num_rounds)
+        with torch.inference_mode(False):  # whose tensors cannot be kept for a gradient
+            target = torch.tensor(self._numbers, device=x.device).repeat(len(x) // num_targets)
+            found = price_search(self.attack.with_objective(Targeted(target)), pl_module, x, y, rng, self.num_rounds)
         with torch.no_grad():
             after = pl_module(found.x_adv).float()
         attacked = Attacked(*(tensor.cpu() for tensor in (x, found.x_adv, before, after, y, target)))
