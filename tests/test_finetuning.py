@@ -88,6 +88,45 @@ def test_layers_learn_from_the_epoch_that_is_said_at_their_share_of_the_rate(tmp
     assert seen.rates == [[0.01], [0.01, 0.005]]
 
 
+def test_statistics_of_a_frozen_normalization_without_parameters_stay_until_it_is_let_go(tmp_path: Path) -> None:
+    net = small_net(7)
+    net[1] = nn.BatchNorm2d(8, affine=False)
+    seen, tuning = ByEpoch(), Finetuning(["net.5"], unfreeze={1: ["net.1"]})
+    module = Classifier(net, adam)
+    trainer(tmp_path, tuning, seen, max_epochs=2, num_sanity_val_steps=0).fit(module, train_loader(), val_loader())
+    head, statistics = {"5.weight", "5.bias"}, {"1.running_mean", "1.running_var", "1.num_batches_tracked"}
+    assert moved(seen.weights[0], seen.weights[1]) == head
+    assert moved(seen.weights[1], seen.weights[2]) == head | statistics
+    assert seen.rates == [[0.01]] * 2
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_decay_still_spares_normalizations_and_biases_of_what_is_let_go_and_of_a_resumed_run(
+    bias: bool, tmp_path: Path
+) -> None:
+    """Also where no parameter that learns from the start is spared: a head without a bias."""
+
+    def fit(num_epochs: int, checkpoint: Path | None = None) -> tuple[list[tuple[int, float]], dict[str, Tensor]]:
+        net = small_net(7)
+        torch.manual_seed(0)
+        net[5] = nn.Linear(8 * 36, 4, bias=bias)
+        tuning = Finetuning(["net.5"], unfreeze={1: ["net.[01]"]})
+        module = Classifier(net, lambda groups: torch.optim.AdamW(groups, lr=0.01, weight_decay=0.1), decay="weights")
+        run = trainer(tmp_path, tuning, ExactResume(), max_epochs=num_epochs, num_sanity_val_steps=0)
+        run.fit(module, train_loader(), val_loader(), ckpt_path=checkpoint)
+        run.save_checkpoint(tmp_path / f"{num_epochs}.ckpt")
+        groups = run.optimizers[0].param_groups
+        return [(sum(p.numel() for p in group["params"]), group["weight_decay"]) for group in groups], weights(net)
+
+    from_the_start = [(8 * 36 * 4, 0.1), (4, 0)] if bias else [(8 * 36 * 4, 0.1)]
+    groups, after = fit(3)
+    assert groups == [*from_the_start, (8 * 9, 0.1), (8 + 8 + 8, 0)]
+    fit(2)
+    resumed, after_resumed = fit(3, tmp_path / "2.ckpt")
+    assert resumed == groups
+    assert not moved(after, after_resumed)
+
+
 SCHEDULES: dict[str, Any] = {
     "cosine": lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, T_max=20),
     "lambda": lambda o: WarmupCosine(o, 2, 20),
