@@ -175,6 +175,41 @@ def test_a_schedule_that_cannot_be_meant_is_refused(tuning: Finetuning, message:
         run.fit(Classifier(small_net(7)), train_loader(), val_loader())
 
 
+class Probe(nn.Module):
+    """A linear probe that registers its last layer first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(8 * 36, 4)
+        self.backbone = small_net(7)[:5].requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.backbone(x))
+
+
+@pytest.mark.filterwarnings("ignore:.*`net.backbone.0` is frozen")
+def test_a_probe_that_registers_its_last_layer_first_trains_with_a_warning(tmp_path: Path) -> None:
+    seen, module = ByEpoch(), Classifier(Probe(), adam)
+    with pytest.warns(UserWarning, match=r"`net.backbone.0` is frozen .* if it is the one that gives the logits"):
+        module.configure_optimizers()
+    run = trainer(tmp_path, seen, max_epochs=1, num_sanity_val_steps=0)
+    run.fit(module, train_loader(), val_loader())
+    assert {"fc.weight", "fc.bias"} <= moved(seen.weights[0], seen.weights[1])
+
+
+def test_a_probe_whose_last_layer_a_new_head_names_trains_by_name_without_a_warning(tmp_path: Path) -> None:
+    tuning, module = Finetuning(["net.net.fc"]), Classifier(NewHead(Probe(), 4, layer="fc"), adam)
+    run = trainer(tmp_path, tuning, max_epochs=1, num_sanity_val_steps=0)
+    run.fit(module, train_loader(), val_loader())
+
+
+def test_a_frozen_new_head_is_refused(tmp_path: Path) -> None:
+    net = NewHead(small_net(7), 4)
+    net.net[5].requires_grad_(False)
+    with pytest.raises(ValueError, match=r"must train its last layer: `net.net.5` is frozen"):
+        trainer(tmp_path, num_sanity_val_steps=0).fit(Classifier(net), train_loader(), val_loader())
+
+
 def test_options_outside_their_range_are_refused() -> None:
     with pytest.raises(ValueError, match=r"Finetuning\(train=...\) must name a layer at least, got none"):
         Finetuning([])
