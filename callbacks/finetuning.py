@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -12,6 +12,8 @@ from lightning.pytorch.callbacks import BaseFinetuning
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
+
+from touchstone.nets.weight_decay import spared_from_decay
 
 from .parts.grown_schedule import add_group
 
@@ -21,7 +23,8 @@ class Finetuning(BaseFinetuning):
 
     Layers are matched by their names in the module, as `net.net.layer4.1.conv2`, with `*` for any text. A frozen
     normalization uses, and keeps, the statistics that it came with. Layers that are let go form a group of parameters
-    with the options of the first one and a share of its learning rate, which the schedule moves along.
+    with the options of the first one and a share of its learning rate, which the schedule moves along; or two, the
+    second without weight decay, where the optimizer spares normalizations and biases.
 
     Args:
         train: patterns of the layers that learn from the start; the layer that gives the logits must be among them.
@@ -49,6 +52,7 @@ class Finetuning(BaseFinetuning):
         self.train, self.lr_share = tuple(train), lr_share
         self.unfreeze_at = {epoch: tuple(patterns) for epoch, patterns in sorted((unfreeze or {}).items())}
         self._trainer: pl.Trainer | None = None
+        self._frozen: set[nn.Module] = set()
         self._num_unfrozen = self._resumes_with = 0
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -63,15 +67,15 @@ class Finetuning(BaseFinetuning):
         for patterns in self.unfreeze_at.values():
             self._matched(pl_module, patterns)
         trained = self._matched(pl_module, self.train)
-        for layer in _layers(pl_module).values():
-            if layer not in trained:
-                _set(layer, learns=False)
+        self._frozen = set(_layers(pl_module).values()).difference(trained)
+        for layer in self._frozen:
+            _set(layer, learns=False)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_epoch_start(trainer, pl_module)
         for layer in _layers(pl_module).values():
             if isinstance(layer, _NormBase):
-                layer.train(_learns(layer))
+                layer.train(self._learns(layer))
 
     def finetune_function(self, pl_module: pl.LightningModule, epoch: int, optimizer: Optimizer) -> None:
         due = [patterns for start, patterns in self.unfreeze_at.items() if start <= epoch]
@@ -82,12 +86,22 @@ class Finetuning(BaseFinetuning):
         schedulers = [config.scheduler for config in self._trainer.lr_scheduler_configs]
         for patterns in due[self._num_unfrozen :]:
             layers = self._matched(module, patterns)
-            frozen = [p for layer in layers for p in layer.parameters(recurse=False) if not p.requires_grad]
+            spared = {
+                parameter: spared_from_decay(layer, name)
+                for layer in layers
+                for name, parameter in layer.named_parameters(recurse=False)
+                if not parameter.requires_grad
+            }
             for layer in layers:
                 _set(layer, learns=True)
-            if frozen:
-                add_group(optimizer, schedulers, frozen, self.lr_share)
+            self._frozen.difference_update(layers)
+            for parameters, changed in _groups(spared, split=_spares(module, optimizer)):
+                add_group(optimizer, schedulers, parameters, self.lr_share, changed)
         self._num_unfrozen = len(due)
+
+    def _learns(self, layer: nn.Module) -> bool:
+        own = list(layer.parameters(recurse=False))
+        return any(parameter.requires_grad for parameter in own) if own else layer not in self._frozen
 
     def _matched(self, module: nn.Module, patterns: Sequence[str]) -> list[nn.Module]:
         """The layers of these names.
@@ -121,8 +135,12 @@ class Finetuning(BaseFinetuning):
 
 
 def _layers(module: nn.Module) -> dict[str, nn.Module]:
-    """What has parameters of its own, by name."""
-    return {name: part for name, part in module.named_modules() if list(part.parameters(recurse=False))}
+    """What has parameters of its own, or may keep statistics, by name."""
+    return {
+        name: part
+        for name, part in module.named_modules()
+        if isinstance(part, _NormBase) or list(part.parameters(recurse=False))
+    }
 
 
 def _set(layer: nn.Module, *, learns: bool) -> None:
@@ -130,5 +148,18 @@ def _set(layer: nn.Module, *, learns: bool) -> None:
         parameter.requires_grad = learns
 
 
-def _learns(layer: nn.Module) -> bool:
-    return any(parameter.requires_grad for parameter in layer.parameters(recurse=False))
+def _spares(module: nn.Module, optimizer: Optimizer) -> bool:
+    """Whether decay is for weights alone: the module says so, as `Classifier` does, or another group has none."""
+    first, *others = (group.get("weight_decay", 0) for group in optimizer.param_groups)
+    return getattr(module, "decay", "all") == "weights" or (first > 0 and 0 in others)
+
+
+def _groups(
+    spared: Mapping[nn.Parameter, bool], *, split: bool
+) -> Iterator[tuple[list[nn.Parameter], dict[str, float]]]:
+    """The groups that are not empty, with the options that are their own."""
+    decayed = [parameter for parameter in spared if not (split and spared[parameter])]
+    if decayed:
+        yield decayed, {}
+    if len(decayed) < len(spared):
+        yield [parameter for parameter in spared if spared[parameter]], {"weight_decay": 0.0}

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.callbacks import BaseFinetuning
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -134,7 +135,9 @@ class Classifier(pl.LightningModule):
         return self(batch[0] if isinstance(batch, (tuple, list)) else batch).softmax(1)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        trained = trained_parameters(self.net, self)
+        callbacks: list[Any] = [] if self._trainer is None else self._trainer.callbacks  # type: ignore[attr-defined]
+        by_name = any(isinstance(callback, BaseFinetuning) for callback in callbacks)
+        trained = trained_parameters(self.net, self, by_name=by_name)
         optimizer = self.make_optimizer(trained if self.decay == "all" else weight_decay_groups(self))
         if self.make_scheduler is None:
             return optimizer

@@ -88,6 +88,45 @@ def test_layers_learn_from_the_epoch_that_is_said_at_their_share_of_the_rate(tmp
     assert seen.rates == [[0.01], [0.01, 0.005]]
 
 
+def test_statistics_of_a_frozen_normalization_without_parameters_stay_until_it_is_let_go(tmp_path: Path) -> None:
+    net = small_net(7)
+    net[1] = nn.BatchNorm2d(8, affine=False)
+    seen, tuning = ByEpoch(), Finetuning(["net.5"], unfreeze={1: ["net.1"]})
+    module = Classifier(net, adam)
+    trainer(tmp_path, tuning, seen, max_epochs=2, num_sanity_val_steps=0).fit(module, train_loader(), val_loader())
+    head, statistics = {"5.weight", "5.bias"}, {"1.running_mean", "1.running_var", "1.num_batches_tracked"}
+    assert moved(seen.weights[0], seen.weights[1]) == head
+    assert moved(seen.weights[1], seen.weights[2]) == head | statistics
+    assert seen.rates == [[0.01]] * 2
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_decay_still_spares_normalizations_and_biases_of_what_is_let_go_and_of_a_resumed_run(
+    bias: bool, tmp_path: Path
+) -> None:
+    """Also where no parameter that learns from the start is spared: a head without a bias."""
+
+    def fit(num_epochs: int, checkpoint: Path | None = None) -> tuple[list[tuple[int, float]], dict[str, Tensor]]:
+        net = small_net(7)
+        torch.manual_seed(0)
+        net[5] = nn.Linear(8 * 36, 4, bias=bias)
+        tuning = Finetuning(["net.5"], unfreeze={1: ["net.[01]"]})
+        module = Classifier(net, lambda groups: torch.optim.AdamW(groups, lr=0.01, weight_decay=0.1), decay="weights")
+        run = trainer(tmp_path, tuning, ExactResume(), max_epochs=num_epochs, num_sanity_val_steps=0)
+        run.fit(module, train_loader(), val_loader(), ckpt_path=checkpoint)
+        run.save_checkpoint(tmp_path / f"{num_epochs}.ckpt")
+        groups = run.optimizers[0].param_groups
+        return [(sum(p.numel() for p in group["params"]), group["weight_decay"]) for group in groups], weights(net)
+
+    from_the_start = [(8 * 36 * 4, 0.1), (4, 0)] if bias else [(8 * 36 * 4, 0.1)]
+    groups, after = fit(3)
+    assert groups == [*from_the_start, (8 * 9, 0.1), (8 + 8 + 8, 0)]
+    fit(2)
+    resumed, after_resumed = fit(3, tmp_path / "2.ckpt")
+    assert resumed == groups
+    assert not moved(after, after_resumed)
+
+
 SCHEDULES: dict[str, Any] = {
     "cosine": lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, T_max=20),
     "lambda": lambda o: WarmupCosine(o, 2, 20),
@@ -134,6 +173,41 @@ def test_a_schedule_that_cannot_be_meant_is_refused(tuning: Finetuning, message:
     run = trainer(tmp_path, tuning, num_sanity_val_steps=0)
     with pytest.raises(ValueError, match=message):
         run.fit(Classifier(small_net(7)), train_loader(), val_loader())
+
+
+class Probe(nn.Module):
+    """A linear probe that registers its last layer first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(8 * 36, 4)
+        self.backbone = small_net(7)[:5].requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.backbone(x))
+
+
+@pytest.mark.filterwarnings("ignore:.*`net.backbone.0` is frozen")
+def test_a_probe_that_registers_its_last_layer_first_trains_with_a_warning(tmp_path: Path) -> None:
+    seen, module = ByEpoch(), Classifier(Probe(), adam)
+    with pytest.warns(UserWarning, match=r"`net.backbone.0` is frozen .* if it is the one that gives the logits"):
+        module.configure_optimizers()
+    run = trainer(tmp_path, seen, max_epochs=1, num_sanity_val_steps=0)
+    run.fit(module, train_loader(), val_loader())
+    assert {"fc.weight", "fc.bias"} <= moved(seen.weights[0], seen.weights[1])
+
+
+def test_a_probe_whose_last_layer_a_new_head_names_trains_by_name_without_a_warning(tmp_path: Path) -> None:
+    tuning, module = Finetuning(["net.net.fc"]), Classifier(NewHead(Probe(), 4, layer="fc"), adam)
+    run = trainer(tmp_path, tuning, max_epochs=1, num_sanity_val_steps=0)
+    run.fit(module, train_loader(), val_loader())
+
+
+def test_a_frozen_new_head_is_refused(tmp_path: Path) -> None:
+    net = NewHead(small_net(7), 4)
+    net.net[5].requires_grad_(False)
+    with pytest.raises(ValueError, match=r"must train its last layer: `net.net.5` is frozen"):
+        trainer(tmp_path, num_sanity_val_steps=0).fit(Classifier(net), train_loader(), val_loader())
 
 
 def test_options_outside_their_range_are_refused() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -14,7 +14,13 @@ LISTS = ("base_lrs", "min_lrs", "max_lrs", "_last_lr")
 """Where schedulers keep one learning rate for each group."""
 
 
-def add_group(optimizer: Optimizer, schedulers: Sequence[Any], parameters: list[nn.Parameter], share: float) -> None:
+def add_group(
+    optimizer: Optimizer,
+    schedulers: Sequence[Any],
+    parameters: list[nn.Parameter],
+    share: float,
+    changed: Mapping[str, Any],
+) -> None:
     """Adds a group with the options of the first one, and a share of its learning rate, now and in every schedule.
 
     torch's schedulers know the groups that were there when they were made, and fail at others.
@@ -24,10 +30,11 @@ def add_group(optimizer: Optimizer, schedulers: Sequence[Any], parameters: list[
         schedulers: all of them, those of this optimizer are changed in place.
         parameters: of the group.
         share: of the learning rates.
+        changed: options that differ from the first group's, such as `weight_decay`.
     """
     first = {name: value for name, value in optimizer.param_groups[0].items() if name != "params"}
     scaled = {name: share * value if name in RATES else value for name, value in first.items()}
-    optimizer.add_param_group({**scaled, "params": parameters})
+    optimizer.add_param_group({**scaled, **changed, "params": parameters})
     for scheduler in schedulers:
         if scheduler.optimizer is optimizer:
             _extend(scheduler, share)

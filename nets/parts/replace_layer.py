@@ -14,7 +14,7 @@ def replace_layer(net: nn.Module, name: str, layer: nn.Module) -> None:
     setattr(net.get_submodule(above), last, layer)
 
 
-def like(layer: nn.Module, changed: Mapping[str, Any]) -> nn.Module:
+def like(layer: nn.Linear | nn.Conv2d, changed: Mapping[str, Any]) -> nn.Module:
     """A linear layer or convolution as this one, with random weights of its dtype and on its device.
 
     Args:
