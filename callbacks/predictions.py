@@ -26,7 +26,7 @@ class Predictions(BasePredictionWriter):
         top_k: classes for each sample, >= 1.
 
     Raises:
-        ValueError: `top_k` is below 1.
+        ValueError: `top_k` is below 1; or a batch gave more or fewer rows than it has samples.
     """
 
     def __init__(self, *, top_k: int = 3) -> None:
@@ -59,6 +59,12 @@ class Predictions(BasePredictionWriter):
                 "Predictions: predict_step must return probabilities `(N, classes)` to be written as a table"
             )
             return
+        if batch_indices and len(batch_indices) != len(prediction):
+            raise ValueError(
+                f"Predictions: predict_step returned {len(prediction)} rows for a batch of {len(batch_indices)} "
+                "samples, so that nobody knows whose they are; for pictures, some of which may be damaged, take "
+                "NamedPredictions"
+            )
         names = getattr(getattr(trainer, "datamodule", None), "class_names", None)
         rank = f"_{trainer.global_rank}" if trainer.world_size > 1 else ""
         probability, label = prediction.float().topk(min(self.top_k, prediction.shape[1]), dim=1)

@@ -55,3 +55,8 @@ def test_the_run_folder_is_asked_for_as_often_with_fewer_pictures(
     predict(tmp_path / "fewer", CALLBACKS[name](), num_pictures)
     assert num_asked > 0
     assert len(asked) == 2 * num_asked
+
+
+def test_rows_that_nobody_can_tell_apart_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"Predictions: predict_step returned 0 rows for a batch of 1 samples"):
+        predict(tmp_path / "damaged", Predictions(), 0)
