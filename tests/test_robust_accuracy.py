@@ -381,9 +381,8 @@ class Denormalizing(OrdinaryModule):
 def test_normalized_batches_are_attacked_in_pixels(tmp_path: Path) -> None:
     plain = trainer(tmp_path / "plain", RobustAccuracy(ATTACKS))
     plain.validate(OrdinaryModule(), val_loader(), verbose=False)
-    normalized = trainer(
-        tmp_path / "normalized", RobustAccuracy(ATTACKS, normalization=([0.5], [0.25])), GradientNorm()
-    )
+    callbacks = RobustAccuracy(ATTACKS, normalization=([0.5], [0.25])), GradientNorm(normalization=([0.5], [0.25]))
+    normalized = trainer(tmp_path / "normalized", *callbacks)
     loader = DataLoader(Mapped(lambda x, y: (Normalize([0.5], [0.25])(x), y)), 10)
     normalized.validate(Denormalizing(), loader, verbose=False)
     assert robust_of(normalized) == robust_of(plain)
