@@ -29,7 +29,7 @@ from touchstone.callbacks.parts.logs import LostLogs
 from ..runs.durable import DurableCheckpointIO
 from .checkpoint_errors import check_checkpoint, explain_mismatch, step_of
 from .given import UsageError, gather, nearest, replaced_callbacks
-from .other_processes import end_other_processes
+from .other_processes import EndTogether
 from .own_signals import OwnSignals
 from .progress_bar import EpochLines
 from .report_table import print_end, read_report
@@ -173,7 +173,7 @@ class CommandLine(LightningCLI):
             callbacks = [*callbacks, Predictions()]
         if not any(isinstance(callback, ExactResume) for callback in callbacks):
             callbacks = [*callbacks, ExactResume()]
-        config.callbacks = [*callbacks, LogsMayFail(), OwnSignals(), StopAfterStep(self.stopping)]
+        config.callbacks = [EndTogether(), *callbacks, LogsMayFail(), OwnSignals(), StopAfterStep(self.stopping)]
         plugins = config.get("plugins") or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
@@ -240,8 +240,6 @@ class CommandLine(LightningCLI):
                 last = folder / "checkpoints" / "last.ckpt"
                 if job == self._fit and last.is_file() and (folder / "config.yaml").is_file():
                     notes.append(f"to go on: python train.py fit --config {folder / 'config.yaml'} --ckpt_path last")
-            if isinstance(error, Exception):
-                end_other_processes(self.trainer)
             raise
         if self.trainer.is_global_zero:
             logger = next((x for x in self.trainer.loggers if isinstance(x, TensorBoardLogger)), None)

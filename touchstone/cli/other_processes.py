@@ -1,29 +1,36 @@
-"""`end_other_processes`: a run that has failed leaves none of its processes behind."""
+"""`EndTogether`: a run that has failed leaves none of its processes behind."""
 
 from __future__ import annotations
 
 import subprocess
 
 import lightning.pytorch as pl
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
-SECONDS = 5.0
 
+class EndTogether(pl.Callback):
+    """Ends the processes that a failed one has started to train with it, which would wait for it, or compute on.
 
-def end_other_processes(trainer: pl.Trainer, seconds: float = SECONDS) -> None:
-    """Ends the processes that this one has started to train with it, which would wait for it, or compute on.
-
-    Lightning ends this process where another one has failed, and does nothing where this one has.
+    Lightning ends the first process where another one has failed, and does nothing where the first one has.
 
     Args:
-        trainer: whose strategy has started them, as `ddp` does for `devices` above 1; torchrun and Slurm start, and
-            end, processes themselves.
-        seconds: how long each may take to end, and say why, by itself.
+        seconds: how long each process may take to end, and say why, by itself.
     """
-    for process in getattr(trainer.strategy.launcher, "procs", []):
-        if not isinstance(process, subprocess.Popen):
-            continue
-        try:
-            process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+
+    def __init__(self, seconds: float = 5.0) -> None:
+        self._seconds = seconds
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        launcher = trainer.strategy.launcher
+        if not isinstance(exception, Exception):  # a signal: all of them have it
+            return
+        if not isinstance(launcher, _SubprocessScriptLauncher):  # torchrun and Slurm end what they have started
+            return
+        processes = list(launcher.procs)
+        launcher.procs.clear()  # Lightning watches this list, and would kill this process before it has said why
+        for process in processes:
+            try:
+                process.wait(self._seconds)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
