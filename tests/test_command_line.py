@@ -227,6 +227,13 @@ def test_the_hint_names_the_subcommand_that_was_given(run: Any) -> None:
     assert "python train.py test --help" in run("test", "--config", write(TINY), "--trainer.max_epocs=3").err
 
 
+@pytest.mark.parametrize("job", ["verify", "gallery"])
+def test_the_jobs_beside_lightnings_explain_themselves(job: str, run: Any) -> None:
+    ended = run(job, "--help")
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.startswith(f"usage: python train.py {job} ")
+
+
 def test_predictions_are_written_as_a_table(run: Any, fitted: Path) -> None:
     ended = run("predict", "--config", write(TINY), "--ckpt_path", str(fitted / BEST))
     assert ended.code == 0

@@ -24,6 +24,12 @@ LAST = (
     '[{"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", '
     '"init_args": {"filename": "last", "enable_version_counter": false}}]'
 )
+HELP = """usage: python train.py gallery [PICTURES]
+
+Shows what a network sees on one page, figures/index.html: predictions, targeted pictures, the least visible change,
+DeepDream, a standard net beside a robust one, and what a layer sees. It takes a few minutes.
+
+  PICTURES  a folder or a file with pictures of one's own; two photographs of scikit-learn if none is given"""
 CAPTIONS = {
     "predictions": "What the net sees, and below what it sees with random weights",
     "attack_gradient_ascent": "Plain gradient ascent: before, after, and the difference enlarged around grey",
@@ -113,6 +119,9 @@ def gallery(arguments: Sequence[str], stopping: Stopping) -> int:
     Raises:
         UsageError: there is more than one argument, or no such folder.
     """
+    if {"-h", "--help"} & set(arguments):
+        print(HELP)
+        return 0
     started = time.perf_counter()
     if len(arguments) > 1 or any(argument.startswith("-") for argument in arguments):
         raise UsageError("gallery takes a folder or a file with pictures, or nothing: python train.py gallery FOLDER")

@@ -20,6 +20,13 @@ from .given import UsageError
 from .stopping import Stopping
 
 SUBCOMMANDS = {"val": "validate", "test": "test"}
+HELP = """usage: python train.py verify RUN_FOLDER [OPTIONS]
+
+Measures the verdicts of a run's last evaluation again, from its config and the checkpoint with the weights that were
+measured, and says where they differ. Exits with 0 where every verdict is the stored one, else with 1.
+
+  RUN_FOLDER  such as logs/digits/version_0
+  OPTIONS     what the config holds otherwise, such as --trainer.accelerator cpu"""
 
 
 def verify(arguments: Sequence[str], stopping: Stopping) -> int:
@@ -36,6 +43,9 @@ def verify(arguments: Sequence[str], stopping: Stopping) -> int:
     Raises:
         UsageError: the folder holds no evaluation that can be measured again; the message says what is missing.
     """
+    if {"-h", "--help"} & set(arguments):
+        print(HELP)
+        return 0
     from .command_line import CommandLine  # which takes seconds to import
 
     if not arguments or arguments[0].startswith("-"):
