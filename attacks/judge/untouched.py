@@ -6,9 +6,10 @@ import math
 from itertools import chain
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-_MIX = 0x5851F42D4C957F2D  # a large odd number (Knuth, MMIX): 64-bit products wrap around
+_MIX = 0x5851F42D4C957F2D  # a large odd number (Knuth, MMIX): 64-bit sums and products wrap around
 
 
 class Untouched:
@@ -65,12 +66,13 @@ def checksum(tensor: Tensor) -> Tensor:
     Laid out as a square whose rows and columns have odd weights, so that exchanged entries show as well.
     """
     values = torch.view_as_real(tensor) if tensor.is_complex() else tensor
-    if values.is_floating_point():
-        values = values.view({2: torch.int16, 4: torch.int32, 8: torch.int64}.get(values.element_size(), torch.uint8))
-    values = values.flatten()
-    side = math.isqrt(len(values))
-    square, rest = values[: side * side].reshape(side, side), values[side * side :]
-    weights = torch.arange(1, 4 * side + 4, 2, device=values.device)  # at most 2 * side are left over
-    rows, columns = square.sum(0, dtype=torch.int64), square.sum(1, dtype=torch.int64)
-    row_sum, column_sum = (rows * weights[:side]).sum(), (columns * weights[:side]).sum()
-    return row_sum + _MIX * (column_sum + _MIX * (rest.to(torch.int64) * weights[: len(rest)]).sum())
+    octets = values.flatten().view(torch.uint8)
+    num_missing = -len(octets) % 8
+    if num_missing or octets.storage_offset() % 8:
+        octets = F.pad(octets, (0, num_missing))
+    words = octets.view(torch.int64)  # of which sums take a quarter of the time of sums over 32 bits
+    side = math.isqrt(len(words))
+    square, rest = words[: side * side].reshape(side, side), words[side * side :]
+    weights = torch.arange(1, 4 * side + 4, 2, device=words.device)  # at most 2 * side are left over
+    row_sum, column_sum = (square.sum(dim) * weights[:side] for dim in (0, 1))
+    return row_sum.sum() + _MIX * (column_sum.sum() + _MIX * (rest * weights[: len(rest)]).sum())
