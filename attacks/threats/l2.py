@@ -43,14 +43,14 @@ class L2(Ball):
     def _direction(self, grad: Tensor) -> Tensor:
         # Scaled by the largest entry first: the square of a small float32 gradient is 0.
         grad = grad / per_sample(norms(grad, float("inf")).clamp_min(torch.finfo(grad.dtype).tiny), grad)
-        return grad / per_sample(norms(grad).clamp_min(torch.finfo(grad.dtype).tiny), grad)
+        return grad.div_(per_sample(norms(grad).clamp_min(torch.finfo(grad.dtype).tiny), grad))
 
     def _project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         change = x_adv - x
         if self.box is None:
             scale = self.radius(x) / per_sample(norms(change).clamp_min(torch.finfo(x.dtype).tiny), x)
             return x + change * scale.clamp_max(1)
-        return self.clip(x + change * per_sample(self._scale_in_box(change, x), x))
+        return torch.addcmul(x, change, per_sample(self._scale_in_box(change, x), x)).clamp_(*self.box)
 
     def _scale_in_box(self, change: Tensor, x: Tensor) -> Tensor:
         """The factor s in (0, 1] such that clip(x + s * change) is the projection onto ball and box together.
@@ -62,15 +62,16 @@ class L2(Ball):
         sorting any.
         """
         low, high = self.box  # type: ignore[misc]
-        size = change.flatten(1).abs()
-        room = torch.where(change > 0, high - x, x - low).flatten(1).clamp_min(0)
-        squares, stopped_squares, meets_at = size.square(), room.square(), room / size
-        eps, tiny = self.radius(size).square()[..., 0], torch.finfo(x.dtype).tiny
+        # In place, and with numbers for booleans: a CPU takes most of its time for fresh memory and for those.
+        sign, change, tiny = change.sign(), change.flatten(1), torch.finfo(x.dtype).tiny
+        room = torch.add(x, sign, alpha=high - low, out=sign).clamp_(low, high).sub_(x).flatten(1)
+        squares, meets_at, stopped_squares = change.square(), room / change, room.square_()  # 0 / 0 counts as neither
+        eps, part = self.radius(change).square()[..., 0], torch.empty_like(change)
         scale = (eps / squares.sum(1).clamp_min(tiny)).sqrt().clamp_max(1)
         for _ in range(_MOST_ROUNDS):
-            moves = meets_at > scale[:, None]
-            moving = torch.where(moves, squares, 0).sum(1)
-            left = (eps - torch.where(moves, 0, stopped_squares).sum(1)).clamp_min(0)
+            moving = torch.gt(meets_at, scale[:, None], out=part).mul_(squares).sum(1)
+            stopped = torch.le(meets_at, scale[:, None], out=part).mul_(stopped_squares).sum(1)
+            left = (eps - stopped).clamp_min(0)
             before, scale = scale, (left / moving.clamp_min(tiny)).sqrt().clamp_max(1).maximum(scale)
             # An accelerator would be waited for: there all the rounds cost less than asking.
             if x.device.type == "cpu" and torch.equal(before, scale):
