@@ -45,7 +45,7 @@ class GradientNorm(Probe):
         *,
         update_ratio: bool = True,
         embedding: str | None = None,
-        max_samples: int | None = 256,
+        max_samples: int | None = 128,
         **kwargs: Any,
     ) -> None:
         super().__init__(max_samples=max_samples, **kwargs)
@@ -61,11 +61,11 @@ class GradientNorm(Probe):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
         self._stepping = []  # an interrupted step may have left some
-        owned = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        logs = trainer._logger_connector.should_update_logs
-        if not owned or not (logs or _shows_damage(owned[0])):
+        owned = (p for group in optimizer.param_groups for p in group["params"] if p.grad is not None)
+        logs, first = trainer._logger_connector.should_update_logs, next(owned, None)
+        if first is None or not (logs or _shows_damage(first)):
             return
-        ids = set(map(id, owned))
+        ids = {id(first), *map(id, owned)}
         named = [(name, p) for name, p in pl_module.named_parameters() if id(p) in ids]
         norms = torch.stack(torch._foreach_norm([p.grad.detach().float() for _, p in named]))  # type: ignore[union-attr]
         self._look_for_damage(trainer, [name for name, _ in named], norms)

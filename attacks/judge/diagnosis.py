@@ -49,11 +49,12 @@ class Diagnosis:
         self._model, self._x, self._y, self._logits, self._rng, self._look = model, x, y, logits, rng, look
         self.cost = Cost()
 
-    def of_the_model(self, changed: Sequence[str]) -> list[str]:
+    def of_the_model(self, changed: Sequence[str], *, look_again: bool = True) -> list[str]:
         """Whether the model gives the same answer again, and in another batch.
 
         Args:
             changed: what of its own state the model changed in its forward.
+            look_again: whether to ask it.
         """
         signs = []
         if changed:
@@ -67,7 +68,9 @@ class Diagnosis:
                 "the sigmoid that gives them, since it flattens the gradients"
             )
         x, ids = self._x[:NUM_LOOKED_AT], self._rng.sample_ids[:NUM_LOOKED_AT]
-        if not len(x) or _alike(self._look.elsewhere(x, ids, "a second time"), self._logits[:NUM_LOOKED_AT]):
+        if not look_again or not len(x):
+            return signs
+        if _alike(self._look.elsewhere(x, ids, "a second time"), self._logits[:NUM_LOOKED_AT]):
             return signs
         once, again = (self._look(x, ids, "a third time") for _ in range(2))
         if not _alike(once, again):

@@ -65,7 +65,8 @@ def evaluate(
         keep_adversarial: whether the report keeps the attacked images.
         check_8bit: whether the report also says which successes survive rounding to a picture file
             (`Report.survives_8bit`).
-        probe_masking: whether to look for signs of gradient masking by short attacks on a few survivors.
+        probe_masking: whether to look for signs of gradient masking: by asking the model again on a few samples, and
+            by short attacks on a few survivors.
 
     Returns:
         The verdicts, `(N,)` each, and the costs; an empty batch gives an empty report.
@@ -114,7 +115,7 @@ def evaluate(
             clean_correct=logits.argmax(1) == y,
         )
         diagnosis = Diagnosis(model, x, y, logits, SampleRng(seed, ids), look)
-        report.observed.extend(diagnosis.of_the_model(untouched.ignore_changes()))
+        report.observed.extend(diagnosis.of_the_model(untouched.ignore_changes(), look_again=probe_masking))
         attacks, learning = prepare_attacks(attacks, model, prepare_on, seed=seed, untouched=untouched)
         if prepare_on is not None and learning:
             check_disjoint(x, ids, prepare_on[0])
