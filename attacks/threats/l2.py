@@ -50,7 +50,8 @@ class L2(Ball):
         if self.box is None:
             scale = self.radius(x) / per_sample(norms(change).clamp_min(torch.finfo(x.dtype).tiny), x)
             return x + change * scale.clamp_max(1)
-        return torch.addcmul(x, change, per_sample(self._scale_in_box(change, x), x)).clamp_(*self.box)
+        scale = self._scale_in_box(change, x).reshape(-1, *[1] * (x.ndim - 1))
+        return torch.addcmul(x, change, scale).clamp_(*self.box)
 
     def _scale_in_box(self, change: Tensor, x: Tensor) -> Tensor:
         """The factor s in (0, 1] such that clip(x + s * change) is the projection onto ball and box together.
