@@ -43,6 +43,18 @@ def test_grey_and_the_enlargement_are_explained() -> None:
     assert {"difference\n(grey: none)", "x 5", "left as it was"} <= set(texts)
 
 
+def test_signals_are_lines_at_their_values() -> None:
+    before = torch.tensor([[[0.0, 0.5, 1.0], [0.25, 0.25, 0.25]]])
+    logits, label = torch.zeros(1, 3), torch.tensor([0])
+    attacked = Attacked(before, before + 0.0, logits, logits, label, torch.tensor([-1]))
+    (axes,) = attack_picture(attacked, title="pgd").axes
+    frames, lines = axes.lines[::3], [line for place, line in enumerate(axes.lines) if place % 3]
+    assert (len(frames), len(lines)) == (3, 6)
+    bottom = min(frames[0].get_ydata())
+    assert [list(line.get_ydata() - bottom) for line in lines[:2]] == before[0].tolist()
+    assert list(lines[0].get_xdata()) == [0, 0.5, 1]
+
+
 def test_texts_of_long_names_do_not_overlap() -> None:
     names = ("American Staffordshire terrier", "black and gold garden spider", "soft-coated wheaten terrier")
     for side in (6, 96):

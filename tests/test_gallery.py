@@ -94,7 +94,7 @@ def test_one_command_makes_the_gallery(here: Path) -> None:
         assert words in text
     tags = {tag for run in Path("logs/gallery").iterdir() for tag in images_of(run)}
     assert {"predictions", "attack/inside_linf", "attack/least_visible", "deepdream/_fc:76"} <= tags
-    assert "standard_against_robust" in tags
+    assert {"standard_against_robust", "attack/pgd"} <= tags
     if CHROMIUM is not None:
         assert in_chromium(Path("figures/index.html"), here).startswith(f"drawn {len(shown)} of {len(shown)}")
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 NUM_LETTERS = 18  # that fit below a small picture
@@ -24,7 +25,8 @@ class Attacked:
     """Samples before and after an attack, on the CPU.
 
     Attributes:
-        before, after: pixels in [0, 1], float `(N, C, H, W)`, C 1 or 3; or tokens, int64 `(N, T)`.
+        before, after: pixels in [0, 1], float `(N, C, H, W)`, C 1 or 3; signals in [0, 1], float `(N, C, L)`; or
+            tokens, int64 `(N, T)`.
         logits_before, logits_after: float `(N, classes)`.
         label: the true classes, int64 `(N,)`.
         target: the classes that the attack wants, int64 `(N,)`; -1 where any other will do.
@@ -49,7 +51,7 @@ def attack_picture(
     """Draws one column per sample: before, after, and the difference enlarged to the full range around grey.
 
     Above it stands its class, and the one that a targeted attack wants; below each picture the predicted class and its
-    probability, in red where it is not the first. Long names go on below.
+    probability, in red where it is not the first. Long names go on below. Signals are drawn as lines.
 
     Args:
         attacked: at least one sample.
@@ -61,7 +63,9 @@ def attack_picture(
     from matplotlib.figure import Figure
 
     num_samples = len(attacked.label)
-    inches = LARGE if attacked.before.shape[3] >= LARGE_FROM else SMALL
+    are_signals = attacked.before.ndim == 3
+    neutral = "middle" if are_signals else "grey"
+    inches = LARGE if are_signals or attacked.before.shape[-1] >= LARGE_FROM else SMALL
     num_letters, line = int(NUM_LETTERS * inches / SMALL), LINE / inches
     difference = attacked.after - attacked.before
     sizes = [_enlargement(size) for size in difference.flatten(1).abs().amax(1).tolist()]
@@ -70,7 +74,7 @@ def attack_picture(
     rows = (
         ("before", attacked.before, wrapped_captions(attacked.logits_before, attacked.label, class_names, num_letters)),
         ("after", attacked.after, wrapped_captions(attacked.logits_after, attacked.label, class_names, num_letters)),
-        ("difference\n(grey: none)", enlarged(difference), [(size, "dimgrey") for size in sizes]),
+        (f"difference\n({neutral}: none)", enlarged(difference), [(size, "dimgrey") for size in sizes]),
     )
     headings = [f"{label_is}\n\N{RIGHTWARDS ARROW} wanted", *_headings(attacked, class_names, num_letters)]
     above = line * _num_lines(headings)
@@ -86,14 +90,17 @@ def attack_picture(
         axes.text(-0.12, top - 0.5, name, ha="right", va="center", fontsize=11)
         for column, (image, (caption, color)) in enumerate(zip(images, said, strict=True)):
             left = 1.15 * column
-            axes.imshow(
-                for_display(image),
-                extent=(left, left + 1, top - 1, top),
-                cmap="gray",
-                vmin=0,
-                vmax=1,
-                interpolation="nearest" if inches == SMALL else "auto",
-            )
+            if are_signals:
+                _draw_signal(axes, image, left, top)
+            else:
+                axes.imshow(
+                    for_display(image),
+                    extent=(left, left + 1, top - 1, top),
+                    cmap="gray",
+                    vmin=0,
+                    vmax=1,
+                    interpolation="nearest" if inches == SMALL else "auto",
+                )
             axes.text(left + 0.5, top - 1.06, caption, ha="center", va="top", fontsize=9, color=color)
     axes.set_xlim(-0.75, 1.15 * num_samples)
     axes.set_ylim(above - height, above)
@@ -101,6 +108,14 @@ def attack_picture(
     axes.axis("off")
     figure.suptitle(title, fontsize=12)
     return figure
+
+
+def _draw_signal(axes: Axes, signal: Tensor, left: float, top: float) -> None:
+    """A line for each channel of `(C, L)` in a frame of one unit, whose lower edge is 0 and whose upper edge is 1."""
+    axes.plot([left, left + 1, left + 1, left, left], [top, top, top - 1, top - 1, top], color="lightgrey", linewidth=1)
+    for number, channel in enumerate(signal):
+        places = np.linspace(left, left + 1, len(channel))
+        axes.plot(places, top - 1 + channel.numpy(), color=f"C{number}", linewidth=1)
 
 
 def captions(logits: Tensor, label: Tensor, class_names: Sequence[str] | None) -> list[tuple[str, str]]:
@@ -151,9 +166,9 @@ def _enlargement(largest: float) -> str:
 
 
 def enlarged(difference: Tensor) -> Tensor:
-    """Each difference, `(N, C, H, W)`, enlarged to the full range around grey."""
-    largest = difference.flatten(1).abs().amax(1)
-    return 0.5 + difference / (2 * largest.clamp_min(1e-12)[:, None, None, None])
+    """Each difference, `(N, ...)`, enlarged to the full range around grey."""
+    largest = difference.flatten(1).abs().amax(1).clamp_min(1e-12)
+    return 0.5 + difference / (2 * largest.reshape(-1, *[1] * (difference.ndim - 1)))
 
 
 def for_display(image: Tensor) -> np.ndarray:

@@ -20,6 +20,8 @@ from .publish import publish_picture
 from .samples import Samples
 from .text_picture import flipped_texts, text_picture
 
+MOST_CHANNELS = 4  # of a signal, whose lines can still be told apart
+
 
 class AttackPictures:
     """One picture for each attack and data loader of a pass.
@@ -40,8 +42,8 @@ class AttackPictures:
         return self._num_samples - max((sum(len(p.label) for p in parts) for parts in kept.values()), default=0)
 
     def keep(self, model: nn.Module, samples: Samples, report: Report, loader_index: int) -> None:
-        """Keeps the first samples, where they are images or texts, with the model's logits before and after."""
-        if _is_text(samples.x) or samples.x.ndim == 4 and samples.x.shape[1] in (1, 3):
+        """Keeps the first samples, where they can be drawn, with the model's logits before and after."""
+        if _is_text(samples.x) or _is_signal(samples.x) or samples.x.ndim == 4 and samples.x.shape[1] in (1, 3):
             self._keep(model, samples, report, loader_index)
 
     def _keep(self, model: nn.Module, samples: Samples, report: Report, loader_index: int) -> None:
@@ -84,6 +86,10 @@ class AttackPictures:
 
 def _is_text(x: Tensor) -> bool:
     return x.ndim == 2 and not x.is_floating_point()
+
+
+def _is_signal(x: Tensor) -> bool:
+    return x.ndim == 3 and x.is_floating_point() and x.shape[1] <= MOST_CHANNELS and x.shape[2] > 1
 
 
 def _place(trainer: pl.Trainer) -> str:
