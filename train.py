@@ -15,6 +15,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 
 from touchstone import FOLDERS
+from touchstone.cli.jobs import JOBS, run_job
 from touchstone.cli.stopping import Stopping
 
 ROOT = Path(__file__).resolve().parent
@@ -37,14 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with Stopping() as stopping:
         try:
             _import_as_the_user_does()
-            if wanted[:1] == ["verify"]:
-                from touchstone.cli.verify import verify
-
-                return verify(wanted[1:], stopping)
-            if wanted[:1] == ["gallery"]:
-                from touchstone.cli.gallery import gallery
-
-                return gallery(wanted[1:], stopping)
+            if wanted and wanted[0] in JOBS:
+                return run_job(wanted[0], wanted[1:], stopping)
             from touchstone.cli.command_line import CommandLine  # takes seconds, in which a signal may come
 
             CommandLine(wanted or MAIN_JOB, stopping, then_test=not wanted)
@@ -76,8 +71,9 @@ def _in_words(error: BaseException, stopping: Stopping, arguments: Sequence[str]
     if stopping.signal is not None:
         return stopping.exit_code, [f"stopped by {stopping.signal.name}", *notes]
     if isinstance(error, UsageError):
-        subcommand = next((a for a in arguments if a in ("validate", "test", "predict")), "fit")
-        hint = f"(python train.py {subcommand} --help lists the keys; --traceback shows more)"
+        subcommand = next((a for a in arguments if a in ("validate", "test", "predict", *JOBS)), "fit")
+        what = "says what it takes" if subcommand in JOBS else "lists the keys"
+        hint = f"(python train.py {subcommand} --help {what}; --traceback shows more)"
         return 2, [f"error: {error}", *notes, hint]
     return 1, [*describe_failure(error), *notes]
 

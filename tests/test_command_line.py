@@ -17,6 +17,7 @@ import yaml
 
 import train
 from touchstone.cli.given import Given, gather
+from touchstone.cli.jobs import JOBS
 from touchstone.cli.report_table import print_end, report_table
 from touchstone.datamodules import DigitsDataModule
 from touchstone.lightning_modules import Classifier
@@ -190,6 +191,24 @@ def test_the_table_names_each_threat_where_they_differ_and_prints_warnings(capsy
     assert list(table.columns[2].cells)[0] == "70.0 - 90.0 %"
 
 
+def test_a_language_model_has_a_table_in_bits_per_character(capsys: Any) -> None:
+    report = {
+        "stage": "val",
+        "num_texts": 50,
+        "bits_per_character/clean": 2.5,
+        "bits_per_character/flips_before": 2.4,
+        "bits_per_character/flips": 3.1234,
+        "attack_success/flips": 0.26,
+        "attacks": {"flips": {"threat": "TokenFlips(3)", "num_backwards": 75}},
+    }
+    print_end(None, None, None, language=report)
+    out = capsys.readouterr().out
+    assert "50 validation texts, bits per character" in out
+    assert "every attack within TokenFlips(3)" in out
+    row = next(line for line in out.splitlines() if "flips" in line)
+    assert [cell.strip() for cell in row.strip("│").split("│")] == ["flips", "2.400", "3.123", "26.0 %", "1.5"]
+
+
 def test_a_config_that_takes_callbacks_away_is_noted(run: Any) -> None:
     Path("more.yaml").write_text("trainer:\n  callbacks:\n  - GradientNorm\n")
     ended = run("fit", "--config", write(TINY), "--config", "more.yaml")
@@ -227,11 +246,12 @@ def test_the_hint_names_the_subcommand_that_was_given(run: Any) -> None:
     assert "python train.py test --help" in run("test", "--config", write(TINY), "--trainer.max_epocs=3").err
 
 
-@pytest.mark.parametrize("job", ["verify", "gallery"])
+@pytest.mark.parametrize("job", JOBS)
 def test_the_jobs_beside_lightnings_explain_themselves(job: str, run: Any) -> None:
     ended = run(job, "--help")
     assert (ended.code, ended.err) == (0, "")
     assert ended.out.startswith(f"usage: python train.py {job} ")
+    assert f"(python train.py {job} --help says what it takes" in run(job, "--nonsense").err
 
 
 def test_predictions_are_written_as_a_table(run: Any, fitted: Path) -> None:

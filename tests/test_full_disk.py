@@ -114,7 +114,7 @@ def test_logs_that_cannot_be_written_are_one_warning_and_no_end(how: str, run: A
     assert "epoch 4/4" in ended.out
     said = [str(warning.message) for warning in caught if "logs are lost" in str(warning.message)]
     assert said == [f"logs are lost ({REASONS[how]}): the run goes on without them"]
-    assert "no table: the last report.json could not be written" in ended.out
+    assert "no table: the last report could not be written" in ended.out
     assert "worst case" not in ended.out
     assert (RUN / "report_1.json").is_file()
     check_logs_are_readable()

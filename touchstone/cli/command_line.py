@@ -23,16 +23,17 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from touchstone.attacks import frozen_eval
-from touchstone.callbacks import ExactResume, LogsMayFail, Predictions, RobustAccuracy, RunRecord
+from touchstone.callbacks import ExactResume, LogsMayFail, Predictions, RobustAccuracy, RobustLanguage, RunRecord
 from touchstone.callbacks.parts.logs import LostLogs
 
 from ..runs.durable import DurableCheckpointIO
 from .checkpoint_errors import check_checkpoint, explain_mismatch, step_of
 from .given import UsageError, gather, nearest, replaced_callbacks
+from .jobs import JOBS
 from .other_processes import EndTogether
 from .own_signals import OwnSignals
 from .progress_bar import EpochLines
-from .report_table import print_end, read_report
+from .report_table import REPORTS, print_end, read_report
 from .resuming import go_on_from, name_checkpoint, note
 from .stop_after_step import StopAfterStep
 from .stopping import Stopping
@@ -54,12 +55,7 @@ NOISE_OUTSIDE_FIT = (  # where a callback of the training is not missed
     r"Be aware that when using `ckpt_path`, callbacks used to create the checkpoint need to be provided",
 )
 NEEDED_LOADERS = {"fit": "train", "validate": "val", "test": "test", "predict": "predict"}
-
-
-DESCRIPTION = (
-    "Trains, attacks and looks at networks. Beside the subcommands: `verify RUN_FOLDER` measures the verdicts of a run "
-    "again, `gallery [PICTURES]` makes a page of pictures."
-)
+DESCRIPTION = f"Trains, attacks and looks at networks. Beside the subcommands: {', '.join(JOBS.values())}."
 
 
 class CommandLine(LightningCLI):
@@ -222,7 +218,7 @@ class CommandLine(LightningCLI):
             self.trainer.test(**self._without_second_table(again))
 
     def _without_second_table(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        shows_own = any(isinstance(callback, RobustAccuracy) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
+        shows_own = any(isinstance(c, (RobustAccuracy, RobustLanguage)) for c in self.trainer.callbacks)  # type: ignore[attr-defined]
         return {**arguments, "verbose": False} if shows_own else arguments
 
     def _run(self, job: Callable[..., Any], arguments: dict[str, Any]) -> None:
@@ -244,9 +240,10 @@ class CommandLine(LightningCLI):
         if self.trainer.is_global_zero:
             logger = next((x for x in self.trainer.loggers if isinstance(x, TensorBoardLogger)), None)
             log_folder = Path(logger.save_dir) if logger else None
-            is_lost = folder / "report.json" in LostLogs.of(self.trainer).files
+            is_lost = any(path.name in REPORTS for path in LostLogs.of(self.trainer).files)
             shown = folder if self.shows_folder else None
-            print_end(shown, read_report(folder, started), log_folder, is_lost=is_lost)
+            report, language = (read_report(folder / name, started) for name in REPORTS)
+            print_end(shown, report, log_folder, language=language, is_lost=is_lost)
 
 
 def _is_anything_in(folder: Path) -> bool:
@@ -262,7 +259,7 @@ def _check_subcommand(arguments: Sequence[str], valid: list[str]) -> None:
     """Raises UsageError where the arguments name none."""
     first = arguments[0]
     if not first.startswith("-") and first not in valid:
-        raise UsageError(f"there is no subcommand {first!r}{nearest(first, [*valid, 'verify', 'gallery'])}")
+        raise UsageError(f"there is no subcommand {first!r}{nearest(first, [*valid, *JOBS])}")
     if not {*valid, "-h", "--help"} & set(arguments):
         raise UsageError(
             f"no subcommand is given; there is {', '.join(valid)}: python train.py fit {' '.join(arguments)}"

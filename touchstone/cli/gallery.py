@@ -128,9 +128,6 @@ def gallery(arguments: Sequence[str], stopping: Stopping) -> int:
     Raises:
         UsageError: there is more than one argument, or no such folder.
     """
-    if {"-h", "--help"} & set(arguments):
-        print(HELP)
-        return 0
     started = time.perf_counter()
     if len(arguments) > 1 or any(argument.startswith("-") for argument in arguments):
         raise UsageError("gallery takes a folder or a file with pictures, or nothing: python train.py gallery FOLDER")

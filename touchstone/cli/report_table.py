@@ -1,4 +1,4 @@
-"""The end of a run in a terminal: one table of `report.json`, signs of masking, and where everything lies."""
+"""The end of a run in a terminal: a table of its report, signs of masking, and where everything lies."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 STAGES = {"val": "validation", "test": "test"}
+REPORTS = ("report.json", "language_report.json")
 
 
-def read_report(folder: Path, since: float) -> dict[str, Any] | None:
-    """The report in a run folder, or None where there is none or it is older than `since`, in seconds of the epoch."""
-    path = folder / "report.json"
+def read_report(path: Path, since: float) -> dict[str, Any] | None:
+    """A report of a run, or None where there is none or it is older than `since`, in seconds of the epoch."""
     if not path.is_file() or path.stat().st_mtime < since:
         return None
     return json.loads(path.read_text(encoding="utf-8"))
@@ -47,6 +47,32 @@ def report_table(report: Mapping[str, Any]) -> Table:
     return table
 
 
+def language_table(report: Mapping[str, Any]) -> Table:
+    """Bits per character before any attack, and before and after each on the tokens that it left.
+
+    Args:
+        report: what `RobustLanguage` writes.
+    """
+    from rich.table import Table
+
+    stage = STAGES.get(report["stage"], report["stage"])
+    title = f"{report['num_texts']} {stage} texts, bits per character"
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("attack", no_wrap=True)
+    for heading in ("before", "after", "success", "gradients / text"):
+        table.add_column(heading, justify="right")
+    table.add_row("none (clean)", f"{report['bits_per_character/clean']:.3f}")
+    for name, attack in report["attacks"].items():
+        table.add_row(
+            name,
+            f"{report[f'bits_per_character/{name}_before']:.3f}",
+            f"{report[f'bits_per_character/{name}']:.3f}",
+            _percent(report[f"attack_success/{name}"]),
+            f"{attack['num_backwards'] / report['num_texts']:.1f}",
+        )
+    return table
+
+
 def threats(report: Mapping[str, Any]) -> list[str]:
     """What the attacks may do, a line for each threat."""
     names: dict[str, list[str]] = {}
@@ -58,7 +84,12 @@ def threats(report: Mapping[str, Any]) -> list[str]:
 
 
 def print_end(
-    folder: Path | None, report: Mapping[str, Any] | None, log_folder: Path | None, *, is_lost: bool = False
+    folder: Path | None,
+    report: Mapping[str, Any] | None,
+    log_folder: Path | None,
+    *,
+    language: Mapping[str, Any] | None = None,
+    is_lost: bool = False,
 ) -> None:
     """Prints what a run has found and where it lies.
 
@@ -66,6 +97,7 @@ def print_end(
         folder: the run folder; None for not saying where anything lies.
         report: its report, if there is one.
         log_folder: what TensorBoard shows, if it logged.
+        language: the report on a language model, if there is one.
         is_lost: whether the last report could not be written, so that there is at most an older one.
     """
     from rich.console import Console
@@ -74,15 +106,17 @@ def print_end(
     console = Console(highlight=False, soft_wrap=False)
     console.print()
     if is_lost:
-        console.print(
-            "[yellow]no table:[/] the last report.json could not be written, and one in the run folder is older"
-        )
+        console.print("[yellow]no table:[/] the last report could not be written, and one in the run folder is older")
     elif report is not None:
         console.print(report_table(report))
         for line in threats(report):
             console.print(f"[dim]{escape(line)}[/]")
         for warning in report["warnings"]:
             console.print(f"[yellow]sign of masking:[/] {escape(warning)}")
+    if language is not None:
+        console.print(language_table(language))
+        for line in threats(language):
+            console.print(f"[dim]{escape(line)}[/]")
     if folder is None:
         return
     if (folder / "health.txt").is_file():

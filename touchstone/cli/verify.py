@@ -43,9 +43,6 @@ def verify(arguments: Sequence[str], stopping: Stopping) -> int:
     Raises:
         UsageError: the folder holds no evaluation that can be measured again; the message says what is missing.
     """
-    if {"-h", "--help"} & set(arguments):
-        print(HELP)
-        return 0
     from .command_line import CommandLine  # which takes seconds to import
 
     if not arguments or arguments[0].startswith("-"):
