@@ -12,7 +12,6 @@ from .core.attack import Attack
 from .core.per_sample import widest
 from .judge.evaluate import evaluate
 from .threats.ball import Ball, parse_number
-from .threats.l0 import L0
 from .threats.linf import Linf
 
 
@@ -90,8 +89,7 @@ def smallest_eps(
         stands[rows] = torch.where(turned, stands[rows], eps[rows])
         if not number:
             falls[~report.clean_correct] = 0
-        # L0 counts whole pixels: there is no eps between two neighbours.
-        whole = isinstance(attack.threat, L0)
+        whole = attack.threat.whole_eps
         rows = rows[(falls[rows] > stands[rows] + whole) & falls[rows].isfinite()]
         if not len(rows):
             break

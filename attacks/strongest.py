@@ -23,6 +23,7 @@ from .core.sample_rng import SampleRng
 from .core.threat import Threat
 from .objectives.losses import CrossEntropy, Margin
 from .parts.survivors import Survivors
+from .threats.ball import Ball
 from .threats.l1 import L1
 from .threats.linf import Linf
 
@@ -58,6 +59,8 @@ class Strongest(Attack):
     Example:
         >>> report = evaluate(model, x, y, {"strongest": Strongest(threat=Linf(eps=8 / 255))})
     """
+
+    supports = (Ball,)
 
     threat: Threat
     max_passes: int = 200

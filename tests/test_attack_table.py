@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from touchstone.attacks import (
     FGSM,
-    L0,
     PGD,
     AnyOf,
     Attack,
@@ -177,7 +176,7 @@ def test_one_eps_per_sample_equals_one_eps_for_all(
     attack: Attack, net: nn.Module, x: Tensor, y: Tensor, share: float
 ) -> None:
     eps = share * float(attack.threat.eps)
-    eps = max(1, round(eps)) if isinstance(attack.threat, L0) else eps
+    eps = max(1, round(eps)) if attack.threat.whole_eps else eps
     one, each = with_eps(attack, eps), with_eps(attack, torch.full((NUM_SAMPLES,), float(eps)))
     assert torch.allclose(one(net, x, y), each(net, x, y), atol=1e-6)
 

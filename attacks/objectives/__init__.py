@@ -1,1 +1,1 @@
-"""What the attacker wants: `objective.py` says which decision, `losses.py` how near it is."""
+"""What the attacker wants: an `Objective` says which decision, a `Loss` of `losses.py` how near it is."""

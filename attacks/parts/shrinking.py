@@ -20,7 +20,6 @@ from torch import Tensor
 from ..core.ascend import Measure, gradient_of
 from ..core.per_sample import leave_every, per_sample, wide
 from ..threats.ball import Ball
-from ..threats.l0 import L0
 
 _RATE = 0.2  # by how much of itself the ball changes at the first step
 _LAST = 0.05  # the share of the ball that the last step covers
@@ -61,7 +60,7 @@ def climb_shrinking(
             shrunk, grown = length.minimum(radius) * (1 - _RATE * phase), radius * (1 + _RATE * phase)
             least = threat.radius(radius)
             radius = torch.where(reached, shrunk, grown).maximum(least)
-            radius = radius.floor() if isinstance(threat, L0) else radius
+            radius = radius.floor() if threat.whole_eps else radius
             ball: Ball = replace(threat, eps=radius)  # type: ignore[type-var]
             size = (_LAST + (1 - _LAST) * phase) * radius
             moved = ball.project(here + per_sample(size, x) * ball.direction(grad), x)

@@ -45,6 +45,8 @@ class Ball(Threat):
 
     p: ClassVar[float]
     """The order of the norm."""
+    whole_eps: ClassVar[bool] = False
+    """Whether eps counts something, so that there is none between two whole numbers."""
     eps: float | str | Tensor  # type: ignore[assignment]
     box: tuple[float, float] | None
     mask: Tensor | str | None = None

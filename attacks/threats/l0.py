@@ -34,6 +34,7 @@ class L0(Ball):
     """
 
     p: ClassVar[float] = 0
+    whole_eps: ClassVar[bool] = True
     eps: float | str | Tensor
     box: tuple[float, float] | None = field(default=(0.0, 1.0), kw_only=True)
     mask: Tensor | str | None = field(default=None, kw_only=True)
