@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from touchstone.attacks import L1, L2, PGD, Margin, SampleRng, Strongest, Untargeted, evaluate
+from touchstone.attacks import L1, L2, PGD, Margin, SampleRng, Strongest, TokenFlips, Untargeted, evaluate
 from touchstone.attacks.core.gain import gain_of
 from touchstone.attacks.parts.shrinking import climb_shrinking
 from touchstone.attacks.threats.ball import Ball
@@ -48,3 +48,8 @@ def test_a_shrinking_ball_ends_near_the_distance_of_a_flat_boundary() -> None:
     assert torch.allclose((nearest - x).norm(dim=1), distance)
     assert (distance >= flat).all()
     assert (distance <= 1.1 * flat).double().mean() > 0.9
+
+
+def test_a_threat_that_is_no_ball_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"Strongest\(threat=...\) must be Ball, got TokenFlips"):
+        Strongest(threat=TokenFlips(num_flips=1, vocab_size=5))
