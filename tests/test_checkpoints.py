@@ -77,6 +77,19 @@ def test_a_checkpoint_with_code_in_it_is_refused_and_runs_nothing(subcommand: st
     assert Path("written").exists()  # it would have
 
 
+@pytest.mark.parametrize("in_lightnings_words", [False, True])
+def test_a_checkpoint_chooses_no_classes(in_lightnings_words: bool, run: Any, fitted: Path) -> None:
+    Path("bad.py").write_text("open('imported', 'w').close()\nclass Net:\n    pass\n")
+    net = {"class_path": "bad.Net"}
+    if in_lightnings_words:
+        chosen = {"_class_path": "touchstone.lightning_modules.Classifier", "net": net}
+    else:
+        chosen = {"class_path": "touchstone.lightning_modules.Classifier", "init_args": {"net": net}}
+    torch.save({**torch.load(fitted / BEST, weights_only=True), "hyper_parameters": chosen}, "chooses.ckpt")
+    assert run("validate", "--config", write(TINY), "--ckpt_path", "chooses.ckpt").code == 0
+    assert not Path("imported").exists()
+
+
 # Written whole or not at all.
 
 
@@ -168,9 +181,9 @@ def test_a_checkpoint_without_its_first_bytes_is_damaged(here: Path) -> None:
 # Found by name.
 
 
-def written(folder: Path, version: int, name: str, age: int = 0) -> Path:
+def written(folder: Path, version: int, name: str, age: int = 0, step: int | None = None) -> Path:
     path = folder / f"version_{version}" / "checkpoints" / f"{name}.ckpt"
-    DurableCheckpointIO().save_checkpoint({"name": name, "version": version}, path)
+    DurableCheckpointIO().save_checkpoint({"name": name, "version": version, "global_step": step}, path)
     os.utime(path, (1_000_000 - age,) * 2)
     return path
 
@@ -193,6 +206,20 @@ def test_last_is_the_newest_good_checkpoint_and_best_is_nothing_else(here: Path)
     oldest.write_bytes(b"")
     with pytest.raises(ValueError, match="is damaged: it is empty, and so are 3 others"):
         find_checkpoint(here, "last")
+
+
+def test_last_is_the_one_of_most_steps_whatever_its_name(here: Path) -> None:
+    last, counted = written(here, 0, "last", age=9, step=1), written(here, 0, "last-v1", age=5, step=8)
+    best, touched = written(here, 0, "best", age=5, step=8), written(here, 0, "v2", step=2)
+    assert find_checkpoint(here, "last") in (Found(counted, 0, ()), Found(best, 0, ()))
+    newest = written(here, 0, "last", age=5, step=8)
+    assert find_checkpoint(here, "last") == Found(newest, 0, ())
+    for path in (newest, counted, best):
+        path.write_bytes(path.read_bytes()[:-9])
+    found = find_checkpoint(here, "last")
+    assert found is not None
+    assert found.path == touched
+    assert found.damaged[0].startswith(f"{last} is damaged: ")
 
 
 def test_fit_goes_on_with_last_in_the_folder_of_its_run(run: Any) -> None:

@@ -38,11 +38,6 @@ def check_checkpoint(name: str | None) -> None:
         raise UsageError(f"{name!r} is no Lightning checkpoint: it has no state_dict")
 
 
-def step_of(name: str) -> int | None:
-    """The optimizer steps that had been taken when a checkpoint was written; None where it is no local file."""
-    return torch.load(name, weights_only=True, mmap=True).get("global_step") if Path(name).is_file() else None
-
-
 def explain_mismatch(name: str | None, model: nn.Module) -> UsageError | None:
     """The first parameter in which a checkpoint and a model differ, None where they agree."""
     if name is None or not Path(name).is_file():

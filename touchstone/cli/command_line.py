@@ -27,7 +27,8 @@ from touchstone.callbacks import ExactResume, LogsMayFail, Predictions, RobustAc
 from touchstone.callbacks.parts.logs import LostLogs
 
 from ..runs.durable import DurableCheckpointIO
-from .checkpoint_errors import check_checkpoint, explain_mismatch, step_of
+from ..runs.find_checkpoint import step_of
+from .checkpoint_errors import check_checkpoint, explain_mismatch
 from .given import UsageError, gather, nearest, replaced_callbacks
 from .jobs import JOBS
 from .other_processes import EndTogether
@@ -153,6 +154,9 @@ class CommandLine(LightningCLI):
             return UsageError(in_one_line(error))
         return explain(self._subcommand_parsers[subcommand], gather(options), error, construct=construct)
 
+    def _parse_ckpt_path(self) -> None:
+        """Nothing, where Lightning would construct the classes that a checkpoint names: it is data."""
+
     def instantiate_callbacks(self) -> Any:
         """The callbacks, on random states of their own: a net inside one must not change how the model begins."""
         parser = self._subcommand_parsers[str(self.subcommand)]
@@ -206,7 +210,7 @@ class CommandLine(LightningCLI):
         if self.trainer.is_global_zero:
             print(f"{type(self.model).__name__} with {num_parameters:,} parameters to train", flush=True)
         checkpoint = arguments.get("ckpt_path")
-        step = None if checkpoint is None else step_of(checkpoint)
+        step = None if checkpoint is None else step_of(Path(checkpoint))
         self.trainer.fit(**arguments)
         if self.trainer.global_step == step:
             note(

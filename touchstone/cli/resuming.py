@@ -10,8 +10,7 @@ from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from ..runs.find_checkpoint import find_checkpoint
-from .checkpoint_errors import step_of
+from ..runs.find_checkpoint import find_checkpoint, step_of
 from .given import UsageError
 
 
@@ -63,4 +62,4 @@ def go_on_from(checkpoint: str, trainer: Trainer) -> None:
     """Lets the curves begin again where the checkpoint was written: what came after it is measured again."""
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            logger._kwargs["purge_step"] = step_of(checkpoint)
+            logger._kwargs["purge_step"] = step_of(Path(checkpoint))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
 
 from .durable import damage
 
@@ -27,8 +29,8 @@ class Found:
 def find_checkpoint(experiment: Path, name: str) -> Found | None:
     """The checkpoint of this name in the newest run that has one; None where there is none.
 
-    Where `last` is damaged, the newest good one of that run takes its place, and then those of the runs before it;
-    nothing takes the place of `best`.
+    `last` is the one of the newest run that has taken the most steps, whatever its name. Where it is damaged, the next
+    one takes its place, and then those of the runs before it; nothing takes the place of `best`.
 
     Args:
         experiment: the folder with the runs, `version_0` and so on.
@@ -51,10 +53,28 @@ def find_checkpoint(experiment: Path, name: str) -> Found | None:
 def _candidates(experiment: Path, name: str) -> Iterator[tuple[int, Path]]:
     runs = {int(run.name[8:]): run for run in experiment.glob("version_*") if run.name[8:].isdecimal()}
     for version in sorted(runs, reverse=True):
-        paths = sorted((runs[version] / "checkpoints").glob("*.ckpt"), key=lambda path: -path.stat().st_mtime)
-        named = [path for path in paths if path.stem == name]
-        yield from ((version, path) for path in named)
+        paths = list((runs[version] / "checkpoints").glob("*.ckpt"))
         if name == "last":
-            yield from ((version, path) for path in paths if path not in named)
-        elif named:
+            yield from ((version, path) for path in _newest_first(paths))
+        elif named := [path for path in paths if path.stem == name]:
+            yield version, named[0]
             return
+
+
+def _newest_first(paths: Sequence[Path]) -> list[Path]:
+    """By the steps that were taken: an older `last.ckpt` stays where ModelCheckpoint begins to count `last-v1.ckpt`."""
+    steps = {path: step_of(path) for path in paths}
+    written = {path: path.stat().st_mtime for path in paths}
+    readable = [path for path in paths if steps[path] is not None]
+    readable.sort(key=lambda path: (steps[path], path.stem == "last", written[path]), reverse=True)
+    since = written[readable[0]] if readable else 0.0
+    suspects = [path for path in paths if steps[path] is None and (path.stem == "last" or written[path] >= since)]
+    return [*sorted(suspects, key=lambda path: (path.stem != "last", -written[path])), *readable]
+
+
+def step_of(path: Path) -> int | None:
+    """The optimizer steps that had been taken when a checkpoint was written; None where it is none."""
+    try:
+        return torch.load(path, weights_only=True, mmap=True).get("global_step")
+    except Exception:  # of many kinds, depending on what is wrong with the file
+        return None
