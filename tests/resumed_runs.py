@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from .command_lines import TINY
@@ -61,9 +62,11 @@ def config(num_workers: int = 0, **trainer: Any) -> dict[str, Any]:
     del given["trainer"]["limit_train_batches"]
     given["trainer"].update(max_epochs=NUM_EPOCHS, **trainer)
     checkpoints = {"filename": "last", "enable_version_counter": False}
+    of_each = {"filename": "at{step}", "monitor": "val/loss", "save_top_k": -1, "enable_version_counter": False}
     given["trainer"]["callbacks"] += [
         {"class_path": "touchstone.callbacks.GradientNorm"},
         {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": checkpoints},
+        {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": of_each},
     ]
     model = given["model"]["init_args"]
     model["net"] = {"class_path": "mine.Net"}
@@ -90,6 +93,8 @@ def what_is_left(folder: Path) -> dict[str, Any]:
         "schedulers": stored["lr_schedulers"],
         "steps": stored["global_step"],
         "report": report,
+        "verdicts": {name: column.tolist() for name, column in np.load(folder / "verdicts.npz").items()},
+        "checkpoints": sorted(path.name for path in (folder / "checkpoints").iterdir()),
         "curves": curves,
     }
 

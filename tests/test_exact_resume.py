@@ -64,6 +64,25 @@ def test_a_run_stopped_once_or_often_ends_as_one_that_never_stopped(run: Any, st
     check_stopped_and_resumed(run, config(), *stops)
 
 
+def test_a_stop_in_the_validation_of_mid_epoch_keeps_the_checkpoints_that_belong_to_it(run: Any) -> None:
+    check_stopped_and_resumed(run, config(val_check_interval=3), {"step": 3, "in_validation": True})
+
+
+def test_a_stop_at_the_last_step_leaves_a_checkpoint(run: Any) -> None:
+    Path("mine.py").write_text(PARTS)
+    given = config()
+    given["trainer"]["callbacks"][1:] = [
+        {"class_path": "mine.StopAt", "init_args": {"step": NUM_EPOCHS * NUM_BATCHES - 1}}
+    ]
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    ended = run("fit", "--config", write(given), "--trainer.enable_checkpointing=false")
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    assert ended.code == 143
+    stored = torch.load("logs/tiny/version_0/checkpoints/last.ckpt", weights_only=True)
+    assert stored["global_step"] == NUM_EPOCHS * NUM_BATCHES
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -119,3 +138,12 @@ def test_a_loader_in_its_own_order_begins_where_it_is_told_to() -> None:
     assert not same(list(in_own_order(loader, lambda: Position(seed=1, epoch=5, rank=0, num_taken=0))), whole)
     assert isinstance(loader, torch.utils.data.DataLoader)
     assert type(loader).__name__ == "DataLoader"
+
+
+def test_a_loader_with_a_generator_of_its_own_is_in_its_own_order_too() -> None:
+    def batches(num_taken: int, seed: int) -> list[Any]:
+        generator = torch.Generator().manual_seed(seed)
+        loader = torch.utils.data.DataLoader(torch.arange(20), 2, shuffle=True, generator=generator)  # type: ignore[arg-type]
+        return list(in_own_order(loader, lambda: Position(seed=1, epoch=4, rank=0, num_taken=num_taken)))
+
+    assert same(batches(6, seed=5), batches(0, seed=3)[6:])

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
+import torch
+from torch import Generator
 from torch.utils.data import DataLoader
 
 from .random_state import RandomStream
@@ -32,7 +36,8 @@ def in_own_order(loader: DataLoader, position: Callable[[], Position]) -> DataLo
     """Lets a data loader shuffle and augment by a random stream of its own in every epoch, and begin in its middle.
 
     Batches that were taken already are read and dropped, so that samplers, datasets and worker processes stand where
-    they stood. (Workers that persist from epoch to epoch do not: what they draw goes on.)
+    they stood. (Workers that persist from epoch to epoch do not: what they draw goes on.) Generators of the loader's
+    own are seeded anew in every epoch.
 
     Args:
         loader: changed in place; it stays an instance of its class, also where Lightning makes another one like it.
@@ -52,7 +57,11 @@ class _InOwnOrder(DataLoader):
     position: Callable[[], Position]
 
     def __iter__(self) -> Any:
-        return _Batches(super().__iter__, self.position())
+        if not isinstance(self.worker_init_fn, _Undisturbed):
+            self.worker_init_fn = _Undisturbed(self.worker_init_fn)
+        sources = (self, self.sampler, self.batch_sampler)
+        own = [source.generator for source in sources if isinstance(getattr(source, "generator", None), Generator)]
+        return _Batches(super().__iter__, self.position(), own)
 
     def state_dict(self) -> dict[str, Any]:
         return {}
@@ -61,8 +70,32 @@ class _InOwnOrder(DataLoader):
         """Nothing: `position` knows."""
 
 
+class _Undisturbed:
+    """Lets a worker process go on where a signal comes to all processes of a run: the run ends it after its step."""
+
+    def __init__(self, begin: Callable[[int], None] | None) -> None:
+        self._begin = begin
+
+    def __call__(self, worker: int) -> None:
+        for name in ("SIGINT", "SIGUSR1"):
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, _ignore_once)  # which torch sends as well, again and again, to one that hangs
+        if self._begin is not None:
+            self._begin(worker)
+
+
+def _ignore_once(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)
+
+
 class _Batches:
-    def __init__(self, begin: Callable[[], Iterator[Any]], position: Position) -> None:
+    """The batches of one epoch from a position on, and the generators, if any, that the loader draws from itself."""
+
+    def __init__(self, begin: Callable[[], Iterator[Any]], position: Position, own: Sequence[Generator]) -> None:
+        with RandomStream(position.seed, position.epoch).in_use():  # the same on all processes, which share an order
+            for generator in own:
+                generator.manual_seed(int(torch.randint(2**62, ())))
         self._stream = RandomStream(position.seed, position.epoch, position.rank)
         with self._stream.in_use():
             self._batches = iter(begin())

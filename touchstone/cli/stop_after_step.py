@@ -37,6 +37,7 @@ class StopAfterStep(pl.Callback):
         # Lightning goes on from here only where nothing else belongs to the step.
         if loop.batch_progress.is_last_batch or loop._should_accumulate() or loop._should_check_val_fx(fetcher):
             return
+        _let_checkpoints(trainer, "on_train_batch_end", outputs, batch, batch_idx)
         pl_module.on_train_batch_end(outputs, batch, batch_idx)
         trainer._logger_connector.on_batch_end()
         trainer._logger_connector.update_train_step_metrics()
@@ -45,6 +46,7 @@ class StopAfterStep(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         is_mid_epoch = not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
         if self._stopping.waits and is_mid_epoch and not trainer.sanity_checking and self._is_asked(trainer):
+            _let_checkpoints(trainer, "on_validation_end")
             self._save_and_end(trainer)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -54,7 +56,8 @@ class StopAfterStep(pl.Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._stopping.waits = False
         if self._is_asked(trainer):
-            raise SystemExit(self._stopping.exit_code)
+            _let_checkpoints(trainer, "on_train_end")
+            self._save_and_end(trainer)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         self._stopping.waits = False
@@ -74,3 +77,9 @@ class StopAfterStep(pl.Callback):
         if folder is not None:
             trainer.save_checkpoint(folder / "checkpoints" / "last.ckpt")
         raise SystemExit(self._stopping.exit_code)
+
+
+def _let_checkpoints(trainer: pl.Trainer, hook: str, *arguments: Any) -> None:
+    """Calls what Lightning would call after this callback: those that save checkpoints are always the last ones."""
+    for callback in trainer.checkpoint_callbacks:
+        getattr(callback, hook)(trainer, trainer.lightning_module, *arguments)

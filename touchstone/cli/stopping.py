@@ -45,8 +45,10 @@ class Stopping:
         return 128 + (self.signal or signal.SIGTERM)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._process:  # a worker of a data loader, which ends quietly on KeyboardInterrupt
-            signal.default_int_handler(number, frame)
+        if os.getpid() != self._process:  # a worker of a data loader, which goes on until the run wants it no more
+            if number == signal.SIGTERM:
+                signal.default_int_handler(number, frame)
+            return
         if self.signal is not None:
             os._exit(self.exit_code)
         self.signal = signal.Signals(number)
