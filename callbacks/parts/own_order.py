@@ -59,8 +59,8 @@ class _InOwnOrder(DataLoader):
     def __iter__(self) -> Any:
         if not isinstance(self.worker_init_fn, _Undisturbed):
             self.worker_init_fn = _Undisturbed(self.worker_init_fn)
-        sources = (self, self.sampler, self.batch_sampler)
-        own = [source.generator for source in sources if isinstance(getattr(source, "generator", None), Generator)]
+        drawn_from = [getattr(source, "generator", None) for source in (self, self.sampler, self.batch_sampler)]
+        own = [generator for generator in drawn_from if isinstance(generator, Generator)]
         return _Batches(super().__iter__, self.position(), own)
 
     def state_dict(self) -> dict[str, Any]:
