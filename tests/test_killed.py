@@ -22,12 +22,12 @@ def started(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8")
 
 
-def killed(seconds: float, *arguments: str) -> tuple[str, int]:
-    """Kills a run so long after the end of an epoch; what it had printed, and the last epoch that had ended."""
+def killed(seconds: float, *arguments: str, from_start: bool = False) -> tuple[str, int]:
+    """Kills a run so long after its start, or after the end of an epoch; what it had printed, and its last epoch."""
     printed, epoch = "", 0
     with started(*arguments) as running:
         assert running.stdout is not None
-        for line in running.stdout:
+        for line in running.stdout if not from_start else ():
             printed += line
             if found := re.match(r"epoch (\d+)/", line):
                 epoch = int(found[1])
@@ -44,10 +44,15 @@ def check_killed_often(num_kills: int) -> None:
     Path("mine.py").write_text(PARTS)
     given = config()
     given["trainer"]["max_epochs"] = 100_000
+    given["trainer"]["callbacks"].pop()  # which keeps a checkpoint of every epoch
     write(given)
     options: list[str] = []
     last_end = 0
-    for _ in range(num_kills):
+    for number in range(num_kills):
+        if number % 4 == 3:  # while it imports, or looks for its checkpoint, or restores it
+            printed, end = killed(draw.uniform(0, 8), *options, from_start=True)
+            last_end = max(last_end, end)
+            continue
         printed, end = killed(draw.uniform(0, 1), *options)
         assert end > 0, printed
         if options:

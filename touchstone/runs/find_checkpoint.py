@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,14 +63,15 @@ def _candidates(experiment: Path, name: str) -> Iterator[tuple[int, Path]]:
 
 
 def _newest_first(paths: Sequence[Path]) -> list[Path]:
-    """By the steps that were taken: an older `last.ckpt` stays where ModelCheckpoint begins to count `last-v1.ckpt`."""
-    steps = {path: step_of(path) for path in paths}
+    """By the steps that were taken: an older `last.ckpt` stays where ModelCheckpoint begins to count `last-v1.ckpt`.
+
+    Looks only into those that are not older than `last`; one that cannot be read is the first to be found damaged.
+    """
     written = {path: path.stat().st_mtime for path in paths}
-    readable = [path for path in paths if steps[path] is not None]
-    readable.sort(key=lambda path: (steps[path], path.stem == "last", written[path]), reverse=True)
-    since = written[readable[0]] if readable else 0.0
-    suspects = [path for path in paths if steps[path] is None and (path.stem == "last" or written[path] >= since)]
-    return [*sorted(suspects, key=lambda path: (path.stem != "last", -written[path])), *readable]
+    since = next((written[path] for path in paths if path.stem == "last"), 0.0)
+    found = {path: step_of(path) for path in paths if written[path] >= since}
+    steps = {path: math.inf if step is None else step for path, step in found.items()}
+    return sorted(paths, key=lambda path: (steps.get(path, -1), path.stem == "last", written[path]), reverse=True)
 
 
 def step_of(path: Path) -> int | None:
