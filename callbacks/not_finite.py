@@ -108,7 +108,7 @@ class NotFinite(pl.Callback):
         """Whether to look at values of this step."""
         if self.waits or not _is_waited_for(value):
             return True
-        every = trainer.log_every_n_steps
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
         return trainer.is_last_batch or bool(every) and (trainer.global_step + 1) % every == 0
 
     def _found(self, trainer: pl.Trainer, module: pl.LightningModule, what: str) -> None:

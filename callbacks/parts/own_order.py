@@ -79,7 +79,7 @@ class _InOwnOrder(DataLoader):
     def _index_sampler(self) -> Any:
         num_ahead = (self.prefetch_factor or 0) * self.num_workers  # drawn, and not trained on yet
         drawn = vars(self).setdefault("_drawn", deque(maxlen=num_ahead + 4))
-        return _Noted(super()._index_sampler, drawn)  # type: ignore[misc]
+        return _Noted(super()._index_sampler, drawn)
 
     def state_dict(self) -> dict[str, Any]:
         return {}
