@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .core.attack import Attack
 from .core.per_sample import widest
 from .judge.evaluate import evaluate
+from .judge.halving import Halving
 from .threats.ball import Ball, parse_number
 from .threats.linf import Linf
 
@@ -42,7 +43,7 @@ def smallest_eps(
         num_rounds: attacks on each sample at most, >= 1, the first with the largest eps.
         seed: seeds the attack's noise, together with the sample's id.
         sample_ids: int64 `(N,)`; None numbers the rows.
-        batch_size: samples attacked at a time, >= 1.
+        batch_size: samples attacked at a time, >= 1; halved, with a warning, where they do not fit into memory.
 
     Returns:
         float64 `(N,)` (float32 where a device has no float64): 0 for a sample that is wrong before any attack,
@@ -70,6 +71,7 @@ def smallest_eps(
     rows = torch.arange(len(x), device=x.device)
     eps = torch.full((len(x),), largest, dtype=widest(x.device), device=x.device)
     stands, falls = torch.zeros_like(eps), torch.full_like(eps, torch.inf)
+    halving = Halving(batch_size)
     for number in range(num_rounds):
         part = attack.take(rows)
         part = replace(part, threat=replace(part.threat, eps=eps[rows]))  # type: ignore[type-var]
@@ -80,7 +82,7 @@ def smallest_eps(
             {"attack": part},
             seed=seed,
             sample_ids=ids[rows],
-            batch_size=batch_size,
+            batch_size=halving,
             keep_adversarial=True,
         )
         turned, x_adv = report.success["attack"], report.x_adv["attack"]
@@ -95,6 +97,7 @@ def smallest_eps(
             break
         eps = (stands + falls) / 2
         eps = eps.ceil() if whole else eps
+    halving.say()
     return falls
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from .core.attack import Attack
 from .core.objective import Objective
+from .core.out_of_memory import is_out_of_memory
 from .core.sample_rng import SampleRng
 from .core.threat import Threat
 
@@ -78,7 +79,7 @@ class Transfer(Attack):
                 self.source.to(device)
             yield
         except (ValueError, RuntimeError, IndexError) as error:
-            if isinstance(error, torch.OutOfMemoryError):
+            if is_out_of_memory(error):
                 raise
             raise ValueError(f"Transfer(source=...): on the source, {error}") from error
         finally:

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from touchstone.attacks import Attack, Report, evaluate
+from touchstone.attacks.judge.halving import Halving
 from touchstone.attacks.objectives.endless import Endless
 from touchstone.attacks.threats.ball import parse_number
 
@@ -44,7 +45,8 @@ class RobustnessCurves(Probe):
         levels: accuracies in (0, 1); for each the run says at which eps the first curve passes it, by straight lines
             between the radii, and logs it as `S/curves/eps_at_LEVEL`.
         compare_with: run folders whose `curves.json` are drawn in the same figure.
-        batch_size: samples attacked at a time, >= 1.
+        batch_size: samples attacked at a time, >= 1; halved for good, with a warning, where they do not fit into
+            memory.
         seed: seeds the random starts, together with each sample's position in the dataset.
         every_n_epochs, max_samples, normalization, batch_keys: as in `Probe`.
 
@@ -93,6 +95,7 @@ class RobustnessCurves(Probe):
             for number in self.steps
         }
         self._num_classes = 0
+        self._halving = Halving(batch_size)
 
     def try_out(self, model: nn.Module, samples: Samples) -> None:
         self.attack.threat.check_input(samples.x)
@@ -125,7 +128,7 @@ class RobustnessCurves(Probe):
             attacks,
             seed=self.seed,
             sample_ids=samples.ids,
-            batch_size=self.batch_size,
+            batch_size=self._halving,
             keep_adversarial=attacks is self._endless,
             probe_masking=False,
         )
@@ -134,6 +137,7 @@ class RobustnessCurves(Probe):
         values = {name: torch.cat(parts) for name, parts in self._values.pop(loader_index, {}).items()}
         values, folder = gather_by_id(values), run_folder(trainer)
         num_classes = max(gather(self._num_classes))
+        self._halving.say()
         clean = values.get("clean", torch.zeros(0, dtype=torch.bool))
         if not bool(clean.any()):
             return  # where nothing is right before an attack, nothing can fall

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from touchstone.attacks import Attack, Report, evaluate
 from touchstone.attacks.core.checks import check_batch
+from touchstone.attacks.judge.halving import Halving
 from touchstone.attacks.judge.running import check_names, naming
 
 from .parts.attack_pictures import AttackPictures
@@ -43,7 +44,8 @@ class RobustAccuracy(Probe):
         attacks: attacks by name; the names become tags.
         every_n_epochs: during `fit`, attack at the validations of every n-th epoch, >= 1.
         max_samples: attack only the first samples of the dataset, >= 1; None for all.
-        batch_size: samples attacked at a time, >= 1, whatever the loader's batch size.
+        batch_size: samples attacked at a time, >= 1, whatever the loader's batch size. Where so many do not fit into
+            memory it is halved for good, as one warning at the end of the pass says.
         seed: seeds the random starts, together with each sample's position in the dataset.
         num_images: samples shown in the pictures, 0 for no pictures.
         images_every_n_epochs: during `fit`, pictures at the first measured validation, at the first one of every n
@@ -121,6 +123,7 @@ class RobustAccuracy(Probe):
         self._warm_starts = WarmStarts({})
         self._suite: dict[str, Attack] = {}  # the attacks of all entries; empty where another entry measures
         self._model: nn.Module = nn.Identity()  # the one that the waiting samples are for
+        self._halving = Halving(batch_size)  # kept from batch to batch: what does not fit is tried once
         self._waiting: dict[int, list[Samples]] = {}
         self._reports: dict[int, list[Report]] = {}
         self._fingerprints: dict[int, int] = {}
@@ -161,7 +164,7 @@ class RobustAccuracy(Probe):
         if not self._suite:
             return
         self._check_input(samples.x)
-        evaluate(model, samples.x, samples.y, {}, batch_size=self.batch_size)  # checks the labels and the logits
+        evaluate(model, samples.x, samples.y, {}, batch_size=self._halving)  # checks the labels and the logits
         self._has_checked = True
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -213,7 +216,7 @@ class RobustAccuracy(Probe):
             self._warm_starts.applied(self._preparation.attacks, samples, loader_index),
             seed=self.seed,
             sample_ids=samples.ids,
-            batch_size=self.batch_size,
+            batch_size=self._halving,
             keep_adversarial=is_pictured or bool(self._warm_starts),
             probe_masking=self._looks_closer and loader_index not in self._reports,
         )
@@ -226,6 +229,7 @@ class RobustAccuracy(Probe):
 
     def conclude(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str, loader_index: int) -> None:
         self._attack_waiting(loader_index)
+        self._halving.say()
         self._warm_starts.conclude(loader_index)
         report = self._preparation.with_cost(gathered_report(self._reports.pop(loader_index, []), self._suite))
         if not len(report.sample_id):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from touchstone.attacks import Attack, Cost, LanguageReport, evaluate_language
+from touchstone.attacks.judge.halving import Halving
 from touchstone.attacks.judge.running import check_names
 
 from .parts.loaders import loader_suffix
@@ -32,7 +33,7 @@ class RobustLanguage(Probe):
 
     Args:
         attacks: attacks by name, with the objective `Surprise` or `NextToken`; the names become tags.
-        batch_size: texts attacked at a time, >= 1.
+        batch_size: texts attacked at a time, >= 1; halved for good, with a warning, where they do not fit into memory.
         seed: seeds the random starts, together with each text's position in the dataset.
         num_texts: texts shown in the pictures, 0 for no pictures.
         every_n_epochs, max_samples, batch_keys: as in `Probe`.
@@ -66,6 +67,7 @@ class RobustLanguage(Probe):
             if value < least:
                 raise ValueError(f"RobustLanguage({name}=...) must be >= {least}, got {value}")
         self.attacks, self.batch_size, self.seed, self.num_texts = attacks, batch_size, seed, num_texts
+        self._halving = Halving(batch_size)
         self._characters_per_token: dict[str, float] = {}
         self._names: tuple[str, ...] = ()
         self._stage = "val"
@@ -95,7 +97,7 @@ class RobustLanguage(Probe):
             characters_per_token=self._characters_per_token.get(self._stage, 1.0),
             seed=self.seed,
             sample_ids=samples.ids,
-            batch_size=self.batch_size,
+            batch_size=self._halving,
             keep_adversarial=num_wanted > 0,
         )
         kept = self._values.setdefault(loader_index, {})
@@ -129,6 +131,7 @@ class RobustLanguage(Probe):
         values = gather_by_id({key: torch.cat(parts) for key, parts in self._values.pop(loader_index, {}).items()})
         cost = gather_costs(self._cost.pop(loader_index, dict.fromkeys(self.attacks, Cost())))
         shown, folder = self._shown.pop(loader_index, {}), run_folder(trainer)
+        self._halving.say()
         if not values:
             return
         means = {key: float(value.double().mean()) for key, value in values.items() if key != "_id"}

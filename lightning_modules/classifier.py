@@ -13,7 +13,6 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
-from torchmetrics.classification import MulticlassAccuracy
 
 from touchstone.attacks import SampleRng
 from touchstone.attacks.core.logits import logits_of
@@ -33,7 +32,8 @@ class Classifier(pl.LightningModule):
 
     Logs `train/loss`, `train/accuracy`, and `S/loss`, `S/accuracy` for S val and test, each over every sample of the
     epoch. `train/...` is measured as the net learns: where that is from attacked images, on these. Labels may be shares
-    of classes, float `(N, classes)`, as MixUp and CutMix make them; accuracy then counts the largest share.
+    of classes, float `(N, classes)`, as MixUp and CutMix make them; accuracy then counts the largest share. One
+    logit that is NaN makes the loss and the accuracy of the epoch NaN.
 
     Args:
         net: pixels in [0, 1], float `(N, C, H, W)`, to logits `(N, classes)`, or to an output that has them as
@@ -164,7 +164,7 @@ class Classifier(pl.LightningModule):
         kept: dict[str, Metric] = self.metrics[metrics]  # type: ignore[assignment]
         if measured is not None:
             kept["loss"].update(measured.loss.detach(), weight=len(y))
-            kept["accuracy"].update(measured.logits.detach(), y if y.ndim == 1 else y.argmax(1))
+            kept["accuracy"].update(_correct(measured.logits.detach(), y))
         self.log_dict(
             {f"{stage}/{name}": metric for name, metric in kept.items()},
             on_step=False,
@@ -174,10 +174,14 @@ class Classifier(pl.LightningModule):
 
 
 def _metrics() -> nn.ModuleDict:
-    # A loss that is NaN makes the mean NaN: torchmetrics would leave it out.
-    return nn.ModuleDict(
-        {"loss": MeanMetric(nan_strategy=float("nan")), "accuracy": MulticlassAccuracy(average="micro")}
-    )
+    # A value that is NaN makes the mean NaN: torchmetrics would leave it out.
+    return nn.ModuleDict({name: MeanMetric(nan_strategy=float("nan")) for name in ("loss", "accuracy")})
+
+
+def _correct(logits: Tensor, y: Tensor) -> Tensor:
+    """Which samples are right, 0 or 1, `(N,)`; NaN where a logit is: no class is the largest there."""
+    correct = logits.argmax(1) == (y if y.ndim == 1 else y.argmax(1))
+    return correct.float().masked_fill(logits.isnan().any(1), torch.nan)
 
 
 def _images_and_labels(batch: Batch) -> Batch:

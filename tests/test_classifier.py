@@ -35,6 +35,32 @@ def test_figures_are_means_over_every_sample(tmp_path: Path) -> None:
     assert float(run.callback_metrics["val/accuracy"]) == pytest.approx((logits.argmax(1) == y).float().mean().item())
 
 
+class NaNOfTheFirst(nn.Module):
+    """No number for a class of the first sample that it ever sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.is_first = small_net(7), True
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.net(x).clone()
+        if self.is_first:
+            logits[0, 2] = torch.nan
+        self.is_first = False
+        return logits
+
+
+@pytest.mark.parametrize("stage", ["train", "val", "test"])
+def test_nothing_is_averaged_over_logits_that_are_nan(tmp_path: Path, stage: str) -> None:
+    module, run = Classifier(NaNOfTheFirst()), trainer(tmp_path, max_epochs=1, num_sanity_val_steps=0)
+    if stage == "train":
+        run.fit(module, train_loader(), val_loader())
+    else:
+        (run.validate if stage == "val" else run.test)(module, val_loader(), verbose=False)
+    for name in ("loss", "accuracy"):
+        assert torch.isnan(run.callback_metrics[f"{stage}/{name}"]), name
+
+
 @pytest.mark.parametrize("stage", ["validate", "test"])
 def test_a_module_can_be_evaluated_and_then_trained(tmp_path: Path, stage: str) -> None:
     module = Classifier(small_net(7))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -42,6 +43,22 @@ def test_fit_ends_with_one_table_and_where_everything_lies(run: Any) -> None:
     assert "epoch 1/1  loss " in ended.out
     assert "litlogger" not in ended.out
     assert Path(BEST).is_file()
+
+
+def test_a_training_that_diverges_ends_with_an_error_that_says_where(run: Any) -> None:
+    config = with_value(1e30, "model", "init_args", "optimizer", "init_args", "lr")
+    ended = run("fit", "--config", write(config))
+    assert ended.code == 1
+    assert re.search(r"at step 1 the loss is (nan|inf): .*; it is batch 1 of epoch 0, of the samples \d+, ", ended.err)
+    assert len(ended.err.splitlines()) <= 5
+
+
+def test_a_training_goes_on_with_what_is_not_finite_where_the_config_says_so(run: Any) -> None:
+    config = with_value(1e30, "model", "init_args", "optimizer", "init_args", "lr")
+    config["trainer"]["callbacks"] = [{"class_path": "touchstone.callbacks.NotFinite", "init_args": {"policy": "keep"}}]
+    with pytest.warns(UserWarning, match="NotFinite: at step 1 .*; training goes on with it"):
+        ended = run("fit", "--config", write(config))
+    assert ended.code == 0
 
 
 @pytest.mark.parametrize(("subcommand", "samples"), [("validate", "validation"), ("test", "test")])

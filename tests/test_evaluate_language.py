@@ -144,6 +144,36 @@ def test_figures_do_not_depend_on_the_batch(name: str) -> None:
     assert torch.equal(parts.num_changed[name], whole.num_changed[name][order])
 
 
+class SmallRoom(nn.Module):
+    """A language model on a device with room for a few texts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = language_net()
+        self.largest = 0
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        if len(tokens) > 6:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        self.largest = max(self.largest, len(tokens))
+        return self.net(tokens)
+
+
+@pytest.mark.parametrize("name", ["random", "hot_flip"])
+def test_texts_that_do_not_fit_into_memory_are_halved_with_the_same_figures(name: str) -> None:
+    x, y = texts(20)
+    attack = {name: ATTACKS[name]}
+    expected, model = evaluate_language(language_net(), x, y, attack, batch_size=20), SmallRoom().eval()
+    with pytest.warns(UserWarning, match="a batch of 20 samples .* going on with") as warned:
+        found = evaluate_language(model, x, y, attack, batch_size=20)
+    assert len(warned) == 1
+    assert 0 < model.largest <= 6
+    torch.testing.assert_close(found.after[name], expected.after[name], rtol=0, atol=1e-6)
+    assert torch.equal(found.success[name], expected.success[name])
+    assert torch.equal(found.num_changed[name], expected.num_changed[name])
+    assert found.cost[name].num_backwards == expected.cost[name].num_backwards
+
+
 @every_attack
 def test_leaves_everything_as_it_was_and_counts_the_cost(name: str) -> None:
     net, (x, y) = language_net().train(), texts()

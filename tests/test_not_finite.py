@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from touchstone.callbacks import NotFinite
+from touchstone.attacks import Linf
+from touchstone.callbacks import ExactResume, NotFinite
 from touchstone.callbacks import not_finite as module_under_test
-from touchstone.lightning_modules import Classifier
+from touchstone.callbacks.parts.own_order import samples_in
+from touchstone.lightning_modules import Classifier, Free
 
-from .lightning_programs import samples, trainer, val_loader
+from .lightning_programs import samples, train_loader, trainer, val_loader
 from .oracles import small_net
 
 BROKEN = 2  # the batch with a broken sample
@@ -27,9 +31,11 @@ def broken_data() -> DataLoader:
     return DataLoader(TensorDataset(x, y), 8)
 
 
-def fit(folder: Path, net: nn.Module, loader: DataLoader, policy: Any, **options: Any) -> tuple[Classifier, NotFinite]:
+def fit(
+    folder: Path, net: nn.Module, loader: DataLoader, policy: Any, waits: bool = True, **options: Any
+) -> tuple[Classifier, NotFinite]:
     torch.manual_seed(0)
-    callback = NotFinite(policy=policy)
+    callback = NotFinite(policy=policy, waits=waits)
     module = Classifier(net, lambda p: torch.optim.Adam(p, lr=1e-2))
     trainer(folder, callback, max_epochs=1, num_sanity_val_steps=0, limit_val_batches=0, **options).fit(
         module, loader, val_loader()
@@ -42,10 +48,102 @@ def is_finite(module: nn.Module) -> bool:
 
 
 def test_a_broken_sample_stops_the_training_and_is_named(tmp_path: Path) -> None:
-    with pytest.raises(
-        RuntimeError, match="at step 2 the loss is nan: the images of the batch are not finite in row 3"
-    ):
+    message = (
+        "at step 2 the loss is nan: the images of the batch are not finite in row 3; it is batch 2 of epoch 0, whose "
+        "samples are not known"
+    )
+    with pytest.raises(RuntimeError, match=message):
         fit(tmp_path, small_net(7), broken_data(), "stop")
+
+
+class Root(nn.Module):
+    """The square root of what the images have above 0: of an image with a value below, NaN."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1).sqrt()
+
+
+class RootOfItsOwn(nn.Module):
+    """Fine in the forward for every sample; the gradient is NaN where an image has a value below 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.zeros(36))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(1)
+        return (self.scale * (x < 0)).sqrt() + x
+
+
+BROKEN_SAMPLE = 29
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize(
+    ("layer", "value", "says"),
+    [
+        (nn.Flatten(), torch.nan, "the loss is nan: the images of the batch are not finite in row {row}, sample 29;"),
+        (Root(), -0.5, r"the loss is nan: .* 'net.0' \(Root\), in row {row}, sample 29;"),
+        (RootOfItsOwn(), -0.5, "the gradient of 'net.0.scale' is not finite: images, parameters"),
+    ],
+)
+def test_the_samples_of_a_shuffled_batch_are_named(
+    tmp_path: Path, layer: nn.Module, value: float, says: str, num_workers: int
+) -> None:
+    x, y = samples(40, seed=1).tensors
+    x = x.clone()
+    x[BROKEN_SAMPLE, 0, 1, 1] = value
+    net = nn.Sequential(layer, nn.Linear(36, 4))
+    seen: list[Tensor] = []
+
+    class Seeing(pl.Callback):
+        def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+            seen.append(batch[0])
+
+    callback = NotFinite()
+    torch.manual_seed(0)
+    run = trainer(tmp_path, Seeing(), callback, ExactResume(), num_sanity_val_steps=0, limit_val_batches=0)
+    loader = DataLoader(TensorDataset(x, y), 8, shuffle=True, num_workers=num_workers)
+    with pytest.raises(RuntimeError) as raised:
+        run.fit(Classifier(net), loader, val_loader())
+    assert callback.sample_ids is not None
+    assert torch.equal(x[callback.sample_ids].nan_to_num(9.0), seen[-1].nan_to_num(9.0))
+    row = callback.sample_ids.index(BROKEN_SAMPLE)
+    assert re.search(says.format(row=row), str(raised.value))
+    assert f"of epoch 0, of the samples {', '.join(map(str, callback.sample_ids))}" in str(raised.value)
+
+
+def test_the_samples_are_known_in_a_run_that_goes_on_and_with_repeated_batches(tmp_path: Path) -> None:
+    class Looking(pl.Callback):
+        def __init__(self) -> None:
+            self.num_seen = 0
+
+        def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+            loader = trainer.train_dataloader
+            assert torch.equal(loader.dataset.tensors[0][samples_in(loader, batch_idx)], batch[0])
+            self.num_seen += 1
+
+    for strategy in (None, Free(Linf(eps=0.1), num_repeats=3)):
+        checkpoint = tmp_path / f"{type(strategy).__name__}.ckpt"
+        for max_steps, given in ((3, None), (12, checkpoint)):
+            looking = Looking()
+            options = {"max_epochs": -1, "max_steps": max_steps, "num_sanity_val_steps": 0, "limit_val_batches": 0}
+            run = trainer(tmp_path, looking, ExactResume(), **options)
+            module = Classifier(small_net(7), strategy=strategy)
+            run.fit(module, train_loader(), val_loader(), ckpt_path=given, weights_only=True)
+            run.save_checkpoint(checkpoint)
+            assert looking.num_seen == (9 if given else 3)
+
+
+@pytest.mark.parametrize(("every", "step"), [(1, 2), (2, 3), (0, 4)])
+def test_an_accelerator_is_looked_at_only_where_figures_are_logged_or_an_epoch_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int, step: int
+) -> None:
+    monkeypatch.setattr(module_under_test, "_is_waited_for", lambda value: True)
+    with pytest.raises(RuntimeError, match=f"at step {step} the loss is nan: the (parameter|images)"):
+        fit(tmp_path, small_net(7), broken_data(), "stop", waits=False, log_every_n_steps=every)
+    with pytest.raises(RuntimeError, match="at step 2 the loss is nan"):
+        fit(tmp_path, small_net(7), broken_data(), "stop", log_every_n_steps=every)
 
 
 @pytest.fixture
@@ -62,7 +160,8 @@ def test_a_step_that_is_skipped_leaves_no_trace(tmp_path: Path, said: list[str],
     assert callback.num_found == 1
     assert is_finite(module)
     assert len(said) == 1
-    assert "in row 3; the step is left out" in said[0]
+    assert "in row 3; it is batch 2 of epoch 0, " in said[0]
+    assert "; the step is left out" in said[0]
 
 
 def test_a_step_that_is_kept_is_named_once(tmp_path: Path, said: list[str]) -> None:
@@ -120,3 +219,5 @@ def test_a_healthy_training_is_the_same_with_it(tmp_path: Path) -> None:
 def test_another_policy_is_refused() -> None:
     with pytest.raises(ValueError, match=r"NotFinite\(policy=...\) must be one of stop, skip, keep, got 'go'"):
         NotFinite(policy="go")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"NotFinite\(waits=False\) may see a step too late to skip it"):
+        NotFinite(policy="skip", waits=False)

@@ -6,6 +6,7 @@ import json
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from touchstone.attacks import FGSM, PGD, Attack, Linf, RandomNoise, SampleRng, Targeted, Threat, evaluate
+from touchstone.attacks.judge import halving
 from touchstone.callbacks import GradientNorm, Probe, RobustAccuracy
 from touchstone.nets import Normalize
 
@@ -47,6 +49,43 @@ class Confidence(Probe):
 
     def measure(self, model: nn.Module, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         return {"confidence": model(x).softmax(1).amax(1)}
+
+
+class SmallRoom(OrdinaryModule):
+    """On a device with room for ten samples, and for five with gradients."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tried: list[int] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            self.tried.append(len(x))
+            if len(x) > (5 if x.requires_grad else 10):
+                raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().forward(x)
+
+
+def test_what_does_not_fit_into_memory_is_tried_once_in_a_training_and_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(halving, "warnings", SimpleNamespace(warn=lambda message, **_: said.append(message)))
+    module, attack = SmallRoom(), RobustAccuracy(ATTACKS, num_images=0)
+    trainer(tmp_path, attack, max_epochs=3, num_sanity_val_steps=0).fit(module, train_loader(), val_loader())
+    assert said == [
+        "a batch of 23 samples does not fit into memory: going on with 5 at a time, which changes no verdict"
+    ]
+    assert module.tried.count(23) == 1
+    roomy = OrdinaryModule()
+    roomy.load_state_dict(module.state_dict())
+    assert _validated(tmp_path, module) == _validated(tmp_path, roomy)
+
+
+def _validated(folder: Path, module: pl.LightningModule) -> dict[str, float]:
+    run = trainer(folder, RobustAccuracy(ATTACKS, num_images=0))
+    (found,) = run.validate(module, val_loader(), verbose=False)
+    return {name: value for name, value in found.items() if "accuracy" in name}
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])

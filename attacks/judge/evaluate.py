@@ -41,7 +41,7 @@ def evaluate(
     seed: int = 0,
     prepare_on: tuple[Tensor, Tensor] | None = None,
     sample_ids: Tensor | Sequence[int] | None = None,
-    batch_size: int = 256,
+    batch_size: int | Halving = 256,
     keep_adversarial: bool = False,
     check_8bit: bool = False,
     probe_masking: bool = True,
@@ -61,7 +61,8 @@ def evaluate(
         prepare_on: other images and their classes, for attacks that learn from samples before they attack
             (`Attack.needs_samples`); what they pass through the model meanwhile is in their cost.
         sample_ids: int64 `(N,)`; None numbers the rows. A sample's verdict depends on its id, not on its batch.
-        batch_size: samples attacked at a time, >= 1; halved, with a warning, where so many do not fit into memory.
+        batch_size: samples attacked at a time, >= 1; halved, with a warning, where so many do not fit into memory. A
+            `Halving` keeps what fitted from call to call, and its owner lets it `say` so.
         keep_adversarial: whether the report keeps the attacked images.
         check_8bit: whether the report also says which successes survive rounding to a picture file
             (`Report.survives_8bit`).
@@ -82,8 +83,9 @@ def evaluate(
         >>> report.worst_case.float().mean()
     """
     check_names(attacks)
-    if batch_size < 1:
-        raise ValueError(f"evaluate(batch_size=...) must be >= 1, got {batch_size}")
+    halving = batch_size if isinstance(batch_size, Halving) else Halving(batch_size)
+    if halving.size < 1:
+        raise ValueError(f"evaluate(batch_size=...) must be >= 1, got {halving.size}")
     model = module_of(model)
     check_batch(x, y)
     check_device(model, x)
@@ -99,7 +101,6 @@ def evaluate(
     with frozen_eval(model), logits_as_float(model), torch.autocast(x.device.type, enabled=False):
         # Clones made here can carry gradients even where the caller's tensors come from inference mode.
         x, y, ids = as_computed(x, model), y.to(torch.int64).clone(), ids.clone()
-        halving = Halving(batch_size)
         look = Forwards(model, halving)
         untouched = Untouched(model)
         seed_random_state(seed, x.device)
@@ -138,6 +139,8 @@ def evaluate(
                 report.survives_8bit[name] = _survives_8bit(report, name, attack, x_adv, look)
         if probe_masking:
             report.observed.extend(diagnosis.of_the_attacks(attacks, report.robust))
+        if halving is not batch_size:
+            halving.say()
         return replace(report, judge_cost=Cost(look.num_forwards) + diagnosis.cost)
 
 
@@ -167,11 +170,11 @@ def _judge(
         objective = part.objective.aim(partial(logits.__getitem__, rows), y[rows], rng.take(rows))
         part = part.with_objective(objective)
         x_adv[rows], spent = run_attack(name, part, model, x[rows], y[rows], rng.take(rows))
-        cost += spent
         after = look.elsewhere(x_adv[rows], report.sample_id[rows], f"after attack {name!r}")
         robust[rows] = objective.correct(after, y[rows])
         success[rows] = objective.reached(after, y[rows])
         left[rows] = Margin()(after, y[rows]) / Margin()(logits[rows], y[rows])
+        cost += spent  # last: where memory did not suffice, all this is done again for less
 
     if not attack.pools:
         halving.run(len(attacked), measure)

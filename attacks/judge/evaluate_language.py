@@ -40,7 +40,7 @@ def evaluate_language(
     characters_per_token: float = 1.0,
     seed: int = 0,
     sample_ids: Tensor | Sequence[int] | None = None,
-    batch_size: int = 64,
+    batch_size: int | Halving = 64,
     keep_adversarial: bool = False,
 ) -> LanguageReport:
     """Measures how well a language model foretells texts before and after each attack.
@@ -58,7 +58,8 @@ def evaluate_language(
         characters_per_token: of the text, > 0; with 1 the figures are bits per token.
         seed: seeds the random starts, together with the sample's id.
         sample_ids: int64 `(N,)`; None numbers the rows.
-        batch_size: texts attacked at a time, >= 1.
+        batch_size: texts attacked at a time, >= 1, halved where they do not fit into memory; or a `Halving`, as in
+            `evaluate`.
         keep_adversarial: whether the report keeps the attacked texts.
 
     Returns:
@@ -74,8 +75,9 @@ def evaluate_language(
         >>> print(evaluate_language(model, x, y, {"hot_flip": HotFlip(threat=threat, objective=Surprise())}))
     """
     check_names(attacks)
-    if batch_size < 1:
-        raise ValueError(f"evaluate_language(batch_size=...) must be >= 1, got {batch_size}")
+    halving = batch_size if isinstance(batch_size, Halving) else Halving(batch_size)
+    if halving.size < 1:
+        raise ValueError(f"evaluate_language(batch_size=...) must be >= 1, got {halving.size}")
     if not 0 < characters_per_token < math.inf:
         raise ValueError(f"evaluate_language(characters_per_token=...) must be > 0, got {characters_per_token}")
     model = module_of(model)
@@ -93,25 +95,29 @@ def evaluate_language(
 
     with frozen_eval(model), logits_as_float(model), torch.autocast(x.device.type, enabled=False):
         x, y, ids = as_computed(x, model), y.to(torch.int64).clone(), ids.clone()
-        look = Forwards(model, Halving(batch_size), check=check_token_logits)
+        look = Forwards(model, halving, check=check_token_logits)
         untouched, rng, scale = Untouched(model), SampleRng(seed, ids), math.log(2) * characters_per_token
         seed_random_state(seed, x.device)
         bits = torch.zeros(y.shape, device=x.device)
-        for rows in torch.arange(len(x), device=x.device).split(batch_size):
-            if len(rows):
-                logits = look(x[rows], ids[rows], "before any attack")
-                check_labels(y[rows], logits.shape[2])
-                bits[rows] = token_losses(logits, y[rows]).float() / scale
+
+        def foretell(rows: slice) -> None:
+            logits = look(x[rows], ids[rows], "before any attack")
+            check_labels(y[rows], logits.shape[2])
+            bits[rows] = token_losses(logits, y[rows]).float() / scale
+
+        halving.run(len(x), foretell)
         untouched.ignore_changes()
         report = LanguageReport(dict(attacks), ids, characters_per_token, bits.mean(1))
         for name, attack in attacks.items():
             seed_random_state(seed, x.device)
-            x_adv = _judge(report, name, attack, model, x, y, bits, rng, look, batch_size)
+            x_adv = _judge(report, name, attack, model, x, y, bits, rng, look, halving)
             changed = untouched.change()
             if changed is not None:
                 raise ValueError(f"attack {name!r} changed the model: {changed} is not what it was before")
             if keep_adversarial:
                 report.x_adv[name] = x_adv
+        if halving is not batch_size:
+            halving.say()
         return replace(report, judge_cost=Cost(look.num_forwards))
 
 
@@ -125,7 +131,7 @@ def _judge(
     bits: Tensor,
     rng: SampleRng,
     look: Forwards,
-    batch_size: int,
+    halving: Halving,
 ) -> Tensor:
     """Attacks every text, enters figures and cost into the report, and returns the attacked texts."""
     with torch.no_grad(), metered(model) as meter:
@@ -135,13 +141,13 @@ def _judge(
     success = torch.zeros(len(x), dtype=torch.bool, device=x.device)
     changed = torch.zeros_like(y, dtype=torch.bool)
     scale = math.log(2) * report.characters_per_token
-    for rows in torch.arange(len(x), device=x.device).split(max(1, len(x)) if attack.pools else batch_size):
-        if not len(rows):
-            continue  # an empty tensor splits into one empty part
+
+    def measure(part_of: slice) -> None:
+        nonlocal cost
+        rows = torch.arange(len(x), device=x.device)[part_of]
         part, ids = attack.take(rows), report.sample_id[rows]
         reached = part.objective.reached(look(start[rows], ids, f"before attack {name!r}"), y[rows])
         x_adv[rows], spent = run_attack(name, part, model, start[rows], y[rows], rng.take(rows))
-        cost += spent
         logits = look.elsewhere(x_adv[rows], ids, f"after attack {name!r}")
         if not x_adv.is_floating_point():
             changed[rows] = x_adv[rows] != x[rows]
@@ -150,6 +156,12 @@ def _judge(
         now = token_losses(logits, y[rows]).float() / scale
         before[rows], after[rows] = _mean(bits[rows], left), _mean(now, left)
         success[rows] = part.objective.reached(logits, y[rows]) & ~reached
+        cost += spent  # last: where memory did not suffice, all this is done again for less
+
+    if not attack.pools:
+        halving.run(len(x), measure)
+    elif len(x):
+        measure(slice(None))
     report.before[name], report.after[name], report.success[name] = before, after, success
     report.num_changed[name], report.cost[name] = changed.sum(1), cost
     return x_adv

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.checks import check_logits
+from ..core.out_of_memory import is_out_of_memory
 from .halving import Halving
 
 
@@ -79,7 +80,7 @@ class Forwards:
             precisions = {
                 str(p.dtype).removeprefix("torch.") for p in self._model.parameters() if p.is_floating_point()
             }
-            if len(precisions) < 2:
+            if len(precisions) < 2 or is_out_of_memory(error):
                 raise
             raise ValueError(
                 f"the model's weights have several precisions ({', '.join(sorted(precisions))}) and its forward fails "

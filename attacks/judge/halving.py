@@ -7,11 +7,14 @@ from collections.abc import Callable
 
 import torch
 
+from ..core.out_of_memory import is_out_of_memory
+
 
 class Halving:
     """A batch size, halved when a batch does not fit.
 
-    What is measured of a sample does not depend on its batch, so that this changes no verdict.
+    What is measured of a sample does not depend on its batch, so that this changes no verdict. Where many calls share
+    one, the first of them finds the size that fits, and the others begin with it.
 
     Args:
         size: samples at a time, >= 1.
@@ -22,6 +25,7 @@ class Halving:
 
     def __init__(self, size: int) -> None:
         self.size = size
+        self._too_large: int | None = None  # the first batch that did not fit and of which nothing has been said
 
     def run(self, num_samples: int, work: Callable[[slice], None], size: int | None = None) -> None:
         """Calls `work` with one part of the samples after another.
@@ -32,7 +36,7 @@ class Halving:
             size: samples at a time, where it is to be fewer.
 
         Raises:
-            RuntimeError: not even one sample fits.
+            RuntimeError, MemoryError: not even one sample fits.
         """
         begin = 0
         while begin < num_samples:
@@ -40,26 +44,29 @@ class Halving:
             if self._fits(work, slice(begin, end)):
                 begin = end
             else:
-                self.size = (end - begin) // 2
+                self.size = min(self.size, (end - begin) // 2)
+
+    def say(self) -> None:
+        """Warns of the size that was found, if it became smaller since this was last called."""
+        if self._too_large is None:
+            return
+        warnings.warn(
+            f"a batch of {self._too_large} samples does not fit into memory: going on with {self.size} at a time, "
+            "which changes no verdict",
+            stacklevel=2,
+        )
+        self._too_large = None
 
     def _fits(self, work: Callable[[slice], None], part: slice) -> bool:
         num_samples = part.stop - part.start
         try:
             work(part)
             return True
-        except RuntimeError as error:
-            if num_samples < 2 or not _is_out_of_memory(error):
+        except (RuntimeError, MemoryError) as error:
+            if num_samples < 2 or not is_out_of_memory(error):
                 raise
         # Outside of the handler, whose error holds on to the tensors that are in the way.
-        warnings.warn(
-            f"a batch of {num_samples} samples does not fit into memory: going on with {num_samples // 2} at a time, "
-            "which changes no verdict",
-            stacklevel=2,
-        )
+        self._too_large = self._too_large or num_samples
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         return False
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.attack import Attack
+from ..core.out_of_memory import is_out_of_memory
 from ..core.sample_rng import SampleRng
 from ..core.threat import Threat
 from .meter import Cost, metered
@@ -80,9 +81,11 @@ def naming(name: str, function: Callable[..., Result], *args: Any, **kwargs: Any
         return function(*args, **kwargs)
     except ValueError as error:
         raise ValueError(f"attack {name!r}: {error}") from error
+    except MemoryError:
+        raise
     except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            raise  # whoever tries smaller batches looks for this type
+        if is_out_of_memory(error):
+            raise  # whoever tries smaller batches looks for this
         hint = ""
         if "nference tensor" in str(error):
             hint = (

@@ -1,8 +1,9 @@
-"""`in_own_order`: a data loader whose batches depend on the seed and the epoch alone."""
+"""`in_own_order`: a data loader whose batches depend on the seed and epoch alone; `samples_in`: what is in them."""
 
 from __future__ import annotations
 
 import signal
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import FrameType
@@ -51,6 +52,26 @@ def in_own_order(loader: DataLoader, position: Callable[[], Position]) -> DataLo
     return loader
 
 
+def samples_in(loader: Any, batch: int) -> list[int] | None:
+    """The positions in the dataset of the samples in a batch that was drawn a short while ago.
+
+    Args:
+        loader: of the training.
+        batch: its number in the epoch, counted from 0; batches that an earlier run has trained on count.
+
+    Returns:
+        One position a row; None where they are not known: the loader is not in its own order, or its dataset is a
+        stream, or counts batches.
+    """
+    if not isinstance(loader, _InOwnOrder):
+        return None
+    drawn = dict(vars(loader).get("_drawn", ())).get(batch // getattr(loader, "num_repeats", 1))
+    try:
+        return [int(position) for position in drawn]  # type: ignore[union-attr]
+    except (TypeError, ValueError):
+        return None
+
+
 class _InOwnOrder(DataLoader):
     """What is put before the class of a data loader. That it has a state tells Lightning that it can go on."""
 
@@ -62,6 +83,12 @@ class _InOwnOrder(DataLoader):
         drawn_from = [getattr(source, "generator", None) for source in (self, self.sampler, self.batch_sampler)]
         own = [generator for generator in drawn_from if isinstance(generator, Generator)]
         return _Batches(super().__iter__, self.position(), own)
+
+    @property
+    def _index_sampler(self) -> Any:
+        num_ahead = (self.prefetch_factor or 0) * self.num_workers  # drawn, and not trained on yet
+        drawn = vars(self).setdefault("_drawn", deque(maxlen=num_ahead + 4))
+        return _Noted(super()._index_sampler, drawn)
 
     def state_dict(self) -> dict[str, Any]:
         return {}
@@ -110,3 +137,23 @@ class _Batches:
                 next(self._batches)
                 self._num_to_drop -= 1
             return next(self._batches)
+
+
+class _Noted:
+    """A sampler of batches that notes the last of them by their numbers."""
+
+    def __init__(self, sampler: Any, drawn: deque[tuple[int, Any]]) -> None:
+        self._sampler, self._drawn = sampler, drawn
+
+    def __len__(self) -> int:
+        return len(self._sampler)
+
+    def __iter__(self) -> Iterator[Any]:
+        # At once, and not at the first batch: what the sampler draws here must not come after what the loader draws.
+        return self._noting(iter(self._sampler))
+
+    def _noting(self, batches: Iterator[Any]) -> Iterator[Any]:
+        self._drawn.clear()
+        for number, batch in enumerate(batches):
+            self._drawn.append((number, batch))
+            yield batch

@@ -24,6 +24,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from touchstone.attacks import frozen_eval
 from touchstone.callbacks import ExactResume, LogsMayFail, Predictions, RobustAccuracy, RobustLanguage, RunRecord
+from touchstone.callbacks.not_finite import NotFinite
 from touchstone.callbacks.parts.logs import LostLogs
 
 from ..runs.durable import DurableCheckpointIO
@@ -173,6 +174,8 @@ class CommandLine(LightningCLI):
             callbacks = [*callbacks, Predictions()]
         if not any(isinstance(callback, ExactResume) for callback in callbacks):
             callbacks = [*callbacks, ExactResume()]
+        if self.subcommand == "fit" and not any(isinstance(callback, NotFinite) for callback in callbacks):
+            callbacks = [*callbacks, NotFinite(waits=False)]
         config.callbacks = [EndTogether(), *callbacks, LogsMayFail(), OwnSignals(), StopAfterStep(self.stopping)]
         plugins = config.get("plugins") or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
