@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 
 class Output:
-    """A block in which stdout and stderr never raise OSError: one that fails, as on a full disk, is silent from then on.
+    """A block in which stdout and stderr raise no OSError: one that fails, as on a full disk, is silent from then on.
 
     What cannot be printed is no reason to end a training of days. The failure of stdout is said once on stderr.
 
