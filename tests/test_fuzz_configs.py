@@ -222,6 +222,13 @@ def test_a_value_that_torch_refuses_in_use_ends_the_run_with_words(case: str, ru
     assert len(ended.err.splitlines()) <= 5
 
 
+def test_a_control_character_in_a_config_is_a_usage_error(run: Any) -> None:
+    ended = fitted(run, b"model:\n  class_path: touch\x11stone.nets.MLP\n")
+    check_in_words(ended)
+    problem = "error: drawn.yaml: this is not YAML: unacceptable character #x0011: special characters are not allowed"
+    assert (ended.code, ended.first_line) == (2, problem)
+
+
 @st.composite
 def damaged_bytes(draw: Any) -> bytes:
     content = bytearray(yaml.safe_dump(draw(st.sampled_from([TINY, {"trainer": LINF}]))).encode())
