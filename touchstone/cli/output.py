@@ -12,9 +12,6 @@ class Output:
     """A block in which stdout and stderr raise no OSError: one that fails, as on a full disk, is silent from then on.
 
     What cannot be printed is no reason to end a training of days. The failure of stdout is said once on stderr.
-
-    Attributes:
-        is_lost: whether something could not be printed on stdout.
     """
 
     def __init__(self) -> None:
@@ -24,11 +21,12 @@ class Output:
 
     @property
     def is_lost(self) -> bool:
+        """Whether something could not be printed on stdout."""
         self._stdout.flush()
         return self._stdout.is_lost
 
     def __enter__(self) -> Output:
-        sys.stdout, sys.stderr = self._stdout, self._stderr  # type: ignore[assignment]
+        sys.stdout, sys.stderr = self._stdout, self._stderr
         return self
 
     def __exit__(self, *_: object) -> None:
