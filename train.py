@@ -16,6 +16,7 @@ from pathlib import Path
 
 from touchstone import FOLDERS
 from touchstone.cli.jobs import JOBS, run_job
+from touchstone.cli.output import Output
 from touchstone.cli.stopping import Stopping
 
 ROOT = Path(__file__).resolve().parent
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     wanted = [argument for argument in given if argument != "--traceback"]
-    with Stopping() as stopping:
+    with Stopping() as stopping, Output() as output:
         try:
             _import_as_the_user_does()
             if wanted and wanted[0] in JOBS:
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             CommandLine(wanted or MAIN_JOB, stopping, then_test=not wanted)
         except BaseException as error:
             if isinstance(error, SystemExit) and stopping.signal is None and isinstance(error.code, (int, type(None))):
-                return error.code or 0  # `--help`, `--print_config`
+                return error.code or int(output.is_lost)  # `--help`, `--print_config`, which are nothing else
             if "--traceback" in given:
                 traceback.print_exception(error)
             code, lines = _in_words(error, stopping, wanted)

@@ -1,4 +1,4 @@
-"""`LogsMayFail`: a training does not end because TensorBoard's files cannot be written."""
+"""`LogsMayFail`: a training does not end because its logs cannot be written."""
 
 from __future__ import annotations
 
@@ -6,26 +6,38 @@ from collections.abc import Callable
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 
 from .parts.logs import LostLogs
 
 
 class LogsMayFail(pl.Callback):
-    """Warns once where TensorBoard's files cannot be written any more, and lets the run go on.
+    """Warns once where the files of TensorBoard or a `CSVLogger` cannot be written any more, and lets the run go on.
 
     A full disk, or one that became read-only: what was written until then stays readable. Checkpoints are no logs:
-    where one cannot be written, the run ends. So it does where nothing can be written from the start.
+    where one cannot be written, the run ends. So it does where nothing can be written from the start, and where a
+    logger of another kind raises.
     """
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger) and not isinstance(logger, _Enduring):
-                kind = type(logger)
-                logger.__class__ = type(kind.__name__, (_Enduring, kind), {"__module__": kind.__module__})
-            if isinstance(logger, _Enduring):
+            for kind, enduring in ((TensorBoardLogger, _Enduring), (CSVLogger, _EnduringTable)):
+                if isinstance(logger, kind) and not isinstance(logger, enduring):
+                    own = type(logger)
+                    logger.__class__ = type(own.__name__, (enduring, own), {"__module__": own.__module__})
+            if isinstance(logger, (_Enduring, _EnduringTable)):
                 logger.lost = LostLogs.of(trainer)
+
+
+class _EnduringTable(CSVLogger):
+    """As `_Enduring`; rows that could not be written are written with later ones, where there is room again."""
+
+    lost: LostLogs
+
+    def save(self) -> None:
+        with self.lost.may_grow():
+            super().save()
 
 
 class _Enduring(TensorBoardLogger):

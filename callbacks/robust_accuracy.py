@@ -20,9 +20,8 @@ from .parts.closer_look import CloserLook
 from .parts.entries import common_suite
 from .parts.gathered_report import gathered_report
 from .parts.loaders import loader_suffix
-from .parts.origin import as_text, commit, samples_fingerprint, weights_fingerprint
+from .parts.origin import origin, samples_fingerprint
 from .parts.preparation import Preparation
-from .parts.processes import gather
 from .parts.publish import lay_out_charts, publish_text, run_folder
 from .parts.recalls import recalls_after_attacks
 from .parts.report_files import attack_success, write_report
@@ -244,16 +243,12 @@ class RobustAccuracy(Probe):
         for name, value in figures.items():
             in_bar = name in ("clean_accuracy", "robust_accuracy/worst_case")
             self.log_figure(trainer, module, f"{stage}/{name}", value, loader_index, prog_bar=in_bar)
-        origin = {
-            "seed": self.seed,
-            "weights": weights_fingerprint(module.state_dict()) if trainer.is_global_zero else "",
-            "data": as_text(sum(gather(self._fingerprints.pop(loader_index, 0)))),
-            "commit": commit() if trainer.is_global_zero else None,
-        }
-        self._publish(trainer, stage, loader_index, report, origin)
+        fingerprint = self._fingerprints.pop(loader_index, 0)
+        where_from = origin(trainer, module, seed=self.seed, fingerprint=fingerprint)
+        self._publish(trainer, stage, loader_index, report, where_from)
 
     def _publish(
-        self, trainer: pl.Trainer, stage: str, loader_index: int, report: Report, origin: dict[str, Any]
+        self, trainer: pl.Trainer, stage: str, loader_index: int, report: Report, where_from: dict[str, Any]
     ) -> None:
         """Writes report, warnings and pictures, on rank zero."""
         folder, suffix = run_folder(trainer), loader_suffix(trainer, loader_index)
@@ -265,7 +260,7 @@ class RobustAccuracy(Probe):
             self._warned = True
             rank_zero_warn(f"signs of gradient masking at {stage}: " + "; ".join(warnings))
         if folder is not None:
-            write_report(trainer, report, stage, folder, loader_index, origin)
+            write_report(trainer, report, stage, folder, loader_index, where_from)
         self._pictures.publish(trainer, folder, loader_index)
 
     def forget(self) -> None:

@@ -15,6 +15,7 @@ from touchstone.attacks.judge.running import check_names
 
 from .parts.loaders import loader_suffix
 from .parts.logs import fit_may_lose, write_whole
+from .parts.origin import origin, samples_fingerprint
 from .parts.processes import gather_by_id, gather_costs
 from .parts.publish import publish_picture, run_folder
 from .parts.samples import Samples
@@ -73,6 +74,7 @@ class RobustLanguage(Probe):
         self._stage = "val"
         self._cost: dict[int, dict[str, Cost]] = {}
         self._shown: dict[int, dict[str, list[FlippedText]]] = {}
+        self._fingerprints: dict[int, int] = {}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
@@ -100,6 +102,8 @@ class RobustLanguage(Probe):
             batch_size=self._halving,
             keep_adversarial=num_wanted > 0,
         )
+        fingerprint = self._fingerprints.get(loader_index, 0) + samples_fingerprint(samples)
+        self._fingerprints[loader_index] = fingerprint
         kept = self._values.setdefault(loader_index, {})
         for key, values in _rows(report).items():
             kept.setdefault(key, []).append(values)
@@ -132,6 +136,8 @@ class RobustLanguage(Probe):
         cost = gather_costs(self._cost.pop(loader_index, dict.fromkeys(self.attacks, Cost())))
         shown, folder = self._shown.pop(loader_index, {}), run_folder(trainer)
         self._halving.say()
+        fingerprint = self._fingerprints.pop(loader_index, 0)
+        where_from = origin(trainer, module, seed=self.seed, fingerprint=fingerprint)
         if not values:
             return
         means = {key: float(value.double().mean()) for key, value in values.items() if key != "_id"}
@@ -151,6 +157,7 @@ class RobustLanguage(Probe):
                 }
                 for name, attack in self.attacks.items()
             }
+            figures |= where_from
             figures["texts"] = {key: value.tolist() for key, value in values.items()}
             number = f"_{loader_index}" if loader_index else ""
             path = folder / f"language_report{number}.json"
@@ -168,6 +175,7 @@ class RobustLanguage(Probe):
         super().forget()
         self._cost.clear()
         self._shown.clear()
+        self._fingerprints.clear()
 
 
 def _rows(report: LanguageReport) -> dict[str, Tensor]:

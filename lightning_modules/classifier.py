@@ -69,6 +69,8 @@ class Classifier(pl.LightningModule):
         for name, value, known in (("schedule", schedule, ("epoch", "step")), ("decay", decay, ("all", "weights"))):
             if value not in known:
                 raise ValueError(f"Classifier({name}=...) must be {' or '.join(known)}, got {value!r}")
+        if not callable(optimizer):
+            raise ValueError(f"Classifier(optimizer=...) must be a function of parameters, got {optimizer!r}")
         self.net = net
         self.make_optimizer, self.make_scheduler = optimizer, lr_scheduler
         self.schedule, self.decay = schedule, decay

@@ -60,6 +60,8 @@ class LanguageModel(pl.LightningModule):
         super().__init__()
         if sample_tokens < 0:
             raise ValueError(f"LanguageModel(sample_tokens=...) must be >= 0, got {sample_tokens}")
+        if not callable(optimizer):
+            raise ValueError(f"LanguageModel(optimizer=...) must be a function of parameters, got {optimizer!r}")
         self.net = net
         self.make_optimizer, self.make_scheduler = optimizer, lr_scheduler
         self.carry_state, self.prompt, self.sample_tokens, self.sampling = carry_state, prompt, sample_tokens, sampling

@@ -6,15 +6,18 @@ import json
 import subprocess
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from touchstone.callbacks import LogsMayFail
 from touchstone.callbacks.parts.logs import LostLogs, fit_may_lose, may_be_lost, write_together, write_whole
 from touchstone.runs.durable import damage
 
@@ -118,6 +121,29 @@ def test_logs_that_cannot_be_written_are_one_warning_and_no_end(how: str, run: A
     assert "worst case" not in ended.out
     assert (RUN / "report_1.json").is_file()
     check_logs_are_readable()
+
+
+def test_a_table_of_metrics_that_cannot_be_written_is_one_warning_and_no_end(disk: Path) -> None:
+    logger = CSVLogger(str(disk), flush_logs_every_n_steps=1)
+    trainer = pl.Trainer(logger=logger, accelerator="cpu")
+    LogsMayFail().setup(trainer, pl.LightningModule(), "fit")
+    logger.log_metrics({"a": 1.0}, step=0)
+    (disk / "rest").write_bytes(bytes(4096))
+    with suppress(OSError), (disk / "rest").open("ab", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        for step in range(1, 400):
+            logger.log_metrics({"a": float(step)}, step=step)
+    assert [str(warning.message) for warning in caught] == [
+        "logs are lost (No space left on device): the run goes on without them"
+    ]
+    (disk / "rest").unlink()
+    logger.log_metrics({"a": 400.0}, step=400)
+    rows = (Path(logger.log_dir) / "metrics.csv").read_text().splitlines()
+    assert rows[:2] == ["a,step", "1.0,0"]
+    assert rows[-1] == "400.0,400"
 
 
 @pytest.mark.parametrize("how", REASONS)

@@ -7,6 +7,7 @@ import io
 import os
 import struct
 import tarfile
+import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -140,6 +141,35 @@ def test_a_file_of_an_archive_that_would_fill_the_memory_is_refused(monkeypatch:
     monkeypatch.setattr("touchstone.datamodules.parts.tree_files.MAX_BYTES", 1000)
     with pytest.raises(ValueError, match=r"'a/bomb.png' has 1,001 bytes: a bomb\?"):
         list(tree_files(archive(("a/bomb.png", bytes(1001), {}))))
+
+
+def announced(size: int) -> bytes:
+    """A packed file of two classes and of images whose header announces so many bytes, and none follow."""
+    header, classes, file = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (size, 1, 1)})
+    np.save(classes, np.arange(2))
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("x.npy", header.getvalue())
+        packed.writestr("y.npy", classes.getvalue())
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("size", [(1 << 30) + 1, 1 << 60])
+def test_images_that_would_fill_the_memory_are_refused_by_their_header(size: int) -> None:
+    Path("a.npz").write_bytes(announced(size))
+    with pytest.raises(ValueError, match=rf"'a.npz'.*x has {size:,} bytes, more than 1,073,741,824: a bomb\?"):
+        NpzImages("a.npz").read("train", Path("cache"))
+
+
+def test_images_as_large_as_their_file_are_read_whatever_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("touchstone.datamodules.sources.npz_images.MAX_BYTES", 1)
+    np.savez("a.npz", x=np.zeros((2, 30, 30), np.uint8), y=np.arange(2))
+    read = NpzImages("a.npz").read("train", Path("cache"))
+    assert read is not None
+    assert read.x.shape == (2, 1, 30, 30)
+    np.savez_compressed("a.npz", x=np.zeros((2, 900, 900), np.uint8), y=np.arange(2))
+    with pytest.raises(ValueError, match=r"a bomb\?"):
+        NpzImages("a.npz").read("train", Path("cache"))
 
 
 def test_a_text_bomb_in_a_picture_is_refused() -> None:

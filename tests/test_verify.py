@@ -15,8 +15,10 @@ import yaml
 
 from touchstone.callbacks.parts.origin import as_text, samples_fingerprint, weights_fingerprint
 from touchstone.callbacks.parts.samples import Samples
+from touchstone.cli.differences import differences, notes
 
-from .command_lines import BEST
+from .command_lines import BEST, with_value, write
+from .test_fuzz_configs import places
 
 RUN = "logs/tiny/version_0"
 
@@ -32,7 +34,7 @@ def test_a_run_whose_verdicts_are_the_stored_ones_is_verified(run: Any, copied: 
     ended = run("verify", RUN)
     assert (ended.code, ended.err) == (0, "")
     assert f"measuring {RUN} again: val, 20 samples, {BEST}" in ended.out
-    assert ended.out.endswith("verified: every verdict is the stored one\n")
+    assert ended.out.endswith("verified: every figure and verdict is the stored one\n")
     assert "run folder" not in ended.out
     assert [folder.name for folder in Path("logs/tiny").iterdir()] == ["version_0"]
 
@@ -46,6 +48,43 @@ def test_a_changed_verdict_is_named_with_its_sample(run: Any, copied: Path) -> N
     assert ended.code == 1
     assert "verdicts.npz: robust_fgsm differs for 2 of 20 samples, ids 3, 8" in ended.out
     assert ended.out.endswith("not verified\n")
+
+
+def edited(path: Path, **changes: Any) -> None:
+    """Forges values of a report; the names are ways into it, with two underscores between the steps."""
+    report = json.loads(path.read_text())
+    for way, value in changes.items():
+        inner = report
+        *steps, last = way.split("__")
+        for step in steps:
+            inner = inner[step]
+        inner[last] = value
+    path.write_text(json.dumps(report))
+
+
+def test_forged_figures_are_named_with_what_is_stored_and_what_was_measured(run: Any, copied: Path) -> None:
+    path = copied / "report.json"
+    true = json.loads(path.read_text())
+    edited(path, clean_accuracy=0.99, worst_case=0.98, attacks__fgsm__robust_accuracy=0.97, seed=7)
+    ended = run("verify", RUN)
+    assert ended.code == 1
+    for key, forged, figure in (
+        ("clean_accuracy", 0.99, true["clean_accuracy"]),
+        ("worst_case", 0.98, true["worst_case"]),
+        ("attacks.fgsm.robust_accuracy", 0.97, true["attacks"]["fgsm"]["robust_accuracy"]),
+        ("seed", 7, 0),
+    ):
+        assert f"report.json: {key}: {forged} is stored, {figure} was measured\n" in ended.out
+    assert ended.out.count("is stored") == 4
+
+
+def test_other_code_and_longer_times_are_no_reason_to_doubt_a_run(run: Any, copied: Path) -> None:
+    edited(copied / "report.json", commit="abc", versions__torch="1.0", attacks__fgsm__seconds=1e9)
+    ended = run("verify", RUN)
+    assert ended.code == 0
+    assert "note: report.json: commit: abc is stored, " in ended.out
+    assert "note: report.json: versions.torch: 1.0 is stored, " in ended.out
+    assert "seconds" not in ended.out
 
 
 @pytest.mark.filterwarnings("ignore:signs of gradient masking")  # on samples that it was not trained on
@@ -142,6 +181,9 @@ DAMAGES: dict[str, tuple[str, bytes, str]] = {
     "a report nested too deep": ("report.json", b"[" * 100_000, "report.json' cannot be read: "),
     "a report of no stage": ("report.json", b'{"weights": "a", "stage": "x"}', "has a stage, val or test"),
     "no verdicts": ("verdicts.npz", b"", "verdicts.npz' cannot be read: "),
+    "a report of no signs": (
+        "report.json", b'{"weights": "a", "stage": "val", "data": 1, "num_samples": 1, "warnings": 3}', "warnings are",
+    ),
     "verdicts cut off": ("verdicts.npz", damaged_npz(sample_id=np.arange(20))[:90], "verdicts.npz' cannot be read: "),
     "verdicts with code": (
         "verdicts.npz", damaged_npz(sample_id=np.array([Written()], dtype=object)), "verdicts.npz' cannot be read: ",
@@ -182,3 +224,92 @@ def test_verdicts_that_were_taken_away_are_missed(run: Any, copied: Path) -> Non
     ended = run("verify", RUN)
     assert ended.code == 1
     assert "verdicts.npz: the run has no column robust_fgsm" in ended.out
+
+
+def test_whatever_is_forged_in_a_report_is_a_difference_of_that_key(copied: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    shutil.copytree(copied, again)
+    true = json.loads((copied / "report.json").read_text())
+    kept = ("seconds", "commit", "versions")
+    ways = [way for way in places(true) if not set(kept) & set(way)]
+    assert len(ways) > 40
+    assert not [*differences(copied, again), *notes(copied, again)]
+    for way in ways:
+        report = json.loads(json.dumps(true))
+        inner = report
+        for step in way[:-1]:
+            inner = inner[step]
+        before = inner[way[-1]]
+        other: Any = before + 1 if isinstance(before, (int, float)) else ["forged"]
+        inner[way[-1]] = "test" if way == ("stage",) else other
+        (again / "report.json").write_text(json.dumps(report))
+        key = ".".join(step for step in way if isinstance(step, str))
+        found = [*differences(copied, again), *notes(copied, again)]
+        assert len(found) == 1, way
+        if way not in (("data",), ("warnings",)):
+            assert found[0].startswith(f"report.json: {key}"), way
+
+
+def test_reports_that_one_folder_alone_holds_are_missed(copied: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    shutil.copytree(copied, again)
+    for stem in ("report", "verdicts"):
+        [source] = copied.glob(f"{stem}.*")
+        shutil.copy(source, copied / f"{stem}_1{source.suffix}")
+    assert list(differences(copied, again)) == ["report_1.json: the run has it, the measurement has not"]
+    assert list(differences(again, copied)) == ["report_1.json: the measurement has it, the run has not"]
+
+
+def test_a_sign_of_masking_that_was_put_in_is_a_difference_and_one_that_was_not_sought_is_none(
+    copied: Path, tmp_path: Path
+) -> None:
+    again = tmp_path / "again"
+    shutil.copytree(copied, again)
+    signs = json.loads((copied / "report.json").read_text())["warnings"]
+    edited(again / "report.json", warnings=[*signs, "a sign"])
+    assert list(differences(copied, again)) == []
+    assert list(notes(copied, again)) == ["report.json: the run does not hold the sign: a sign"]
+    assert list(differences(again, copied)) == ["report.json: the measurement does not show the sign: a sign"]
+
+
+LANGUAGE_RUN = "logs/language/version_0"
+
+
+def language_config() -> dict[str, Any]:
+    """A language model that is attacked after two steps."""
+    Path("text").write_text("".join(f"{number} is one more than {number - 1}. " for number in range(200)))
+    flips = {"class_path": "touchstone.attacks.TokenFlips", "init_args": {"num_flips": 1, "vocab_size": 256}}
+    hot = {"threat": flips, "objective": {"class_path": "touchstone.attacks.Surprise"}, "num_candidates": 2}
+    attacks = {"hot": {"class_path": "touchstone.attacks.HotFlip", "init_args": hot}}
+    net = {"vocab_size": 256, "cell": "gru", "dim": 4, "hidden": 8}
+    options = {"files": ["text"], "tokens": "bytes", "context": 16, "batch_size": 8, "steps_per_epoch": 2}
+    config = with_value("language", "trainer", "logger", "init_args", "name")
+    config["trainer"]["callbacks"] = [
+        {"class_path": "touchstone.callbacks.RobustLanguage", "init_args": {"attacks": attacks, "max_samples": 6}},
+        {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": {"filename": "last"}},
+    ]
+    config["model"] = {
+        "class_path": "touchstone.lightning_modules.LanguageModel",
+        "init_args": {"net": {"class_path": "touchstone.nets.RecurrentLM", "init_args": net}, "sample_tokens": 0},
+    }
+    config["data"] = {"class_path": "touchstone.datamodules.TextDataModule", "init_args": options}
+    return config
+
+
+def test_a_run_of_a_language_model_is_verified_and_a_forged_one_is_not(run: Any) -> None:
+    assert run("fit", "--config", write(language_config())).code == 0
+    ended = run("verify", LANGUAGE_RUN)
+    assert (ended.code, ended.err) == (0, "")
+    assert f"measuring {LANGUAGE_RUN} again: val, 6 texts, {LANGUAGE_RUN}/checkpoints/last.ckpt" in ended.out
+    path = Path(LANGUAGE_RUN, "language_report.json")
+    report = json.loads(path.read_text())
+    clean, texts = report["bits_per_character/clean"], report["texts"]["bits_per_character/hot"]
+    forged = [*texts[:4], 0.5, *texts[5:]]
+    edited(path, **{"bits_per_character/clean": 0.25, "texts__bits_per_character/hot": forged})
+    ended = run("verify", LANGUAGE_RUN)
+    assert ended.code == 1
+    name = "language_report.json"
+    assert f"{name}: bits_per_character/clean: 0.25 is stored, {clean} was measured\n" in ended.out
+    place = "texts.bits_per_character/hot: 1 of 6 values differ, the first at 4"
+    assert f"{name}: {place}: 0.5 is stored, {texts[4]} was measured\n" in ended.out
+    assert ended.out.endswith("not verified\n")

@@ -1,17 +1,22 @@
-"""Where the figures of a report come from: fingerprints of weights and samples, and the commit of the code."""
+"""Where the figures of a report come from: fingerprints of weights and samples, commit and versions of the code."""
 
 from __future__ import annotations
 
 import hashlib
-import subprocess
+import platform
 import zlib
 from collections.abc import Mapping
-from functools import cache
+from typing import Any
 
+import lightning.pytorch as pl
+import torch
 from torch import Tensor
 
+from touchstone import __version__
 from touchstone.attacks.judge.untouched import checksum
 
+from .commit import commit
+from .processes import gather
 from .samples import Samples
 
 _MODULUS = 1 << 64
@@ -47,16 +52,27 @@ def as_text(fingerprint: int) -> str:
     return f"{fingerprint % _MODULUS:016x}"
 
 
-@cache
-def commit() -> str | None:
-    """The commit of the repository around the current folder, with `+` where files differ from it; None for none."""
-    try:
-        head = _git("rev-parse", "HEAD")
-        return head + ("+" if _git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
+def origin(trainer: pl.Trainer, module: pl.LightningModule, *, seed: int, fingerprint: int) -> dict[str, Any]:
+    """What a report says of where its figures come from. Every process calls it; that of rank zero is whole.
+
+    Args:
+        trainer: measured.
+        module: was measured.
+        seed: of the attacks.
+        fingerprint: the sum of `samples_fingerprint` over the samples of this process.
+    """
+    data = as_text(sum(gather(fingerprint)))
+    if not trainer.is_global_zero:
+        return {"seed": seed, "data": data}
+    weights = weights_fingerprint(module.state_dict())
+    return {"seed": seed, "weights": weights, "data": data, "commit": commit(), "versions": versions()}
 
 
-def _git(*arguments: str) -> str:
-    run = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True, timeout=5)
-    return run.stdout.strip()
+def versions() -> dict[str, str]:
+    """The versions of what measures."""
+    return {
+        "touchstone": __version__,
+        "torch": str(torch.__version__),
+        "lightning": str(pl.__version__),
+        "python": platform.python_version(),
+    }

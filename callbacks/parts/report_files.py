@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 
-from touchstone import __version__
 from touchstone.attacks import Report
 
 from .logs import fit_may_lose, write_together
@@ -35,7 +33,7 @@ def summary(report: Report, stage: str, origin: Mapping[str, Any]) -> dict[str, 
     Args:
         report: of all samples of a loader.
         stage: val or test.
-        origin: what else is to be known if it is to be measured again.
+        origin: what `origin` says, if it is to be measured again.
     """
     num_samples = len(report.sample_id)
 
@@ -74,12 +72,6 @@ def summary(report: Report, stage: str, origin: Mapping[str, Any]) -> dict[str, 
         "per_class": per_class,
         "warnings": report.warnings,
         **origin,
-        "versions": {
-            "touchstone": __version__,
-            "torch": str(torch.__version__),
-            "lightning": str(pl.__version__),
-            "python": platform.python_version(),
-        },
     }
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import torch
+from numpy.lib.npyio import NpzFile
 
 from .source import Labelled, Source, Split
 
 T = TypeVar("T")
+MAX_BYTES = 1 << 30  # of an array that is far larger than its file; the training images of CIFAR-10 have 154 MB
+MAX_RATIO = 100
 KEYS = ("x_{split}", "y_{split}"), ("{split}_images", "{split}_labels"), ("{split}_x", "{split}_y"), ("x", "y")
 """The names under which images and classes of a split are looked for, in this order; the last ones in a file of its
 own alone."""
@@ -30,7 +34,8 @@ class NpzImages(Source):
         class_names: what the classes are called; None for numbers.
 
     Raises:
-        ValueError: there is no such file, or none is given.
+        ValueError: there is no such file, or none is given; when it is read: it is damaged, or of something else, or an
+            array would have more than 1 GiB and more than 100 times the bytes of the file.
     """
 
     def __init__(
@@ -86,15 +91,32 @@ class NpzImages(Source):
         return found
 
     def _array(self, file: str, name: str, check: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        return self._opened(file, lambda arrays: check(arrays[name]))
+        def take(arrays: NpzFile) -> np.ndarray:
+            _refuse_bomb(arrays, name, max(MAX_BYTES, MAX_RATIO * Path(file).stat().st_size))
+            return check(arrays[name])
+
+        return self._opened(file, take)
 
     @staticmethod
-    def _opened(file: str, take: Callable[[Mapping[str, np.ndarray]], T]) -> T:
+    def _opened(file: str, take: Callable[[NpzFile], T]) -> T:
         try:
             with open(file, "rb") as opened, np.load(opened, allow_pickle=False) as arrays:
                 return take(arrays)
         except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
             raise ValueError(f"NpzImages({file!r}): {error}") from error
+
+
+def _refuse_bomb(arrays: NpzFile, name: str, most: int) -> None:
+    """Refuses an array whose header announces more than so many bytes: NumPy takes that memory before it reads on."""
+    assert arrays.zip is not None
+    member = name if name in arrays.zip.namelist() else f"{name}.npy"
+    with arrays.zip.open(member) as file:
+        if np.lib.format.read_magic(file) != (1, 0):  # the others are for headers that are too long for it
+            raise ValueError(f"{name} is no plain array")
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    size = math.prod(shape) * dtype.itemsize
+    if size > most:
+        raise ValueError(f"{name} has {size:,} bytes, more than {most:,}: a bomb?")
 
 
 def _images(x: np.ndarray) -> np.ndarray:

@@ -35,6 +35,7 @@ from .jobs import JOBS
 from .other_processes import EndTogether
 from .own_signals import OwnSignals
 from .progress_bar import EpochLines
+from .refused_late import refused_late
 from .report_table import REPORTS, print_end, read_report
 from .resuming import go_on_from, name_checkpoint, note
 from .stop_after_step import StopAfterStep
@@ -237,12 +238,15 @@ class CommandLine(LightningCLI):
         except BaseException as error:
             if "state_dict" in str(error) and (problem := explain_mismatch(arguments.get("ckpt_path"), self.model)):
                 raise problem from error
+            refusal = refused_late(error)
             if folder is not None and _is_anything_in(folder):
-                notes = error.__dict__.setdefault("__notes__", [])
+                notes = (refusal or error).__dict__.setdefault("__notes__", [])
                 notes.append(f"what was written until then: {folder}")
                 last = folder / "checkpoints" / "last.ckpt"
                 if job == self._fit and last.is_file() and (folder / "config.yaml").is_file():
                     notes.append(f"to go on: python train.py fit --config {folder / 'config.yaml'} --ckpt_path last")
+            if refusal is not None:
+                raise refusal from error
             raise
         if self.trainer.is_global_zero:
             logger = next((x for x in self.trainer.loggers if isinstance(x, TensorBoardLogger)), None)

@@ -154,8 +154,8 @@ def nearest_file(path: Path) -> str:
 
 
 def _parse(text: str, name: str) -> Given:
-    loader = _Loader(text)
     try:
+        loader = _Loader(text)  # which refuses control characters
         node = loader.get_single_node()
         given = None if node is None else _read(loader, node, name, f"{name}, line 1")
     except yaml.MarkedYAMLError as error:

@@ -1,29 +1,31 @@
-"""`python train.py verify RUN_FOLDER`: measures the stored verdicts again, and says where they differ."""
+"""`python train.py verify RUN_FOLDER`: measures the stored figures again, and says where they differ."""
 
 from __future__ import annotations
 
-import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
 from touchstone.callbacks.parts.origin import weights_fingerprint
+from touchstone.callbacks.parts.shown import shown
 
 from ..runs.durable import damage
 from .checkpoint_errors import load_checkpoint
+from .differences import differences, notes
 from .failures import message_lines
 from .given import UsageError
 from .stopping import Stopping
+from .stored_reports import COUNTS, read_report, read_verdicts, report_names, verdicts_of
 
 SUBCOMMANDS = {"val": "validate", "test": "test"}
+NAME = "verify"
 HELP = """usage: python train.py verify RUN_FOLDER [OPTIONS]
 
-Measures the verdicts of a run's last evaluation again, from its config and the checkpoint with the weights that were
-measured, and says where they differ. Exits with 0 where every verdict is the stored one, else with 1.
+Measures a run's last evaluation again, from its config and the checkpoint with the weights that were measured, and says
+which figure of its reports and which verdict differs. Exits with 0 where every one is the stored one, else with 1.
 
   RUN_FOLDER  such as logs/digits/version_0
   OPTIONS     what the config holds otherwise, such as --trainer.accelerator cpu"""
@@ -38,7 +40,7 @@ def verify(arguments: Sequence[str], stopping: Stopping) -> int:
         stopping: knows of the signals that end the run.
 
     Returns:
-        0 where every verdict is the stored one, 1 where one differs.
+        0 where every figure and verdict is the stored one, 1 where one differs.
 
     Raises:
         UsageError: the folder holds no evaluation that can be measured again; the message says what is missing.
@@ -48,60 +50,37 @@ def verify(arguments: Sequence[str], stopping: Stopping) -> int:
     if not arguments or arguments[0].startswith("-"):
         raise UsageError("verify needs a run folder: python train.py verify logs/digits/version_0")
     folder = Path(arguments[0])
-    reports = {path.name: _report(path) for path in _report_files(folder)}
-    report = reports["report.json"]
-    for name in reports:
-        _verdicts(folder / _of_verdicts(name))  # what is damaged is better said before measuring
+    reports = _checked(folder)
+    report = next(iter(reports.values()))
     checkpoint = _measured_checkpoint(folder, report["weights"])
-    print(f"measuring {folder} again: {report['stage']}, {report['num_samples']} samples, {checkpoint}", flush=True)
+    what = ", ".join(f"{report[count]} {name}" for count, name in COUNTS.items() if count in report)
+    print(f"measuring {folder} again: {report['stage']}, {what}, {checkpoint}", flush=True)
     with tempfile.TemporaryDirectory() as elsewhere:
         config = Path(elsewhere, "config.yaml")
         config.write_text(yaml.safe_dump(_config(folder, elsewhere)), encoding="utf-8")
         options = ["--config", str(config), "--ckpt_path", str(checkpoint), *arguments[1:]]
         CommandLine([SUBCOMMANDS[report["stage"]], *options], stopping, shows_folder=False)
-        again = next(Path(elsewhere).rglob("report.json")).parent
-        differences = [line for name in reports for line in _differences(folder, again, name)]
-    print(*differences, sep="\n")
-    print("verified: every verdict is the stored one" if not differences else "not verified", flush=True)
-    return 1 if differences else 0
+        again = Path(elsewhere, NAME, "version_0")
+        found = list(differences(folder, again))
+        for line in (*(f"note: {line}" for line in notes(folder, again)), *found):
+            print(shown(line))
+    print("verified: every figure and verdict is the stored one" if not found else "not verified", flush=True)
+    return 1 if found else 0
 
 
-def _report_files(folder: Path) -> list[Path]:
-    """The reports of a run folder, one for each data loader."""
+def _checked(folder: Path) -> dict[str, dict[str, Any]]:
+    """The reports of a run folder by name; what is damaged is better said before measuring."""
     if not folder.is_dir():
         raise UsageError(f"the run folder {str(folder)!r} does not exist")
-    for needed in ("report.json", "config.yaml"):
-        if not (folder / needed).is_file():
-            raise UsageError(f"{str(folder)!r} holds no {needed}: verify needs the folder of a run that was evaluated")
-    return sorted(folder.glob("report*.json"))
-
-
-def _report(path: Path) -> dict[str, Any]:
-    try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"{str(path)!r} cannot be read: {message_lines(error)[0]}") from None
-    if not isinstance(report, dict) or "weights" not in report:
-        raise UsageError(f"{str(path)!r} does not say which weights were measured: evaluate once more")
-    if report.get("stage") not in SUBCOMMANDS or not {"data", "num_samples"} <= set(report):
-        raise UsageError(f"{str(path)!r} is damaged: an evaluation has a stage, val or test, num_samples and data")
-    return report
-
-
-def _of_verdicts(report_name: str) -> str:
-    return report_name.replace("report", "verdicts").replace(".json", ".npz")
-
-
-def _verdicts(path: Path) -> dict[str, np.ndarray]:
-    """The columns of a table of verdicts, equally long."""
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            columns = {name: stored[name] for name in stored.files}
-    except Exception as error:  # numpy and zipfile raise many kinds, depending on where the bytes stop making sense
-        raise UsageError(f"{str(path)!r} cannot be read: {message_lines(error)[0]}") from None
-    if "sample_id" not in columns or len({column.shape for column in columns.values()}) > 1:
-        raise UsageError(f"{str(path)!r} is damaged: it needs columns of one length, one of them sample_id")
-    return columns
+    names = report_names(folder)
+    missing = [] if {"report.json", "language_report.json"} & set(names) else ["report.json"]
+    missing += [] if (folder / "config.yaml").is_file() else ["config.yaml"]
+    if missing:
+        raise UsageError(f"{str(folder)!r} holds no {missing[0]}: verify needs the folder of a run that was evaluated")
+    reports = {name: read_report(folder / name) for name in names}
+    for table in filter(None, map(verdicts_of, names)):
+        read_verdicts(folder / table)
+    return reports
 
 
 def _stored_config(folder: Path) -> dict[str, Any]:
@@ -118,7 +97,7 @@ def _stored_config(folder: Path) -> dict[str, Any]:
 def _config(folder: Path, log_folder: str) -> dict[str, Any]:
     """The config of the run, which logs elsewhere and saves nothing."""
     config = _stored_config(folder)
-    logger = {"save_dir": log_folder, "name": "verify", "default_hp_metric": False}
+    logger = {"save_dir": log_folder, "name": NAME, "version": 0, "default_hp_metric": False}
     config["trainer"]["logger"] = {
         "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
         "init_args": logger,
@@ -154,24 +133,3 @@ def _weights(path: Path) -> dict[str, Any] | None:
         return None
     state = stored.get("state_dict") if isinstance(stored, dict) else None
     return state if isinstance(state, dict) else None
-
-
-def _differences(stored: Path, again: Path, report_name: str) -> Iterator[str]:
-    """What is not the same in two evaluations, in words."""
-    before, now = (json.loads((folder / report_name).read_text()) for folder in (stored, again))
-    if before["data"] != now["data"]:
-        yield f"{report_name}: the samples are not those of the run (fingerprint {now['data']}, not {before['data']})"
-    name = _of_verdicts(report_name)
-    one, other = _verdicts(stored / name), _verdicts(again / name)
-    for column in one.keys() ^ other.keys():
-        yield f"{name}: the {'run' if column in other else 'measurement'} has no column {column}"
-    columns = {column: (one[column], other[column]) for column in one if column in other}
-    ids = columns["sample_id"]
-    if not np.array_equal(*ids):
-        yield f"{name}: other samples were measured, {len(ids[1])} and not {len(ids[0])} of them"
-        return
-    for column, (first, second) in columns.items():
-        differ = ids[0][first != second]
-        if len(differ):
-            some = ", ".join(map(str, differ[:5].tolist())) + (", ..." if len(differ) > 5 else "")
-            yield f"{name}: {column} differs for {len(differ)} of {len(first)} samples, ids {some}"
