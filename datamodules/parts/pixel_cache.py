@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -52,20 +52,10 @@ class PixelCache:
 
         None where there is no cache, or one that has lost bytes since it was written, which is taken away.
         """
-        try:
-            described = json.loads((self.folder / "cache.json").read_text(encoding="utf-8"))
-            shape = tuple(described["shape"])
-            pixels = self.folder / "pixels.bin"
-            whole = pixels.stat().st_size == int(np.prod(shape))
-            y = np.load(self.folder / "labels.npy")
-        except (OSError, ValueError, KeyError, EOFError):
-            whole = False
-        if not whole:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            return None
-        # Copy on write: torch would warn of an array that cannot be written.
-        x = torch.from_numpy(np.memmap(pixels, np.uint8, "c", shape=shape))
-        return x, torch.from_numpy(y), described["skipped"]
+        found = _read(self.folder)
+        if found is None and self.folder.exists():
+            self._take_away()
+        return found
 
     def write(self, built: Built) -> None:
         """Writes all of the images, or nothing.
@@ -96,6 +86,14 @@ class PixelCache:
         finally:
             shutil.rmtree(building, ignore_errors=True)
 
+    def _take_away(self) -> None:
+        """Takes away a cache that has lost bytes, but none that another process has put in its place meanwhile."""
+        with suppress(OSError), tempfile.TemporaryDirectory(prefix="damaged-", dir=self.folder.parent) as elsewhere:
+            aside = Path(elsewhere, "cache")
+            os.replace(self.folder, aside)
+            if _read(aside) is not None:
+                os.replace(aside, self.folder)
+
     def _replace(self, building: Path) -> None:
         try:
             os.replace(building, self.folder)
@@ -110,6 +108,22 @@ class PixelCache:
         except OSError as error:
             message = f"decoded images cannot be kept in {self.folder.parent}: {error.strerror or error}"
             raise OSError(error.errno, message) from error
+
+
+def _read(folder: Path) -> tuple[Tensor, Tensor, list[str]] | None:
+    """What a cache in a folder holds, None where it is not there, or not whole."""
+    try:
+        described = json.loads((folder / "cache.json").read_text(encoding="utf-8"))
+        shape = tuple(described["shape"])
+        pixels = folder / "pixels.bin"
+        y = np.load(folder / "labels.npy")
+        if pixels.stat().st_size != int(np.prod(shape)):
+            return None
+        # Copy on write: torch would warn of an array that cannot be written.
+        x = torch.from_numpy(np.memmap(pixels, np.uint8, "c", shape=shape))
+        return x, torch.from_numpy(y), described["skipped"]
+    except (OSError, ValueError, KeyError, EOFError):
+        return None
 
 
 def _write_all(file: FileIO, image: np.ndarray) -> None:
