@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import lightning.pytorch as pl
@@ -66,7 +67,7 @@ class NotFinite(pl.Callback):
             self._buffers = [(buffer, buffer.clone()) for buffer in pl_module.buffers()]
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
-        if not self._looks(trainer, loss) or bool(loss.detach().isfinite().all()):
+        if not self._looks(trainer, loss) or math.isfinite(loss.detach().sum()):
             return
         self._loss = float(loss.detach().mean())
         if self.policy == "stop":
@@ -79,12 +80,13 @@ class NotFinite(pl.Callback):
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
-        named = [(name, p) for name, p in pl_module.named_parameters() if p.grad is not None]
+        first = next((p.grad for p in pl_module.parameters() if p.grad is not None), None)
         is_known = self._skips or self._loss is not None  # from the loss
-        looks = not is_known and named and self._looks(trainer, named[0][1])
+        looks = first is not None and not is_known and self._looks(trainer, first)
         if looks and not self.waits and not _is_logged(trainer):
-            looks = not bool(named[0][1].grad.sum().isfinite())  # type: ignore[union-attr]
+            looks = not math.isfinite(first.sum())  # type: ignore[union-attr]
         if looks and getattr(trainer.precision_plugin, "scaler", None) is None:
+            named = [(name, p) for name, p in pl_module.named_parameters() if p.grad is not None]
             norms = torch.stack(torch._foreach_norm([p.grad.detach() for _, p in named]))  # type: ignore[union-attr]
             if not bool(norms.sum().isfinite()):
                 damaged = (~norms.isfinite()).nonzero()
@@ -93,7 +95,7 @@ class NotFinite(pl.Callback):
                 self._found(trainer, pl_module, f"the gradient of {name!r} is not finite")
         if self._skips:
             self._skips = False
-            for _, parameter in named:
+            for parameter in pl_module.parameters():
                 parameter.grad = None
 
     def on_train_batch_end(
