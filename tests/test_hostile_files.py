@@ -117,6 +117,15 @@ def a_picture() -> bytes:
     return file.getvalue()
 
 
+def test_aliases_of_aliases_in_a_config_are_refused_before_they_fill_the_memory(run: Any) -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 9)]
+    Path("bomb.yaml").write_text("\n".join(lines) + "\n")
+    ended = run("fit", "--config", "bomb.yaml")
+    assert ended.code == 2
+    assert ended.first_line.startswith("error: bomb.yaml: a config holds at most 100,000 values")
+
+
 def test_paths_and_links_that_lead_out_of_an_archive_lead_nowhere(here: Path) -> None:
     Path("secret").write_text("a secret")
     link = {"type": tarfile.SYMTYPE, "linkname": str(here / "secret")}

@@ -6,7 +6,6 @@ import logging
 import re
 import time
 import warnings
-from argparse import ArgumentError
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -30,7 +29,7 @@ from touchstone.callbacks.parts.logs import LostLogs
 from ..runs.durable import DurableCheckpointIO
 from ..runs.find_checkpoint import step_of
 from .checkpoint_errors import check_checkpoint, explain_mismatch
-from .given import UsageError, gather, nearest, replaced_callbacks
+from .given import UsageError, check_configs, gather, nearest, replaced_callbacks
 from .jobs import JOBS
 from .other_processes import EndTogether
 from .own_signals import OwnSignals
@@ -82,17 +81,15 @@ class CommandLine(LightningCLI):
         self.stopping, self.then_test, self.shows_folder = stopping, then_test, shows_folder
         self.continues = False  # in the folder of an earlier run
         self.arguments = list(arguments)
-        try:
-            super().__init__(
-                args=self.arguments,
-                save_config_callback=RunRecord,
-                trainer_defaults={"enable_model_summary": False},  # `fit` says in a line what is trained
-                parser_kwargs={"exit_on_error": False, "allow_abbrev": False, "description": DESCRIPTION},
-                auto_configure_optimizers=False,
-            )
-        except ArgumentError as error:
-            problem = f"the hyper_parameters in the checkpoint do not fit the config: {in_one_line(error)}"
-            raise UsageError(problem) from error
+        if arguments[0] in self.subcommands():
+            check_configs(arguments[1:])
+        super().__init__(
+            args=self.arguments,
+            save_config_callback=RunRecord,
+            trainer_defaults={"enable_model_summary": False},  # `fit` says in a line what is trained
+            parser_kwargs={"exit_on_error": False, "allow_abbrev": False, "description": DESCRIPTION},
+            auto_configure_optimizers=False,
+        )
 
     # What the user gave.
 

@@ -13,6 +13,7 @@ import yaml
 
 SPEC_KEYS = ("class_path", "init_args", "dict_kwargs")
 COMMAND_LINE = "command line"
+MOST_VALUES = 100_000
 
 
 class UsageError(Exception):
@@ -21,6 +22,8 @@ class UsageError(Exception):
 
 class _Loader(yaml.SafeLoader):
     """YAML as jsonargparse reads it: 1e-3 is a number."""
+
+    num_values = 0
 
 
 _Loader.add_implicit_resolver(
@@ -90,6 +93,17 @@ def gather(arguments: Sequence[str]) -> Given:
                 value = Given({key: value}, COMMAND_LINE)
             whole = whole.updated(value)
     return whole
+
+
+def check_configs(arguments: Sequence[str]) -> None:
+    """Reads the configs before any other code does, which would fill the memory with aliases of aliases.
+
+    Raises:
+        UsageError: one cannot be read.
+    """
+    for name, text in _options(arguments):
+        if name in ("config", "c"):
+            read_config(text or "")
 
 
 def replaced_callbacks(arguments: Sequence[str]) -> str | None:
@@ -170,6 +184,9 @@ def _parse(text: str, name: str) -> Given:
 
 
 def _read(loader: _Loader, node: yaml.Node, name: str, place: str) -> Given:
+    loader.num_values += 1
+    if loader.num_values > MOST_VALUES:
+        raise UsageError(f"{name}: a config holds at most {MOST_VALUES:,} values, what its aliases repeat included")
     if isinstance(node, yaml.MappingNode):
         loader.flatten_mapping(node)
         children = {
