@@ -126,10 +126,11 @@ for number in range(10_000):
 """
 
 
-def test_a_process_that_is_killed_while_it_writes_leaves_a_whole_checkpoint(here: Path) -> None:
+@pytest.mark.parametrize("num_kills", [1, pytest.param(10, marks=pytest.mark.slow)])
+def test_a_process_that_is_killed_while_it_writes_leaves_a_whole_checkpoint(num_kills: int, here: Path) -> None:
     path = here / "run.ckpt"
     delays = random.Random(0)
-    for _ in range(3):
+    for _ in range(num_kills):
         command = [sys.executable, "-c", WRITE_AGAIN_AND_AGAIN, str(path)]
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as writing:
             assert writing.stdout is not None

@@ -300,7 +300,9 @@ def process(*arguments: str) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.parametrize(("number", "saves_last"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
+@pytest.mark.parametrize(
+    ("number", "saves_last"), [(signal.SIGINT, True), pytest.param(signal.SIGTERM, False, marks=pytest.mark.slow)]
+)
 def test_a_signal_ends_a_run_with_its_exit_code_and_keeps_what_was_written(
     number: signal.Signals, saves_last: bool
 ) -> None:

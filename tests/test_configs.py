@@ -182,7 +182,13 @@ def test_another_way_to_learn_is_one_more_config(
 
 
 @after_two_steps
-@pytest.mark.parametrize("add_on", ADD_ONS)
+@pytest.mark.parametrize(
+    "add_on",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name in ("gallery.yaml", "curves.yaml", "health.yaml") else name
+        for name in ADD_ONS
+    ],
+)
 def test_add_on_does_not_change_training(
     root: Path, add_on: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

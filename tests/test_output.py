@@ -41,6 +41,7 @@ def test_a_training_whose_stdout_is_full_ends_as_any_other(here: Path, full: Any
     assert (run / "checkpoints" / "best.ckpt").is_file()
 
 
+@pytest.mark.slow
 def test_help_that_cannot_be_printed_is_a_failure(here: Path, full: Any) -> None:
     ended = called("--help", stdout=full)
     assert (ended.returncode, ended.stderr) == (1, f"{LOST}\n")
