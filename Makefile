@@ -26,10 +26,10 @@ pictures: $(INSTALLED) ## make pictures of what a network sees, on one page: fig
 	$(RUN) train.py gallery
 
 test: $(INSTALLED) ## run the fast tests
-	$(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not slow" $(ARGS)
+	$(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder -m "not slow" $(ARGS)
 
 test-all: $(INSTALLED) ## run every test; those marked gpu need a CUDA device
-	$(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+	$(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(INSTALLED) ## check style and format
 	$(RUN) -m ruff check .
