@@ -13,11 +13,13 @@ from torch import Tensor, nn
 from touchstone.attacks import Attack, Report, evaluate
 from touchstone.attacks.core.checks import check_batch
 from touchstone.attacks.judge.halving import Halving
+from touchstone.attacks.judge.probed import probed
 from touchstone.attacks.judge.running import check_names, naming
 
 from .parts.attack_pictures import AttackPictures
 from .parts.closer_look import CloserLook
 from .parts.entries import common_suite
+from .parts.first_samples import FirstSamples
 from .parts.gathered_report import gathered_report
 from .parts.loaders import loader_suffix
 from .parts.origin import origin, samples_fingerprint
@@ -121,14 +123,15 @@ class RobustAccuracy(Probe):
         self.warm_start, self.per_class = warm_start, per_class
         self._warm_starts = WarmStarts({})
         self._suite: dict[str, Attack] = {}  # the attacks of all entries; empty where another entry measures
-        self._model: nn.Module = nn.Identity()  # the one that the waiting samples are for
+        self._model: nn.Module | None = None  # the one that the waiting samples are for
         self._halving = Halving(batch_size)  # kept from batch to batch: what does not fit is tried once
         self._waiting: dict[int, list[Samples]] = {}
         self._reports: dict[int, list[Report]] = {}
         self._fingerprints: dict[int, int] = {}
         self._pictures = AttackPictures({}, num_images, seed)
         self._closer_look = CloserLook(images_every_n_epochs, every_n_epochs)
-        self._looks_closer = False
+        self._looks_closer = self._draws = False  # all processes look closer at some passes, and the first one draws
+        self._first_samples = FirstSamples(batch_size)  # probed for gradient masking
         self._warned = False
         self._has_checked = False  # whether samples of this fit have been looked at before its first validation
         self._preparation = Preparation({}, num_prepare_samples, seed, None)
@@ -202,12 +205,14 @@ class RobustAccuracy(Probe):
 
     def _attack_waiting(self, loader_index: int) -> None:
         model, waiting = self._model, self._waiting.pop(loader_index, [])
-        if not waiting:
+        if model is None or not waiting:
             return
         samples = Samples.join(waiting)
         fingerprint = self._fingerprints.get(loader_index, 0) + samples_fingerprint(samples)
         self._fingerprints[loader_index] = fingerprint
-        is_pictured = self._looks_closer and self._pictures.num_wanted(loader_index) > 0
+        is_pictured = self._draws and self._pictures.num_wanted(loader_index) > 0
+        if self._looks_closer:
+            self._first_samples.keep(samples, loader_index)
         report = evaluate(
             model,
             samples.x,
@@ -217,7 +222,7 @@ class RobustAccuracy(Probe):
             sample_ids=samples.ids,
             batch_size=self._halving,
             keep_adversarial=is_pictured or bool(self._warm_starts),
-            probe_masking=self._looks_closer and loader_index not in self._reports,
+            probe_masking=False,
         )
         if self._warm_starts:
             self._warm_starts.take_in(samples, report, loader_index)
@@ -229,8 +234,15 @@ class RobustAccuracy(Probe):
     def conclude(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str, loader_index: int) -> None:
         self._attack_waiting(loader_index)
         self._halving.say()
-        self._warm_starts.conclude(loader_index)
         report = self._preparation.with_cost(gathered_report(self._reports.pop(loader_index, []), self._suite))
+        first = self._first_samples.gather(loader_index)
+        if first is not None and self._model is not None and trainer.is_global_zero:
+            attacks = self._warm_starts.applied(self._preparation.attacks, first, loader_index)
+            x, y, ids = (tensor.to(module.device) for tensor in (first.x, first.y, first.ids))
+            report = probed(
+                report, self._model, x, y, attacks, sample_ids=ids, seed=self.seed, batch_size=self._halving
+            )
+        self._warm_starts.conclude(loader_index)
         if not len(report.sample_id):
             return
         figures = {
@@ -269,6 +281,7 @@ class RobustAccuracy(Probe):
         self._reports.clear()
         self._fingerprints.clear()
         self._pictures.forget()
+        self._first_samples.forget()
         self._warm_starts.forget_pass()
 
     def on_save_checkpoint(
@@ -290,6 +303,7 @@ class RobustAccuracy(Probe):
         super().on_validation_epoch_start(trainer, pl_module)
         if self.is_due(trainer):
             self._preparation.prepare(trainer, pl_module, self.as_measured)
-        self._looks_closer = self.is_due(trainer) and trainer.is_global_zero and self._closer_look.is_due(trainer)
+        self._looks_closer = self.is_due(trainer) and self._closer_look.is_due(trainer)
+        self._draws = self._looks_closer and trainer.is_global_zero
 
     on_test_epoch_start = on_validation_epoch_start

@@ -1,0 +1,63 @@
+"""`probed`: a report with what short attacks on some of its samples say of gradient masking."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from ..core.attack import Attack
+from ..core.checks import as_computed, module_of
+from ..core.frozen_eval import frozen_eval, seed_random_state
+from ..core.logits import logits_as_float
+from ..core.sample_rng import SampleRng
+from .diagnosis import Diagnosis
+from .forwards import Forwards
+from .halving import Halving
+from .meter import Cost
+from .report import Report
+
+
+def probed(
+    report: Report,
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    attacks: Mapping[str, Attack],
+    *,
+    sample_ids: Tensor,
+    seed: int,
+    batch_size: int | Halving,
+) -> Report:
+    """What `evaluate(probe_masking=True)` looks for, afterwards, and on some samples of a report.
+
+    Args:
+        report: of these samples, and perhaps of others; its ids ascend.
+        model: as it was evaluated.
+        x: some of the samples, `(N, ...)`.
+        y: their classes, int64 `(N,)`.
+        attacks: those of the report, ready to attack these samples.
+        sample_ids: their ids, int64 `(N,)`.
+        seed: of the evaluation.
+        batch_size: samples at a time, as in `evaluate`.
+
+    Returns:
+        The report with the signs that were seen, and what it cost to look.
+    """
+    model, halving = module_of(model), batch_size if isinstance(batch_size, Halving) else Halving(batch_size)
+    with frozen_eval(model), logits_as_float(model), torch.autocast(x.device.type, enabled=False):
+        x, y, ids = as_computed(x, model), y.to(torch.int64).clone(), sample_ids.to(x.device).clone()
+        rows = torch.searchsorted(report.sample_id, ids.to(report.sample_id.device))
+        look, rng = Forwards(model, halving), SampleRng(seed, ids)
+        seed_random_state(seed, x.device)
+        diagnosis = Diagnosis(model, x, y, look(x, ids, "before any attack"), rng, look)
+        signs = diagnosis.of_the_model([])
+        robust = {name: verdicts[rows].to(x.device) for name, verdicts in report.robust.items()}
+        signs += diagnosis.of_the_attacks(attacks, robust)
+    return replace(
+        report,
+        observed=list(dict.fromkeys([*report.observed, *signs])),
+        judge_cost=report.judge_cost + Cost(look.num_forwards) + diagnosis.cost,
+    )
