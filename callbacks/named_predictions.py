@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,10 @@ from touchstone.nets.last_layer import last_layer
 
 from .parts.labelled_copy import labelled_copy
 from .parts.named_picture import Named, named_picture
+from .parts.processes import gather
 from .parts.publish import file_name, publish_picture, run_folder
 from .parts.shown import shown
+from .parts.table_file import TableFile
 
 MOST = 200  # characters of a class's name
 Found = list[tuple[str, float]]
@@ -60,12 +61,15 @@ class NamedPredictions(BasePredictionWriter):
         self.top_k, self.labelled, self.beside = top_k, labelled, dict(beside or {})
         self.num_images = num_images
         self._folder: Path | None = None
+        self._table: TableFile | None = None
         self._shown: list[Named] = []
         self._num_written = 0
         self._damaged: list[str] = []
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._folder = run_folder(trainer)
+        self._folder = folder = run_folder(trainer)
+        if folder is not None:
+            self._table = TableFile(folder / "predictions.csv", trainer.global_rank, trainer.world_size)
         self._num_written = 0
         self._damaged, self._shown = [], []
         for net in self.beside.values():
@@ -82,13 +86,13 @@ class NamedPredictions(BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         x, positions, damaged = batch
-        data, folder = trainer.datamodule, self._folder  # type: ignore[attr-defined]
+        data = trainer.datamodule  # type: ignore[attr-defined]
         for position, reason in damaged:
             self._damaged.append(shown(f"{data.files[position]}: {reason}"))
             print(shown(f"{data.files[position].name}: not read: {reason}"), flush=True)
         if not len(x):
             return
-        if batch_idx == 0 or not self._num_written:
+        if trainer.is_global_zero and (batch_idx == 0 or not self._num_written):
             self._say_nets(pl_module, x)
         found = {"": prediction, **{name: self._ask(net, x) for name, net in self.beside.items()}}
         named = {name: self._named(probabilities, data.class_names) for name, probabilities in found.items()}
@@ -97,15 +101,19 @@ class NamedPredictions(BasePredictionWriter):
             self._say(data.files[position], each)
             if len(self._shown) < self.num_images:
                 self._shown.append(Named(data.files[position].name, x[row].cpu(), each))
-            if folder is not None:
-                self._write(folder, trainer.global_rank, data, position, each)
+            self._write(data, position, each)
             self._num_written += 1
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        print(f"{self._num_written} pictures predicted, {len(self._damaged)} could not be read", flush=True)
-        for line in self._damaged:
+        num_written, damaged = sum(gather(self._num_written)), [line for mine in gather(self._damaged) for line in mine]
+        if self._table is not None:
+            self._table.join()
+        if not trainer.is_global_zero:
+            return
+        print(f"{num_written} pictures predicted, {len(damaged)} could not be read", flush=True)
+        for line in damaged:
             print(f"  {line}", flush=True)
-        if self._shown and trainer.is_global_zero:
+        if self._shown:
             publish_picture(trainer, self._folder, "predictions", named_picture(self._shown))
 
     def _say_nets(self, module: pl.LightningModule, x: Tensor) -> None:
@@ -136,24 +144,19 @@ class NamedPredictions(BasePredictionWriter):
             text = ", ".join(f"{label} {share:.1%}" for label, share in found)
             print(f"{shown(file.name)}{f' ({name})' if name else ''}: {text}", flush=True)
 
-    def _write(self, folder: Path, rank: int, data: Any, position: int, each: Mapping[str, Found]) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        suffix = f"_{rank}" if rank else ""
-        path = folder / f"predictions{suffix}.csv"
-        with path.open("a" if self._num_written else "w", newline="", encoding="utf-8") as file:
-            table = csv.writer(file)
-            if not self._num_written:
-                columns = [
-                    f"{name}_{what}_{k + 1}" if name else f"{what}_{k + 1}"
-                    for name, found in each.items()
-                    for k in range(len(found))
-                    for what in ("class", "probability")
-                ]
-                table.writerow(["file", *columns])
-            values = [text for found in each.values() for label, share in found for text in (label, f"{share:.4f}")]
-            table.writerow([shown(data.files[position]), *values])
+    def _write(self, data: Any, position: int, each: Mapping[str, Found]) -> None:
+        if self._folder is None or self._table is None:
+            return
+        columns = [
+            f"{name}_{what}_{k + 1}" if name else f"{what}_{k + 1}"
+            for name, found in each.items()
+            for k in range(len(found))
+            for what in ("class", "probability")
+        ]
+        values = [text for found in each.values() for label, share in found for text in (label, f"{share:.4f}")]
+        self._table.write(position, [shown(data.files[position]), *values], ["file", *columns])
         if self.labelled:
             lines = [f"{label} {share:.1%}" for label, share in each[""]]
-            path = folder / "labelled" / f"{position:05d}_{file_name(data.files[position].stem)}.jpg"
+            path = self._folder / "labelled" / f"{position:05d}_{file_name(data.files[position].stem)}.jpg"
             path.parent.mkdir(exist_ok=True)
             labelled_copy(data.picture(position), lines[:1]).save(path, quality=90)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -14,13 +12,14 @@ from torch import Tensor
 
 from .parts.publish import run_folder
 from .parts.shown import shown
+from .parts.table_file import TableFile
 
 
 class Predictions(BasePredictionWriter):
     """Writes `predictions.csv`: a row for each sample with its most probable classes, the best first.
 
-    Columns: `sample`, its position in the dataset; then `class_1`, `probability_1` and so on. Of several processes,
-    each writes the samples that it saw, into `predictions_RANK.csv`.
+    Columns: `sample`, its position in the dataset; then `class_1`, `probability_1` and so on. Of several processes
+    each writes what it saw into `predictions_RANK.csv`, and at the end the first one joins them.
 
     Args:
         top_k: classes for each sample, >= 1.
@@ -34,12 +33,16 @@ class Predictions(BasePredictionWriter):
         if top_k < 1:
             raise ValueError(f"Predictions(top_k=...) must be >= 1, got {top_k}")
         self.top_k = top_k
-        self._folder: Path | None = None
-        self._has_begun = False
+        self._table: TableFile | None = None
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._folder = run_folder(trainer)
-        self._has_begun = False
+        folder = run_folder(trainer)
+        if folder is not None:
+            self._table = TableFile(folder / "predictions.csv", trainer.global_rank, trainer.world_size)
+
+    def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._table is not None:
+            self._table.join()
 
     def write_on_batch_end(
         self,
@@ -51,8 +54,7 @@ class Predictions(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        folder = self._folder
-        if folder is None:
+        if self._table is None:
             return
         if not isinstance(prediction, Tensor) or prediction.ndim != 2:
             rank_zero_warn(
@@ -66,17 +68,10 @@ class Predictions(BasePredictionWriter):
                 "NamedPredictions"
             )
         names = getattr(getattr(trainer, "datamodule", None), "class_names", None)
-        rank = f"_{trainer.global_rank}" if trainer.world_size > 1 else ""
         probability, label = prediction.float().topk(min(self.top_k, prediction.shape[1]), dim=1)
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"predictions{rank}.csv"
-        with path.open("a" if self._has_begun else "w", newline="", encoding="utf-8") as file:
-            table = csv.writer(file)
-            if not self._has_begun:
-                numbers = range(1, label.shape[1] + 1)
-                table.writerow(["sample", *(f"{column}_{k}" for k in numbers for column in ("class", "probability"))])
-            self._has_begun = True
-            for row, sample in enumerate(batch_indices or range(len(label))):
-                found = zip(label[row].tolist(), probability[row].tolist(), strict=True)
-                named = ((shown(names[c]) if names is not None else c, f"{share:.4f}") for c, share in found)
-                table.writerow([sample, *(value for pair in named for value in pair)])
+        numbers = range(1, label.shape[1] + 1)
+        columns = ["sample", *(f"{column}_{k}" for k in numbers for column in ("class", "probability"))]
+        for row, sample in enumerate(batch_indices or range(len(label))):
+            found = zip(label[row].tolist(), probability[row].tolist(), strict=True)
+            named = ((shown(names[c]) if names is not None else c, f"{share:.4f}") for c, share in found)
+            self._table.write(sample, [sample, *(value for pair in named for value in pair)], columns)

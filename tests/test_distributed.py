@@ -58,15 +58,24 @@ def test_two_processes_draw_the_curves_of_one(runs: Path) -> None:
     assert not list((runs / "one_sample").rglob("curves.json"))  # its sample is wrong before any attack
 
 
-@pytest.mark.parametrize("program", ["ordinary", "learned", "one_sample", "trained", "texts_by_class"])
+@pytest.mark.parametrize("program", ["ordinary", "learned", "one_sample", "masked", "trained", "texts_by_class"])
 def test_two_processes_give_the_verdicts_and_the_costs_of_one(runs: Path, program: str) -> None:
     assert verdicts(runs / program / "2") == verdicts(runs / program / "1")
     reports = [json.loads((runs / program / number / "version_0" / "report.json").read_text()) for number in "12"]
     for report in reports:
-        del report["warnings"]  # the probes for masking look at samples of the first process
         for attack in report["attacks"].values():
             del attack["seconds"]
     assert reports[1] == reports[0]
+    if program == "masked":
+        assert any("gradients are shattered" in sign for sign in reports[0]["warnings"]), reports[0]["warnings"]
+
+
+@pytest.mark.parametrize(("program", "num_rows"), [("predicted", 41), ("pictures", 5)])
+def test_two_processes_write_one_table_of_predictions(runs: Path, program: str, num_rows: int) -> None:
+    one, two = ((runs / program / number / "version_0" / "predictions.csv").read_text() for number in "12")
+    assert two == one
+    assert len(one.splitlines()) == 1 + num_rows
+    assert not list((runs / program).rglob("predictions_*"))
 
 
 def test_two_processes_measure_texts_as_one_does(runs: Path) -> None:

@@ -11,16 +11,29 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
+from PIL import Image
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from touchstone.attacks import FGSM, PGD, Attack, HotFlip, Linf, RandomNoise, Surprise, Surrogate, TokenFlips, Universal
-from touchstone.callbacks import ExactResume, GradientNorm, Health, RobustAccuracy, RobustLanguage, RobustnessCurves
+from touchstone.callbacks import (
+    ExactResume,
+    GradientNorm,
+    Health,
+    NamedPredictions,
+    Predictions,
+    RobustAccuracy,
+    RobustLanguage,
+    RobustnessCurves,
+)
+from touchstone.datamodules import PicturesDataModule
 from touchstone.lightning_modules import Classifier, LanguageModel
 from touchstone.lightning_modules.adversarial_training import PGDAT, Free
 from touchstone.nets import RecurrentLM
 
 from .lightning_programs import Still, samples, train_loader, trainer
 from .oracles import small_net
+from .test_masking import Shattered
+from .test_pictures import Classes
 from .tokens_table import NUM_CLASSES, NUM_TOKENS, text_net, texts
 
 LINF = Linf(eps=0.02)
@@ -73,6 +86,13 @@ def one_sample(folder: Path, num_processes: int) -> pl.Trainer:
     """The second process has none."""
     run = observed(folder, num_processes, max_samples=1)
     run.validate(Classifier(small_net(7)), loader(), verbose=False)
+    return run
+
+
+def masked(folder: Path, num_processes: int) -> pl.Trainer:
+    """A net that shows signs of masking."""
+    run = observed(folder, num_processes)
+    run.validate(Classifier(Shattered(small_net(7))), loader(), verbose=False)
     return run
 
 
@@ -146,6 +166,27 @@ def language(folder: Path, num_processes: int) -> pl.Trainer:
     return run
 
 
+def predicted(folder: Path, num_processes: int) -> pl.Trainer:
+    run = trainer(folder, Predictions(top_k=2), **processes(folder, num_processes))
+    run.predict(Classifier(small_net(7)), loader(), return_predictions=False)
+    return run
+
+
+def pictures(folder: Path, num_processes: int) -> pl.Trainer:
+    """Five of them, and two files that are none."""
+    place = folder.parent / "pictures"
+    if not place.exists():
+        place.mkdir(parents=True)
+        for number in range(7):
+            Image.new("RGB", (16, 16), (40 * number, 120, 60)).save(place / f"{number}.png")
+        for number in (0, 3):
+            (place / f"{number}.png").write_bytes(b"")
+    run = trainer(folder, NamedPredictions(labelled=False), **processes(folder, num_processes))
+    data = PicturesDataModule(str(place), image_size=16, resize=16, batch_size=2, class_names=["a", "b", "c"])
+    run.predict(Classes(), data, return_predictions=False)
+    return run
+
+
 def whole(folder: Path, num_processes: int) -> pl.Trainer:
     """Two epochs of three batches; changes of images of its own on each process."""
     return fit_free(folder, num_processes)
@@ -198,6 +239,7 @@ PROGRAMS = {
     ordinary: (1, 2),
     learned: (1, 2),
     one_sample: (1, 2),
+    masked: (1, 2),
     split_by_hand: (2,),
     fit: (2,),
     warm: (1, 2),
@@ -205,6 +247,8 @@ PROGRAMS = {
     trained: (2, 1),
     texts_by_class: (1, 2),
     language: (1, 2),
+    predicted: (1, 2),
+    pictures: (1, 2),
     whole: (2,),
     resumed: (2,),
 }
