@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import CombinedLoader, rank_zero_warn
 from torch.utils.data import DataLoader
 from torchmetrics import Metric
 
+from .parts.enduring_workers import with_enduring_workers
 from .parts.own_order import Position, in_own_order
 from .parts.processes import gather
 from .parts.publish import tensorboard_writers
@@ -48,6 +49,8 @@ class ExactResume(pl.Callback):
         ordered = _Ordered(source.instance, source.name)
         ordered.position = lambda: self._position(trainer)
         trainer.fit_loop._data_source = ordered
+        validation = trainer.fit_loop.epoch_loop.val_loop
+        validation._data_source = _Enduring(validation._data_source.instance, validation._data_source.name)
 
     def _position(self, trainer: pl.Trainer) -> Position:
         """Where the iteration begins that is asked for: after a checkpoint in the middle of an epoch, there."""
@@ -139,10 +142,24 @@ class _Ordered(_DataLoaderSource):
 
     def dataloader(self) -> Any:
         loaders = super().dataloader()
-        for loader in (loaders if isinstance(loaders, CombinedLoader) else CombinedLoader(loaders)).flattened:
-            if isinstance(loader, DataLoader):
-                in_own_order(loader, self.position)
+        for loader in _each(loaders):
+            in_own_order(loader, self.position)
         return loaders
+
+
+class _Enduring(_DataLoaderSource):
+    """Gives the validation data, by workers that a signal does not end."""
+
+    def dataloader(self) -> Any:
+        loaders = super().dataloader()
+        for loader in _each(loaders):
+            with_enduring_workers(loader)
+        return loaders
+
+
+def _each(loaders: Any) -> list[DataLoader]:
+    combined = loaders if isinstance(loaders, CombinedLoader) else CombinedLoader(loaders)
+    return [loader for loader in combined.flattened if isinstance(loader, DataLoader)]
 
 
 def _metrics(trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Any]:

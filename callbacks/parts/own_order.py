@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any
 
 import torch
 from torch import Generator
 from torch.utils.data import DataLoader
 
+from .enduring_workers import Enduring
 from .random_state import RandomStream
 
 
@@ -46,7 +45,7 @@ def in_own_order(loader: DataLoader, position: Callable[[], Position]) -> DataLo
     """
     kind = type(loader)
     while issubclass(kind, _InOwnOrder):  # of an earlier fit
-        kind = kind.__mro__[2]
+        kind = kind.__bases__[1]
     changes = {"position": staticmethod(position), "__module__": kind.__module__}
     loader.__class__ = type(kind.__name__, (_InOwnOrder, kind), changes)
     return loader
@@ -72,14 +71,12 @@ def samples_in(loader: Any, batch: int) -> list[int] | None:
         return None
 
 
-class _InOwnOrder(DataLoader):
+class _InOwnOrder(Enduring):
     """What is put before the class of a data loader. That it has a state tells Lightning that it can go on."""
 
     position: Callable[[], Position]
 
     def __iter__(self) -> Any:
-        if not isinstance(self.worker_init_fn, _Undisturbed):
-            self.worker_init_fn = _Undisturbed(self.worker_init_fn)
         drawn_from = [getattr(source, "generator", None) for source in (self, self.sampler, self.batch_sampler)]
         own = [generator for generator in drawn_from if isinstance(generator, Generator)]
         return _Batches(super().__iter__, self.position(), own)
@@ -95,25 +92,6 @@ class _InOwnOrder(DataLoader):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Nothing: `position` knows."""
-
-
-class _Undisturbed:
-    """Lets a worker process go on where a signal comes to all processes of a run: the run ends it after its step."""
-
-    def __init__(self, begin: Callable[[int], None] | None) -> None:
-        self._begin = begin
-
-    def __call__(self, worker: int) -> None:
-        for name in ("SIGINT", "SIGUSR1"):
-            if hasattr(signal, name):
-                signal.signal(getattr(signal, name), signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, _ignore_once)  # which torch sends as well, again and again, to one that hangs
-        if self._begin is not None:
-            self._begin(worker)
-
-
-def _ignore_once(number: int, frame: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_DFL)
 
 
 class _Batches:
