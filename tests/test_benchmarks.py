@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from touchstone import callbacks
 from touchstone.attacks import Linf
 from touchstone.nets import SmallCNN
 
@@ -31,6 +32,7 @@ NAMES = (
     "sequences",
     "input_pipeline",
     "long_run",
+    "long_runs_of",
     "low_rank_curve",
     "adversarial_training",
     "digits_table",
@@ -56,7 +58,7 @@ def test_every_script_is_tested_and_stands_in_the_readme(root: Path) -> None:
     scripts = {path.stem for path in (root / "benchmarks").glob("*.py")}
     assert scripts == set(NAMES)
     text = (root / "benchmarks" / "README.md").read_text()
-    assert all(f"`python benchmarks/{name}.py`" in text for name in scripts - {"timing"})
+    assert all(f"`python benchmarks/{name}.py`" in text for name in scripts - {"timing", "long_runs_of"})
 
 
 def test_pgd_is_compared_with_its_floor_and_peers(benchmark: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -174,19 +176,53 @@ def test_ways_of_training_are_compared_in_what_they_reach(
     assert (tmp_path / "table.png").is_file()
 
 
+reads_proc = pytest.mark.skipif(
+    not Path("/proc/self/statm").is_file(), reason="memory and open files are read from /proc"
+)
+
+
+def is_flat(looks: list[Any]) -> bool:
+    """Whether there are the same files and tensors at each look, no hooks, and as many bytes of events between them."""
+    assert len(looks) > 2
+    events = [look.events for look in looks]
+    there = {(look.files, look.hooks, look.tensors) for look in looks}
+    return len(there) == 1 and looks[0].hooks == 0 and max(events) < 1.1 * min(events)
+
+
+@reads_proc
 def test_nothing_grows_from_validation_to_validation(benchmark: Any, tmp_path: Path) -> None:
-    if not Path("/proc/self/statm").is_file():
-        pytest.skip("memory and open files are read from /proc")
     module = benchmark("long_run")
-    seen = module.measure(tmp_path, num_validations=30, every=5, pictures_every=100)
-    assert [one.validation for one in seen] == [5, 10, 15, 20, 25, 30]
-    assert {one.hooks for one in seen} == {0}
-    assert len({one.files for one in seen}) == 1
-    assert len({one.tensors for one in seen[:-1]}) == 1  # pictures are drawn at the last
-    growth = [later.events - earlier.events for earlier, later in zip(seen[1:-2], seen[2:-1], strict=True)]
-    assert max(growth) < 1.1 * min(growth)
-    module.draw(seen, tmp_path / "a.png")
+    seen = module.measure(tmp_path, "images", num_validations=30, every=5, pictures_every=100)
+    assert [look.validation for look in seen] == [5, 10, 15, 20, 25, 30]
+    assert is_flat(seen[:-1])  # pictures are drawn at the last
+    assert seen[-1].hooks == 0
+    module.draw({"images": seen}, tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size > 5000
+
+
+@reads_proc
+@pytest.mark.parametrize("kind", ["recurrent", "attention"])
+def test_nothing_grows_with_measurements_of_texts(benchmark: Any, tmp_path: Path, kind: str) -> None:
+    seen = benchmark("long_run").measure(tmp_path, kind, num_validations=8, every=2)
+    assert is_flat(seen[1:])  # the first look has the fonts that matplotlib opens meanwhile
+
+
+@reads_proc
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["images", "recurrent", "attention"])
+def test_memory_does_not_grow_over_hundreds_of_validations(benchmark: Any, tmp_path: Path, kind: str) -> None:
+    seen = benchmark("long_run").measure(tmp_path, kind, num_validations=300, every=20)
+    assert is_flat(seen[1:])
+    later = [look.memory for look in seen if look.validation >= 100]
+    assert later[-1] - later[0] < 20  # MB over 200 validations: 100 kB each
+
+
+def test_long_runs_have_every_callback_that_works_in_a_fit(benchmark: Any, tmp_path: Path) -> None:
+    module = benchmark("long_run")
+    runs = [make(tmp_path, 1) for make in benchmark("long_runs_of").KINDS.values()]
+    used = {type(callback).__name__ for run in runs for callback in module.callbacks_of(run, module.Watch(2), 1)}
+    at_predict = {"LeastVisible", "NamedPredictions", "Predictions", "TargetedPictures"}
+    assert set(callbacks.__all__) - used == at_predict | {"FindLearningRate", "Probe"}
 
 
 @pytest.mark.filterwarnings("ignore")
