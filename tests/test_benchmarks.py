@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
 import time
 from collections.abc import Iterator
@@ -41,15 +42,18 @@ NAMES = (
 
 @pytest.fixture
 def benchmark(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Imports a benchmark as `python benchmarks/NAME.py` would find it, and leaves torch's threads alone."""
+    """Imports a benchmark as `python benchmarks/NAME.py` would find it, and leaves torch's threads and logs alone."""
     monkeypatch.syspath_prepend(str(root / "benchmarks"))
     num_threads = torch.get_num_threads()
+    levels = {name: logging.getLogger(name).level for name in ("lightning.pytorch", "lightning.fabric")}
 
     def load(name: str) -> ModuleType:
         return importlib.import_module(name)
 
     yield load
     torch.set_num_threads(num_threads)
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
     for name in NAMES:
         sys.modules.pop(name, None)
 

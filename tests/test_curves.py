@@ -84,7 +84,7 @@ class Fickle(Attack):
 
 def test_the_eps_that_leaves_a_share_is_where_the_margins_say(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Half of the samples of a linear model fall where the median of the margins is reached."""
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", "lightning.pytorch")
     loader = linear_loader()
     x, y = (part.numpy() for part in loader.dataset.tensors)  # type: ignore[attr-defined]
     weight, bias = (p.detach().numpy() for p in LinearModel(36, 2).parameters())

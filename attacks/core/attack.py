@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..objectives.untargeted import Untargeted
 from .checks import as_computed, check_batch, check_device, check_labels, module_of
 from .frozen_eval import frozen_eval, seed_random_state
+from .global_noise import noticing_global_noise
 from .logits import logits_as_float
 from .objective import Objective
 from .per_sample import PerSample
@@ -146,7 +147,8 @@ class Attack(PerSample):
             with torch.no_grad():
                 aimed = entered.aimed(model, x, y, rng)
             handed = x.clone()
-            x_adv = aimed.perturb(model, handed, y, rng)
+            with noticing_global_noise(type(self).__name__, model, x):
+                x_adv = aimed.perturb(model, handed, y, rng)
             if not torch.equal(handed, x):
                 raise ValueError(f"{type(self).__name__}.perturb changed its input in place: work on `x.clone()`")
             if not isinstance(x_adv, Tensor):

@@ -1,0 +1,51 @@
+"""`noticing_global_noise`: warns where an attack draws from the global random state and not from its own noise."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+_ASKED = set[str]()  # of these attacks it has been asked once whose draws they were
+
+
+@contextmanager
+def noticing_global_noise(name: str, model: nn.Module, x: Tensor) -> Iterator[None]:
+    """Warns, once for each kind of attack, where torch's random state is another after the block.
+
+    Not where the model draws from it itself.
+
+    Args:
+        name: of the attack's class.
+        model: what it attacks.
+        x: the samples, `(N, ...)`, N >= 1.
+    """
+    before = _random_states(x.device)
+    yield
+    if name in _ASKED or _alike(before, _random_states(x.device)):
+        return
+    _ASKED.add(name)
+    before = _random_states(x.device)
+    with torch.no_grad():
+        model.forward(x[:1])  # not counted as the attack's
+    if not _alike(before, _random_states(x.device)):
+        return
+    warnings.warn(
+        f"{name}.perturb draws from torch's global random state, so that its result for a sample depends on the others "
+        "of the batch and on their order: draw from `rng`, as by `rng.uniform(x)` or `rng.normal(x)`",
+        stacklevel=5,
+    )
+
+
+def _random_states(device: torch.device) -> list[Tensor]:
+    states = [torch.random.default_generator.get_state()]
+    if device.type != "cpu":
+        states.append(torch.get_device_module(device).get_rng_state(device))
+    return states
+
+
+def _alike(one: list[Tensor], other: list[Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
