@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from touchstone.nets.attention import Attention
 
-from .parts.loaders import loader_suffix
-from .parts.measuring import measuring
-from .parts.publish import publish_picture, run_folder
-from .parts.samples import Samples
+from .parts.passes.loaders import loader_suffix
+from .parts.passes.measuring import measuring
+from .parts.passes.samples import Samples
+from .parts.records.publish import publish_picture, run_folder
 from .probe import Probe
 
 

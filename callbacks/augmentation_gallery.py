@@ -11,8 +11,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from .parts.publish import publish_picture, run_folder
-from .parts.samples import images_and_labels
+from .parts.passes.samples import images_and_labels
+from .parts.records.publish import publish_picture, run_folder
 
 TAG = "augmentations"
 NUM_COLUMNS = 5

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from touchstone.attacks import FGSM, PGD, Threat
 
-from .parts.processes import gather_by_id
+from .parts.passes.processes import gather_by_id
 from .probe import Probe
 
 

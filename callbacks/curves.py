@@ -16,13 +16,13 @@ from touchstone.attacks.judge.halving import Halving
 from touchstone.attacks.objectives.endless import Endless
 from touchstone.attacks.threats.ball import parse_number
 
-from .parts.curves_file import Curves, read_curves, write_curves
-from .parts.curves_picture import curves_picture
-from .parts.loaders import loader_suffix
-from .parts.measuring import measuring
-from .parts.processes import gather, gather_by_id
-from .parts.publish import publish_picture, run_folder
-from .parts.samples import Samples
+from .parts.passes.loaders import loader_suffix
+from .parts.passes.measuring import measuring
+from .parts.passes.processes import gather, gather_by_id
+from .parts.passes.samples import Samples
+from .parts.pictures.curves_picture import curves_picture
+from .parts.records.curves_file import Curves, read_curves, write_curves
+from .parts.records.publish import publish_picture, run_folder
 from .probe import Probe
 
 

@@ -13,10 +13,10 @@ from touchstone.attacks import dream, frozen_eval
 from touchstone.attacks.dream import start_of
 from touchstone.attacks.dreaming.layers import responses_to
 
-from .parts.dream_options import check_dream_options
-from .parts.dream_picture import Dreamt, dream_picture
-from .parts.publish import publish_picture, run_folder
-from .parts.samples import Samples
+from .parts.figures.dream_options import check_dream_options
+from .parts.passes.samples import Samples
+from .parts.pictures.dream_picture import Dreamt, dream_picture
+from .parts.records.publish import publish_picture, run_folder
 from .probe import Probe
 
 

@@ -12,11 +12,11 @@ from lightning.pytorch.utilities import CombinedLoader, rank_zero_warn
 from torch.utils.data import DataLoader
 from torchmetrics import Metric
 
-from .parts.enduring_workers import with_enduring_workers
-from .parts.own_order import Position, in_own_order
-from .parts.processes import gather
-from .parts.publish import tensorboard_writers
-from .parts.random_state import random_state, set_random_state
+from .parts.passes.processes import gather
+from .parts.records.publish import tensorboard_writers
+from .parts.resuming.enduring_workers import with_enduring_workers
+from .parts.resuming.own_order import Position, in_own_order
+from .parts.resuming.random_state import random_state, set_random_state
 
 _PLACE = "touchstone/exact_resume"
 

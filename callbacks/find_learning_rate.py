@@ -10,7 +10,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from lightning.pytorch.utilities.seed import isolate_rng
 from matplotlib.figure import Figure
 
-from .parts.publish import publish_picture, run_folder
+from .parts.records.publish import publish_picture, run_folder
 
 TAG = "learning_rate"
 

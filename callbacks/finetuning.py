@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from touchstone.nets.weight_decay import spared_from_decay
 
-from .parts.grown_schedule import add_group
+from .parts.resuming.grown_schedule import add_group
 
 
 class Finetuning(BaseFinetuning):

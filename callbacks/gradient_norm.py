@@ -15,10 +15,10 @@ from torch.optim import Optimizer
 
 from touchstone.attacks.core.checks import check_labels
 
-from .parts.measuring import measuring
-from .parts.processes import add_up, gather_by_id
-from .parts.samples import Samples
-from .parts.watched_input import watched_input
+from .parts.passes.measuring import measuring
+from .parts.passes.processes import add_up, gather_by_id
+from .parts.passes.samples import Samples
+from .parts.passes.watched_input import watched_input
 from .probe import Probe
 
 

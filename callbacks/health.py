@@ -9,11 +9,11 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from .parts import verdicts
-from .parts.activations import Activations
-from .parts.health_picture import health_picture
-from .parts.logs import may_be_lost, write_whole
-from .parts.publish import publish_picture, publish_text, run_folder
+from .parts.figures import verdicts
+from .parts.figures.activations import Activations
+from .parts.pictures.health_picture import health_picture
+from .parts.records.logs import may_be_lost, write_whole
+from .parts.records.publish import publish_picture, publish_text, run_folder
 
 _CURVES = {
     "train": ("train/loss", "train/accuracy"),

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .parts.attack_picture import captions, class_name
-from .parts.measuring import measuring
-from .parts.publish import publish_picture, run_folder
-from .parts.samples import Samples
+from .parts.passes.measuring import measuring
+from .parts.passes.samples import Samples
+from .parts.pictures.attack_picture import captions, class_name
+from .parts.records.publish import publish_picture, run_folder
 from .probe import Probe
 
 if TYPE_CHECKING:

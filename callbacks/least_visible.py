@@ -13,13 +13,13 @@ from torch import Tensor
 
 from touchstone.attacks import L1Adam, SampleRng, Targeted
 
-from .parts.attack_picture import Attacked, attack_picture
-from .parts.change_size import ChangeSize
-from .parts.class_by_name import class_by_name
-from .parts.price_search import price_search
-from .parts.publish import publish_picture, run_folder
-from .parts.shown import shown
-from .parts.top_classes import top_classes
+from .parts.figures.change_size import ChangeSize
+from .parts.figures.class_by_name import class_by_name
+from .parts.figures.price_search import price_search
+from .parts.pictures.attack_picture import Attacked, attack_picture
+from .parts.pictures.top_classes import top_classes
+from .parts.records.publish import publish_picture, run_folder
+from .parts.records.shown import shown
 
 NAME = "least_visible"
 

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from touchstone.nets.last_layer import last_layer
 
-from .parts.labelled_copy import labelled_copy
-from .parts.named_picture import Named, named_picture
-from .parts.processes import gather
-from .parts.publish import file_name, publish_picture, run_folder
-from .parts.shown import shown
-from .parts.table_file import TableFile
+from .parts.passes.processes import gather
+from .parts.pictures.labelled_copy import labelled_copy
+from .parts.pictures.named_picture import Named, named_picture
+from .parts.records.publish import file_name, publish_picture, run_folder
+from .parts.records.shown import shown
+from .parts.records.table_file import TableFile
 
 MOST = 200  # characters of a class's name
 Found = list[tuple[str, float]]

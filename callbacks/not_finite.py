@@ -13,8 +13,8 @@ from torch.optim import Optimizer
 
 from touchstone.attacks import frozen_eval
 
-from .parts.own_order import samples_in
-from .parts.samples import images_and_labels
+from .parts.passes.samples import images_and_labels
+from .parts.resuming.own_order import samples_in
 
 POLICIES = ("stop", "skip", "keep")
 NUM_SHOWN = 16  # rows or samples in a message

@@ -6,10 +6,10 @@ import lightning.pytorch as pl
 import torch
 from torch import nn
 
-from .parts.measuring import measuring
-from .parts.processes import gather_by_id
-from .parts.recalls import recalls
-from .parts.samples import Samples
+from .parts.passes.measuring import measuring
+from .parts.passes.processes import gather_by_id
+from .parts.passes.recalls import recalls
+from .parts.passes.samples import Samples
 from .probe import Probe
 
 

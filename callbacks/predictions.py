@@ -10,9 +10,9 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from .parts.publish import run_folder
-from .parts.shown import shown
-from .parts.table_file import TableFile
+from .parts.records.publish import run_folder
+from .parts.records.shown import shown
+from .parts.records.table_file import TableFile
 
 
 class Predictions(BasePredictionWriter):

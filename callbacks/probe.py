@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from touchstone.nets import Normalize
 
-from .parts.fresh_figures import check_ranking, rankings
-from .parts.loaders import loader_suffix, running_loaders
-from .parts.measuring import measuring
-from .parts.processes import gather_by_id
-from .parts.samples import Samples, SampleStream
+from .parts.passes.fresh_figures import check_ranking, rankings
+from .parts.passes.loaders import loader_suffix, running_loaders
+from .parts.passes.measuring import measuring
+from .parts.passes.processes import gather_by_id
+from .parts.passes.samples import Samples, SampleStream
 
 
 class Probe(pl.Callback):

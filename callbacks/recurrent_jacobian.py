@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from touchstone.attacks import frozen_eval
 from touchstone.nets.recurrent import RNN, Recurrent
 
-from .parts.lag_norms import lag_norms
-from .parts.publish import publish_picture, publish_text, run_folder
+from .parts.figures.lag_norms import lag_norms
+from .parts.records.publish import publish_picture, publish_text, run_folder
 
 
 class RecurrentJacobian(pl.Callback):

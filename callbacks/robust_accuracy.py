@@ -16,19 +16,19 @@ from touchstone.attacks.judge.halving import Halving
 from touchstone.attacks.judge.probed import probed
 from touchstone.attacks.judge.running import check_names, naming
 
-from .parts.attack_pictures import AttackPictures
-from .parts.closer_look import CloserLook
-from .parts.entries import common_suite
-from .parts.first_samples import FirstSamples
-from .parts.gathered_report import gathered_report
-from .parts.loaders import loader_suffix
-from .parts.origin import origin, samples_fingerprint
-from .parts.preparation import Preparation
-from .parts.publish import lay_out_charts, publish_text, run_folder
-from .parts.recalls import recalls_after_attacks
-from .parts.report_files import attack_success, write_report
-from .parts.samples import Samples, images_and_labels
-from .parts.warm_starts import WarmStarts
+from .parts.passes.closer_look import CloserLook
+from .parts.passes.entries import common_suite
+from .parts.passes.first_samples import FirstSamples
+from .parts.passes.gathered_report import gathered_report
+from .parts.passes.loaders import loader_suffix
+from .parts.passes.preparation import Preparation
+from .parts.passes.recalls import recalls_after_attacks
+from .parts.passes.samples import Samples, images_and_labels
+from .parts.passes.warm_starts import WarmStarts
+from .parts.pictures.attack_pictures import AttackPictures
+from .parts.records.origin import origin, samples_fingerprint
+from .parts.records.publish import lay_out_charts, publish_text, run_folder
+from .parts.records.report_files import attack_success, write_report
 from .probe import Probe
 
 

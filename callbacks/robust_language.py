@@ -13,13 +13,13 @@ from touchstone.attacks import Attack, Cost, LanguageReport, evaluate_language
 from touchstone.attacks.judge.halving import Halving
 from touchstone.attacks.judge.running import check_names
 
-from .parts.loaders import loader_suffix
-from .parts.logs import fit_may_lose, write_whole
-from .parts.origin import origin, samples_fingerprint
-from .parts.processes import gather_by_id, gather_costs
-from .parts.publish import publish_picture, run_folder
-from .parts.samples import Samples
-from .parts.text_picture import FlippedText, text_picture
+from .parts.passes.loaders import loader_suffix
+from .parts.passes.processes import gather_by_id, gather_costs
+from .parts.passes.samples import Samples
+from .parts.pictures.text_picture import FlippedText, text_picture
+from .parts.records.logs import fit_may_lose, write_whole
+from .parts.records.origin import origin, samples_fingerprint
+from .parts.records.publish import publish_picture, run_folder
 from .probe import Probe
 
 

@@ -16,8 +16,8 @@ from torch import Tensor
 from touchstone.attacks import frozen_eval
 from touchstone.attacks.core.logits import logits_as_float
 
-from .parts.publish import publish_text, tensorboard_writers
-from .parts.samples import images_and_labels
+from .parts.passes.samples import images_and_labels
+from .parts.records.publish import publish_text, tensorboard_writers
 
 
 class RunRecord(SaveConfigCallback):

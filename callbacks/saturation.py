@@ -15,9 +15,9 @@ from touchstone.nets.parts.gates import gates_of
 from touchstone.nets.recurrent import Recurrent
 from touchstone.nets.transformer import FeedForward
 
-from .parts.measuring import measuring
-from .parts.processes import gather
-from .parts.samples import Samples
+from .parts.passes.measuring import measuring
+from .parts.passes.processes import gather
+from .parts.passes.samples import Samples
 from .probe import Probe
 
 _KINDS: dict[type[nn.Module], str] = {nn.Tanh: "tanh", nn.Sigmoid: "sigmoid", nn.ReLU: "relu"}

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from touchstone.attacks import Attack, SampleRng, Targeted, dream
 from touchstone.attacks.core.ascend import gradient_of
 
-from .parts.class_by_name import class_by_name
-from .parts.dream_options import check_dream_options
-from .parts.loaders import loader_suffix
-from .parts.low_frequency import low_frequency_share, share_of_white_noise
-from .parts.measuring import measuring
-from .parts.publish import publish_picture, run_folder
-from .parts.samples import Samples
-from .parts.side_by_side import DoneTo, first, side_by_side
+from .parts.figures.class_by_name import class_by_name
+from .parts.figures.dream_options import check_dream_options
+from .parts.figures.low_frequency import low_frequency_share, share_of_white_noise
+from .parts.passes.loaders import loader_suffix
+from .parts.passes.measuring import measuring
+from .parts.passes.samples import Samples
+from .parts.pictures.side_by_side import DoneTo, first, side_by_side
+from .parts.records.publish import publish_picture, run_folder
 from .probe import Probe
 
 TAG = "standard_against_robust"

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from touchstone.attacks import Attack, SampleRng, Targeted
 
-from .parts.attack_picture import Attacked, attack_picture
-from .parts.class_by_name import class_by_name
-from .parts.feature_distance import feature_distance
-from .parts.publish import publish_picture, run_folder
-from .parts.shown import shown
-from .parts.top_classes import top_classes
+from .parts.figures.class_by_name import class_by_name
+from .parts.figures.feature_distance import feature_distance
+from .parts.pictures.attack_picture import Attacked, attack_picture
+from .parts.pictures.top_classes import top_classes
+from .parts.records.publish import publish_picture, run_folder
+from .parts.records.shown import shown
 
 COLUMNS = ("reached", "largest_change", "l2_change", "feature_distance", "probability_before")
 

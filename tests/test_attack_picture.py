@@ -10,8 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from touchstone.attacks import PGD, Linf, Targeted, evaluate
 from touchstone.callbacks import RobustAccuracy
-from touchstone.callbacks.parts import attack_pictures as module_under_test
-from touchstone.callbacks.parts.attack_picture import Attacked, attack_picture
+from touchstone.callbacks.parts.pictures import attack_pictures as module_under_test
+from touchstone.callbacks.parts.pictures.attack_picture import Attacked, attack_picture
 
 from .lightning_programs import OrdinaryModule, samples, train_loader, trainer, val_loader
 

@@ -40,15 +40,15 @@ def other(tmp_path: Path) -> Path:
 
 def copied(root: Path, folder: Path) -> Path:
     """A folder with as much of this project as says its commit."""
-    (folder / "callbacks" / "parts").mkdir(parents=True)
-    shutil.copy(root / "callbacks" / "parts" / "commit.py", folder / "callbacks" / "parts")
+    (folder / "callbacks" / "parts" / "records").mkdir(parents=True)
+    shutil.copy(root / "callbacks" / "parts" / "records" / "commit.py", folder / "callbacks" / "parts" / "records")
     (folder / "train.py").touch()
     return folder
 
 
 def said(code: Path, stands_in: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.chdir(stands_in)
-    command = [sys.executable, "-c", SAYS_COMMIT, str(code / "callbacks" / "parts" / "commit.py")]
+    command = [sys.executable, "-c", SAYS_COMMIT, str(code / "callbacks" / "parts" / "records" / "commit.py")]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 

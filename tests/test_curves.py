@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader, TensorDataset
 import train
 from touchstone.attacks import FGSM, L2, PGD, Attack, Linf, RandomNoise, SampleRng, Strongest, Targeted, Threat
 from touchstone.callbacks import RobustnessCurves
-from touchstone.callbacks.parts.curves_file import Curves, read_curves
-from touchstone.callbacks.parts.curves_picture import curves_picture
+from touchstone.callbacks.parts.pictures.curves_picture import curves_picture
+from touchstone.callbacks.parts.records.curves_file import Curves, read_curves
 
 from .lightning_programs import OrdinaryModule, events, samples, train_loader, trainer, val_loader, weights
 from .oracles import LinearModel, images

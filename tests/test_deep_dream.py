@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from touchstone.callbacks import DeepDream
-from touchstone.callbacks.parts.dream_picture import Dreamt, dream_picture
+from touchstone.callbacks.parts.pictures.dream_picture import Dreamt, dream_picture
 
 from .lightning_programs import OrdinaryModule, events, train_loader, trainer, val_loader, weights
 

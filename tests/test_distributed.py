@@ -15,8 +15,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, WeightedRandomSampler
 
-from touchstone.callbacks.parts.processes import gather_by_id
-from touchstone.callbacks.parts.samples import SampleStream
+from touchstone.callbacks.parts.passes.processes import gather_by_id
+from touchstone.callbacks.parts.passes.samples import SampleStream
 
 from .lightning_programs import samples
 from .resumed_runs import same

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from touchstone.callbacks.parts.own_order import Position, in_own_order
-from touchstone.callbacks.parts.random_state import RandomStream, random_state, set_random_state
+from touchstone.callbacks.parts.resuming.own_order import Position, in_own_order
+from touchstone.callbacks.parts.resuming.random_state import RandomStream, random_state, set_random_state
 from touchstone.cli.stopping import SIGNALS
 
 from .command_lines import write

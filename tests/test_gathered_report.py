@@ -7,7 +7,7 @@ import dataclasses
 import torch
 
 from touchstone.attacks import PGD, Linf, RandomNoise, Report, evaluate
-from touchstone.callbacks.parts.gathered_report import NOT_GATHERED, gathered_report
+from touchstone.callbacks.parts.passes.gathered_report import NOT_GATHERED, gathered_report
 
 from .oracles import images, own_labels, small_net
 

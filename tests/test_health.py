@@ -14,9 +14,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from touchstone.attacks import FGSM, Linf
 from touchstone.callbacks import Health, RobustAccuracy
-from touchstone.callbacks.parts import verdicts
-from touchstone.callbacks.parts.activations import Activations
-from touchstone.callbacks.parts.health_picture import health_picture
+from touchstone.callbacks.parts.figures import verdicts
+from touchstone.callbacks.parts.figures.activations import Activations
+from touchstone.callbacks.parts.pictures.health_picture import health_picture
 from touchstone.lightning_modules import Classifier
 
 from .lightning_programs import events, trainer, weights

@@ -21,13 +21,13 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 
 from touchstone.callbacks import NamedPredictions
-from touchstone.callbacks.parts.attack_picture import Attacked, attack_picture
-from touchstone.callbacks.parts.curves_file import Curves
-from touchstone.callbacks.parts.curves_picture import curves_picture
-from touchstone.callbacks.parts.labelled_copy import labelled_copy
-from touchstone.callbacks.parts.publish import file_name, publish_picture
-from touchstone.callbacks.parts.shown import shown
-from touchstone.callbacks.parts.text_picture import FlippedText, text_picture
+from touchstone.callbacks.parts.pictures.attack_picture import Attacked, attack_picture
+from touchstone.callbacks.parts.pictures.curves_picture import curves_picture
+from touchstone.callbacks.parts.pictures.labelled_copy import labelled_copy
+from touchstone.callbacks.parts.pictures.text_picture import FlippedText, text_picture
+from touchstone.callbacks.parts.records.curves_file import Curves
+from touchstone.callbacks.parts.records.publish import file_name, publish_picture
+from touchstone.callbacks.parts.records.shown import shown
 from touchstone.datamodules import PicturesDataModule
 from touchstone.datamodules.parts.read_picture import read_picture
 from touchstone.datamodules.parts.tree_files import tree_files

@@ -15,7 +15,7 @@ from torch import nn
 
 from touchstone.attacks import PGD, Linf
 from touchstone.callbacks import ExactResume, PerClass, RobustAccuracy
-from touchstone.callbacks.parts.recalls import recalls
+from touchstone.callbacks.parts.passes.recalls import recalls
 from touchstone.datamodules import ImagesDataModule, NpzImages
 from touchstone.lightning_modules import Classifier
 

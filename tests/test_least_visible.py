@@ -17,8 +17,8 @@ from PIL import Image
 import train
 from touchstone.attacks import L1Adam, Linf, SampleRng, Targeted
 from touchstone.callbacks import LeastVisible
-from touchstone.callbacks.parts.change_size import ChangeSize
-from touchstone.callbacks.parts.price_search import price_search
+from touchstone.callbacks.parts.figures.change_size import ChangeSize
+from touchstone.callbacks.parts.figures.price_search import price_search
 from touchstone.datamodules import PicturesDataModule
 
 from .oracles import images, own_labels, small_net

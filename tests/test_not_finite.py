@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from touchstone.attacks import Linf
 from touchstone.callbacks import ExactResume, NotFinite
 from touchstone.callbacks import not_finite as module_under_test
-from touchstone.callbacks.parts.own_order import samples_in
+from touchstone.callbacks.parts.resuming.own_order import samples_in
 from touchstone.lightning_modules import Classifier, Free
 
 from .lightning_programs import samples, train_loader, trainer, val_loader

@@ -21,8 +21,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from touchstone.callbacks import NamedPredictions
-from touchstone.callbacks.parts.labelled_copy import labelled_copy
-from touchstone.callbacks.parts.named_picture import Named, named_picture
+from touchstone.callbacks.parts.pictures.labelled_copy import labelled_copy
+from touchstone.callbacks.parts.pictures.named_picture import Named, named_picture
 from touchstone.datamodules import PicturesDataModule
 from touchstone.datamodules.parts.read_picture import read_picture
 from touchstone.nets import EfficientNetLite0, TorchvisionNet

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from touchstone.callbacks import RecurrentJacobian
-from touchstone.callbacks.parts.lag_norms import lag_norms
+from touchstone.callbacks.parts.figures.lag_norms import lag_norms
 from touchstone.lightning_modules import Classifier
 from touchstone.nets import GRU, LSTM, RNN
 

@@ -21,7 +21,7 @@ from touchstone.attacks import (
     evaluate_language,
 )
 from touchstone.callbacks import RobustAccuracy, RobustLanguage
-from touchstone.callbacks.parts.text_picture import FlippedText, text_picture
+from touchstone.callbacks.parts.pictures.text_picture import FlippedText, text_picture
 from touchstone.datamodules import PassagesDataModule, TextDataModule
 from touchstone.lightning_modules import Classifier, LanguageModel
 from touchstone.nets import RecurrentLM, TextClassifier

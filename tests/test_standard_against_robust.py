@@ -15,8 +15,8 @@ from torch import Tensor
 from touchstone.attacks import L2, PGD
 from touchstone.callbacks import StandardAgainstRobust
 from touchstone.callbacks import standard_against_robust as module_under_test
-from touchstone.callbacks.parts.low_frequency import low_frequency_share, share_of_white_noise
-from touchstone.callbacks.parts.side_by_side import side_by_side
+from touchstone.callbacks.parts.figures.low_frequency import low_frequency_share, share_of_white_noise
+from touchstone.callbacks.parts.pictures.side_by_side import side_by_side
 from touchstone.nets import Normalized, PublicCheckpoint, ResNet2b
 
 from .lightning_programs import OrdinaryModule, events, train_loader, trainer, val_loader, weights

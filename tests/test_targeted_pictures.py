@@ -16,7 +16,7 @@ from PIL import Image
 from touchstone.attacks import PGD, Linf
 from touchstone.attacks.dreaming.canvas import Canvas
 from touchstone.callbacks import TargetedPictures
-from touchstone.callbacks.parts.class_by_name import class_by_name
+from touchstone.callbacks.parts.figures.class_by_name import class_by_name
 from touchstone.datamodules import PicturesDataModule
 
 from .test_pictures import Classes

@@ -13,8 +13,8 @@ import pytest
 import torch
 import yaml
 
-from touchstone.callbacks.parts.origin import as_text, samples_fingerprint, weights_fingerprint
-from touchstone.callbacks.parts.samples import Samples
+from touchstone.callbacks.parts.passes.samples import Samples
+from touchstone.callbacks.parts.records.origin import as_text, samples_fingerprint, weights_fingerprint
 from touchstone.cli.differences import differences, notes
 
 from .command_lines import BEST, with_value, write

@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader
 
 from touchstone.attacks import FGSM, PGD, Attack, Linf, RandomNoise, Report, SampleRng, Targeted, evaluate
 from touchstone.callbacks import RobustAccuracy
-from touchstone.callbacks.parts.samples import Samples
-from touchstone.callbacks.parts.warm_starts import WarmStarts
+from touchstone.callbacks.parts.passes.samples import Samples
+from touchstone.callbacks.parts.passes.warm_starts import WarmStarts
 
 from .lightning_programs import OrdinaryModule, Still, samples, train_loader, trainer, val_loader, weights
 from .oracles import images

@@ -24,7 +24,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from touchstone.attacks import frozen_eval
 from touchstone.callbacks import ExactResume, LogsMayFail, Predictions, RobustAccuracy, RobustLanguage, RunRecord
 from touchstone.callbacks.not_finite import NotFinite
-from touchstone.callbacks.parts.logs import LostLogs
+from touchstone.callbacks.parts.records.logs import LostLogs
 
 from ..runs.durable import DurableCheckpointIO
 from ..runs.find_checkpoint import step_of

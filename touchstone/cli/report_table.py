@@ -25,7 +25,7 @@ def report_table(report: Mapping[str, Any]) -> Table:
     """Accuracy before any attack, after each, and after the worst of them for each sample.
 
     Args:
-        report: what `callbacks/parts/report_files.py` writes: shares in [0, 1].
+        report: what `callbacks/parts/records/report_files.py` writes: shares in [0, 1].
     """
     from rich.table import Table
 

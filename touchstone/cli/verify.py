@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from touchstone.callbacks.parts.origin import weights_fingerprint
-from touchstone.callbacks.parts.shown import shown
+from touchstone.callbacks.parts.records.origin import weights_fingerprint
+from touchstone.callbacks.parts.records.shown import shown
 
 from ..runs.durable import damage
 from .checkpoint_errors import load_checkpoint

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from touchstone.attacks import Attack, Report, SampleRng, Targeted
 
+from ..passes.loaders import loader_suffix
+from ..passes.measuring import measuring
+from ..passes.samples import Samples
+from ..records.publish import publish_picture
 from .attack_picture import Attacked, attack_picture
-from .loaders import loader_suffix
-from .measuring import measuring
-from .publish import publish_picture
-from .samples import Samples
 from .text_picture import flipped_texts, text_picture
 
 MOST_CHANNELS = 4  # of a signal, whose lines can still be told apart

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .curves_file import Curves
-from .report_files import interval
+from ..records.curves_file import Curves
+from ..records.report_files import interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

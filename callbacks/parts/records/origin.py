@@ -15,9 +15,9 @@ from torch import Tensor
 from touchstone import __version__
 from touchstone.attacks.judge.untouched import checksum
 
+from ..passes.processes import gather
+from ..passes.samples import Samples
 from .commit import commit
-from .processes import gather
-from .samples import Samples
 
 _MODULUS = 1 << 64
 

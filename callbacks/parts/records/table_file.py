@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from .processes import gather
+from ..passes.processes import gather
 
 Row = Sequence[Any]
 

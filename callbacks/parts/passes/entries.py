@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from touchstone.attacks import Attack
 
 if TYPE_CHECKING:
-    from ..robust_accuracy import RobustAccuracy
+    from ...robust_accuracy import RobustAccuracy
 
 
 def common_suite(entries: Sequence[RobustAccuracy]) -> dict[str, Attack]:

@@ -1,0 +1,1 @@
+"""What a run that goes on begins from: random states, the order of the data, schedules."""
