@@ -16,7 +16,7 @@ _ASKED = set[str]()  # of these attacks it has been asked once whose draws they 
 def noticing_global_noise(name: str, model: nn.Module, x: Tensor) -> Iterator[None]:
     """Warns, once for each kind of attack, where torch's random state is another after the block.
 
-    Not where the model draws from it itself.
+    Not where the model draws from it itself, or may, being in training mode.
 
     Args:
         name: of the attack's class.
@@ -26,6 +26,8 @@ def noticing_global_noise(name: str, model: nn.Module, x: Tensor) -> Iterator[No
     before = _random_states(x.device)
     yield
     if name in _ASKED or _alike(before, _random_states(x.device)):
+        return
+    if any(module.training for module in model.modules()):  # layers that drop out draw
         return
     _ASKED.add(name)
     before = _random_states(x.device)
