@@ -126,6 +126,7 @@ def one_pixel_nan(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         (swap_weights, r"'bad' changed the model: 5.weight"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:Custom.perturb draws from torch's global")  # by the dropout of a net in training
 def test_an_attack_that_breaks_its_word_is_named(
     net: nn.Module, x: Tensor, y: Tensor, perturbation: Callable[..., Any], message: str
 ) -> None:
