@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from .command_lines import ROOT, TINY, write
+from .test_ending_together import PARTS
 
 pytestmark = [pytest.mark.usefixtures("here"), pytest.mark.slow]
 
@@ -66,6 +68,40 @@ def test_two_nodes_of_one_process_each_find_one_another() -> None:
     assert [code for code, _, _ in found] == [0, 0], found
     assert "Starting with 2 processes" in found[0][1]
     assert measured() == 20
+
+
+def breaking(**trainer: Any) -> None:
+    """A config whose second process breaks off in its first step."""
+    Path("mine.py").write_text(PARTS)
+    tiny(**trainer)
+    config = yaml.safe_load(Path("tiny.yaml").read_text())
+    options = {"rank": 1, "hook": "on_train_batch_end"}
+    config["trainer"]["callbacks"].append({"class_path": "mine.Break", "init_args": options})
+    write(config)
+
+
+def since_it_broke() -> float:
+    return time.time() - float(Path("broke_at").read_text())
+
+
+def test_an_error_on_one_process_of_torchrun_ends_all() -> None:
+    breaking(devices=2)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *FIT]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    assert run.returncode == 1
+    assert since_it_broke() < 60
+    assert "error: the cable of process 1 is cut\n" in run.stderr
+
+
+def test_an_error_on_one_node_ends_the_other() -> None:
+    breaking(devices=1, num_nodes=2)
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    found = ended(*(started({**meeting, "NODE_RANK": str(rank)}) for rank in (0, 1)))
+    assert since_it_broke() < 60
+    assert [code for code, _, _ in found] == [1, 1]
+    assert found[1][2].startswith("error: the cable of process 1 is cut\n")
+    assert found[0][2].startswith("error: another process of this run has ended, for which this one waited")
 
 
 @pytest.mark.parametrize("delay", [0, 0.3])
