@@ -60,7 +60,7 @@ class ImageTree(Source):
             raise ValueError(
                 f"{self._call}: {split}/ has the class {unknown[0]!r}, which train/ lacks: {', '.join(class_names)}"
             )
-        cache = PixelCache(cache_folder / self._key(inside))
+        cache = PixelCache(cache_folder / self._key(inside, class_names))
         found = cache.read()
         if found is None:
             cache.write(self._decode(inside, class_names))
@@ -95,8 +95,9 @@ class ImageTree(Source):
             )
         return names
 
-    def _key(self, inside: str) -> str:
-        options = repr((tree_hash(self.root, inside), self._class_names(inside), self.size, self.grey, self.corrupt))
+    def _key(self, inside: str, class_names: tuple[str, ...]) -> str:
+        """Of all that decides what is kept: labels are, as places in these names, which another split may change."""
+        options = repr((class_names, tree_hash(self.root, inside), self.size, self.grey, self.corrupt))
         return hashlib.blake2b(options.encode(), digest_size=16).hexdigest()
 
     def _decode(self, inside: str, class_names: tuple[str, ...]) -> Built:
