@@ -67,8 +67,9 @@ class NpzImages(Source):
         if unknown := sorted(set(y.tolist()) - set(train.tolist())):
             raise ValueError(f"NpzImages: {split} has the class {unknown[0]}, which train lacks")
         num_classes = int(train.max()) + 1
-        if num_classes < 2:
-            raise ValueError(f"NpzImages({split}=...) must have two classes or more, got one")
+        counted = split if of_train is None else "train"
+        if num_classes < 2 or (counted == "train" and len(np.unique(train)) < 2):  # a test alone may be of one class
+            raise ValueError(f"NpzImages({counted}=...) must have two classes or more, got {num_classes - 1} alone")
         names = self.class_names or tuple(str(number) for number in range(num_classes))
         if len(names) < num_classes:
             raise ValueError(f"NpzImages(class_names=...) must name {num_classes} classes, got {len(names)}")
