@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -15,7 +16,7 @@ from PIL import Image, ImageOps
 
 from ..parts.pixel_cache import Built, Decoded, PixelCache
 from ..parts.read_picture import HEIC, read_picture
-from ..parts.tree_files import tree_files, tree_folders, tree_hash
+from ..parts.tree_files import TreeFile, tree_files, tree_folders, tree_hash
 from .source import Labelled, Source, Split
 
 
@@ -73,6 +74,14 @@ class ImageTree(Source):
             raise ValueError(f"{self._call}: the folder {class_names[min(missing)]!r} has no pictures")
         return Labelled(x, y, class_names)
 
+    def train_shape(self) -> tuple[int, ...] | None:
+        if self.size is not None:
+            return None  # all have it
+        for path, content in self._files("train" if "train" in self._folders("") else ""):
+            with suppress(ValueError):  # what cannot be read is a matter of the training
+                return _pixels(read_picture(Path(path), content=content), self.grey).shape
+        return None
+
     @property
     def _call(self) -> str:
         return f"ImageTree(root={str(self.root)!r})"
@@ -106,13 +115,9 @@ class ImageTree(Source):
 
     def _decoded(self, inside: str, class_names: tuple[str, ...], skipped: list[str]) -> Iterator[Decoded]:
         numbers = {name: number for number, name in enumerate(class_names)}
-        known = {*Image.registered_extensions(), *HEIC}
         depth = len(PurePosixPath(inside).parts)
         first: tuple[PurePosixPath, tuple[int, int]] | None = None
-        for path, content in tree_files(self.root, inside):
-            is_picture = path.suffix.lower() in known and not path.name.startswith(".")
-            if not is_picture or len(path.parts) < depth + 2:
-                continue
+        for path, content in self._files(inside):
             try:
                 picture = read_picture(Path(path), content=content)
             except ValueError as error:
@@ -133,6 +138,15 @@ class ImageTree(Source):
             yield _pixels(picture, self.grey), numbers[path.parts[depth]]
         if first is None:
             raise ValueError(f"{self._call}: there are no pictures in {inside or 'its folders'}")
+
+    def _files(self, inside: str) -> Iterator[TreeFile]:
+        """What are pictures by their name, in folders of classes."""
+        known = {*Image.registered_extensions(), *HEIC}
+        depth = len(PurePosixPath(inside).parts)
+        for path, content in tree_files(self.root, inside):
+            is_picture = path.suffix.lower() in known and not path.name.startswith(".")
+            if is_picture and len(path.parts) >= depth + 2:
+                yield path, content
 
 
 def _pixels(picture: Image.Image, grey: bool) -> np.ndarray:

@@ -78,6 +78,13 @@ class NpzImages(Source):
             raise ValueError(f"NpzImages({split}={place[0]!r}): it has {len(x)} images and {len(y)} classes")
         return Labelled(torch.from_numpy(np.ascontiguousarray(x)), torch.from_numpy(y), names)
 
+    def train_shape(self) -> tuple[int, ...] | None:
+        place = self._place("train")
+        if place is None:
+            return None
+        shape, dtype = self._opened(place[0], lambda arrays: _header(arrays, place[1]))
+        return _images(np.broadcast_to(np.zeros((), dtype), shape)).shape[1:]  # one value seen in every place
+
     def _place(self, split: Split) -> tuple[str, str, str] | None:
         """The file of a split, and the names of its images and classes there."""
         own, file = self.files[split], self.files[split] or self.files["train"]
@@ -109,15 +116,21 @@ class NpzImages(Source):
 
 def _refuse_bomb(arrays: NpzFile, name: str, most: int) -> None:
     """Refuses an array whose header announces more than so many bytes: NumPy takes that memory before it reads on."""
+    shape, dtype = _header(arrays, name)
+    size = math.prod(shape) * dtype.itemsize
+    if size > most:
+        raise ValueError(f"{name} has {size:,} bytes, more than {most:,}: a bomb?")
+
+
+def _header(arrays: NpzFile, name: str) -> tuple[tuple[int, ...], np.dtype]:
+    """The shape and type of an array, of which no more is read."""
     assert arrays.zip is not None
     member = name if name in arrays.zip.namelist() else f"{name}.npy"
     with arrays.zip.open(member) as file:
         if np.lib.format.read_magic(file) != (1, 0):  # the others are for headers that are too long for it
             raise ValueError(f"{name} is no plain array")
         shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-    size = math.prod(shape) * dtype.itemsize
-    if size > most:
-        raise ValueError(f"{name} has {size:,} bytes, more than {most:,}: a bomb?")
+    return shape, dtype
 
 
 def _images(x: np.ndarray) -> np.ndarray:
