@@ -80,3 +80,50 @@ def test_a_test_decodes_one_picture_of_the_training_at_most(tmp_path: Path, monk
     monkeypatch.setattr(image_tree, "read_picture", reading)
     set_up(ImageTree(str(root)), tmp_path, "test")
     assert sorted(read) == ["test"] * 4 + ["train"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "meant"),
+    [("valid", "val"), ("validation", "val"), ("validaton", "val"), ("Val", "val"), ("dev", "val"), ("Test", "test"),
+     ("testing", "test")],
+)  # fmt: skip
+@pytest.mark.parametrize("has_archive", [False, True])
+def test_a_folder_that_is_meant_as_a_split_is_named_with_the_name_it_must_have(
+    tmp_path: Path, folder: str, meant: str, has_archive: bool
+) -> None:
+    root = place = tmp_path / "tree"
+    write_classes(root / "train", "ab", 3)
+    write_classes(root / folder, "ab", 2)
+    if has_archive:
+        place = tmp_path / "tree.tar"
+        with tarfile.open(place, "w") as archive:
+            archive.add(root, "")
+    with pytest.raises(ValueError, match=rf"ImageTree.*: {folder}/ would not be read .* the nearest is {meant}/"):
+        set_up(ImageTree(str(place)), tmp_path, "fit")
+
+
+def test_splits_beside_no_train_are_not_taken_for_classes(tmp_path: Path) -> None:
+    write_classes(tmp_path / "tree/Train", "ab", 3)
+    write_classes(tmp_path / "tree/test", "ab", 3)
+    with pytest.raises(ValueError, match=r"Train/ would not be read .* the nearest is train/"):
+        set_up(ImageTree(str(tmp_path / "tree")), tmp_path, "fit")
+
+
+def test_other_folders_beside_the_splits_are_left_alone(tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "tree", "ab")
+    write_classes(root / "val", "ab", 2)
+    for folder in ("valid", "tests", "test_hard", "val_2019", "unlabelled"):  # of val and test there are the true ones
+        write_classes(root / folder, "ab", 1)
+    assert len(set_up(ImageTree(str(root)), tmp_path, "fit").val) == 4
+    for folder in ("val", "valid", "test", "tests"):
+        (root / folder).rename(tmp_path / folder)
+    (root / "eval/of_last_week").mkdir(parents=True)  # no class
+    assert len(set_up(ImageTree(str(root)), tmp_path, "fit").train) == 8
+
+
+def test_a_class_may_be_called_as_a_split_is(tmp_path: Path) -> None:
+    names = ("dev", "rain", "snow", "testing", "training")
+    root = write_classes(tmp_path / "tree", names, 5)
+    for name in names:
+        (root / name / "2019").mkdir()
+    assert set_up(ImageTree(str(root)), tmp_path, "fit").class_names == names

@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 
 from ..parts.pixel_cache import Built, Decoded, PixelCache
 from ..parts.read_picture import HEIC, read_picture
+from ..parts.split_names import SPELLINGS, misspelt_split
 from ..parts.tree_files import TreeFile, tree_files, tree_folders, tree_hash
 from .source import Labelled, Source, Split
 
@@ -33,7 +34,8 @@ class ImageTree(Source):
         corrupt: what to do with a picture that cannot be read: `"error"`, or `"skip"`, which counts them in a warning.
 
     Raises:
-        ValueError: a value is outside its range, or there is no such folder or archive.
+        ValueError: a value is outside its range, or there is no such folder or archive; when it is read: a picture, a
+            class or the name of a split is not as it must be.
     """
 
     def __init__(
@@ -53,6 +55,8 @@ class ImageTree(Source):
     def read(self, split: Split, cache_folder: Path) -> Labelled | None:
         if not self.has(split):
             return None
+        if split == "train":
+            self._refuse_misspelt_splits()
         has_splits = "train" in self._folders("")
         inside = split if has_splits else ""
         class_names = self._class_names("train" if has_splits else "")
@@ -103,6 +107,13 @@ class ImageTree(Source):
                 f"{self._call}: {where}must have a folder for each of two classes or more, and has {found}"
             )
         return names
+
+    def _refuse_misspelt_splits(self) -> None:
+        if found := misspelt_split({name: set(self._folders(name)) for name in self._folders("")}):
+            raise ValueError(
+                f"{self._call}: {found[0]}/ would not be read as a split; "
+                f"splits are {', '.join(f'{split}/' for split in SPELLINGS)}, and the nearest is {found[1]}/"
+            )
 
     def _key(self, inside: str, class_names: tuple[str, ...]) -> str:
         """Of all that decides what is kept: labels are, as places in these names, which another split may change."""
