@@ -2,7 +2,7 @@
 
 All read the same tree of small pictures, cut and mirror them at random, and give float batches. The first epoch of
 `ImagesDataModule`, which decodes and keeps the pictures, is a row of its own; the others are epochs from the second on.
-Training is what the net of `configs/cifar10.yaml` takes, bf16 and channels last.
+Training is a step of `configs/cifar10.yaml`, with the net, the loss and the optimizer that stand there, in bfloat16.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from pathlib import Path
 import lightning.pytorch as pl
 import numpy as np
 import torch
-import torch.nn.functional as F
+import yaml
+from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.trainer.states import RunningStage
 from PIL import Image
 from timing import show, take_turns, use_threads
@@ -23,8 +24,9 @@ from torch.utils.data import DataLoader
 
 from touchstone.datamodules import ImagesDataModule, ImageTree
 from touchstone.datamodules.augmentations import RandomCrop, RandomFlip
-from touchstone.nets import Faster, ResNet9
+from touchstone.lightning_modules import Classifier
 
+CONFIG = Path(__file__).resolve().parent.parent / "configs/cifar10.yaml"
 NUM_CLASSES = 10
 
 
@@ -82,17 +84,25 @@ def per_image(batches: Callable[[], Iterable[object]], clock: Callable[[], float
     return epoch
 
 
+def of_config() -> Classifier:
+    """What the config trains."""
+    parser = LightningArgumentParser()
+    parser.add_lightning_class_args(Classifier, "model", subclass_mode=True)
+    model = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))["model"]
+    return parser.instantiate(parser.parse_object({"model": model})).model
+
+
 def training(batch_size: int, clock: Callable[[], float]) -> Callable[[], float]:
     """A training step, likewise."""
     torch.manual_seed(0)
-    net = Faster(ResNet9(widths=(32, 64, 128, 256)))
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    classifier = of_config()
+    optimizer = classifier.configure_optimizers()["optimizer"]  # type: ignore[call-overload, index]
     x, y = torch.rand(batch_size, 3, 32, 32), torch.arange(batch_size) % NUM_CLASSES
 
     def step() -> float:
         start = clock()
         with torch.autocast("cpu", torch.bfloat16):
-            loss = F.cross_entropy(net(x), y)
+            loss = classifier.train_loss(classifier(x), y, x=x)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

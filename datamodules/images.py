@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from .parts.drawn_classes import shuffled
 from .parts.stratified import stratified
 from .parts.whole_batches import Batch, Rows, whole_batches
-from .sources import Labelled, Source
+from .sources import Labelled, Source, Split
 
 GREY_SHARES = (0.299, 0.587, 0.114)  # of red, green and blue, ITU-R BT.601, as Pillow has them
 
@@ -47,7 +47,8 @@ class ImagesDataModule(pl.LightningDataModule):
         class_names: what the classes are called, once it is set up.
 
     Raises:
-        ValueError: a value is outside its range.
+        ValueError: a value is outside its range; when it is set up: images of a split have another shape than those for
+            training.
     """
 
     class_names: tuple[str, ...] | None = None
@@ -89,6 +90,7 @@ class ImagesDataModule(pl.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         if stage in ("test", "predict") and (of_test := self.source.read("test", self.cache_folder)) is not None:
+            self._check_shape("test", of_test, self.source.train_shape())
             self.test = self._rows(of_test, None)
             return
         train = self.source.read("train", self.cache_folder)
@@ -103,6 +105,7 @@ class ImagesDataModule(pl.LightningDataModule):
             rows, of_val_rows = self._divide(train, rows, self.val_share)
             self.val = self._rows(train, of_val_rows)
         else:
+            self._check_shape("val", of_val, train.x.shape[1:])
             self.val = self._rows(of_val, None)
         self.train = self._rows(train, rows)
 
@@ -140,6 +143,20 @@ class ImagesDataModule(pl.LightningDataModule):
         self.class_names = images.class_names
         self._check_channels(images.x.shape[1] if self.channels is None else self.channels)
         return Rows(images.x, images.y, rows)
+
+    def _check_shape(self, split: Split, images: Labelled, of_train: tuple[int, ...] | None) -> None:
+        """A net that pools takes any size, and would be measured on another one than it has learnt."""
+        given = tuple(images.x.shape[1:])
+        if of_train is None or (given[1:] == of_train[1:] and (self.channels is not None or given[0] == of_train[0])):
+            return
+        if given[1:] == of_train[1:]:
+            remedy = f"`channels: {max(given[0], of_train[0])}` converts them"
+        else:
+            remedy = "`size` of ImageTree brings pictures to one"
+        raise ValueError(
+            f"ImagesDataModule(source=...) must have images of one shape (C, H, W), got {given} in {split} "
+            f"and {tuple(of_train)} in train; {remedy}"
+        )
 
     def _check_channels(self, given: int) -> None:
         """Before the first convolution does, which knows no remedy."""

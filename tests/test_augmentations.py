@@ -132,6 +132,8 @@ def test_a_strength_outside_its_range_is_an_error(name: str) -> None:
         (lambda: RandomCrop(0), "padding=.* >= 1, got 0"),
         (lambda: RandomCrop(mode="mirror"), "zeros or reflect, got 'mirror'"),
         (lambda: RandomCrop(8, mode="reflect")(batch(smooth(8))), "padding=.* < 8, got 8"),
+        (lambda: RandomCrop(8)(batch(smooth(8))), "padding=.* < 8, got 8"),
+        (lambda: RandomCrop(8)(batch(smooth(32))[:, :, :, :8]), "padding=.* < 8, got 8"),
     ],
 )
 def test_a_value_outside_its_range_is_named(make: Any, message: str) -> None:
@@ -151,6 +153,14 @@ def test_a_crop_is_one_of_all_shifts_of_the_padded_image(mode: Any) -> None:
     out = RandomCrop(2, mode=mode)(batch(pixels, 300))
     found = [shifts[image.numpy().tobytes()] for image in out.contiguous()]
     assert set(found) == set(shifts.values())
+
+
+def test_the_widest_crop_leaves_a_part_of_every_image() -> None:
+    torch.manual_seed(0)
+    white = torch.full((1000, 1, 6, 6), 255, dtype=torch.uint8)
+    num_left = (RandomCrop(5)(white) == 255).flatten(1).sum(1)
+    assert num_left.min() == 1
+    assert num_left.max() == 36
 
 
 def test_a_flip_mirrors_about_half_of_a_batch() -> None:

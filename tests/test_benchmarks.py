@@ -16,7 +16,7 @@ import torch
 
 from touchstone import callbacks
 from touchstone.attacks import Linf
-from touchstone.nets import SmallCNN
+from touchstone.nets import AirbenchNet, Faster, Normalized, SmallCNN
 
 from .oracles import images, own_labels, small_net
 
@@ -148,6 +148,15 @@ def test_input_pipelines_are_compared(benchmark: Any, capsys: pytest.CaptureFixt
     benchmark("input_pipeline").main(num_turns=1, num_threads=1, small=True)
     printed = capsys.readouterr().out
     assert all(f"│ {row} " in printed for row in ("ImageFolder and DataLoader", "ImagesDataModule", "training"))
+
+
+def test_input_pipelines_are_compared_with_the_training_of_the_config(benchmark: Any) -> None:
+    classifier = benchmark("input_pipeline").of_config()
+    assert isinstance(classifier.net, Faster)
+    assert isinstance(classifier.net.net, Normalized)
+    assert any(isinstance(part, AirbenchNet) for part in classifier.net.modules())
+    (group, *_) = classifier.configure_optimizers()["optimizer"].param_groups
+    assert (group["momentum"], group["nesterov"]) == (0.85, True)
 
 
 def test_accuracy_parameters_and_speed_are_measured_over_the_rank(benchmark: Any, tmp_path: Path) -> None:

@@ -251,7 +251,10 @@ def test_arrays_in_files_of_their_own_and_for_a_test_alone_are_read(tmp_path: Pa
     [
         ({"x_train": np.zeros((30, 8, 8))}, "images must be bytes, uint8, got float64"),
         ({"x_train": np.zeros((30, 8, 8, 2), np.uint8)}, "with 1 or 3 channels"),
-        ({"y_train": np.zeros(30, int)}, "which train lacks|two classes or more, got one"),
+        ({"y_train": np.zeros(30, int)}, "two classes or more, got 0 alone"),
+        ({"y_train": np.full(30, 3)}, r"two classes or more, got 3 alone"),
+        ({"y_train": np.full(30, 2), "y_test": np.full(6, 2)}, r"two classes or more, got 2 alone"),
+        ({"x_val": np.zeros((2, 8, 8), np.uint8), "y_val": [0, 7]}, "val has the class 7, which train lacks"),
         ({"y_train": np.arange(30) % 2}, "test has the class 2, which train lacks"),
         ({"y_train": np.zeros(30)}, "classes must be integers"),
         ({"y_train": np.arange(29) % 3}, "30 images and 29 classes"),
@@ -261,7 +264,18 @@ def test_arrays_in_files_of_their_own_and_for_a_test_alone_are_read(tmp_path: Pa
 def test_arrays_that_are_no_images_are_an_error(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
     source = NpzImages(npz(tmp_path, **arrays))
     with pytest.raises(ValueError, match=message):
-        [source.read(split, tmp_path) for split in ("train", "test")]  # type: ignore[arg-type]
+        [source.read(split, tmp_path) for split in ("train", "val", "test")]  # type: ignore[arg-type]
+
+
+def test_images_of_one_class_can_be_tested_alone_where_training_has_others(tmp_path: Path) -> None:
+    x, y = np.zeros((4, 8, 8), np.uint8), np.full(4, 3)
+    np.savez(tmp_path / "threes.npz", x=x, y=y)
+    np.savez(tmp_path / "all.npz", x=x, y=np.arange(4))
+    for train in (None, str(tmp_path / "all.npz")):
+        read = NpzImages(train, test=str(tmp_path / "threes.npz")).read("test", tmp_path)
+        assert read is not None
+        assert read.y.tolist() == [3, 3, 3, 3]
+        assert read.class_names == ("0", "1", "2", "3")
 
 
 def test_a_file_that_is_cut_off_is_an_error_that_names_it(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import shutil
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,33 @@ def test_another_content_is_another_cache(tmp_path: Path) -> None:
     assert moved is not None
     assert moved.y.tolist() == [0, 0, 0, 1]
     assert len(list((tmp_path / "cache").iterdir())) == 3
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+@pytest.mark.parametrize("is_archive", [False, True])
+def test_labels_follow_the_classes_of_training_where_the_split_itself_is_unchanged(
+    tmp_path: Path, split: Any, is_archive: bool
+) -> None:
+    root = tmp_path / "tree"
+    write_classes(root / "train", ("cat", "dog"), 2)
+    write_classes(root / split, ("cat", "dog"), 2, seed=7000)
+
+    def names() -> list[str]:
+        place = root
+        if is_archive:
+            place = tmp_path / "tree.tar"
+            with tarfile.open(place, "w") as archive:
+                archive.add(root, "")
+        found = ImageTree(str(place)).read(split, tmp_path / "cache")
+        assert found is not None
+        return [found.class_names[label] for label in found.y]
+
+    stored = ["cat", "cat", "dog", "dog"]
+    assert sorted(names()) == stored
+    write_classes(root / "train", ("bird",), 2, seed=9000)  # the first of three
+    assert sorted(names()) == stored
+    shutil.rmtree(root / "train/bird")
+    assert sorted(names()) == stored
 
 
 def full_disk(after: int) -> Any:

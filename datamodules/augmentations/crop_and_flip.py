@@ -13,11 +13,11 @@ class RandomCrop(nn.Module):
     """Moves each image by up to `padding` pixels in both directions.
 
     Args:
-        padding: >= 1, and smaller than the image where it is mirrored.
+        padding: >= 1, and smaller than both sides of the image, of which a part always stays.
         mode: what comes in at the border: `"zeros"`, or `"reflect"` for the image mirrored there.
 
     Raises:
-        ValueError: a value is outside its range.
+        ValueError: a value is outside its range; that of `padding` is known at the first images.
 
     Shape:
         any dtype `(N, C, H, W)` to the same.
@@ -33,8 +33,11 @@ class RandomCrop(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[2:]
-        if self.mode == "reflect" and self.padding >= min(height, width):
-            raise ValueError(f"RandomCrop(padding=...) must be < {min(height, width)}, got {self.padding}")
+        if self.padding >= min(height, width):
+            raise ValueError(
+                f"RandomCrop(padding=...) must be < {min(height, width)}, got {self.padding}: "
+                f"the images have {height} x {width} pixels"
+            )
         rows, columns = self._places(x, height)[:, :, None], self._places(x, width)[:, None]
         if self.mode == "reflect":
             rows, columns = _mirrored(rows, height), _mirrored(columns, width)

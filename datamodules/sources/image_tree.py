@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -15,7 +16,8 @@ from PIL import Image, ImageOps
 
 from ..parts.pixel_cache import Built, Decoded, PixelCache
 from ..parts.read_picture import HEIC, read_picture
-from ..parts.tree_files import tree_files, tree_folders, tree_hash
+from ..parts.split_names import SPELLINGS, misspelt_split
+from ..parts.tree_files import TreeFile, tree_files, tree_folders, tree_hash
 from .source import Labelled, Source, Split
 
 
@@ -32,7 +34,8 @@ class ImageTree(Source):
         corrupt: what to do with a picture that cannot be read: `"error"`, or `"skip"`, which counts them in a warning.
 
     Raises:
-        ValueError: a value is outside its range, or there is no such folder or archive.
+        ValueError: a value is outside its range, or there is no such folder or archive; when it is read: a picture, a
+            class or the name of a split is not as it must be.
     """
 
     def __init__(
@@ -52,6 +55,8 @@ class ImageTree(Source):
     def read(self, split: Split, cache_folder: Path) -> Labelled | None:
         if not self.has(split):
             return None
+        if split == "train":
+            self._refuse_misspelt_splits()
         has_splits = "train" in self._folders("")
         inside = split if has_splits else ""
         class_names = self._class_names("train" if has_splits else "")
@@ -60,7 +65,7 @@ class ImageTree(Source):
             raise ValueError(
                 f"{self._call}: {split}/ has the class {unknown[0]!r}, which train/ lacks: {', '.join(class_names)}"
             )
-        cache = PixelCache(cache_folder / self._key(inside))
+        cache = PixelCache(cache_folder / self._key(inside, class_names))
         found = cache.read()
         if found is None:
             cache.write(self._decode(inside, class_names))
@@ -72,6 +77,14 @@ class ImageTree(Source):
         if missing := set(range(len(own_names))) - set(torch.unique(y).tolist()) if split == "train" else set():
             raise ValueError(f"{self._call}: the folder {class_names[min(missing)]!r} has no pictures")
         return Labelled(x, y, class_names)
+
+    def train_shape(self) -> tuple[int, ...] | None:
+        if self.size is not None:
+            return None  # all have it
+        for path, content in self._files("train" if "train" in self._folders("") else ""):
+            with suppress(ValueError):  # what cannot be read is a matter of the training
+                return _pixels(read_picture(Path(path), content=content), self.grey).shape
+        return None
 
     @property
     def _call(self) -> str:
@@ -95,8 +108,16 @@ class ImageTree(Source):
             )
         return names
 
-    def _key(self, inside: str) -> str:
-        options = repr((tree_hash(self.root, inside), self._class_names(inside), self.size, self.grey, self.corrupt))
+    def _refuse_misspelt_splits(self) -> None:
+        if found := misspelt_split({name: set(self._folders(name)) for name in self._folders("")}):
+            raise ValueError(
+                f"{self._call}: {found[0]}/ would not be read as a split; "
+                f"splits are {', '.join(f'{split}/' for split in SPELLINGS)}, and the nearest is {found[1]}/"
+            )
+
+    def _key(self, inside: str, class_names: tuple[str, ...]) -> str:
+        """Of all that decides what is kept: labels are, as places in these names, which another split may change."""
+        options = repr((class_names, tree_hash(self.root, inside), self.size, self.grey, self.corrupt))
         return hashlib.blake2b(options.encode(), digest_size=16).hexdigest()
 
     def _decode(self, inside: str, class_names: tuple[str, ...]) -> Built:
@@ -105,13 +126,9 @@ class ImageTree(Source):
 
     def _decoded(self, inside: str, class_names: tuple[str, ...], skipped: list[str]) -> Iterator[Decoded]:
         numbers = {name: number for number, name in enumerate(class_names)}
-        known = {*Image.registered_extensions(), *HEIC}
         depth = len(PurePosixPath(inside).parts)
         first: tuple[PurePosixPath, tuple[int, int]] | None = None
-        for path, content in tree_files(self.root, inside):
-            is_picture = path.suffix.lower() in known and not path.name.startswith(".")
-            if not is_picture or len(path.parts) < depth + 2:
-                continue
+        for path, content in self._files(inside):
             try:
                 picture = read_picture(Path(path), content=content)
             except ValueError as error:
@@ -132,6 +149,15 @@ class ImageTree(Source):
             yield _pixels(picture, self.grey), numbers[path.parts[depth]]
         if first is None:
             raise ValueError(f"{self._call}: there are no pictures in {inside or 'its folders'}")
+
+    def _files(self, inside: str) -> Iterator[TreeFile]:
+        """What are pictures by their name, in folders of classes."""
+        known = {*Image.registered_extensions(), *HEIC}
+        depth = len(PurePosixPath(inside).parts)
+        for path, content in tree_files(self.root, inside):
+            is_picture = path.suffix.lower() in known and not path.name.startswith(".")
+            if is_picture and len(path.parts) >= depth + 2:
+                yield path, content
 
 
 def _pixels(picture: Image.Image, grey: bool) -> np.ndarray:

@@ -67,8 +67,9 @@ class NpzImages(Source):
         if unknown := sorted(set(y.tolist()) - set(train.tolist())):
             raise ValueError(f"NpzImages: {split} has the class {unknown[0]}, which train lacks")
         num_classes = int(train.max()) + 1
-        if num_classes < 2:
-            raise ValueError(f"NpzImages({split}=...) must have two classes or more, got one")
+        counted = split if of_train is None else "train"
+        if num_classes < 2 or (counted == "train" and len(np.unique(train)) < 2):  # a test alone may be of one class
+            raise ValueError(f"NpzImages({counted}=...) must have two classes or more, got {num_classes - 1} alone")
         names = self.class_names or tuple(str(number) for number in range(num_classes))
         if len(names) < num_classes:
             raise ValueError(f"NpzImages(class_names=...) must name {num_classes} classes, got {len(names)}")
@@ -76,6 +77,13 @@ class NpzImages(Source):
         if len(x) != len(y):
             raise ValueError(f"NpzImages({split}={place[0]!r}): it has {len(x)} images and {len(y)} classes")
         return Labelled(torch.from_numpy(np.ascontiguousarray(x)), torch.from_numpy(y), names)
+
+    def train_shape(self) -> tuple[int, ...] | None:
+        place = self._place("train")
+        if place is None:
+            return None
+        shape, dtype = self._opened(place[0], lambda arrays: _header(arrays, place[1]))
+        return _images(np.broadcast_to(np.zeros((), dtype), shape)).shape[1:]  # one value seen in every place
 
     def _place(self, split: Split) -> tuple[str, str, str] | None:
         """The file of a split, and the names of its images and classes there."""
@@ -108,15 +116,21 @@ class NpzImages(Source):
 
 def _refuse_bomb(arrays: NpzFile, name: str, most: int) -> None:
     """Refuses an array whose header announces more than so many bytes: NumPy takes that memory before it reads on."""
+    shape, dtype = _header(arrays, name)
+    size = math.prod(shape) * dtype.itemsize
+    if size > most:
+        raise ValueError(f"{name} has {size:,} bytes, more than {most:,}: a bomb?")
+
+
+def _header(arrays: NpzFile, name: str) -> tuple[tuple[int, ...], np.dtype]:
+    """The shape and type of an array, of which no more is read."""
     assert arrays.zip is not None
     member = name if name in arrays.zip.namelist() else f"{name}.npy"
     with arrays.zip.open(member) as file:
         if np.lib.format.read_magic(file) != (1, 0):  # the others are for headers that are too long for it
             raise ValueError(f"{name} is no plain array")
         shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-    size = math.prod(shape) * dtype.itemsize
-    if size > most:
-        raise ValueError(f"{name} has {size:,} bytes, more than {most:,}: a bomb?")
+    return shape, dtype
 
 
 def _images(x: np.ndarray) -> np.ndarray:

@@ -28,7 +28,7 @@ class Labelled:
 
 
 class Source(ABC):
-    """Labelled images. A new one defines `has` and `read`."""
+    """Labelled images. A new one defines `has` and `read`, and `train_shape` where splits may differ in it."""
 
     @abstractmethod
     def has(self, split: Split) -> bool:
@@ -45,3 +45,10 @@ class Source(ABC):
         Raises:
             ValueError: the images cannot be read; the message names the first one.
         """
+
+    def train_shape(self) -> tuple[int, ...] | None:
+        """`(C, H, W)` of the training images, without reading them all, so that a test can be compared with them.
+
+        None where there are none, or where it is not known; nothing is then compared.
+        """
+        return None
