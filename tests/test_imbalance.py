@@ -10,6 +10,7 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from sklearn.metrics import balanced_accuracy_score, recall_score
 from torch import nn
 
@@ -18,6 +19,7 @@ from touchstone.callbacks import ExactResume, PerClass, RobustAccuracy
 from touchstone.callbacks.parts.passes.recalls import recalls
 from touchstone.datamodules import ImagesDataModule, NpzImages
 from touchstone.lightning_modules import Classifier
+from touchstone.lightning_modules.parts.classifier_loss import ClassifierLoss
 
 from .lightning_programs import trainer, val_loader, weights
 from .oracles import small_net
@@ -106,6 +108,28 @@ def test_a_run_of_drawn_classes_that_is_stopped_goes_on_bit_for_bit(source: NpzI
     assert seen == seen_in_whole[11:]
     assert seen_in_whole[:8] != seen_in_whole[8:]
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+
+
+def logits_and_labels() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(8, 3, generator=generator, dtype=torch.float64).requires_grad_()
+    return logits, torch.tensor([0, 1, 2, 0, 0, 2, 0, 1])
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_weights_count_shares_of_classes_as_the_classes_themselves(label_smoothing: float) -> None:
+    """One-hot labels cost what torch makes of the class numbers; halves of two classes have halves of the weights."""
+    logits, y = logits_and_labels()
+    weights = torch.tensor([1.0, 9, 3], dtype=torch.float64)
+    loss = ClassifierLoss(label_smoothing=label_smoothing, class_weights=weights.tolist()).double()
+    expected = F.cross_entropy(logits, y, weights, label_smoothing=label_smoothing)
+    one_hot = F.one_hot(y, 3).double()
+    torch.testing.assert_close(loss(logits, y, x=logits), expected, rtol=1e-9, atol=0)
+    torch.testing.assert_close(loss(logits, one_hot, x=logits), expected, rtol=1e-9, atol=0)
+    # Every sample once as each of its two classes: the same mean over twice the samples.
+    twice = F.cross_entropy(logits.repeat(2, 1), torch.cat([y, y.roll(1)]), weights, label_smoothing=label_smoothing)
+    halves = (one_hot + one_hot.roll(1, 0)) / 2
+    torch.testing.assert_close(loss(logits, halves, x=logits), twice, rtol=1e-9, atol=0)
 
 
 def test_recall_of_each_class_and_its_mean_are_those_of_scikit_learn(tmp_path: Path) -> None:

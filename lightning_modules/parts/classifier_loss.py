@@ -12,7 +12,10 @@ from touchstone.attacks.core.checks import check_batch, check_labels
 
 
 class ClassifierLoss(nn.Module):
-    """The mean cross-entropy of logits, as torch's.
+    """The mean cross-entropy of logits, as torch's; with weights, over the sum of those of the labels.
+
+    Of labels that are shares of classes torch would divide by their number, whatever the weights: then the same labels,
+    one-hot, would cost another loss.
 
     Args:
         label_smoothing: share of the target spread over all classes, in [0, 1).
@@ -49,8 +52,18 @@ class ClassifierLoss(nn.Module):
                 f"got {len(self.class_weights)}"
             )
         try:
-            return F.cross_entropy(logits, y, self.class_weights, label_smoothing=self.label_smoothing)
+            if self.class_weights is None:
+                return F.cross_entropy(logits, y, label_smoothing=self.label_smoothing)
+            each = F.cross_entropy(
+                logits, y, self.class_weights, label_smoothing=self.label_smoothing, reduction="none"
+            )
+            return each.sum() / _weights_of(y, self.class_weights).sum()
         except (IndexError, RuntimeError):
             check_batch(x, y)  # says in words what is wrong, where it is the batch
             check_labels(y, logits.shape[1])
             raise
+
+
+def _weights_of(y: Tensor, class_weights: Tensor) -> Tensor:
+    """How much each sample counts, `(N,)`: the weight of its class, or the mean weight of its shares of classes."""
+    return (y * class_weights).sum(1) if y.is_floating_point() else class_weights.index_select(0, y)
