@@ -46,8 +46,8 @@ class Classifier(pl.LightningModule):
             normalizations and biases as they are (`weight_decay_groups`).
         label_smoothing: share of the target spread over all classes, in [0, 1).
         class_weights: how much a sample of each class counts in the training loss, one number >= 0 a class, against
-            imbalance; the loss is the weighted mean, as torch's, and the same for one-hot labels. Validation and test
-            count every sample once.
+            imbalance; the loss is the weighted mean, as torch's, and the same for one-hot labels; 0 for a batch
+            of classes without weight. Validation and test count every sample once.
         strategy: how the net learns from a batch, such as `PGDAT`; None for ordinary training.
 
     Raises:

@@ -132,6 +132,30 @@ def test_weights_count_shares_of_classes_as_the_classes_themselves(label_smoothi
     torch.testing.assert_close(loss(logits, halves, x=logits), twice, rtol=1e-9, atol=0)
 
 
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("one_hot", [False, True])
+def test_a_batch_of_classes_without_weight_teaches_nothing(label_smoothing: float, one_hot: bool) -> None:
+    """Its mean would be 0 / 0; logits that are NaN stay NaN."""
+    logits, y = logits_and_labels()
+    loss = ClassifierLoss(label_smoothing=label_smoothing, class_weights=[0, 0, 2]).double()
+    y = y.clamp_max(1)
+    labels = F.one_hot(y, 3).double() if one_hot else y
+    found = loss(logits, labels, x=logits)
+    (gradient,) = torch.autograd.grad(found, logits)
+    assert found.item() == 0
+    assert not gradient.any()
+    assert loss(logits * torch.nan, labels, x=logits).isnan()
+
+
+def test_a_run_goes_on_over_batches_of_classes_without_weight(source: NpzImages, tmp_path: Path) -> None:
+    """Of the 120, 30 and 10 images of three classes, the last alone counts: most batches have none of it."""
+    module = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), class_weights=[0, 0, 1])
+    run = trainer(tmp_path, max_epochs=1, num_sanity_val_steps=0)
+    run.fit(module, ImagesDataModule(source, batch_size=4, val_share=0.2, cache_folder=str(tmp_path / "cache")))
+    assert run.callback_metrics["train/loss"].isfinite()
+    assert all(value.isfinite().all() for value in weights(module).values())
+
+
 def test_recall_of_each_class_and_its_mean_are_those_of_scikit_learn(tmp_path: Path) -> None:
     module, probe = Classifier(small_net(7).eval()), PerClass()
     run = trainer(tmp_path, probe)

@@ -15,7 +15,7 @@ class ClassifierLoss(nn.Module):
     """The mean cross-entropy of logits, as torch's; with weights, over the sum of those of the labels.
 
     Of labels that are shares of classes torch would divide by their number, whatever the weights: then the same labels,
-    one-hot, would cost another loss.
+    one-hot, would cost another loss. A batch whose labels have no weight has the loss 0, where torch has 0 / 0.
 
     Args:
         label_smoothing: share of the target spread over all classes, in [0, 1).
@@ -57,7 +57,7 @@ class ClassifierLoss(nn.Module):
             each = F.cross_entropy(
                 logits, y, self.class_weights, label_smoothing=self.label_smoothing, reduction="none"
             )
-            return each.sum() / _weights_of(y, self.class_weights).sum()
+            return each.sum() / _or_infinite(_weights_of(y, self.class_weights).sum())
         except (IndexError, RuntimeError):
             check_batch(x, y)  # says in words what is wrong, where it is the batch
             check_labels(y, logits.shape[1])
@@ -67,3 +67,8 @@ class ClassifierLoss(nn.Module):
 def _weights_of(y: Tensor, class_weights: Tensor) -> Tensor:
     """How much each sample counts, `(N,)`: the weight of its class, or the mean weight of its shares of classes."""
     return (y * class_weights).sum(1) if y.is_floating_point() else class_weights.index_select(0, y)
+
+
+def _or_infinite(total: Tensor) -> Tensor:
+    """The sum of a batch's weights; infinite in place of 0, so that what is divided by it is 0, or NaN as it was."""
+    return total.where(total > 0, torch.inf)
