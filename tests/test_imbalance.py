@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,10 +19,10 @@ from touchstone.attacks import PGD, Linf
 from touchstone.callbacks import ExactResume, PerClass, RobustAccuracy
 from touchstone.callbacks.parts.passes.recalls import recalls
 from touchstone.datamodules import ImagesDataModule, NpzImages
-from touchstone.lightning_modules import Classifier
+from touchstone.lightning_modules import AWP, MART, PGDAT, Classifier, Mixed, Strategy
 from touchstone.lightning_modules.parts.classifier_loss import ClassifierLoss
 
-from .lightning_programs import trainer, val_loader, weights
+from .lightning_programs import train_loader, trainer, val_loader, weights
 from .oracles import small_net
 
 COUNTS = (120, 30, 10)
@@ -154,6 +155,40 @@ def test_a_run_goes_on_over_batches_of_classes_without_weight(source: NpzImages,
     run.fit(module, ImagesDataModule(source, batch_size=4, val_share=0.2, cache_folder=str(tmp_path / "cache")))
     assert run.callback_metrics["train/loss"].isfinite()
     assert all(value.isfinite().all() for value in weights(module).values())
+
+
+PGD_1 = PGD(threat=Linf(eps=0.05), num_steps=1)
+
+
+@pytest.mark.parametrize("strategy", [PGDAT(PGD_1), MART(PGD_1), AWP(MART(PGD_1))])
+def test_strategies_learn_nothing_from_classes_without_weight(tmp_path: Path, strategy: Strategy) -> None:
+    module = Classifier(small_net(7), partial(torch.optim.SGD, lr=0.1), class_weights=[0] * 4, strategy=strategy)
+    before = [p.detach().clone() for p in module.parameters()]
+    trainer(tmp_path, max_epochs=1, num_sanity_val_steps=0).fit(module, train_loader(), val_loader())
+    assert all(torch.equal(p, q) for p, q in zip(module.parameters(), before, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("strategy", "num_weights", "is_checked_first"),
+    [(Strategy(), 2, True), (MART(PGD_1), 5, True), (MART(PGD_1), 2, False), (Mixed(MART(PGD_1)), 5, False)],
+)
+def test_more_or_fewer_weights_than_classes_are_refused_before_anything_is_learned(
+    tmp_path: Path, strategy: Strategy, num_weights: int, is_checked_first: bool
+) -> None:
+    """Already by the validation that a run begins with, where it does."""
+    seen: list[int] = []
+
+    class Watching(pl.Callback):
+        def on_train_batch_start(self, *_: Any) -> None:
+            seen.append(1)
+
+    module = Classifier(small_net(7), class_weights=[1.0] * num_weights, strategy=strategy)
+    run = trainer(tmp_path, Watching(), num_sanity_val_steps=int(is_checked_first))
+    message = rf"Classifier\(class_weights=...\) must be one for each of the 4 classes, got {num_weights}"
+    with pytest.raises(ValueError, match=message):
+        run.fit(module, train_loader(), val_loader())
+    assert len(seen) == (0 if is_checked_first else 1)
+    assert run.global_step == 0
 
 
 def test_recall_of_each_class_and_its_mean_are_those_of_scikit_learn(tmp_path: Path) -> None:

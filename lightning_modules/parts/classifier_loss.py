@@ -46,11 +46,7 @@ class ClassifierLoss(nn.Module):
             y: classes, int64 `(N,)`, or shares of them, float `(N, classes)`.
             x: the images that the logits are of, for the message where something is wrong with them.
         """
-        if self.class_weights is not None and len(self.class_weights) != logits.shape[1]:
-            raise ValueError(
-                f"Classifier(class_weights=...) must be one for each of the {logits.shape[1]} classes, "
-                f"got {len(self.class_weights)}"
-            )
+        self.check_classes(logits)
         try:
             if self.class_weights is None:
                 return F.cross_entropy(logits, y, label_smoothing=self.label_smoothing)
@@ -62,6 +58,26 @@ class ClassifierLoss(nn.Module):
             check_batch(x, y)  # says in words what is wrong, where it is the batch
             check_labels(y, logits.shape[1])
             raise
+
+    def mean(self, each: Tensor, y: Tensor) -> Tensor:
+        """The mean of another loss, weighted as this one: `()`.
+
+        Args:
+            each: of every sample, float `(N,)`.
+            y: as in `forward`.
+        """
+        if self.class_weights is None:
+            return each.mean()
+        counts = _weights_of(y, self.class_weights)
+        return (counts * each).sum() / _or_infinite(counts.sum())
+
+    def check_classes(self, logits: Tensor) -> None:
+        """Raises ValueError where there are more or fewer weights than classes, the columns of logits `(N, C)`."""
+        if self.class_weights is not None and logits.ndim > 1 and len(self.class_weights) != logits.shape[1]:
+            raise ValueError(
+                f"Classifier(class_weights=...) must be one for each of the {logits.shape[1]} classes, "
+                f"got {len(self.class_weights)}"
+            )
 
 
 def _weights_of(y: Tensor, class_weights: Tensor) -> Tensor:
