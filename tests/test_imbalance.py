@@ -19,7 +19,7 @@ from touchstone.attacks import PGD, Linf
 from touchstone.callbacks import ExactResume, PerClass, RobustAccuracy
 from touchstone.callbacks.parts.passes.recalls import recalls
 from touchstone.datamodules import ImagesDataModule, NpzImages
-from touchstone.lightning_modules import AWP, MART, PGDAT, Classifier, Mixed, Strategy
+from touchstone.lightning_modules import AWP, MART, PGDAT, TRADES, Classifier, Mixed, Strategy
 from touchstone.lightning_modules.parts.classifier_loss import ClassifierLoss
 
 from .lightning_programs import train_loader, trainer, val_loader, weights
@@ -160,12 +160,26 @@ def test_a_run_goes_on_over_batches_of_classes_without_weight(source: NpzImages,
 PGD_1 = PGD(threat=Linf(eps=0.05), num_steps=1)
 
 
-@pytest.mark.parametrize("strategy", [PGDAT(PGD_1), MART(PGD_1), AWP(MART(PGD_1))])
+@pytest.mark.parametrize("strategy", [PGDAT(PGD_1), MART(PGD_1), AWP(Mixed(MART(PGD_1)))])
 def test_strategies_learn_nothing_from_classes_without_weight(tmp_path: Path, strategy: Strategy) -> None:
     module = Classifier(small_net(7), partial(torch.optim.SGD, lr=0.1), class_weights=[0] * 4, strategy=strategy)
     before = [p.detach().clone() for p in module.parameters()]
     trainer(tmp_path, max_epochs=1, num_sanity_val_steps=0).fit(module, train_loader(), val_loader())
     assert all(torch.equal(p, q) for p, q in zip(module.parameters(), before, strict=True))
+
+
+@pytest.mark.parametrize("strategy", [Mixed(TRADES(PGD_1)), Mixed(Mixed(PGDAT(PGD_1))), Mixed(AWP(MART(PGD_1)))])
+def test_equal_weights_teach_what_none_teach_where_passes_are_recomputed(tmp_path: Path, strategy: Strategy) -> None:
+    """The backward pass puts buffers back, which the weights are among."""
+    learned = []
+    for class_weights in (None, [2.0] * 4):
+        pl.seed_everything(0)
+        module = Classifier(
+            small_net(7), partial(torch.optim.SGD, lr=0.1), class_weights=class_weights, strategy=strategy
+        )
+        trainer(tmp_path, max_epochs=1, limit_train_batches=2).fit(module, train_loader(), val_loader())
+        learned.append(weights(module.net))
+    torch.testing.assert_close(learned[0], learned[1], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -50,10 +50,10 @@ class ClassifierLoss(nn.Module):
         try:
             if self.class_weights is None:
                 return F.cross_entropy(logits, y, label_smoothing=self.label_smoothing)
-            each = F.cross_entropy(
-                logits, y, self.class_weights, label_smoothing=self.label_smoothing, reduction="none"
-            )
-            return each.sum() / _or_infinite(_weights_of(y, self.class_weights).sum())
+            # A copy, since what recomputes a pass puts buffers back in place, and the backward pass needs them as here.
+            weights = self.class_weights.clone()
+            each = F.cross_entropy(logits, y, weights, label_smoothing=self.label_smoothing, reduction="none")
+            return each.sum() / _or_infinite(_weights_of(y, weights).sum())
         except (IndexError, RuntimeError):
             check_batch(x, y)  # says in words what is wrong, where it is the batch
             check_labels(y, logits.shape[1])
