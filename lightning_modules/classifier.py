@@ -32,8 +32,8 @@ class Classifier(pl.LightningModule):
 
     Logs `train/loss`, `train/accuracy`, and `S/loss`, `S/accuracy` for S val and test, each over every sample of the
     epoch. `train/...` is measured as the net learns: where that is from attacked images, on these. Labels may be shares
-    of classes, float `(N, classes)`, as MixUp and CutMix make them; accuracy then counts the largest share. One
-    logit that is NaN makes the loss and the accuracy of the epoch NaN.
+    of classes, float `(N, classes)`, as MixUp and CutMix make them, for ordinary training and `Free`; accuracy then
+    counts the largest share. One logit that is NaN makes the loss and the accuracy of the epoch NaN.
 
     Args:
         net: pixels in [0, 1], float `(N, C, H, W)`, to logits `(N, classes)`, or to an output that has them as

@@ -296,6 +296,30 @@ class Forgetful(Strategy):
         return Learned(learned.loss, learned.logits)
 
 
+@pytest.mark.parametrize(
+    "strategy", [PGDAT(PGD_3), TRADES(NEARBY_3), MART(PGD_3), FGSMRS(LINF), Mixed(PGDAT(PGD_3)), AWP(TRADES(PGD_3))]
+)
+def test_shares_of_classes_are_refused_by_what_attacks_a_class(strategy: Strategy) -> None:
+    net, x, y = net_and_batch()
+    shares = (F.one_hot(y, 4) + F.one_hot(y.roll(1), 4)).double() / 2
+    name = type(getattr(strategy, "strategy", strategy)).__name__
+    message = (
+        rf"{name} needs class numbers as labels, int64 `\(N,\)`, which its attack aims at, got shares of classes of "
+        r"the shape \(8, 4\): train without MixUp and CutMix, or with Free or no strategy"
+    )
+    with pytest.raises(ValueError, match=message):
+        strategy.learn(net, x, shares, Criterion(), RNG)
+
+
+@pytest.mark.parametrize("strategy", [Strategy(), Free(LINF), Mixed(Free(LINF)), AWP(Strategy())])
+def test_shares_of_classes_are_learned_from_where_nothing_attacks_a_class(strategy: Strategy) -> None:
+    net, x, y = net_and_batch()
+    learned = [
+        strategy.learn(net_and_batch()[0], x, labels, Criterion(), RNG).loss for labels in (y, F.one_hot(y, 4).double())
+    ]
+    torch.testing.assert_close(*learned)
+
+
 def test_awp_around_a_strategy_that_cannot_learn_again_is_refused() -> None:
     net, x, y = net_and_batch()
     with pytest.raises(ValueError, match=r"AWP\(strategy=...\): Forgetful must give `Learned\(again=...\)`"):

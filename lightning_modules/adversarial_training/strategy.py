@@ -68,7 +68,7 @@ class Strategy(nn.Module):
         Args:
             model: images to logits `(N, C)`, in the modes of training.
             x: the images, float `(N, ...)`, N >= 1.
-            y: the true classes, int64 `(N,)`.
+            y: the true classes, int64 `(N,)`; or shares of them, float `(N, C)`, for a strategy that takes these.
             criterion: the classifier's own loss.
             rng: noise per sample, other noise in every batch; the global random state belongs to the training.
         """

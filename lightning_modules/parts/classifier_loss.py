@@ -55,6 +55,11 @@ class ClassifierLoss(nn.Module):
             each = F.cross_entropy(logits, y, weights, label_smoothing=self.label_smoothing, reduction="none")
             return each.sum() / _or_infinite(_weights_of(y, weights).sum())
         except (IndexError, RuntimeError):
+            if y.is_floating_point() and y.ndim == 2 and y.shape[1] != logits.shape[1]:
+                raise ValueError(
+                    f"labels that are shares of classes must be `(N, {logits.shape[1]})`, one for each class of the "
+                    f"model, got the shape {tuple(y.shape)}: MixUp and CutMix take num_classes={logits.shape[1]}"
+                ) from None
             check_batch(x, y)  # says in words what is wrong, where it is the batch
             check_labels(y, logits.shape[1])
             raise
