@@ -12,6 +12,7 @@ from touchstone.attacks import SampleRng
 
 
 def _plain_mean(each: Tensor, y: Tensor) -> Tensor:
+    """The mean of one number a sample, float `(N,)`, whatever the labels: `()`."""
     return each.mean()
 
 
