@@ -12,13 +12,13 @@ from functools import partial
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from memory import peak
 from timing import show, take_turns, use_threads
 from torch import nn
 
 from touchstone.attacks import PGD, Linf, SampleRng
 from touchstone.lightning_modules import AWP, FGSMRS, MART, PGDAT, TRADES, Free, Strategy
+from touchstone.lightning_modules.adversarial_training import Criterion
 
 NUM_STEPS = 5
 THREAT = Linf(eps=8 / 255)
@@ -52,7 +52,7 @@ def train_step(
 ) -> None:
     """What Lightning does with a batch."""
     optimizer.zero_grad()
-    strategy.learn(net, x, y, F.cross_entropy, SampleRng.numbered(len(x))).loss.backward()
+    strategy.learn(net, x, y, Criterion(), SampleRng.numbered(len(x))).loss.backward()
     strategy.after_backward(net)
     optimizer.step()
 

@@ -17,7 +17,7 @@ from torchmetrics import MeanMetric, Metric
 from touchstone.attacks import SampleRng
 from touchstone.attacks.core.logits import logits_of
 
-from .adversarial_training import Learned, Strategy
+from .adversarial_training import Criterion, Learned, Strategy
 from .every_sample_once import EverySampleOnce
 from .parameter_groups import weight_decay_groups
 from .parts.classifier_loss import ClassifierLoss
@@ -32,8 +32,8 @@ class Classifier(pl.LightningModule):
 
     Logs `train/loss`, `train/accuracy`, and `S/loss`, `S/accuracy` for S val and test, each over every sample of the
     epoch. `train/...` is measured as the net learns: where that is from attacked images, on these. Labels may be shares
-    of classes, float `(N, classes)`, as MixUp and CutMix make them; accuracy then counts the largest share. One
-    logit that is NaN makes the loss and the accuracy of the epoch NaN.
+    of classes, float `(N, classes)`, as MixUp and CutMix make them, for ordinary training and `Free`; accuracy then
+    counts the largest share. One logit that is NaN makes the loss and the accuracy of the epoch NaN.
 
     Args:
         net: pixels in [0, 1], float `(N, C, H, W)`, to logits `(N, classes)`, or to an output that has them as
@@ -46,11 +46,13 @@ class Classifier(pl.LightningModule):
             normalizations and biases as they are (`weight_decay_groups`).
         label_smoothing: share of the target spread over all classes, in [0, 1).
         class_weights: how much a sample of each class counts in the training loss, one number >= 0 a class, against
-            imbalance; the loss is the weighted mean, as torch's. Validation and test count every sample once.
+            imbalance; the loss is the weighted mean, as torch's, and the same for one-hot labels; 0 for a batch
+            of classes without weight. Validation and test count every sample once.
         strategy: how the net learns from a batch, such as `PGDAT`; None for ordinary training.
 
     Raises:
-        ValueError: a value is outside its range; or, at the first batch, there are more or fewer weights than classes.
+        ValueError: a value is outside its range; or, at the first batch that is passed, there are more or fewer weights
+            than classes.
     """
 
     def __init__(
@@ -83,7 +85,9 @@ class Classifier(pl.LightningModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Pixels in [0, 1], `(N, C, H, W)`, to logits `(N, classes)`."""
-        return logits_of(self.net(x))
+        logits = logits_of(self.net(x))
+        self.train_loss.check_classes(logits)  # here, since a strategy need not ask for the loss
+        return logits
 
     def setup(self, stage: str) -> None:
         if stage != "fit" or self.strategy.num_repeats == 1:
@@ -108,7 +112,8 @@ class Classifier(pl.LightningModule):
         learned = None
         if len(x):
             noise = self._noise(len(x), batch_idx)
-            learned = self.strategy.learn(self, x, y, partial(self.train_loss, x=x), noise)
+            criterion = Criterion(partial(self.train_loss, x=x), self.train_loss.mean)
+            learned = self.strategy.learn(self, x, y, criterion, noise)
         self._log("train", "of_train", learned, y)
         return None if learned is None else learned.loss
 

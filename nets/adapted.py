@@ -23,7 +23,8 @@ class AdaptedNet(nn.Module):
         num_classes: classes, >= 2.
         in_channels: channels of the image.
         small: whether images are small, as CIFAR's: the first convolution becomes one of 3 x 3 with a stride of 1,
-            and a pooling right behind it is left out. One that cuts the image into patches stays as it is.
+            and a pooling by maxima that the model has before its second convolution is left out. A convolution that
+            cuts the image into patches stays as it is.
         weights: as in `TorchvisionNet`; None for the random initialisation.
 
     Raises:
@@ -57,8 +58,8 @@ class AdaptedNet(nn.Module):
             changed |= {"kernel_size": 3, "stride": 1, "padding": 1}
         if changed:
             replace_layer(self.net, first[0], like(first[1], changed))
-        if small and isinstance(getattr(self.net, "maxpool", None), nn.MaxPool2d):
-            self.net.maxpool = nn.Identity()
+        if small and (pooling := _pooling_behind(self.net, first[0])) is not None:
+            replace_layer(self.net, pooling, nn.Identity())
         of_linear = isinstance(last[1], nn.Linear)
         replace_layer(self.net, last[0], like(last[1], {"out_features" if of_linear else "out_channels": num_classes}))
         self.net.to(memory_format=torch.channels_last)
@@ -69,3 +70,11 @@ class AdaptedNet(nn.Module):
 
 def _num_out(layer: nn.Module) -> int:
     return int(layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels)  # type: ignore[arg-type]
+
+
+def _pooling_behind(net: nn.Module, convolution: str) -> str | None:
+    """The name of the first `nn.MaxPool2d` registered after a convolution and before the next, None where none is."""
+    parts = [(path, part) for path, part in net.named_modules() if isinstance(part, (nn.Conv2d, nn.MaxPool2d))]
+    behind = [path for path, _ in parts].index(convolution) + 1
+    path, part = parts[behind] if behind < len(parts) else ("", None)
+    return path if isinstance(part, nn.MaxPool2d) else None

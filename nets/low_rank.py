@@ -25,6 +25,9 @@ def low_rank(
 ) -> nn.Module:
     """A copy of a net with factored layers: each `nn.Linear`, and each `nn.Conv2d` without groups.
 
+    The projections of `nn.MultiheadAttention` stay as they are: it reads their weights itself. A layer that the net has
+    under several names is one pair of layers under all of them.
+
     Args:
         net: it is left as it is.
         rank: of each layer, >= 1; a layer of no larger rank stays as it is.
@@ -42,16 +45,23 @@ def low_rank(
     if energy is not None and not 0 < energy <= 1:
         raise ValueError(f"low_rank(energy=...) must be in (0, 1], got {energy}")
     net = copy.deepcopy(net)
-    for name, layer in list(net.named_modules()):
+    left_alone = {part.out_proj for part in net.modules() if isinstance(part, nn.MultiheadAttention)}
+    pairs: dict[nn.Module, nn.Module] = {}
+    for name, layer in list(net.named_modules(remove_duplicate=False)):
         if not isinstance(layer, (nn.Linear, nn.Conv2d)) or (isinstance(layer, nn.Conv2d) and layer.groups > 1):
+            continue
+        if layer in left_alone:
             continue
         left, right = factors(layer.weight.detach().flatten(1), rank=rank, energy=energy)
         is_smaller = left.numel() + right.numel() < layer.weight.numel()
         if left.shape[1] < min(layer.weight.flatten(1).shape) and (is_smaller or not only_smaller):
-            factored = _factored(layer, left, right)
+            pair = pairs.setdefault(layer, _factored(layer, left, right))
             if not name:
-                return factored
-            replace_layer(net, name, factored)
+                return pair
+            replace_layer(net, name, pair)
+    for part in net.modules():
+        if isinstance(part, nn.TransformerEncoderLayer):
+            part.activation_relu_or_gelu = 0  # not the way of evaluation that reads the weights of its layers itself
     return net
 
 

@@ -16,7 +16,7 @@ from torch.utils.data import ConcatDataset, DataLoader, TensorDataset
 
 from touchstone.attacks import PGD, Linf, RandomNoise, SampleRng, Targeted
 from touchstone.lightning_modules import PGDAT, Classifier
-from touchstone.lightning_modules.adversarial_training import Learned, Strategy
+from touchstone.lightning_modules.adversarial_training import Criterion, Learned, Strategy
 
 from .lightning_programs import samples, train_loader, trainer, val_loader
 from .oracles import small_net
@@ -90,7 +90,7 @@ def test_the_seed_of_the_run_decides_the_noise_of_the_training_attack(tmp_path: 
 def test_the_training_attack_draws_nothing_from_the_global_random_state() -> None:
     net, strategy = small_net(7).eval(), PGDAT(RandomNoise(threat=Linf(eps=0.1)))
     before = torch.get_rng_state()
-    strategy.learn(net, *samples(4).tensors, F.cross_entropy, SampleRng.numbered(4))
+    strategy.learn(net, *samples(4).tensors, Criterion(), SampleRng.numbered(4))
     assert torch.equal(torch.get_rng_state(), before)
 
 

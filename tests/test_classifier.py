@@ -131,6 +131,19 @@ def test_a_training_batch_with_labels_outside_the_classes_is_named(tmp_path: Pat
         trainer(tmp_path).fit(Classifier(small_net()), loader, val_loader())
 
 
+@pytest.mark.parametrize("class_weights", [None, [1, 2, 3, 4]])
+def test_shares_of_more_or_fewer_classes_than_the_net_has_are_named(tmp_path: Path, class_weights: Any) -> None:
+    """As MixUp makes them that was told another number."""
+    loader = DataLoader(TensorDataset(torch.rand(8, 1, 6, 6), torch.full((8, 3), 1 / 3)), 8)
+    module = Classifier(small_net(7), class_weights=class_weights)
+    message = (
+        r"shares of classes must be `\(N, 4\)`, one for each class of the model, got the shape \(8, 3\): "
+        "MixUp and CutMix take num_classes=4"
+    )
+    with pytest.raises(ValueError, match=message):
+        trainer(tmp_path).fit(module, loader, val_loader())
+
+
 def test_the_net_can_be_trained_from_a_partly_frozen_state(tmp_path: Path) -> None:
     net = small_net(7)
     net[0].requires_grad_(False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -99,6 +100,51 @@ def test_a_layer_whose_factors_are_no_smaller_stays() -> None:
     assert isinstance(smaller[1], nn.Sequential)  # type: ignore[index]
     grouped = nn.Sequential(nn.Conv2d(8, 8, 3, groups=2))
     assert isinstance(low_rank(grouped, rank=1)[0], nn.Conv2d)  # type: ignore[index]
+
+
+def test_a_layer_of_two_names_becomes_one_pair_of_two_names() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = nn.Sequential(nn.Linear(20, 20), nn.ReLU())
+            self.decoder = self.encoder[0]
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.decoder(self.encoder(x))
+
+    net, x = Tied(), torch.rand(3, 20)
+    pair = low_rank(net, rank=4)
+    assert pair.encoder[0] is pair.decoder  # type: ignore[index]
+    assert isinstance(pair.decoder, nn.Sequential)
+    left, right = factors(net.decoder.weight.detach(), rank=4)
+    hidden = (x @ (left @ right).T + net.decoder.bias).relu()
+    expected = hidden @ (left @ right).T + net.decoder.bias
+    torch.testing.assert_close(pair(x), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_transformer_computes_what_it_computes_with_the_products(batch_first: bool, whole: bool) -> None:
+    """In training and in evaluation, where torch would read the weights of its layers itself."""
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(16, 2, 64, dropout=0.0, batch_first=batch_first)
+    net: nn.Module = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False) if whole else layer
+    small, by_hand, x = low_rank(net, rank=2), copy.deepcopy(net), torch.rand(3, 5, 16)
+    for name, part in by_hand.named_modules():
+        if name.rpartition(".")[2] in ("linear1", "linear2"):
+            left, right = factors(part.weight.detach(), rank=2)  # type: ignore[operator]
+            part.weight = nn.Parameter(left @ right)
+            assert isinstance(small.get_submodule(name), nn.Sequential)
+        if name.endswith("out_proj"):
+            assert torch.equal(small.get_submodule(name).weight, part.weight)  # type: ignore[arg-type]
+    torch.testing.assert_close(small(x), by_hand(x), rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        torch.testing.assert_close(small.eval()(x), by_hand.eval()(x), rtol=1e-4, atol=1e-5)
+
+
+def test_attention_alone_stays_as_it_is() -> None:
+    net, x = nn.MultiheadAttention(16, 2), torch.rand(5, 3, 16)
+    torch.testing.assert_close(low_rank(net, rank=2)(x, x, x), net(x, x, x))
 
 
 @pytest.mark.parametrize(

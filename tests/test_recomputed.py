@@ -11,6 +11,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from touchstone.attacks import PGD, Linf, SampleRng
 from touchstone.lightning_modules import AWP, MART, TRADES, Mixed, Strategy
+from touchstone.lightning_modules.adversarial_training import Criterion
 from touchstone.lightning_modules.adversarial_training.parts.recomputed import recomputed
 
 from .oracles import images, small_net
@@ -83,7 +84,7 @@ class Watched(nn.Module):
 
 def most_alive(strategy: Strategy) -> int:
     model, x, y = Watched(), images(8), torch.arange(8) % 4
-    strategy.learn(model, x, y, F.cross_entropy, SampleRng.numbered(8)).loss.backward()
+    strategy.learn(model, x, y, Criterion(), SampleRng.numbered(8)).loss.backward()
     strategy.after_backward(model)
     return model.most
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torchvision import models
 
 from touchstone.nets import (
     MLP,
@@ -162,6 +164,30 @@ def test_a_model_of_torchvision_takes_small_images_and_few_classes(name: str, op
     assert net(x).shape == (2, 7)
     first = next(m for m in net.modules() if isinstance(m, nn.Conv2d))
     assert (first.stride == (1, 1)) == options.get("small", True)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "pooling"),
+    [
+        ("resnet18", {}, "maxpool"),
+        ("densenet121", {}, "features.pool0"),
+        ("squeezenet1_1", {}, "features.2"),
+        ("googlenet", {"init_weights": False, "aux_logits": False}, "maxpool1"),
+        ("vgg13", {}, None),  # a second convolution stands between
+    ],
+)
+def test_small_images_meet_no_pooling_right_behind_the_first_convolution(
+    name: str, options: Any, pooling: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "get_model", partial(models.get_model, **options))
+    with torch.device("meta"):
+        whole, net = (AdaptedNet(name, num_classes=7, small=small) for small in (False, True))
+        of_whole, of_net = (
+            {path for path, part in net.net.named_modules() if isinstance(part, nn.MaxPool2d)} for net in (whole, net)
+        )
+        assert of_whole - of_net == ({pooling} if pooling else set())
+        assert of_net <= of_whole
+        assert net(torch.rand(2, 3, 32, 32)).shape == (2, 7)
 
 
 def test_patches_stay_patches() -> None:

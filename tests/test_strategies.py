@@ -24,7 +24,8 @@ from touchstone.lightning_modules import (
     Mixed,
     Strategy,
 )
-from touchstone.lightning_modules.adversarial_training import Learned
+from touchstone.lightning_modules.adversarial_training import Criterion, Learned
+from touchstone.lightning_modules.parts.classifier_loss import ClassifierLoss
 
 from .oracles import images, small_net
 
@@ -79,12 +80,13 @@ def trades_by_hand(net: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor | None = 
     return of_clean + 2.5 * kl(clean, net(x_adv).softmax(1)).mean(), x_adv
 
 
-def mart_by_hand(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+def mart_by_hand(net: nn.Module, x: Tensor, y: Tensor, class_weights: tuple[float, ...] = (1, 1, 1, 1)) -> Tensor:
     x_adv = worst_by_hand(net, x, y)
     p, q, rows = net(x_adv).softmax(1), net(x).softmax(1), torch.arange(8)
     others = torch.stack([torch.cat([row[:c], row[c + 1 :]]) for row, c in zip(p, y.tolist(), strict=True)])
     bce = -p[rows, y].log() - (1 - others.max(1).values).log()
-    return (bce + 5 * kl(q, p) * (1 - q[rows, y])).mean()
+    counts = torch.tensor([class_weights[c] for c in y.tolist()], dtype=p.dtype)
+    return (counts / counts.sum() * (bce + 5 * kl(q, p) * (1 - q[rows, y]))).sum()
 
 
 def fgsm_rs_by_hand(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -116,8 +118,19 @@ BY_HAND: dict[str, tuple[Strategy, Callable[..., Tensor]]] = {
 def test_loss_and_gradient_are_those_of_the_paper(name: str) -> None:
     strategy, by_hand = BY_HAND[name]
     net, x, y = net_and_batch()
-    loss = strategy.learn(net, x, y, F.cross_entropy, RNG).loss
+    loss = strategy.learn(net, x, y, Criterion(), RNG).loss
     expected = by_hand(other := net_and_batch()[0], x, y)
+    torch.testing.assert_close(loss, expected, rtol=1e-9, atol=0)
+    torch.testing.assert_close(gradients(net, loss), gradients(other, expected), rtol=1e-7, atol=1e-12)
+
+
+def test_mart_counts_both_terms_of_a_sample_by_the_weight_of_its_class() -> None:
+    net, x, _ = net_and_batch()
+    y, class_weights = torch.tensor([0, 1, 2, 3, 0, 0, 1, 3]), (0.5, 3.0, 0.0, 1.0)
+    own = ClassifierLoss(class_weights=class_weights).double()
+    criterion = Criterion(lambda logits, y: own(logits, y, x=x), own.mean)
+    loss = MART(PGD_3).learn(net, x, y, criterion, RNG).loss
+    expected = mart_by_hand(other := net_and_batch()[0], x, y, class_weights)
     torch.testing.assert_close(loss, expected, rtol=1e-9, atol=0)
     torch.testing.assert_close(gradients(net, loss), gradients(other, expected), rtol=1e-7, atol=1e-12)
 
@@ -128,7 +141,7 @@ def test_awp_takes_the_gradient_at_the_worst_weights_and_gives_the_weights_back(
     net, x, y = net_and_batch()
     strategy = AWP(BY_HAND[name][0], gamma=0.05)
     before = {key: value.clone() for key, value in net.named_parameters()}
-    learned = strategy.learn(net, x, y, F.cross_entropy, RNG)
+    learned = strategy.learn(net, x, y, Criterion(), RNG)
     moved = {key for key, value in net.named_parameters() if not torch.equal(value, before[key])}
     assert moved == {"0.weight", "5.weight"}
     learned.loss.backward()
@@ -159,7 +172,7 @@ def test_free_trains_and_attacks_by_one_gradient(threat: Any) -> None:
     batches = [(x, y)] * 2 + [(x[:5].flip(0), y[:5])] * 2 + [(x.flip(0), y)] * 2
     for inputs, labels in batches:
         n = len(inputs)
-        strategy.learn(net, inputs, labels, F.cross_entropy, RNG).loss.backward()
+        strategy.learn(net, inputs, labels, Criterion(), RNG).loss.backward()
         strategy.after_backward(net)
         delta = change[:n].clone().requires_grad_()
         F.cross_entropy(other((inputs + delta).clamp(0, 1)), labels).backward()
@@ -182,7 +195,7 @@ def test_eps_grows_to_its_size_in_equal_steps() -> None:
     strategy = EpsWarmup(PGDAT(RandomNoise(threat=LINF)), num_batches=4)
     seen = []
     for _ in range(6):
-        strategy.learn(net, x, y, F.cross_entropy, RNG)
+        strategy.learn(net, x, y, Criterion(), RNG)
         seen.append(strategy.strategy.attack.threat.eps)
     assert seen == pytest.approx([0.025, 0.05, 0.075, 0.1, 0.1, 0.1])
 
@@ -191,7 +204,7 @@ def test_eps_grows_to_its_size_in_equal_steps() -> None:
 def test_any_threat_can_be_warmed_up(strategy: Strategy) -> None:
     net, x, y = net_and_batch()
     warm = EpsWarmup(strategy, num_batches=10**6)
-    loss = warm.learn(net, x, y, F.cross_entropy, RNG).loss
+    loss = warm.learn(net, x, y, Criterion(), RNG).loss
     if not isinstance(strategy, MART):
         assert loss.item() == pytest.approx(F.cross_entropy(net(x), y).item(), rel=1e-3)
     strategy.scale_eps(1.0)
@@ -218,7 +231,7 @@ UPDATES = [
 @pytest.mark.parametrize(("strategy", "num_updates"), UPDATES)
 def test_a_step_updates_running_statistics_as_often_as_is_said(strategy: Strategy, num_updates: int) -> None:
     net, x, y = net_and_batch()
-    strategy.learn(net, x, y, F.cross_entropy, RNG).loss.backward()
+    strategy.learn(net, x, y, Criterion(), RNG).loss.backward()
     strategy.after_backward(net)
     assert int(net[1].num_batches_tracked) == num_updates
     assert all(module.training for module in net.modules())
@@ -227,7 +240,7 @@ def test_a_step_updates_running_statistics_as_often_as_is_said(strategy: Strateg
 def test_awp_leaves_the_running_statistics_of_the_second_pass_alone() -> None:
     net, x, y = net_and_batch()
     other = copy.deepcopy(net)
-    AWP(Strategy(), gamma=1e-9).learn(net, x, y, F.cross_entropy, RNG)
+    AWP(Strategy(), gamma=1e-9).learn(net, x, y, Criterion(), RNG)
     other(x)
     torch.testing.assert_close(net[1].running_mean, other[1].running_mean, rtol=1e-6, atol=1e-9)
 
@@ -236,7 +249,7 @@ def test_trades_passes_the_clean_images_once_before_the_backward_pass() -> None:
     net, x, y = net_and_batch()
     passed: list[bool] = []
     net.register_forward_pre_hook(lambda _, args: passed.append(torch.equal(args[0], x)))
-    TRADES(NEARBY_3).learn(net, x, y, F.cross_entropy, RNG)
+    TRADES(NEARBY_3).learn(net, x, y, Criterion(), RNG)
     assert passed == [True, False, False, False, False]  # three steps, and what they found
 
 
@@ -244,7 +257,7 @@ def test_the_boosted_cross_entropy_is_finite_where_the_net_is_sure_of_the_wrong_
     logits = torch.tensor([[200.0, 0, -5], [0, 200, 0]], requires_grad=True)
     net = nn.Identity()
     learned = MART(RandomNoise(threat=Linf(eps=1e-3, box=None))).learn(
-        net, logits, torch.tensor([1, 1]), F.cross_entropy, SampleRng.numbered(2)
+        net, logits, torch.tensor([1, 1]), Criterion(), SampleRng.numbered(2)
     )
     assert learned.loss.isfinite()
 
@@ -283,10 +296,34 @@ class Forgetful(Strategy):
         return Learned(learned.loss, learned.logits)
 
 
+@pytest.mark.parametrize(
+    "strategy", [PGDAT(PGD_3), TRADES(NEARBY_3), MART(PGD_3), FGSMRS(LINF), Mixed(PGDAT(PGD_3)), AWP(TRADES(PGD_3))]
+)
+def test_shares_of_classes_are_refused_by_what_attacks_a_class(strategy: Strategy) -> None:
+    net, x, y = net_and_batch()
+    shares = (F.one_hot(y, 4) + F.one_hot(y.roll(1), 4)).double() / 2
+    name = type(getattr(strategy, "strategy", strategy)).__name__
+    message = (
+        rf"{name} needs class numbers as labels, int64 `\(N,\)`, which its attack aims at, got shares of classes of "
+        r"the shape \(8, 4\): train without MixUp and CutMix, or with Free or no strategy"
+    )
+    with pytest.raises(ValueError, match=message):
+        strategy.learn(net, x, shares, Criterion(), RNG)
+
+
+@pytest.mark.parametrize("strategy", [Strategy(), Free(LINF), Mixed(Free(LINF)), AWP(Strategy())])
+def test_shares_of_classes_are_learned_from_where_nothing_attacks_a_class(strategy: Strategy) -> None:
+    net, x, y = net_and_batch()
+    learned = [
+        strategy.learn(net_and_batch()[0], x, labels, Criterion(), RNG).loss for labels in (y, F.one_hot(y, 4).double())
+    ]
+    torch.testing.assert_close(*learned)
+
+
 def test_awp_around_a_strategy_that_cannot_learn_again_is_refused() -> None:
     net, x, y = net_and_batch()
     with pytest.raises(ValueError, match=r"AWP\(strategy=...\): Forgetful must give `Learned\(again=...\)`"):
-        AWP(Forgetful()).learn(net, x, y, F.cross_entropy, RNG)
+        AWP(Forgetful()).learn(net, x, y, Criterion(), RNG)
 
 
 def test_fgsm_rs_falls_back_once_and_knows_it_after_a_checkpoint() -> None:

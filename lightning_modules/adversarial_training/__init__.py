@@ -7,7 +7,7 @@ from .free import Free
 from .mart import MART
 from .mixed import Mixed
 from .pgd_at import PGDAT
-from .strategy import Learned, Strategy
+from .strategy import Criterion, Learned, Strategy
 from .trades import TRADES
 
-__all__ = ["AWP", "FGSMRS", "MART", "PGDAT", "TRADES", "EpsWarmup", "Free", "Learned", "Mixed", "Strategy"]
+__all__ = ["AWP", "FGSMRS", "MART", "PGDAT", "TRADES", "Criterion", "EpsWarmup", "Free", "Learned", "Mixed", "Strategy"]

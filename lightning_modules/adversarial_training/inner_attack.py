@@ -13,7 +13,7 @@ from .strategy import Strategy
 
 
 class InnerAttack(Strategy):
-    """A strategy with an attack; a subclass calls `attacked` in `learn`.
+    """A strategy with an attack; a subclass calls `attacked` in `learn`. Labels must be class numbers.
 
     Args:
         attack: makes the images.
@@ -37,7 +37,17 @@ class InnerAttack(Strategy):
         self.attack, self.mode, self._full = attack, mode, attack
 
     def attacked(self, attack: Attack, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:
-        """The images that an attack, `self.attack` or one made of it, finds in the mode that was asked for."""
+        """The images that an attack, `self.attack` or one made of it, finds in the mode that was asked for.
+
+        Raises:
+            ValueError: labels are shares of classes, which no attack aims at.
+        """
+        if y.is_floating_point() and y.ndim == 2:
+            raise ValueError(
+                f"{type(self).__name__} needs class numbers as labels, int64 `(N,)`, which its attack aims at, got "
+                f"shares of classes of the shape {tuple(y.shape)}: train without MixUp and CutMix, or with Free or no "
+                "strategy; for one-hot labels give `y.argmax(1)`"
+            )
         return attack(model, x, y, rng, training=self.mode == "train").to(x.dtype)
 
     def scale_eps(self, share: float) -> None:

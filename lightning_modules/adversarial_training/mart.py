@@ -21,9 +21,9 @@ class MART(InnerAttack):
 
     Source: Wang et al., "Improving adversarial robustness requires revisiting misclassified examples", 2020, the
     boosted cross-entropy and the overall objective of their section 3.3, with their lambda as `weight`. Gradients flow
-    through every factor, as in their code. The classifier's own loss, and with it label smoothing, takes no part. The
-    clean images are passed again in the backward pass, so that a step holds the activations of one pass
-    (`recomputed`).
+    through every factor, as in their code. The classifier's own loss, and with it label smoothing, takes no part; its
+    class weights do, as the mean over the samples is weighted. The clean images are passed again in the backward pass,
+    so that a step holds the activations of one pass (`recomputed`).
 
     Args:
         attack: makes the images; the paper's is PGD on the cross-entropy, to the end.
@@ -48,7 +48,7 @@ class MART(InnerAttack):
             clean, logits = recomputed(model, x).softmax(1), model(x_adv)
             missing = 1 - clean.gather(1, y[:, None])[:, 0]
             loss = boosted_cross_entropy(logits, y) + self.weight * divergence(clean, logits) * missing
-            return Learned(loss.mean(), logits, again=take)
+            return Learned(criterion.mean(loss, y), logits, again=take)
 
         return take()
 

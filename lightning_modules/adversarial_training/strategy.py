@@ -5,12 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from touchstone.attacks import SampleRng
 
-Criterion = Callable[[Tensor, Tensor], Tensor]
-"""`criterion(logits, y) -> loss`: the classifier's cross-entropy, a mean over the samples, with its label smoothing."""
+
+def _plain_mean(each: Tensor, y: Tensor) -> Tensor:
+    """The mean of one number a sample, float `(N,)`, whatever the labels: `()`."""
+    return each.mean()
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """The classifier's own loss of a batch: `criterion(logits, y)`, a mean over the samples, with its label smoothing.
+
+    Attributes:
+        cross_entropy: the loss, `()`, from logits `(N, C)` and labels `y`; torch's unless it is given.
+        mean: `mean(each, y)`, `()`: a mean as that of the loss, each sample counted by the weight of its class, for a
+            strategy with a loss of its own, float `(N,)`.
+    """
+
+    cross_entropy: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy
+    mean: Callable[[Tensor, Tensor], Tensor] = _plain_mean
+
+    def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
+        return self.cross_entropy(logits, y)
 
 
 @dataclass(frozen=True)
@@ -49,7 +69,7 @@ class Strategy(nn.Module):
         Args:
             model: images to logits `(N, C)`, in the modes of training.
             x: the images, float `(N, ...)`, N >= 1.
-            y: the true classes, int64 `(N,)`.
+            y: the true classes, int64 `(N,)`; or shares of them, float `(N, C)`, for a strategy that takes these.
             criterion: the classifier's own loss.
             rng: noise per sample, other noise in every batch; the global random state belongs to the training.
         """

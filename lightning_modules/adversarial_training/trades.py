@@ -24,6 +24,8 @@ class TRADES(InnerAttack):
     the losses of their section 4 for several classes, and algorithm 1. Their 1 / lambda is beta. Gradients flow
     through both predictions, as in their code.
 
+    Class weights count in the criterion; the divergence, which asks for no class, is the mean over all samples.
+
     The clean images are passed once for both: the inner maximisation moves away from the prediction, in the modes of
     training, that the loss is taken of. The paper's code passes them anew for it, in evaluation mode. The backward pass
     passes them again, so that a step holds the activations of one pass (`recomputed`).
