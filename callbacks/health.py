@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -9,6 +10,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from .not_finite import NotFinite
 from .parts.figures import verdicts
 from .parts.figures.activations import Activations
 from .parts.pictures.health_picture import health_picture
@@ -27,8 +29,8 @@ class Health(pl.Callback):
     It reads `train/loss`, `train/accuracy`, `val/loss`, `val/accuracy` and `val/robust_accuracy/worst_case`, as far as
     they are logged; a curve that is not takes part in no verdict. Of the layers, it looks at the activations of the
     first batch of each validation, of the main process. A verdict is a warning when it is first passed; all that hold
-    at the end are the text `health` in TensorBoard and `health.txt` in the run folder, the curves beside them the
-    picture `health`. Test samples take no part.
+    at the end, or where an error or a signal ends the training, are the text `health` in TensorBoard and `health.txt`
+    in the run folder, the curves beside them the picture `health`. Test samples take no part.
 
     Args:
         min_accuracy: below which training and validation accuracy count as underfitting, in [0, 1].
@@ -45,15 +47,28 @@ class Health(pl.Callback):
         self._curves: dict[str, dict[int, float]] = {tag: {} for tags in _CURVES.values() for tag in tags}
         self._first_loss: float | None = None
         self._num_steps, self._num_finite = 0, torch.tensor(0)
+        self._loss_now: Tensor | None = None  # of a step that has not ended
+        self._has_begun, self._folder = False, None  # of this fit; the folder of its run
         self._layers: list[str] = []
         self._activations: Activations | None = None
         self._said: set[str] = set()
 
     # What is read.
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self._has_begun = False
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # Known before it is needed: where one process fails, the others cannot be asked for it.
+        self._has_begun, self._folder = True, run_folder(trainer)
+
+    def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
+        self._loss_now = loss.detach()
+
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        self._loss_now = None
         loss = outputs["loss"] if isinstance(outputs, dict) else outputs
         if not isinstance(loss, Tensor):
             return
@@ -89,10 +104,10 @@ class Health(pl.Callback):
 
     # What is said.
 
-    def _judge(self, trainer: pl.Trainer) -> None:
+    def _judge(self, trainer: pl.Trainer, what: str = "the loss") -> None:
         robust = "val/robust_accuracy/worst_case"
         found = [
-            verdicts.not_finite(int(self._num_finite), self._num_steps),
+            verdicts.not_finite(int(self._num_finite), self._num_steps, what),
             verdicts.learning_rate_too_high(self._first_loss or 0.0, *self._together("train/loss")),
             verdicts.overfitting(*self._together("train/loss", "val/loss")),
             verdicts.underfitting(*self._together("train/accuracy", "val/accuracy"), min_accuracy=self.min_accuracy),
@@ -113,8 +128,29 @@ class Health(pl.Callback):
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         folder = run_folder(trainer)
-        if not trainer.is_global_zero:
+        if trainer.is_global_zero:
+            self._publish(trainer, folder)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        if not (self._has_begun and trainer.is_global_zero):
             return
+        try:
+            self._judge(trainer, self._count_broken_step(trainer))
+            if self.verdicts:
+                self._publish(trainer, self._folder)
+        except Exception as error:  # it must not hide what ends the training
+            vars(exception).setdefault("__notes__", []).append(f"Health could not say what it had found: {error}")
+
+    def _count_broken_step(self, trainer: pl.Trainer) -> str:
+        """Counts a step that its loss or gradients have ended; says which of them they were."""
+        is_finite = self._loss_now is None or bool(self._loss_now.isfinite().all())
+        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+        has_stopped = any(isinstance(c, NotFinite) and c.policy == "stop" and c.num_found for c in callbacks)
+        what = "the loss" if not is_finite or self._num_finite < self._num_steps else "the loss or a gradient"
+        self._num_steps += not is_finite or has_stopped
+        return what
+
+    def _publish(self, trainer: pl.Trainer, folder: Path | None) -> None:
         lines = self.verdicts or ["nothing found"]
         publish_text(trainer, "health", "\n".join(f"- {line}" for line in lines))
         if any(self._curves.values()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from touchstone.attacks import FGSM, Linf
-from touchstone.callbacks import Health, RobustAccuracy
+from touchstone.callbacks import Health, NotFinite, RobustAccuracy
 from touchstone.callbacks.parts.figures import verdicts
 from touchstone.callbacks.parts.figures.activations import Activations
 from touchstone.callbacks.parts.pictures.health_picture import health_picture
 from touchstone.lightning_modules import Classifier
 
+from .command_lines import Ended, with_value, write
 from .lightning_programs import events, trainer, weights
 
 
@@ -158,6 +160,75 @@ def test_a_loss_that_is_not_finite_is_found_at_its_step(tmp_path: Path) -> None:
 
     health, _ = fit(tmp_path, mlp(), Break(), num_epochs=3)
     assert health.verdicts[0].startswith("the loss is not finite from step 8 on")
+
+
+def with_health(lr: float) -> Any:
+    """The tiny config with `Health` and plain gradient descent."""
+    config = with_value({"class_path": "torch.optim.SGD", "init_args": {"lr": lr}}, "model", "init_args", "optimizer")
+    config["trainer"] |= {"max_epochs": 3, "limit_train_batches": 5}
+    config["trainer"]["callbacks"] = [*config["trainer"]["callbacks"], {"class_path": "touchstone.callbacks.Health"}]
+    return config
+
+
+@pytest.mark.filterwarnings("ignore:health, epoch")
+def test_a_loss_that_ends_the_training_is_found_in_the_log_and_at_the_end(run: Callable[..., Ended]) -> None:
+    ended = run("fit", "--config", write(with_health(lr=1e30)))
+    assert ended.code == 1
+    assert "NotFinite: at step 1 the loss is nan" in ended.first_line
+    (found, *_) = Path("logs/tiny/version_0/health.txt").read_text().splitlines()
+    assert found.startswith("the loss is not finite from step 2 on")
+    assert f"health: {found}" in ended.err.splitlines()
+    shown = events(Path("logs")).Tensors("health/text_summary")[0].tensor_proto.string_val[0].decode()
+    assert found in shown
+
+
+@pytest.mark.filterwarnings("ignore:health, epoch")
+@pytest.mark.parametrize("order", [(NotFinite, Health), (Health, NotFinite)])
+def test_what_ends_the_training_is_found_whoever_looks_first(tmp_path: Path, order: tuple[type, type]) -> None:
+    net = mlp()
+    net[3].weight.register_hook(lambda gradient: gradient * torch.nan)  # the loss itself is fine
+    callbacks = [kind() for kind in order]
+    health = next(callback for callback in callbacks if isinstance(callback, Health))
+    module = Classifier(net, lambda p: torch.optim.Adam(p, lr=0.01))
+    with pytest.raises(RuntimeError, match="the gradient of"):
+        trainer(tmp_path, *callbacks).fit(module, DataLoader(blobs(40, 1), 8), DataLoader(blobs(8, 2), 8))
+    assert health.verdicts[0].startswith("the loss or a gradient is not finite from step 1 on")
+
+
+class Fails(pl.Callback):
+    """Ends the training in its second epoch."""
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.current_epoch == 1:
+            raise KeyError("something else")
+
+
+def test_an_error_of_another_kind_is_no_verdict(tmp_path: Path) -> None:
+    with pytest.raises(KeyError, match="something else"):
+        fit(tmp_path, mlp(), Fails())
+    assert not list(tmp_path.rglob("health.txt"))
+
+
+def test_the_error_that_ends_the_training_is_never_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
+        raise RuntimeError("no picture")
+
+    monkeypatch.setattr("touchstone.callbacks.health.health_picture", broken)
+    dead = mlp()
+    with torch.no_grad():
+        dead[1].bias -= 100
+    with pytest.raises(KeyError, match="something else") as caught:
+        fit(tmp_path, dead, Fails())
+    assert caught.value.__notes__ == ["Health could not say what it had found: no picture"]
+
+
+def test_nothing_is_said_of_a_training_that_never_began(run: Callable[..., Ended]) -> None:
+    config = with_health(lr=0.1)
+    config["model"]["init_args"]["optimizer"]["init_args"]["lr"] = -1.0
+    ended = run("fit", "--config", write(config))
+    assert ended.code == 2
+    assert "health" not in ended.err
+    assert not list(Path("logs").rglob("health.txt"))
 
 
 def test_reading_the_curves_changes_no_weight(tmp_path: Path) -> None:
