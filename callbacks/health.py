@@ -16,6 +16,7 @@ from .parts.figures.activations import Activations
 from .parts.pictures.health_picture import health_picture
 from .parts.records.logs import may_be_lost, write_whole
 from .parts.records.publish import publish_picture, publish_text, run_folder
+from .robust_accuracy import RobustAccuracy
 
 _CURVES = {
     "train": ("train/loss", "train/accuracy"),
@@ -27,7 +28,8 @@ class Health(pl.Callback):
     """Looks at the curves after every epoch of a fit: learning rate, over- and underfitting, layers, the loss itself.
 
     It reads `train/loss`, `train/accuracy`, `val/loss`, `val/accuracy` and `val/robust_accuracy/worst_case`, as far as
-    they are logged; a curve that is not takes part in no verdict. Of the layers, it looks at the activations of the
+    they are logged; a curve that is not takes part in no verdict. Robust overfitting is one of a module whose
+    `strategy` learns from attacked images, as the `Classifier`'s may. Of the layers, it looks at the activations of the
     first batch of each validation, of the main process. A verdict is a warning when it is first passed; all that hold
     at the end, or where an error or a signal ends the training, are the text `health` in TensorBoard and `health.txt`
     in the run folder, the curves beside them the picture `health`. Test samples take no part.
@@ -49,6 +51,7 @@ class Health(pl.Callback):
         self._num_steps, self._num_finite = 0, torch.tensor(0)
         self._loss_now: Tensor | None = None  # of a step that has not ended
         self._has_begun, self._folder = False, None  # of this fit; the folder of its run
+        self._num_attacked, self._learns_from_attacks = 0, False
         self._layers: list[str] = []
         self._activations: Activations | None = None
         self._said: set[str] = set()
@@ -57,6 +60,7 @@ class Health(pl.Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self._has_begun = False
+        self._learns_from_attacks = getattr(getattr(pl_module, "strategy", None), "learns_from_attacks", False)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # Known before it is needed: where one process fails, the others cannot be asked for it.
@@ -92,6 +96,8 @@ class Health(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.sanity_checking:
             self._read(trainer, "val")
+            callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+            self._num_attacked = max([c.num_attacked for c in callbacks if isinstance(c, RobustAccuracy)], default=0)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._read(trainer, "train")
@@ -111,9 +117,11 @@ class Health(pl.Callback):
             verdicts.learning_rate_too_high(self._first_loss or 0.0, *self._together("train/loss")),
             verdicts.overfitting(*self._together("train/loss", "val/loss")),
             verdicts.underfitting(*self._together("train/accuracy", "val/accuracy"), min_accuracy=self.min_accuracy),
-            verdicts.robust_overfitting(*self._together(robust, "train/loss")),
             *self._layers,
         ]
+        if self._learns_from_attacks:
+            curves = self._together(robust, "train/loss")
+            found.append(verdicts.robust_overfitting(*curves, num_samples=self._num_attacked))
         self.verdicts = [sentence for sentence in found if sentence is not None]
         for sentence in self.verdicts:
             kind = sentence.partition(":")[0].partition(" from ")[0]  # said once, whatever its figures become
@@ -171,6 +179,7 @@ class Health(pl.Callback):
             "curves": {tag: dict(curve) for tag, curve in self._curves.items()},
             "first_loss": self._first_loss,
             "steps": (self._num_steps, int(self._num_finite)),
+            "num_attacked": self._num_attacked,
             "layers": list(self._layers),
             "verdicts": list(self.verdicts),
             "said": sorted(self._said),
@@ -181,5 +190,6 @@ class Health(pl.Callback):
         self._first_loss = state_dict["first_loss"]
         self._num_steps, num_finite = state_dict["steps"]
         self._num_finite = torch.tensor(num_finite)
+        self._num_attacked = state_dict.get("num_attacked", 0)
         self._layers, self.verdicts = list(state_dict.get("layers", [])), list(state_dict.get("verdicts", []))
         self._said = set(state_dict.get("said", []))

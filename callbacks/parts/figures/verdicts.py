@@ -92,21 +92,34 @@ def underfitting(train_accuracies: Curve, val_accuracies: Curve, *, min_accuracy
     )
 
 
-def robust_overfitting(robust_accuracies: Curve, train_losses: Curve) -> str | None:
-    """Robust accuracy on validation falls from some epoch on, while the training loss still falls.
+def robust_overfitting(robust_accuracies: Curve, train_losses: Curve, *, num_samples: int) -> str | None:
+    """In adversarial training, robust accuracy on validation falls for good, while the training loss still falls.
+
+    The fall counts from 3 points on, and from two standard errors of the difference of two shares of so many samples.
 
     Source: Rice, Wong, Kolter, "Overfitting in adversarially robust deep learning", 2020, section 3.
+
+    Args:
+        robust_accuracies: of each epoch.
+        train_losses: of the same ones.
+        num_samples: behind each robust accuracy; 0 for not known, where no fall can be told from chance.
     """
     best = robust_accuracies.index(max(robust_accuracies)) if len(robust_accuracies) else 0
-    if len(robust_accuracies) - best < 4:
+    if len(robust_accuracies) - best < 4 or not num_samples:
         return None
-    now = mean(robust_accuracies[-3:])
-    if robust_accuracies[best] - now < 0.03 or train_losses[-1] >= train_losses[best]:
+    before, now = robust_accuracies[best], mean(robust_accuracies[-3:])
+    standard_error = math.sqrt((before * (1 - before) + now * (1 - now)) / num_samples)
+    if before - max(robust_accuracies[-3:]) < max(0.03, 2 * standard_error) or not _still_falls(train_losses, best):
         return None
     return (
-        f"robust overfitting from epoch {best + 2} on: robust accuracy on validation was {robust_accuracies[best]:.1%} "
-        f"in epoch {best + 1} and is {now:.1%} now, while the training loss still falls; keep the best checkpoint"
+        f"robust overfitting from epoch {best + 2} on: robust accuracy on validation was {before:.1%} in epoch "
+        f"{best + 1} and is {now:.1%} now, while the training loss still falls; keep the best checkpoint"
     )
+
+
+def _still_falls(train_losses: Curve, since: int) -> bool:
+    """Whether the training loss is lower, by 5 % or more, than in an epoch before."""
+    return mean(train_losses[-3:]) < 0.95 * train_losses[since]
 
 
 def idle_layer(layer: str, kind: str, share: float) -> str | None:
