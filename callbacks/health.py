@@ -110,13 +110,15 @@ class Health(pl.Callback):
 
     # What is said.
 
-    def _judge(self, trainer: pl.Trainer, what: str = "the loss") -> None:
+    def _judge(self, trainer: pl.Trainer, what: str = "the loss", *, has_ended: bool = False) -> None:
         robust = "val/robust_accuracy/worst_case"
         found = [
             verdicts.not_finite(int(self._num_finite), self._num_steps, what),
             verdicts.learning_rate_too_high(self._first_loss or 0.0, *self._together("train/loss")),
             verdicts.overfitting(*self._together("train/loss", "val/loss")),
-            verdicts.underfitting(*self._together("train/accuracy", "val/accuracy"), min_accuracy=self.min_accuracy),
+            verdicts.underfitting(
+                *self._together("train/accuracy", "val/accuracy"), min_accuracy=self.min_accuracy, has_ended=has_ended
+            ),
             *self._layers,
         ]
         if self._learns_from_attacks:
@@ -127,7 +129,8 @@ class Health(pl.Callback):
             kind = sentence.partition(":")[0].partition(" from ")[0]  # said once, whatever its figures become
             if kind not in self._said:
                 self._said.add(kind)
-                rank_zero_warn(f"health, epoch {trainer.current_epoch + 1}: {sentence}")
+                when = "at the end" if has_ended else f"epoch {trainer.current_epoch + 1}"
+                rank_zero_warn(f"health, {when}: {sentence}")
 
     def _together(self, *tags: str) -> list[list[float]]:
         """The curves over the epochs that all of them have."""
@@ -136,6 +139,7 @@ class Health(pl.Callback):
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         folder = run_folder(trainer)
+        self._judge(trainer, has_ended=True)
         if trainer.is_global_zero:
             self._publish(trainer, folder)
 

@@ -106,11 +106,31 @@ def test_overfitting_is_found_and_since_when(tmp_path: Path) -> None:
     losses = list(health._curves["val/loss"].values())
     assert f"overfitting from epoch {losses.index(min(losses)) + 2} on" in " ".join(health.verdicts)
     assert said.count("overfitting") == 1
+    curves = [list(health._curves[tag].values()) for tag in ("train/loss", "val/loss")]
+    is_found = [verdicts.overfitting(*(curve[:num] for curve in curves)) is not None for num in range(1, 31)]
+    assert is_found == sorted(is_found)  # once it is said, it stays
+
+
+def test_a_validation_loss_that_wavers_is_no_overfitting() -> None:
+    """The training loss stands still; or the validation loss comes back."""
+    val = [0.5, 0.2, 0.121, 0.13, 0.135, 0.138, 0.138, 0.138]
+    assert verdicts.overfitting([1.3, 0.7, 0.52, 0.518, 0.516, 0.514, 0.513, 0.513], val) is None
+    falling = [1.3, 0.7, 0.52, 0.45, 0.4, 0.36, 0.33, 0.3]
+    assert verdicts.overfitting(falling, val) is not None
+    assert verdicts.overfitting(falling, [*val[:-1], 0.125]) is None
 
 
 def test_underfitting_is_found(tmp_path: Path) -> None:
-    health, _ = fit(tmp_path, mlp(), lr=1e-6, num_epochs=4)
+    health, said = fit(tmp_path, mlp(), lr=1e-6, num_epochs=4)
     assert [sentence.partition(":")[0] for sentence in health.verdicts] == ["underfitting"]
+    assert said.startswith("health, at the end: underfitting")
+
+
+def test_a_slow_beginning_is_no_underfitting(tmp_path: Path) -> None:
+    health, said = fit(tmp_path, mlp(), lr=0.001, num_epochs=20)
+    accuracies = list(health._curves["train/accuracy"].values())
+    assert max(accuracies[:3]) < 0.5 < accuracies[-1]
+    assert "underfitting" not in said
 
 
 ATTACK = FGSM(threat=Linf(eps=0.05))
@@ -319,9 +339,14 @@ def test_a_fall_counts_that_is_larger_than_its_sampling_error(num_samples: int, 
 
 
 def test_underfitting_is_no_matter_of_attacked_training_images() -> None:
-    assert verdicts.underfitting([0.4] * 5, [0.8] * 5, min_accuracy=0.5) is None
-    assert verdicts.underfitting([0.45] * 5, [0.2] * 5, min_accuracy=0.5) is None  # that is overfitting
-    assert verdicts.underfitting([0.3] * 5, [0.3] * 5, min_accuracy=0.5) is not None
+    for train, val, is_found in ((0.4, 0.8, False), (0.3, 0.3, True), (0.45, 0.2, False)):  # the last is overfitting
+        assert bool(verdicts.underfitting([train] * 6, [val] * 6, min_accuracy=0.5, has_ended=False)) is is_found
+
+
+def test_underfitting_waits_while_the_net_still_learns() -> None:
+    rising = [0.1, 0.12, 0.14, 0.16, 0.18, 0.2]
+    assert verdicts.underfitting(rising, rising, min_accuracy=0.5, has_ended=False) is None
+    assert verdicts.underfitting(rising, rising, min_accuracy=0.5, has_ended=True) is not None
 
 
 def test_an_accuracy_outside_its_range_is_refused() -> None:

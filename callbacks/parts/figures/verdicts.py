@@ -57,12 +57,12 @@ def learning_rate_too_high(first_loss: float, losses: Curve) -> str | None:
 
 
 def overfitting(train_losses: Curve, val_losses: Curve) -> str | None:
-    """The validation loss rises from some epoch on, while the training loss still falls."""
+    """The validation loss rises for good from some epoch on, by 10 % or more, while the training loss still falls."""
     best = val_losses.index(min(val_losses)) if len(val_losses) else 0
-    if len(val_losses) - best < 4:
+    if len(val_losses) - best < 5:
         return None
     now = mean(val_losses[-3:])
-    if now < 1.1 * val_losses[best] or train_losses[-1] >= train_losses[best]:
+    if min(val_losses[-3:]) < 1.1 * val_losses[best] or not _still_falls(train_losses, best):
         return None
     return (
         f"overfitting from epoch {best + 2} on: the validation loss was lowest in epoch {best + 1}, at "
@@ -71,8 +71,10 @@ def overfitting(train_losses: Curve, val_losses: Curve) -> str | None:
     )
 
 
-def underfitting(train_accuracies: Curve, val_accuracies: Curve, *, min_accuracy: float) -> str | None:
-    """Neither training nor validation samples are learned, and they do not differ.
+def underfitting(
+    train_accuracies: Curve, val_accuracies: Curve, *, min_accuracy: float, has_ended: bool
+) -> str | None:
+    """Neither training nor validation samples are learned, they do not differ, and it is too late to wait for more.
 
     Both, since training accuracy may be that of attacked images.
 
@@ -80,8 +82,12 @@ def underfitting(train_accuracies: Curve, val_accuracies: Curve, *, min_accuracy
         train_accuracies: of each epoch.
         val_accuracies: of the same ones.
         min_accuracy: what one of the two should reach.
+        has_ended: whether the training has; until then, it may go on as long as training accuracy rises by a point
+            in three epochs.
     """
-    if len(train_accuracies) < 3:
+    if len(train_accuracies) < (3 if has_ended else 6):
+        return None
+    if not has_ended and mean(train_accuracies[-3:]) > mean(train_accuracies[-6:-3]) + 0.01:
         return None
     train, val = mean(train_accuracies[-3:]), mean(val_accuracies[-3:])
     if max(train, val) >= min_accuracy or train - val > 0.1:
