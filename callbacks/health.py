@@ -30,9 +30,10 @@ class Health(pl.Callback):
     It reads `train/loss`, `train/accuracy`, `val/loss`, `val/accuracy` and `val/robust_accuracy/worst_case`, as far as
     they are logged; a curve that is not takes part in no verdict. Robust overfitting is one of a module whose
     `strategy` learns from attacked images, as the `Classifier`'s may. Of the layers, it looks at the activations of the
-    first batch of each validation, of the main process. A verdict is a warning when it is first passed; all that hold
-    at the end, or where an error or a signal ends the training, are the text `health` in TensorBoard and `health.txt`
-    in the run folder, the curves beside them the picture `health`. Test samples take no part.
+    first batch of the training and of each validation, of the main process. A verdict is a warning when it is first
+    passed; all that hold at the end, or where an error or a signal ends the training, are the text `health` in
+    TensorBoard and `health.txt` in the run folder, the curves beside them the picture `health`. Test samples take no
+    part.
 
     Args:
         min_accuracy: below which training and validation accuracy count as underfitting, in [0, 1].
@@ -50,9 +51,12 @@ class Health(pl.Callback):
         self._first_loss: float | None = None
         self._num_steps, self._num_finite = 0, torch.tensor(0)
         self._loss_now: Tensor | None = None  # of a step that has not ended
-        self._has_begun, self._folder = False, None  # of this fit; the folder of its run
+        self._has_begun = False
+        self._folder: Path | None = None  # of the run that has begun
         self._num_attacked, self._learns_from_attacks = 0, False
-        self._layers: list[str] = []
+        self._highest_loss = torch.tensor(0.0)  # of any batch; counted as the finite ones are
+        self._layers: dict[str, str] = {}  # what is wrong with them, by their names
+        self._idle_at_first: list[str] | None = None
         self._activations: Activations | None = None
         self._said: set[str] = set()
 
@@ -66,6 +70,12 @@ class Health(pl.Callback):
         # Known before it is needed: where one process fails, the others cannot be asked for it.
         self._has_begun, self._folder = True, run_folder(trainer)
 
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if self._idle_at_first is None:
+            self._activations = Activations(pl_module)
+
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
         self._loss_now = loss.detach()
 
@@ -73,12 +83,16 @@ class Health(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self._loss_now = None
+        if self._activations is not None:
+            self._idle_at_first, self._activations = list(self._activations.verdicts()), None
         loss = outputs["loss"] if isinstance(outputs, dict) else outputs
         if not isinstance(loss, Tensor):
             return
         loss = loss.detach()
         if self._first_loss is None:
             self._first_loss = float(loss) * trainer.accumulate_grad_batches
+        highest = self._highest_loss.to(loss.device)
+        self._highest_loss = torch.fmax(highest, loss.float() * trainer.accumulate_grad_batches)
         so_far = self._num_finite.to(loss.device)  # counted there, so that nothing waits for an accelerator
         self._num_finite = so_far + ((so_far == self._num_steps) & loss.isfinite())
         self._num_steps += 1
@@ -112,15 +126,25 @@ class Health(pl.Callback):
 
     def _judge(self, trainer: pl.Trainer, what: str = "the loss", *, has_ended: bool = False) -> None:
         robust = "val/robust_accuracy/worst_case"
+        first_loss = self._first_loss or 0.0
+        (train_losses,), (train_accuracies,) = self._together("train/loss"), self._together("train/accuracy")
+        too_high = verdicts.learning_rate_too_high(first_loss, train_losses) or verdicts.stuck_at_chance(
+            first_loss,
+            float(self._highest_loss),
+            train_losses,
+            train_accuracies,
+            min_accuracy=self.min_accuracy,
+            went_idle=next((name for name in self._layers if name not in (self._idle_at_first or [])), None),
+        )
         found = [
             verdicts.not_finite(int(self._num_finite), self._num_steps, what),
-            verdicts.learning_rate_too_high(self._first_loss or 0.0, *self._together("train/loss")),
+            too_high,
             verdicts.overfitting(*self._together("train/loss", "val/loss")),
-            verdicts.underfitting(
-                *self._together("train/accuracy", "val/accuracy"), min_accuracy=self.min_accuracy, has_ended=has_ended
-            ),
-            *self._layers,
+            *self._layers.values(),
         ]
+        if too_high is None:  # else that is why nothing is learned
+            curves = self._together("train/accuracy", "val/accuracy")
+            found.append(verdicts.underfitting(*curves, min_accuracy=self.min_accuracy, has_ended=has_ended))
         if self._learns_from_attacks:
             curves = self._together(robust, "train/loss")
             found.append(verdicts.robust_overfitting(*curves, num_samples=self._num_attacked))
@@ -184,7 +208,9 @@ class Health(pl.Callback):
             "first_loss": self._first_loss,
             "steps": (self._num_steps, int(self._num_finite)),
             "num_attacked": self._num_attacked,
-            "layers": list(self._layers),
+            "highest_loss": float(self._highest_loss),
+            "idle_layers": dict(self._layers),
+            "idle_at_first": self._idle_at_first,
             "verdicts": list(self.verdicts),
             "said": sorted(self._said),
         }
@@ -195,5 +221,8 @@ class Health(pl.Callback):
         self._num_steps, num_finite = state_dict["steps"]
         self._num_finite = torch.tensor(num_finite)
         self._num_attacked = state_dict.get("num_attacked", 0)
-        self._layers, self.verdicts = list(state_dict.get("layers", [])), list(state_dict.get("verdicts", []))
+        self._highest_loss = torch.tensor(state_dict.get("highest_loss", 0.0))
+        self._layers = dict(state_dict.get("idle_layers", {}))
+        self._idle_at_first = state_dict.get("idle_at_first", [])
+        self.verdicts = list(state_dict.get("verdicts", []))
         self._said = set(state_dict.get("said", []))

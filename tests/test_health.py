@@ -18,7 +18,9 @@ from touchstone.callbacks import Health, NotFinite, RobustAccuracy
 from touchstone.callbacks.parts.figures import verdicts
 from touchstone.callbacks.parts.figures.activations import Activations
 from touchstone.callbacks.parts.pictures.health_picture import health_picture
+from touchstone.datamodules import DigitsDataModule
 from touchstone.lightning_modules import AWP, PGDAT, TRADES, Classifier, EpsWarmup, Free, Mixed, Strategy
+from touchstone.nets import SmallCNN
 
 from .command_lines import Ended, with_value, write
 from .lightning_programs import events, trainer, weights
@@ -209,7 +211,7 @@ def test_a_unit_of_a_convolution_is_a_channel() -> None:
         net[0].bias[19] = 100
     seen = Activations(net)
     net(torch.rand(2, 1, 5, 5))
-    assert seen.verdicts() == [verdicts.idle_layer("1", "dead", 0.95)]
+    assert seen.verdicts() == {"1": verdicts.idle_layer("1", "dead", 0.95)}
     assert not net[1]._forward_hooks
 
 
@@ -303,6 +305,50 @@ def test_reading_the_curves_changes_no_weight(tmp_path: Path) -> None:
     assert all(torch.equal(trained[0][key], trained[1][key]) for key in trained[0])
 
 
+@pytest.mark.parametrize("lr", [0.5, 2.0, 3.0, 10.0])
+def test_the_learning_rate_is_named_where_a_fit_of_digits_has_one_too_high(tmp_path: Path, lr: float) -> None:
+    """Gradient descent that learns at 0.5; above 1, its first steps leave the net at chance."""
+    torch.manual_seed(0)
+    module = Classifier(SmallCNN(width=8), lambda p: torch.optim.SGD(p, lr=lr))
+    health = Health()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer(tmp_path, health, max_epochs=5, num_sanity_val_steps=0).fit(module, datamodule=DigitsDataModule())
+    kinds = [sentence.partition(":")[0] for sentence in health.verdicts]
+    assert ("the learning rate is too high" in kinds) is (lr > 1)
+    assert "underfitting" not in kinds
+    said = [str(warning.message) for warning in caught if "the learning rate is too high" in str(warning.message)]
+    assert len(said) == (lr > 1)
+
+
+def test_the_learning_rate_is_not_named_where_the_net_began_dead_or_is_slow(tmp_path: Path) -> None:
+    dead = mlp()
+    with torch.no_grad():
+        dead[1].bias -= 100
+    for net, lr, other in ((dead, 0.001, "layer 'net.2' is dead"), (mlp(), 1e-6, "underfitting")):
+        health, _ = fit(tmp_path, net, lr=lr, num_epochs=4)
+        assert any(sentence.startswith(other) for sentence in health.verdicts)
+        assert not any("learning rate is too high" in sentence for sentence in health.verdicts)
+
+
+@pytest.mark.parametrize(
+    ("losses", "accuracies", "highest", "went_idle", "is_stuck"),
+    [
+        ([2.34, 2.33, 2.32], [0.1] * 3, 3.2, None, True),
+        ([2.34, 2.33, 2.32], [0.1] * 3, 2.35, "net.2", True),
+        ([2.34, 2.33, 2.32], [], 3.2, None, True),  # a module that logs no accuracy
+        ([2.34, 2.33, 2.32], [0.1] * 3, 2.35, None, False),  # slow
+        ([2.34, 1.9, 1.4], [0.1, 0.3, 0.5], 3.2, "net.2", False),  # it learns
+        ([2.34, 2.33, 2.32], [0.9] * 3, 3.2, None, False),  # a trained net has a low loss, and single high ones
+    ],
+)
+def test_a_net_is_stuck_at_chance_where_something_has_happened_to_it(
+    losses: list[float], accuracies: list[float], highest: float, went_idle: str | None, is_stuck: bool
+) -> None:
+    found = verdicts.stuck_at_chance(2.3, highest, losses, accuracies, min_accuracy=0.5, went_idle=went_idle)
+    assert bool(found) is is_stuck
+
+
 SWINGS = [1.2, 1.4, 1.1, 1.5, 1.2, 1.4, 1.1, 1.5]
 
 
@@ -310,6 +356,7 @@ SWINGS = [1.2, 1.4, 1.1, 1.5, 1.2, 1.4, 1.1, 1.5]
     ("losses", "too_high"),
     [
         ([50.0, 2.3, 2.3], True),
+        ([50.0, 0.5, 0.1], False),  # it has come back
         (SWINGS, True),
         ([2.0, 1.6, 1.3, 1.1, 0.95, 0.85, 0.78, 0.74], False),
         ([1.2, 1.15, 1.12, 1.11, 1.10, 1.10, 1.09, 1.09], False),  # stuck, and calm

@@ -37,7 +37,7 @@ def learning_rate_too_high(first_loss: float, losses: Curve) -> str | None:
         losses: the mean training loss of each epoch.
     """
     finite = [loss for loss in losses if math.isfinite(loss)]
-    if finite and max(finite) > 2 * first_loss:
+    if finite and max(finite) > 2 * first_loss and finite[-1] > first_loss / 4:
         return (
             f"the learning rate is too high: the training loss rose from {first_loss:.3g} in the first batch to "
             f"{max(finite):.3g} in epoch {losses.index(max(finite)) + 1}"
@@ -54,6 +54,37 @@ def learning_rate_too_high(first_loss: float, losses: Curve) -> str | None:
             f"{max(late):.3g} since epoch {len(losses) - len(late) + 1} without converging"
         )
     return None
+
+
+def stuck_at_chance(
+    first_loss: float, highest_loss: float, losses: Curve, accuracies: Curve, *, min_accuracy: float, went_idle: str | None
+) -> str | None:
+    """The first steps were so long that the net has not learned anything since.
+
+    A net that is merely slow stands at the loss of its beginning too, but nothing has happened to it.
+
+    Args:
+        first_loss: of the first batch, before any step.
+        highest_loss: of any batch so far.
+        losses: the mean training loss of each epoch.
+        accuracies: of the same ones, on training; empty where they are not known.
+        min_accuracy: below which a net may be at chance.
+        went_idle: a layer that did something in the first batch, and does nothing now; None for none.
+    """
+    if len(losses) < 3 or not mean(losses[-3:]) > 0.97 * first_loss:
+        return None
+    if len(accuracies) and max(accuracies[-3:]) >= min_accuracy:
+        return None
+    if highest_loss > 1.15 * first_loss:
+        what = f"the loss of a batch rose to {highest_loss:.3g}"
+    elif went_idle is not None:
+        what = f"layer {went_idle!r} stopped working"
+    else:
+        return None
+    return (
+        f"the learning rate is too high: {what}, and after {len(losses)} epochs the training loss is still "
+        f"{losses[-1]:.3g}, as in the first batch ({first_loss:.3g})"
+    )
 
 
 def overfitting(train_losses: Curve, val_losses: Curve) -> str | None:
