@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -9,11 +10,13 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from .not_finite import NotFinite
 from .parts.figures import verdicts
 from .parts.figures.activations import Activations
 from .parts.pictures.health_picture import health_picture
 from .parts.records.logs import may_be_lost, write_whole
 from .parts.records.publish import publish_picture, publish_text, run_folder
+from .robust_accuracy import RobustAccuracy
 
 _CURVES = {
     "train": ("train/loss", "train/accuracy"),
@@ -25,10 +28,12 @@ class Health(pl.Callback):
     """Looks at the curves after every epoch of a fit: learning rate, over- and underfitting, layers, the loss itself.
 
     It reads `train/loss`, `train/accuracy`, `val/loss`, `val/accuracy` and `val/robust_accuracy/worst_case`, as far as
-    they are logged; a curve that is not takes part in no verdict. Of the layers, it looks at the activations of the
-    first batch of each validation, of the main process. A verdict is a warning when it is first passed; all that hold
-    at the end are the text `health` in TensorBoard and `health.txt` in the run folder, the curves beside them the
-    picture `health`. Test samples take no part.
+    they are logged; a curve that is not takes part in no verdict. Robust overfitting is one of a module whose
+    `strategy` learns from attacked images, as the `Classifier`'s may. Of the layers, it looks at the activations of the
+    first batch of the training and of each validation, of the main process. A verdict is a warning when it is first
+    passed; all that hold at the end, or where an error or a signal ends the training, are the text `health` in
+    TensorBoard and `health.txt` in the run folder, the curves beside them the picture `health`. Test samples take no
+    part.
 
     Args:
         min_accuracy: below which training and validation accuracy count as underfitting, in [0, 1].
@@ -45,21 +50,49 @@ class Health(pl.Callback):
         self._curves: dict[str, dict[int, float]] = {tag: {} for tags in _CURVES.values() for tag in tags}
         self._first_loss: float | None = None
         self._num_steps, self._num_finite = 0, torch.tensor(0)
-        self._layers: list[str] = []
+        self._loss_now: Tensor | None = None  # of a step that has not ended
+        self._has_begun = False
+        self._folder: Path | None = None  # of the run that has begun
+        self._num_attacked, self._learns_from_attacks = 0, False
+        self._highest_loss = torch.tensor(0.0)  # of any batch; counted as the finite ones are
+        self._layers: dict[str, str] = {}  # what is wrong with them, by their names
+        self._idle_at_first: list[str] | None = None
         self._activations: Activations | None = None
         self._said: set[str] = set()
 
     # What is read.
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self._has_begun = False
+        self._learns_from_attacks = getattr(getattr(pl_module, "strategy", None), "learns_from_attacks", False)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # Known before it is needed: where one process fails, the others cannot be asked for it.
+        self._has_begun, self._folder = True, run_folder(trainer)
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if self._idle_at_first is None:
+            self._activations = Activations(pl_module)
+
+    def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
+        self._loss_now = loss.detach()
+
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        self._loss_now = None
+        if self._activations is not None:
+            self._idle_at_first, self._activations = list(self._activations.verdicts()), None
         loss = outputs["loss"] if isinstance(outputs, dict) else outputs
         if not isinstance(loss, Tensor):
             return
         loss = loss.detach()
         if self._first_loss is None:
             self._first_loss = float(loss) * trainer.accumulate_grad_batches
+        highest = self._highest_loss.to(loss.device)
+        self._highest_loss = torch.fmax(highest, loss.float() * trainer.accumulate_grad_batches)
         so_far = self._num_finite.to(loss.device)  # counted there, so that nothing waits for an accelerator
         self._num_finite = so_far + ((so_far == self._num_steps) & loss.isfinite())
         self._num_steps += 1
@@ -77,6 +110,8 @@ class Health(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.sanity_checking:
             self._read(trainer, "val")
+            callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+            self._num_attacked = max([c.num_attacked for c in callbacks if isinstance(c, RobustAccuracy)], default=0)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._read(trainer, "train")
@@ -89,22 +124,37 @@ class Health(pl.Callback):
 
     # What is said.
 
-    def _judge(self, trainer: pl.Trainer) -> None:
+    def _judge(self, trainer: pl.Trainer, what: str = "the loss", *, has_ended: bool = False) -> None:
         robust = "val/robust_accuracy/worst_case"
+        first_loss = self._first_loss or 0.0
+        (train_losses,), (train_accuracies,) = self._together("train/loss"), self._together("train/accuracy")
+        too_high = verdicts.learning_rate_too_high(first_loss, train_losses) or verdicts.stuck_at_chance(
+            first_loss,
+            float(self._highest_loss),
+            train_losses,
+            train_accuracies,
+            min_accuracy=self.min_accuracy,
+            went_idle=next((name for name in self._layers if name not in (self._idle_at_first or [])), None),
+        )
         found = [
-            verdicts.not_finite(int(self._num_finite), self._num_steps),
-            verdicts.learning_rate_too_high(self._first_loss or 0.0, *self._together("train/loss")),
+            verdicts.not_finite(int(self._num_finite), self._num_steps, what),
+            too_high,
             verdicts.overfitting(*self._together("train/loss", "val/loss")),
-            verdicts.underfitting(*self._together("train/accuracy", "val/accuracy"), min_accuracy=self.min_accuracy),
-            verdicts.robust_overfitting(*self._together(robust, "train/loss")),
-            *self._layers,
+            *self._layers.values(),
         ]
+        if too_high is None:  # else that is why nothing is learned
+            curves = self._together("train/accuracy", "val/accuracy")
+            found.append(verdicts.underfitting(*curves, min_accuracy=self.min_accuracy, has_ended=has_ended))
+        if self._learns_from_attacks:
+            curves = self._together(robust, "train/loss")
+            found.append(verdicts.robust_overfitting(*curves, num_samples=self._num_attacked))
         self.verdicts = [sentence for sentence in found if sentence is not None]
         for sentence in self.verdicts:
             kind = sentence.partition(":")[0].partition(" from ")[0]  # said once, whatever its figures become
             if kind not in self._said:
                 self._said.add(kind)
-                rank_zero_warn(f"health, epoch {trainer.current_epoch + 1}: {sentence}")
+                when = "at the end" if has_ended else f"epoch {trainer.current_epoch + 1}"
+                rank_zero_warn(f"health, {when}: {sentence}")
 
     def _together(self, *tags: str) -> list[list[float]]:
         """The curves over the epochs that all of them have."""
@@ -113,8 +163,30 @@ class Health(pl.Callback):
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         folder = run_folder(trainer)
-        if not trainer.is_global_zero:
+        self._judge(trainer, has_ended=True)
+        if trainer.is_global_zero:
+            self._publish(trainer, folder)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        if not (self._has_begun and trainer.is_global_zero):
             return
+        try:
+            self._judge(trainer, self._count_broken_step(trainer))
+            if self.verdicts:
+                self._publish(trainer, self._folder)
+        except Exception as error:  # it must not hide what ends the training
+            vars(exception).setdefault("__notes__", []).append(f"Health could not say what it had found: {error}")
+
+    def _count_broken_step(self, trainer: pl.Trainer) -> str:
+        """Counts a step that its loss or gradients have ended; says which of them they were."""
+        is_finite = self._loss_now is None or bool(self._loss_now.isfinite().all())
+        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+        has_stopped = any(isinstance(c, NotFinite) and c.policy == "stop" and c.num_found for c in callbacks)
+        what = "the loss" if not is_finite or self._num_finite < self._num_steps else "the loss or a gradient"
+        self._num_steps += not is_finite or has_stopped
+        return what
+
+    def _publish(self, trainer: pl.Trainer, folder: Path | None) -> None:
         lines = self.verdicts or ["nothing found"]
         publish_text(trainer, "health", "\n".join(f"- {line}" for line in lines))
         if any(self._curves.values()):
@@ -135,7 +207,10 @@ class Health(pl.Callback):
             "curves": {tag: dict(curve) for tag, curve in self._curves.items()},
             "first_loss": self._first_loss,
             "steps": (self._num_steps, int(self._num_finite)),
-            "layers": list(self._layers),
+            "num_attacked": self._num_attacked,
+            "highest_loss": float(self._highest_loss),
+            "idle_layers": dict(self._layers),
+            "idle_at_first": self._idle_at_first,
             "verdicts": list(self.verdicts),
             "said": sorted(self._said),
         }
@@ -145,5 +220,9 @@ class Health(pl.Callback):
         self._first_loss = state_dict["first_loss"]
         self._num_steps, num_finite = state_dict["steps"]
         self._num_finite = torch.tensor(num_finite)
-        self._layers, self.verdicts = list(state_dict.get("layers", [])), list(state_dict.get("verdicts", []))
+        self._num_attacked = state_dict.get("num_attacked", 0)
+        self._highest_loss = torch.tensor(state_dict.get("highest_loss", 0.0))
+        self._layers = dict(state_dict.get("idle_layers", {}))
+        self._idle_at_first = state_dict.get("idle_at_first", [])
+        self.verdicts = list(state_dict.get("verdicts", []))
         self._said = set(state_dict.get("said", []))

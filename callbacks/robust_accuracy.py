@@ -63,6 +63,9 @@ class RobustAccuracy(Probe):
             work in pixels all the same, so that eps keeps its meaning.
         batch_keys: the keys of images and labels, if the batches are dicts.
 
+    Attributes:
+        num_attacked: samples of the first loader behind the last figures of this entry; 0 where another one measures.
+
     Raises:
         ValueError: a value is outside its range; names collide between entries, or entries disagree on an option.
 
@@ -121,6 +124,7 @@ class RobustAccuracy(Probe):
         self.images_every_n_epochs = images_every_n_epochs
         self.num_prepare_samples = num_prepare_samples
         self.warm_start, self.per_class = warm_start, per_class
+        self.num_attacked = 0
         self._warm_starts = WarmStarts({})
         self._suite: dict[str, Attack] = {}  # the attacks of all entries; empty where another entry measures
         self._model: nn.Module | None = None  # the one that the waiting samples are for
@@ -243,6 +247,8 @@ class RobustAccuracy(Probe):
                 report, self._model, x, y, attacks, sample_ids=ids, seed=self.seed, batch_size=self._halving
             )
         self._warm_starts.conclude(loader_index)
+        if loader_index == 0:
+            self.num_attacked = len(report.sample_id)
         if not len(report.sample_id):
             return
         figures = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,15 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from touchstone.attacks import FGSM, Linf
-from touchstone.callbacks import Health, RobustAccuracy
+from touchstone.callbacks import Health, NotFinite, RobustAccuracy
 from touchstone.callbacks.parts.figures import verdicts
 from touchstone.callbacks.parts.figures.activations import Activations
 from touchstone.callbacks.parts.pictures.health_picture import health_picture
-from touchstone.lightning_modules import Classifier
+from touchstone.datamodules import DigitsDataModule
+from touchstone.lightning_modules import AWP, PGDAT, TRADES, Classifier, EpsWarmup, Free, Mixed, Strategy
+from touchstone.nets import SmallCNN
 
+from .command_lines import Ended, with_value, write
 from .lightning_programs import events, trainer, weights
 
 
@@ -41,15 +45,16 @@ def fit(
     *callbacks: pl.Callback,
     train: TensorDataset | None = None,
     val: TensorDataset | None = None,
+    strategy: Strategy | None = None,
     lr: float = 0.01,
     num_epochs: int = 10,
 ) -> tuple[Health, str]:
     """What a fit's health is, and what was said meanwhile."""
     health = Health()
     run = trainer(folder, health, *callbacks, max_epochs=num_epochs, num_sanity_val_steps=0)
-    module = Classifier(net, lambda p: torch.optim.Adam(p, lr=lr))
+    module = Classifier(net, lambda p: torch.optim.Adam(p, lr=lr), strategy=strategy)
     torch.manual_seed(1)
-    loaders = DataLoader(train or blobs(80, 1), 16, shuffle=True), DataLoader(val or blobs(40, 2), 40)
+    loaders = DataLoader(train or blobs(80, 1), 16, shuffle=True), DataLoader(val or blobs(40, 2), 1000)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         run.fit(module, *loaders)
@@ -103,26 +108,87 @@ def test_overfitting_is_found_and_since_when(tmp_path: Path) -> None:
     losses = list(health._curves["val/loss"].values())
     assert f"overfitting from epoch {losses.index(min(losses)) + 2} on" in " ".join(health.verdicts)
     assert said.count("overfitting") == 1
+    curves = [list(health._curves[tag].values()) for tag in ("train/loss", "val/loss")]
+    is_found = [verdicts.overfitting(*(curve[:num] for curve in curves)) is not None for num in range(1, 31)]
+    assert is_found == sorted(is_found)  # once it is said, it stays
+
+
+def test_a_validation_loss_that_wavers_is_no_overfitting() -> None:
+    """The training loss stands still; or the validation loss comes back."""
+    val = [0.5, 0.2, 0.121, 0.13, 0.135, 0.138, 0.138, 0.138]
+    assert verdicts.overfitting([1.3, 0.7, 0.52, 0.518, 0.516, 0.514, 0.513, 0.513], val) is None
+    falling = [1.3, 0.7, 0.52, 0.45, 0.4, 0.36, 0.33, 0.3]
+    assert verdicts.overfitting(falling, val) is not None
+    assert verdicts.overfitting(falling, [*val[:-1], 0.125]) is None
 
 
 def test_underfitting_is_found(tmp_path: Path) -> None:
-    health, _ = fit(tmp_path, mlp(), lr=1e-6, num_epochs=4)
+    health, said = fit(tmp_path, mlp(), lr=1e-6, num_epochs=4)
     assert [sentence.partition(":")[0] for sentence in health.verdicts] == ["underfitting"]
+    assert said.startswith("health, at the end: underfitting")
+
+
+def test_a_slow_beginning_is_no_underfitting(tmp_path: Path) -> None:
+    health, said = fit(tmp_path, mlp(), lr=0.001, num_epochs=20)
+    accuracies = list(health._curves["train/accuracy"].values())
+    assert max(accuracies[:3]) < 0.5 < accuracies[-1]
+    assert "underfitting" not in said
+
+
+ATTACK = FGSM(threat=Linf(eps=0.05))
+
+
+def robust() -> RobustAccuracy:
+    return RobustAccuracy(attacks={"fgsm": ATTACK}, num_images=0)
 
 
 def test_robust_overfitting_is_found(tmp_path: Path) -> None:
-    """From the sixth epoch on, every unit looks at one pixel most: clean images hardly notice, attacks do."""
+    """48 noisy images are learned by heart, as they look under attack; the same training of many is fine."""
+    val = blobs(1000, 2, noise=0.4)
+    for num_samples, is_found in ((48, True), (500, False)):
+        health, _ = fit(
+            tmp_path,
+            mlp(),
+            robust(),
+            train=blobs(num_samples, 1, noise=0.4),
+            val=val,
+            strategy=PGDAT(ATTACK),
+            lr=0.02 if is_found else 0.002,
+            num_epochs=20 if is_found else 8,
+        )
+        found = [sentence for sentence in health.verdicts if sentence.startswith("robust overfitting from epoch")]
+        curve = list(health._curves["val/robust_accuracy/worst_case"].values())
+        assert bool(found) is is_found
+        assert not found or f"from epoch {curve.index(max(curve)) + 2} on" in found[0]
 
-    class Narrow(pl.Callback):
-        def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
-            if trainer.current_epoch == 5:
-                with torch.no_grad():
-                    pl_module.net[1].weight[:, 0] += 6
-                    pl_module.net[1].bias -= 3
 
-    robust = RobustAccuracy(attacks={"fgsm": FGSM(threat=Linf(eps=0.15))}, num_images=0)
-    health, _ = fit(tmp_path, mlp(), robust, Narrow(), num_epochs=12)
-    assert any(sentence.startswith("robust overfitting from epoch") for sentence in health.verdicts)
+def test_robust_overfitting_is_no_matter_of_ordinary_training(tmp_path: Path) -> None:
+    """The robust accuracy of such a training falls too, and it was never meant to rise."""
+    data = {"train": blobs(48, 1, noise=0.4), "val": blobs(1000, 2, noise=0.4)}
+    health, said = fit(tmp_path, mlp(), robust(), **data, lr=0.02, num_epochs=20)
+    curve = list(health._curves["val/robust_accuracy/worst_case"].values())
+    assert max(curve) - max(curve[-3:]) > 0.1
+    assert "robust overfitting" not in said + " ".join(health.verdicts)
+
+
+def test_the_number_of_attacked_samples_is_that_of_the_report(tmp_path: Path) -> None:
+    few = RobustAccuracy(attacks={"fgsm": ATTACK}, max_samples=7, num_images=0)
+    health, _ = fit(tmp_path, mlp(), few, num_epochs=1)
+    assert health._num_attacked == few.num_attacked == 7
+
+
+@pytest.mark.parametrize(
+    ("strategy", "is_attack"),
+    [
+        (Strategy(), False),
+        (PGDAT(ATTACK), True),
+        (Free(Linf(eps=0.05)), True),
+        (AWP(EpsWarmup(Mixed(TRADES(ATTACK)), num_batches=3)), True),
+        (Mixed(Strategy()), False),
+    ],
+)
+def test_a_strategy_says_whether_it_learns_from_attacks(strategy: Strategy, is_attack: bool) -> None:
+    assert strategy.learns_from_attacks is is_attack
 
 
 def test_a_dead_and_a_saturated_layer_are_named(tmp_path: Path) -> None:
@@ -145,7 +211,7 @@ def test_a_unit_of_a_convolution_is_a_channel() -> None:
         net[0].bias[19] = 100
     seen = Activations(net)
     net(torch.rand(2, 1, 5, 5))
-    assert seen.verdicts() == [verdicts.idle_layer("1", "dead", 0.95)]
+    assert seen.verdicts() == {"1": verdicts.idle_layer("1", "dead", 0.95)}
     assert not net[1]._forward_hooks
 
 
@@ -160,6 +226,75 @@ def test_a_loss_that_is_not_finite_is_found_at_its_step(tmp_path: Path) -> None:
     assert health.verdicts[0].startswith("the loss is not finite from step 8 on")
 
 
+def with_health(lr: float) -> Any:
+    """The tiny config with `Health` and plain gradient descent."""
+    config = with_value({"class_path": "torch.optim.SGD", "init_args": {"lr": lr}}, "model", "init_args", "optimizer")
+    config["trainer"] |= {"max_epochs": 3, "limit_train_batches": 5}
+    config["trainer"]["callbacks"] = [*config["trainer"]["callbacks"], {"class_path": "touchstone.callbacks.Health"}]
+    return config
+
+
+@pytest.mark.filterwarnings("ignore:health, epoch")
+def test_a_loss_that_ends_the_training_is_found_in_the_log_and_at_the_end(run: Callable[..., Ended]) -> None:
+    ended = run("fit", "--config", write(with_health(lr=1e30)))
+    assert ended.code == 1
+    assert "NotFinite: at step 1 the loss is nan" in ended.first_line
+    (found, *_) = Path("logs/tiny/version_0/health.txt").read_text().splitlines()
+    assert found.startswith("the loss is not finite from step 2 on")
+    assert f"health: {found}" in ended.err.splitlines()
+    shown = events(Path("logs")).Tensors("health/text_summary")[0].tensor_proto.string_val[0].decode()
+    assert found in shown
+
+
+@pytest.mark.filterwarnings("ignore:health, epoch")
+@pytest.mark.parametrize("order", [(NotFinite, Health), (Health, NotFinite)])
+def test_what_ends_the_training_is_found_whoever_looks_first(tmp_path: Path, order: tuple[type, type]) -> None:
+    net = mlp()
+    net[3].weight.register_hook(lambda gradient: gradient * torch.nan)  # the loss itself is fine
+    callbacks = [kind() for kind in order]
+    health = next(callback for callback in callbacks if isinstance(callback, Health))
+    module = Classifier(net, lambda p: torch.optim.Adam(p, lr=0.01))
+    with pytest.raises(RuntimeError, match="the gradient of"):
+        trainer(tmp_path, *callbacks).fit(module, DataLoader(blobs(40, 1), 8), DataLoader(blobs(8, 2), 8))
+    assert health.verdicts[0].startswith("the loss or a gradient is not finite from step 1 on")
+
+
+class Fails(pl.Callback):
+    """Ends the training in its second epoch."""
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.current_epoch == 1:
+            raise KeyError("something else")
+
+
+def test_an_error_of_another_kind_is_no_verdict(tmp_path: Path) -> None:
+    with pytest.raises(KeyError, match="something else"):
+        fit(tmp_path, mlp(), Fails())
+    assert not list(tmp_path.rglob("health.txt"))
+
+
+def test_the_error_that_ends_the_training_is_never_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
+        raise RuntimeError("no picture")
+
+    monkeypatch.setattr("touchstone.callbacks.health.health_picture", broken)
+    dead = mlp()
+    with torch.no_grad():
+        dead[1].bias -= 100
+    with pytest.raises(KeyError, match="something else") as caught:
+        fit(tmp_path, dead, Fails())
+    assert caught.value.__notes__ == ["Health could not say what it had found: no picture"]
+
+
+def test_nothing_is_said_of_a_training_that_never_began(run: Callable[..., Ended]) -> None:
+    config = with_health(lr=0.1)
+    config["model"]["init_args"]["optimizer"]["init_args"]["lr"] = -1.0
+    ended = run("fit", "--config", write(config))
+    assert ended.code == 2
+    assert "health" not in ended.err
+    assert not list(Path("logs").rglob("health.txt"))
+
+
 def test_reading_the_curves_changes_no_weight(tmp_path: Path) -> None:
     trained = []
     for callbacks in ([], [Health()]):
@@ -170,6 +305,50 @@ def test_reading_the_curves_changes_no_weight(tmp_path: Path) -> None:
     assert all(torch.equal(trained[0][key], trained[1][key]) for key in trained[0])
 
 
+@pytest.mark.parametrize("lr", [0.5, 2.0, 3.0, 10.0])
+def test_the_learning_rate_is_named_where_a_fit_of_digits_has_one_too_high(tmp_path: Path, lr: float) -> None:
+    """Gradient descent that learns at 0.5; above 1, its first steps leave the net at chance."""
+    torch.manual_seed(0)
+    module = Classifier(SmallCNN(width=8), lambda p: torch.optim.SGD(p, lr=lr))
+    health = Health()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer(tmp_path, health, max_epochs=5, num_sanity_val_steps=0).fit(module, datamodule=DigitsDataModule())
+    kinds = [sentence.partition(":")[0] for sentence in health.verdicts]
+    assert ("the learning rate is too high" in kinds) is (lr > 1)
+    assert "underfitting" not in kinds
+    said = [str(warning.message) for warning in caught if "the learning rate is too high" in str(warning.message)]
+    assert len(said) == (lr > 1)
+
+
+def test_the_learning_rate_is_not_named_where_the_net_began_dead_or_is_slow(tmp_path: Path) -> None:
+    dead = mlp()
+    with torch.no_grad():
+        dead[1].bias -= 100
+    for net, lr, other in ((dead, 0.001, "layer 'net.2' is dead"), (mlp(), 1e-6, "underfitting")):
+        health, _ = fit(tmp_path, net, lr=lr, num_epochs=4)
+        assert any(sentence.startswith(other) for sentence in health.verdicts)
+        assert not any("learning rate is too high" in sentence for sentence in health.verdicts)
+
+
+@pytest.mark.parametrize(
+    ("losses", "accuracies", "highest", "went_idle", "is_stuck"),
+    [
+        ([2.34, 2.33, 2.32], [0.1] * 3, 3.2, None, True),
+        ([2.34, 2.33, 2.32], [0.1] * 3, 2.35, "net.2", True),
+        ([2.34, 2.33, 2.32], [], 3.2, None, True),  # a module that logs no accuracy
+        ([2.34, 2.33, 2.32], [0.1] * 3, 2.35, None, False),  # slow
+        ([2.34, 1.9, 1.4], [0.1, 0.3, 0.5], 3.2, "net.2", False),  # it learns
+        ([2.34, 2.33, 2.32], [0.9] * 3, 3.2, None, False),  # a trained net has a low loss, and single high ones
+    ],
+)
+def test_a_net_is_stuck_at_chance_where_something_has_happened_to_it(
+    losses: list[float], accuracies: list[float], highest: float, went_idle: str | None, is_stuck: bool
+) -> None:
+    found = verdicts.stuck_at_chance(2.3, highest, losses, accuracies, min_accuracy=0.5, went_idle=went_idle)
+    assert bool(found) is is_stuck
+
+
 SWINGS = [1.2, 1.4, 1.1, 1.5, 1.2, 1.4, 1.1, 1.5]
 
 
@@ -177,6 +356,7 @@ SWINGS = [1.2, 1.4, 1.1, 1.5, 1.2, 1.4, 1.1, 1.5]
     ("losses", "too_high"),
     [
         ([50.0, 2.3, 2.3], True),
+        ([50.0, 0.5, 0.1], False),  # it has come back
         (SWINGS, True),
         ([2.0, 1.6, 1.3, 1.1, 0.95, 0.85, 0.78, 0.74], False),
         ([1.2, 1.15, 1.12, 1.11, 1.10, 1.10, 1.09, 1.09], False),  # stuck, and calm
@@ -187,17 +367,33 @@ def test_a_learning_rate_is_too_high_where_the_loss_explodes_or_swings(losses: l
     assert bool(verdicts.learning_rate_too_high(2.3, losses)) is too_high
 
 
+FALLING = [2.0, 1.8, 1.7, 1.6, 1.5, 1.4]
+
+
 def test_a_falling_robust_accuracy_is_overfitting_only_while_the_training_loss_falls() -> None:
-    robust, falling = [0.3, 0.5, 0.48, 0.45, 0.44, 0.43], [2.0, 1.8, 1.7, 1.6, 1.5, 1.4]
-    assert verdicts.robust_overfitting(robust, falling) is not None
-    assert verdicts.robust_overfitting(robust, falling[::-1]) is None
-    assert verdicts.robust_overfitting([0.3, 0.5, 0.49, 0.5, 0.49, 0.5], falling) is None
+    robust = [0.3, 0.5, 0.48, 0.45, 0.44, 0.43]
+    for losses, is_found in ((FALLING, True), (FALLING[::-1], False), ([0.52, 0.52, 0.518, 0.516, 0.514, 0.51], False)):
+        assert bool(verdicts.robust_overfitting(robust, losses, num_samples=10_000)) is is_found
+    calm = [0.3, 0.5, 0.49, 0.5, 0.49, 0.5]
+    assert verdicts.robust_overfitting(calm, FALLING, num_samples=10_000) is None
+
+
+@pytest.mark.parametrize(("num_samples", "is_found"), [(10_000, True), (1000, True), (300, False), (0, False)])
+def test_a_fall_counts_that_is_larger_than_its_sampling_error(num_samples: int, is_found: bool) -> None:
+    """From 22.3 % to 17 %: two standard errors are 6.5 points of 300 samples, and 3.5 of 1000."""
+    robust = [0.19, 0.223, 0.20, 0.17, 0.17, 0.17]
+    assert bool(verdicts.robust_overfitting(robust, FALLING, num_samples=num_samples)) is is_found
 
 
 def test_underfitting_is_no_matter_of_attacked_training_images() -> None:
-    assert verdicts.underfitting([0.4] * 5, [0.8] * 5, min_accuracy=0.5) is None
-    assert verdicts.underfitting([0.45] * 5, [0.2] * 5, min_accuracy=0.5) is None  # that is overfitting
-    assert verdicts.underfitting([0.3] * 5, [0.3] * 5, min_accuracy=0.5) is not None
+    for train, val, is_found in ((0.4, 0.8, False), (0.3, 0.3, True), (0.45, 0.2, False)):  # the last is overfitting
+        assert bool(verdicts.underfitting([train] * 6, [val] * 6, min_accuracy=0.5, has_ended=False)) is is_found
+
+
+def test_underfitting_waits_while_the_net_still_learns() -> None:
+    rising = [0.1, 0.12, 0.14, 0.16, 0.18, 0.2]
+    assert verdicts.underfitting(rising, rising, min_accuracy=0.5, has_ended=False) is None
+    assert verdicts.underfitting(rising, rising, min_accuracy=0.5, has_ended=True) is not None
 
 
 def test_an_accuracy_outside_its_range_is_refused() -> None:

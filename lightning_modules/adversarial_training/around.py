@@ -19,7 +19,7 @@ class Around(Strategy):
     def __init__(self, strategy: Strategy) -> None:
         super().__init__()
         self.strategy = strategy
-        self.num_repeats = strategy.num_repeats
+        self.num_repeats, self.learns_from_attacks = strategy.num_repeats, strategy.learns_from_attacks
 
     def samples(self, x: Tensor, y: Tensor, repeat: int) -> tuple[Tensor, Tensor]:
         return self.strategy.samples(x, y, repeat)

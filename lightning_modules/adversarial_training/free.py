@@ -34,6 +34,8 @@ class Free(Remembering):
         ValueError: a value is outside its range, or `threat` is no ball, or one with an eps or mask per sample.
     """
 
+    learns_from_attacks = True
+
     def __init__(self, threat: Threat, *, num_repeats: int = 8, rel_step_size: float = 1.0) -> None:
         super().__init__()
         if not isinstance(threat, Ball):

@@ -25,6 +25,8 @@ class InnerAttack(Strategy):
         ValueError: `attack` holds one value per sample, or `mode` is another.
     """
 
+    learns_from_attacks = True
+
     def __init__(self, attack: Attack, *, mode: Literal["eval", "train"] = "eval") -> None:
         super().__init__()
         name = type(self).__name__

@@ -59,6 +59,9 @@ class Strategy(nn.Module):
     num_repeats: int = 1
     """How often each batch of the training data comes, one time after the other."""
 
+    learns_from_attacks: bool = False
+    """Whether the images that it learns from are attacked, all or some: callbacks ask, that cannot see it."""
+
     def samples(self, x: Tensor, y: Tensor, repeat: int) -> tuple[Tensor, Tensor]:
         """What to learn from, given a batch and how often it has come already in a row, 0 to `num_repeats` - 1."""
         return x, y

@@ -35,7 +35,7 @@ from .other_processes import EndTogether
 from .own_signals import OwnSignals
 from .progress_bar import EpochLines
 from .refused_late import refused_late
-from .report_table import REPORTS, print_end, read_report
+from .report_table import REPORTS, print_end, read_health, read_report
 from .resuming import go_on_from, name_checkpoint, note
 from .stop_after_step import StopAfterStep
 from .stopping import Stopping
@@ -242,6 +242,7 @@ class CommandLine(LightningCLI):
                 last = folder / "checkpoints" / "last.ckpt"
                 if job == self._fit and last.is_file() and (folder / "config.yaml").is_file():
                     notes.append(f"to go on: python train.py fit --config {folder / 'config.yaml'} --ckpt_path last")
+                notes += read_health(folder, started)
             if refusal is not None:
                 raise refusal from error
             raise

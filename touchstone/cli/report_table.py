@@ -21,6 +21,14 @@ def read_report(path: Path, since: float) -> dict[str, Any] | None:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def read_health(folder: Path, since: float = 0.0) -> list[str]:
+    """What `Health` has found in a run, a line each; none where that is older than `since`, in seconds of the epoch."""
+    path = folder / "health.txt"
+    if not path.is_file() or path.stat().st_mtime < since:
+        return []
+    return [f"health: {line}" for line in path.read_text(encoding="utf-8").splitlines()]
+
+
 def report_table(report: Mapping[str, Any]) -> Table:
     """Accuracy before any attack, after each, and after the worst of them for each sample.
 
@@ -119,9 +127,8 @@ def print_end(
             console.print(f"[dim]{escape(line)}[/]")
     if folder is None:
         return
-    if (folder / "health.txt").is_file():
-        for line in (folder / "health.txt").read_text(encoding="utf-8").splitlines():
-            console.print(f"health: {escape(line)}")
+    for line in read_health(folder):
+        console.print(escape(line))
     if (folder / "predictions.csv").is_file():
         console.print(f"predictions: {escape(str(folder / 'predictions.csv'))}", soft_wrap=True)
     console.print(f"run folder: {escape(str(folder))}", soft_wrap=True)

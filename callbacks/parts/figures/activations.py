@@ -53,9 +53,9 @@ class Activations:
 
         return see
 
-    def verdicts(self) -> list[str]:
-        """Stops watching, and says what was seen."""
+    def verdicts(self) -> dict[str, str]:
+        """Stops watching, and says of which layers something is wrong, and what."""
         for hook in self._hooks:
             hook.remove()
-        found = [idle_layer(name, kind, float(share)) for name, (kind, share) in self._shares.items()]
-        return [sentence for sentence in found if sentence is not None]
+        found = {name: idle_layer(name, kind, float(share)) for name, (kind, share) in self._shares.items()}
+        return {name: sentence for name, sentence in found.items() if sentence is not None}
