@@ -223,7 +223,7 @@ def test_a_loss_that_is_not_finite_is_found_at_its_step(tmp_path: Path) -> None:
                     pl_module.net[3].bias[0] = torch.nan
 
     health, _ = fit(tmp_path, mlp(), Break(), num_epochs=3)
-    assert health.verdicts[0].startswith("the loss is not finite from step 8 on")
+    assert health.verdicts[0].startswith("the loss is not finite from step 7 on")
 
 
 def with_health(lr: float) -> Any:
@@ -240,7 +240,7 @@ def test_a_loss_that_ends_the_training_is_found_in_the_log_and_at_the_end(run: C
     assert ended.code == 1
     assert "NotFinite: at step 1 the loss is nan" in ended.first_line
     (found, *_) = Path("logs/tiny/version_0/health.txt").read_text().splitlines()
-    assert found.startswith("the loss is not finite from step 2 on")
+    assert found.startswith("the loss is not finite from step 1 on")
     assert f"health: {found}" in ended.err.splitlines()
     shown = events(Path("logs")).Tensors("health/text_summary")[0].tensor_proto.string_val[0].decode()
     assert found in shown
@@ -256,7 +256,7 @@ def test_what_ends_the_training_is_found_whoever_looks_first(tmp_path: Path, ord
     module = Classifier(net, lambda p: torch.optim.Adam(p, lr=0.01))
     with pytest.raises(RuntimeError, match="the gradient of"):
         trainer(tmp_path, *callbacks).fit(module, DataLoader(blobs(40, 1), 8), DataLoader(blobs(8, 2), 8))
-    assert health.verdicts[0].startswith("the loss or a gradient is not finite from step 1 on")
+    assert health.verdicts[0].startswith("the loss or a gradient is not finite from step 0 on")
 
 
 class Fails(pl.Callback):

@@ -17,14 +17,14 @@ def not_finite(num_finite: int, num_steps: int, what: str = "the loss") -> str |
     """The loss, or what else is named, was not finite at some step.
 
     Args:
-        num_finite: steps before the first whose loss was not finite.
+        num_finite: steps before the first whose loss was not finite, which is its number, counted from 0 as in `NotFinite`.
         num_steps: steps so far.
         what: was not finite.
     """
     if num_finite == num_steps:
         return None
     return (
-        f"{what} is not finite from step {num_finite + 1} on: lower the learning rate, clip gradients, or look for "
+        f"{what} is not finite from step {num_finite} on: lower the learning rate, clip gradients, or look for "
         "a division by 0 or a logarithm of 0"
     )
 
