@@ -25,8 +25,8 @@ def low_rank(
 ) -> nn.Module:
     """A copy of a net with factored layers: each `nn.Linear`, and each `nn.Conv2d` without groups.
 
-    The projections of `nn.MultiheadAttention` stay as they are: it reads their weights itself. A layer that the net has
-    under several names is one pair of layers under all of them.
+    The projections of `nn.MultiheadAttention` stay as they are: it reads their weights itself, so that factors would
+    save it nothing. A layer that the net has under several names is one pair of layers under all of them.
 
     Args:
         net: it is left as it is.
@@ -59,9 +59,6 @@ def low_rank(
             if not name:
                 return pair
             replace_layer(net, name, pair)
-    for part in net.modules():
-        if isinstance(part, nn.TransformerEncoderLayer):
-            part.activation_relu_or_gelu = 0  # not the way of evaluation that reads the weights of its layers itself
     return net
 
 
@@ -85,8 +82,20 @@ def factors(weight: Tensor, *, rank: int | None = None, energy: float | None = N
     return (u[:, :rank] * root).to(weight.dtype), (root[:, None] * vh[:rank]).to(weight.dtype)
 
 
-def _factored(layer: nn.Linear | nn.Conv2d, left: Tensor, right: Tensor) -> nn.Sequential:
-    """Two layers for one, the bias with the second."""
+class _Pair(nn.Sequential):
+    """Two layers for one, the bias with the second; with the weight and bias of the one, for modules that read them."""
+
+    @property
+    def weight(self) -> Tensor:
+        right, left = self[0].weight, self[1].weight
+        return (left.flatten(1) @ right.flatten(1)).reshape(-1, *right.shape[1:])
+
+    @property
+    def bias(self) -> Tensor | None:
+        return self[1].bias
+
+
+def _factored(layer: nn.Linear | nn.Conv2d, left: Tensor, right: Tensor) -> _Pair:
     rank, has_bias = left.shape[1], layer.bias is not None
     like: dict[str, Any] = {"device": layer.weight.device, "dtype": layer.weight.dtype}
     first: nn.Linear | nn.Conv2d
@@ -106,4 +115,4 @@ def _factored(layer: nn.Linear | nn.Conv2d, left: Tensor, right: Tensor) -> nn.S
         second.weight.copy_(left.reshape(second.weight.shape))
         if layer.bias is not None and second.bias is not None:
             second.bias.copy_(layer.bias)
-    return nn.Sequential(first, second).train(layer.training)
+    return _Pair(first, second).train(layer.training)

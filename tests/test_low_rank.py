@@ -142,6 +142,21 @@ def test_a_transformer_computes_what_it_computes_with_the_products(batch_first: 
         torch.testing.assert_close(small.eval()(x), by_hand.eval()(x), rtol=1e-4, atol=1e-5)
 
 
+def test_a_net_that_reads_the_weights_of_its_layers_computes_with_the_products() -> None:
+    from torchvision.models.swin_transformer import SwinTransformer
+
+    torch.manual_seed(0)
+    options: dict[str, Any] = {"patch_size": [4, 4], "depths": [1, 1], "num_heads": [2, 2], "window_size": [2, 2]}
+    net = SwinTransformer(**options, embed_dim=16, num_classes=4).eval()
+    small = low_rank(net, rank=3)
+    pairs = {name: layer for name, layer in small.named_modules() if type(layer).__name__ == "_Pair"}
+    assert {name.split(".")[-1] for name in pairs} >= {"qkv", "proj", "reduction"}
+    for name, pair in pairs.items():
+        net.get_submodule(name).weight.data = pair.weight.detach()
+    x = torch.rand(2, 3, 16, 16)
+    assert torch.allclose(small(x), net(x), atol=1e-5)
+
+
 def test_attention_alone_stays_as_it_is() -> None:
     net, x = nn.MultiheadAttention(16, 2), torch.rand(5, 3, 16)
     torch.testing.assert_close(low_rank(net, rank=2)(x, x, x), net(x, x, x))
