@@ -87,12 +87,13 @@ class _Pair(nn.Sequential):
 
     @property
     def weight(self) -> Tensor:
-        right, left = self[0].weight, self[1].weight
+        right, left = self[0].get_parameter("weight"), self[1].get_parameter("weight")
         return (left.flatten(1) @ right.flatten(1)).reshape(-1, *right.shape[1:])
 
     @property
     def bias(self) -> Tensor | None:
-        return self[1].bias
+        bias = self[1].bias
+        return bias if isinstance(bias, Tensor) else None
 
 
 def _factored(layer: nn.Linear | nn.Conv2d, left: Tensor, right: Tensor) -> _Pair:
