@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from .parts.records.publish import publish_picture, run_folder
 
 TAG = "learning_rate"
+SMOOTHING = 0.98  # Lightning's
 
 
 class FindLearningRate(LearningRateFinder):
@@ -57,6 +58,7 @@ class FindLearningRate(LearningRateFinder):
 
     def lr_find(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measures, publishes and ends the run."""
+        trainer.fit_loop.max_epochs = -1  # as many epochs as the steps need; the run ends behind them
         with isolate_rng():
             found = _lr_find(
                 trainer,
@@ -71,6 +73,7 @@ class FindLearningRate(LearningRateFinder):
         self.optimal_lr = found
         if found is None:  # a fast development run has none
             return
+        found.results["loss"] = _without_bias(found.results["loss"])
         self.suggestion = found.suggestion()
         if trainer.is_global_zero:
             publish_picture(trainer, folder, TAG, _picture(found, self.suggestion))
@@ -80,6 +83,16 @@ class FindLearningRate(LearningRateFinder):
             else f"FindLearningRate: the loss falls fastest at a learning rate of {self.suggestion:.2g}"
         )
         raise _TunerExitException
+
+
+def _without_bias(losses: list[float]) -> list[float]:
+    """Lightning's means of the losses so far, each over the sum of its weights.
+
+    Lightning divides by the sum that the next mean has, so that a loss that stays begins at half of itself.
+    """
+    return [
+        loss * (1 - SMOOTHING ** (number + 1)) / (1 - SMOOTHING**number) for number, loss in enumerate(losses, start=1)
+    ]
 
 
 def _picture(found: _LRFinder, suggestion: float | None) -> Figure:

@@ -18,6 +18,7 @@ from torchvision.models import resnet18
 from torchvision.transforms import v2
 
 import train
+from touchstone.callbacks import FindLearningRate
 from touchstone.datamodules import ImagesDataModule, ImageTree
 from touchstone.lightning_modules import Classifier, weight_decay_groups
 
@@ -174,3 +175,15 @@ def test_a_command_suggests_a_learning_rate_and_trains_nothing(
     assert 1e-5 < float(found[1]) < 1
     assert len(list(here.rglob("figures/learning_rate.png"))) == 1
     assert not list(here.rglob("*.ckpt"))
+
+
+def test_a_loss_that_stays_is_a_level_line_and_all_steps_are_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the epochs of the run have fewer steps."""
+    module = Classifier(net(), lambda p: torch.optim.SGD(p, lr=0.5))
+    monkeypatch.setattr(module, "training_step", lambda batch: 0 * module(batch[0]).sum() + 2.0)
+    finder = FindLearningRate(num_training_steps=30)
+    fitted(module, tmp_path, finder, max_epochs=1)
+    assert finder.optimal_lr is not None
+    assert finder.optimal_lr.results["loss"] == pytest.approx(30 * [2.0])
