@@ -129,22 +129,32 @@ class Diagnosis:
         """Within a small part of eps the gradient of the margin should keep its direction, and raise the margin."""
         if not isinstance(threat, Ball):  # whose eps is a length in pixels
             return []
-        x, y, part = self._x[rows], self._y[rows], threat.take(rows)
-        start = part.start(x, self._rng.take(rows).fold(-2))
-        gains, grads = [], []
-        with metered(self._model) as meter:
-            for points in (x, x + _SMALL_PART * (start - x)):
-                leaf = points.clone().requires_grad_()
-                gain = Margin()(self._model(leaf), y)
-                if not (len(rows) and gain.requires_grad):
-                    return []
-                gains.append(gain.detach())
-                grads.append(torch.autograd.grad(gain.sum(), leaf)[0].flatten(1))
-            step = _SMALL_PART * part.radius(x) * part.direction(grads[0].reshape(x.shape))
-            after = Margin()(self._model(part.project(x + step, x)).detach(), y)
-        self.cost += meter.cost(0.0)
-        turns = torch.cosine_similarity(grads[0], grads[1]) < 0.5
-        num_astray = int((turns | (after <= gains[0])).sum())
+        num_astray, has_gradient = 0, len(rows) > 0
+
+        def go_a_little(part_of: slice) -> None:
+            nonlocal num_astray, has_gradient
+            some = rows[part_of]
+            x, y, part = self._x[some], self._y[some], threat.take(some)
+            start = part.start(x, self._rng.take(some).fold(-2))
+            gains, grads = [], []
+            with metered(self._model) as meter:
+                for points in (x, x + _SMALL_PART * (start - x)):
+                    leaf = points.clone().requires_grad_()
+                    gain = Margin()(self._model(leaf), y)
+                    if not gain.requires_grad:
+                        has_gradient = False
+                        return
+                    gains.append(gain.detach())
+                    grads.append(torch.autograd.grad(gain.sum(), leaf)[0].flatten(1))
+                step = _SMALL_PART * part.radius(x) * part.direction(grads[0].reshape(x.shape))
+                after = Margin()(self._model(part.project(x + step, x)).detach(), y)
+            turns = torch.cosine_similarity(grads[0], grads[1]) < 0.5
+            num_astray += int((turns | (after <= gains[0])).sum())
+            self.cost += meter.cost(0.0)
+
+        self._look.in_parts(len(rows), go_a_little)
+        if not has_gradient:
+            return []
         if num_astray <= max(1, 0.25 * len(rows)):
             return []
         return [
@@ -195,12 +205,21 @@ class Diagnosis:
         self, name: str, attack: Attack, rows: Tensor, *, take: bool = True, rng: SampleRng | None = None
     ) -> int:
         """How many of the samples are right after another attack."""
-        x, y, rng = self._x[rows], self._y[rows], (rng or self._rng).take(rows)
-        with metered(self._model) as meter:
-            x_adv = naming(name, attack.take(rows) if take else attack, self._model, x.clone(), y.clone(), rng=rng)
-        self.cost += meter.cost(0.0)
-        logits = self._look(x_adv.detach(), rng.sample_ids, f"after a probe of attack {name!r}")
-        return int((logits.argmax(1) == y).sum())
+        num_standing, noise = 0, rng or self._rng
+
+        def attack_some(part_of: slice) -> None:
+            nonlocal num_standing
+            some = rows[part_of]
+            x, y, mine = self._x[some], self._y[some], noise.take(some)
+            part = attack.take(some) if take else attack
+            with metered(self._model) as meter:
+                x_adv = naming(name, part, self._model, x.clone(), y.clone(), rng=mine)
+            logits = self._look(x_adv.detach(), mine.sample_ids, f"after a probe of attack {name!r}")
+            num_standing += int((logits.argmax(1) == y).sum())
+            self.cost += meter.cost(0.0)
+
+        self._look.in_parts(len(rows), attack_some)
+        return num_standing
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:

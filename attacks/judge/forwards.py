@@ -37,6 +37,10 @@ class Forwards:
         """Samples that fit into a forward, as far as is known."""
         return self._halving.size
 
+    def in_parts(self, num_samples: int, work: Callable[[slice], None]) -> None:
+        """Calls `work` with as many samples at a time as fit (`Halving.run`)."""
+        self._halving.run(num_samples, work)
+
     def at(self, model: nn.Module) -> Forwards:
         """The same for another model, counted together."""
         other = Forwards(model, self._halving, check=self._check)
