@@ -79,20 +79,18 @@ class Square(Attack):
         if x.ndim != 4:
             raise ValueError(f"Square needs images `(N, C, H, W)`, got the shape {tuple(x.shape)}")
         if self.num_restarts == 1:
-            return self._search(model, x, y, rng)
+            return self.search(model, x, y, rng, start=_windows(self.threat).first(x, rng))
         one = replace(self, num_restarts=1)
         return in_turn([one] * self.num_restarts, gain_of(model, self.objective, y), model, x, y, rng)
 
     @torch.no_grad()
-    def _search(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:
+    def search(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng, *, start: Tensor) -> Tensor:
+        """One restart from points inside the threat, `(N, C, H, W)`, which may be those of another attack."""
         measure, windows = gain_of(model, self.objective, y), _windows(self.threat)
         points, rows = x.clone(), torch.arange(len(x), device=x.device)
         best, best_gain, done = x, torch.full_like(x.flatten(1)[:, 0], -torch.inf), torch.zeros_like(rows) > 0
         for query in range(self.num_queries + 1):
-            if query:
-                tried = windows.changed(best, x, self._share(query - 1), rng.fold(query))
-            else:
-                tried = windows.first(x, rng)
+            tried = windows.changed(best, x, self._share(query - 1), rng.fold(query)) if query else start
             gain, reached = measure(tried, rows)
             better = ~done & (reached | (gain > best_gain))
             best, best_gain = torch.where(wide(better, x), tried, best), torch.where(better, gain, best_gain)

@@ -22,14 +22,13 @@ from .core.checks import check_counts
 from .core.sample_rng import SampleRng
 from .core.threat import Threat
 from .objectives.losses import CrossEntropy, Margin
-from .parts.survivors import Survivors
+from .parts.survivors import QUERIES_PER_PASS, Survivors
 from .threats.ball import Ball
 from .threats.l1 import L1
 from .threats.linf import Linf
 
 _THOROUGH = 400  # the budget from which on every survivor is tried again
-_PATIENT = 2000  # the budget from which a black box searches for the nearest survivors, whatever their gradients
-_QUERIES_PER_PASS = 5
+_PATIENT = 2000  # the budget from which a black box searches for most survivors, whatever their gradients
 _NUM_SCATTERED = 3  # equal climbs whose ends are compared
 _HOPE = 8.0  # standard deviations between the mean end and the boundary, up to which another climb may reach it
 _HOPE_AT_ONCE = 3.0  # the same after climbs of unlike lengths
@@ -44,9 +43,11 @@ class Strongest(Attack):
 
     Every sample climbs for 8 steps. Survivors that have come near to falling climb again, from other random starts
     and for longer; inside L2, L1 and L0 all of them also climb in a far larger ball that shrinks to theirs, again and
-    again where that finds a point not far outside. Where the gradient leads nowhere, a black box searches. From a
-    budget of 400 on, every survivor is tried again, and the budget is spent on those whose climbs end at unlike
-    margins; from 2000 on, a black box searches also where the gradients are honest.
+    again where that finds a point not far outside. Inside Linf, those nearest to falling go on from their best point
+    by small windows at random places, in turns with short climbs. Where the gradient leads nowhere, a black box
+    searches. From a budget of 400 on, every survivor is tried again, and the budget is spent on those whom windows
+    bring on and those whose climbs end at unlike margins; from 2000 on, a black box searches for all that have given
+    way, also where the gradients are honest.
 
     Args:
         threat: what the attacker may do.
@@ -83,19 +84,25 @@ class Strongest(Attack):
         """In Linf no larger ball is of use: a change of eps in every pixel is as far as it goes."""
         samples.climb(samples.near(0.6), num_steps=20)
         samples.climb(samples.near(0.35), num_steps=40)
+        rows = samples.near(0.12)
+        for _ in range(3):
+            rows = samples.refine(rows)
         for _ in range(2):
             samples.climb(samples.scattered(_HOPE_AT_ONCE, within=0.7), num_steps=40)
         for rank in range(_NUM_CLASSES):
             samples.climb(samples.near(0.25), num_steps=15, rank=rank)
-        samples.search(samples.blind(), num_queries=_QUERIES_PER_PASS * self.max_passes)
+        samples.search(samples.blind(), num_queries=QUERIES_PER_PASS * self.max_passes)
         if self.max_passes >= _THOROUGH:
             samples.begin_to_compare()
             for _ in range(_NUM_SCATTERED):
                 samples.climb(samples.near(torch.inf), num_steps=20)
+            rows = samples.near(0.2)
+            while len(rows):
+                rows = samples.refine(rows)
             while len(rows := samples.affordable(samples.scattered(_HOPE), num_steps=100)):
                 samples.climb(rows, num_steps=100)
         if self.max_passes >= _PATIENT:
-            samples.search(samples.near(0.35), num_queries=_QUERIES_PER_PASS * self.max_passes)
+            samples.search(samples.near(0.8), num_queries=QUERIES_PER_PASS * self.max_passes)
 
     def _from_afar(self, samples: Survivors) -> None:
         """In L2, L1 and L0 a few pixels may change by much, and the way there need not begin inside eps."""
@@ -106,7 +113,7 @@ class Strongest(Attack):
         samples.climb_from_afar(samples.within(2), num_steps=30, factor=_FAR)
         for rank in range(_NUM_CLASSES):
             samples.climb(samples.within(1.2), num_steps=20, rank=rank)
-        samples.search(samples.blind(), num_queries=_QUERIES_PER_PASS * self.max_passes)
+        samples.search(samples.blind(), num_queries=QUERIES_PER_PASS * self.max_passes)
         for number in range(2):
             if is_l1:
                 samples.climb_sparsely(samples.near(0.6), num_steps=15, loss=_SPARSE[number])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from touchstone.attacks import L1, L2, PGD, Margin, SampleRng, Strongest, TokenFlips, Untargeted, evaluate
+from touchstone.attacks import L1, L2, PGD, Linf, Margin, SampleRng, Strongest, TokenFlips, Untargeted, evaluate
 from touchstone.attacks.core.gain import gain_of
 from touchstone.attacks.parts.shrinking import climb_shrinking
 from touchstone.attacks.threats.ball import Ball
@@ -31,6 +31,26 @@ def test_it_finds_a_boundary_that_no_gradient_near_the_sample_shows(threat: Ball
     report = evaluate(Threshold(), x, y, attacks, probe_masking=False)
     assert report.robust["pgd"].float().mean() >= 0.75
     assert report.success["strongest"].float().mean() > 0.9
+
+
+class HiddenPixel(nn.Module):
+    """All pixels but the first lead not quite to the boundary; the first leads beyond it, without a gradient."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, others = x.flatten(1).tensor_split([1], dim=1)
+        gain = 0.95 * (others - 0.5).mean(1) / 0.3 - 1 + 0.1 * (first[:, 0] > 0.79).to(x)
+        return torch.stack([-gain, gain], 1)
+
+
+def test_windows_go_on_where_a_climb_has_ended_near_the_boundary() -> None:
+    """Of random starts one in sixty has the first pixel that high, and no step moves it."""
+    x, y = torch.full((64, 1, 6, 6), 0.5), torch.zeros(64, dtype=torch.int64)
+    threat = Linf(eps=0.3)
+    pgd = PGD(threat=threat, num_steps=20, num_restarts=6, objective=Untargeted(loss=Margin()))
+    attacks = {"strongest": Strongest(threat=threat), "pgd": pgd}
+    report = evaluate(HiddenPixel(), x, y, attacks, probe_masking=False)
+    assert report.success["pgd"].float().mean() <= 0.25
+    assert report.success["strongest"].float().mean() >= 0.6
 
 
 def test_a_shrinking_ball_ends_near_the_distance_of_a_flat_boundary() -> None:

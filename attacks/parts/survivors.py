@@ -17,7 +17,13 @@ from ..square import Square
 from ..threats.ball import Ball
 from .shrinking import climb_shrinking
 
+QUERIES_PER_PASS = 5
 _SOFTNESS = 0.4  # of the sample's first margin
+_REFINING_STEPS = 10
+_REFINING_QUERIES = 100
+_SMALL = 0.1  # of the steps of a climb from elsewhere
+_WINDOW = 0.02  # the share of the pixels that a window covers
+_PAYS = 0.005  # of the first margin, the least that windows must gain
 
 
 class Survivors:
@@ -163,10 +169,52 @@ class Survivors:
 
     def search(self, rows: Tensor, *, num_queries: int) -> None:
         """Searches without gradients, by square windows, where the samples are images and the threat has such."""
-        if not len(rows) or self.x.ndim != 4 or not isinstance(self.threat, Square.supports):
+        if not len(rows) or not self._has_windows():
             return
         square = Square(threat=self.threat.take(rows), num_queries=num_queries, objective=Untargeted(loss=Margin()))
         self._finish(rows, square.perturb(self.model, self.x[rows], self.y[rows], self._noise(rows)))
+
+    def refine(self, rows: Tensor) -> Tensor:
+        """Goes on from the best point, by a short climb of small steps and then by small windows at random places.
+
+        Each goes on where the other is stuck: where every step along the gradient fails, as on a net whose units
+        saturate, one of a hundred windows may help, and from there the gradient leads on.
+
+        Returns:
+            The survivors whom the windows have brought on, int64 `(M,)`: for them it is worth another turn.
+        """
+        rows = self.affordable(rows, num_steps=_REFINING_STEPS + _REFINING_QUERIES // QUERIES_PER_PASS)
+        if not len(rows):
+            return rows
+        points, _ = ascend(
+            self._measure(rows, None),
+            self.x[rows],
+            start=self.best[rows],
+            threat=self.threat.take(rows),
+            num_steps=_REFINING_STEPS,
+            step_size=lambda step, threat: _SMALL * cosine_steps(_REFINING_STEPS)(step, threat),
+        )
+        self._finish(rows, points)
+        rows = rows[~self.fallen[rows]]
+        if not len(rows) or not self._has_windows():
+            return rows[:0]
+        before = self.highest[rows]
+        square = Square(
+            threat=self.threat.take(rows),
+            objective=Untargeted(loss=Margin()),
+            num_queries=_REFINING_QUERIES,
+            initial_share=_WINDOW,
+            schedule_queries=10_000 * _REFINING_QUERIES,  # so that the windows stay as they are
+        )
+        noise = self._noise(rows)
+        found = square.search(self.model, self.x[rows], self.y[rows], noise, start=self.best[rows])
+        self.num_passes[rows] += _REFINING_QUERIES / QUERIES_PER_PASS
+        self._finish(rows, found)
+        brought_on = ~self.fallen[rows] & (self.highest[rows] - before > -_PAYS * self.first[rows])
+        return rows[brought_on]
+
+    def _has_windows(self) -> bool:
+        return self.x.ndim == 4 and isinstance(self.threat, Square.supports)
 
     def _measure(self, rows: Tensor, targets: Tensor | None) -> Measure:
         """The margin over a class or, softly, over all; and whether any class has won. Counts the passes."""
