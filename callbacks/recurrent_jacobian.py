@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,13 +29,16 @@ class RecurrentJacobian(pl.Callback):
     section 2.1: `lambda_max(W^T W) <= delta^2 / gamma^2` with delta < 1 and gamma the largest slope of rho); and as
     text a verdict: vanishing, stable or exploding.
 
-    The norm is found by power iteration with vector-Jacobian products, and never needs the matrix.
+    The norm is found by power iteration with vector-Jacobian products, in float64, and never needs the matrix. Where
+    it is 0 for some sequences, as behind relu units that are dead, the mean is that of the others, and the verdict says
+    how many there are. TensorBoard keeps figures in float32: norms beyond 1e-45 and 3e38 stand there as 0 and infinite,
+    and in the verdict as they are.
 
     Args:
         layer: the name of the recurrent net in the module; None for the first one that is found.
         lags: the k to measure, each >= 1; those beyond the length of the sequences are left out.
         num_sequences: how many sequences to measure, >= 1.
-        num_iterations: of the power iteration, >= 1.
+        num_iterations: the most of the power iteration, >= 1; what has converged ends sooner.
         every_n_epochs: during `fit`, measure at the validations of every n-th epoch, >= 1.
         tolerance: a net is called stable if the norm changes by a factor between `1 / (1 + tolerance)` and
             `1 + tolerance` per step, > 0.
@@ -78,10 +82,14 @@ class RecurrentJacobian(pl.Callback):
     def verdict(self, norms: dict[int, float]) -> str:
         """What the norm at the longest lag says, in words."""
         lag = max(norms)
-        per_step = norms[lag] ** (1 / lag)
+        norm = norms[lag]
+        if math.isnan(norm):
+            return f"unknown: the norm over {lag} steps is not a number, since weights or states are not finite"
+        per_step = norm ** (1 / lag)
         stable = 1 / (1 + self.tolerance) <= per_step <= 1 + self.tolerance
         kind = "stable" if stable else "vanishing" if per_step < 1 else "exploding"
-        return f"{kind}: a change of the state is {norms[lag]:.3g} times as large {lag} steps later"
+        size = f"{norm:.3g}" if 0 < norm < math.inf else "less than 1e-308" if norm < 1 else "more than 1e308"
+        return f"{kind}: a change of the state is {size} times as large {lag} steps later"
 
     # The hooks.
 
@@ -122,15 +130,25 @@ class RecurrentJacobian(pl.Callback):
             found = lag_norms(net, x.clone(), lags, self.num_iterations)
             w = net.weights_of(net.num_layers - 1)[1]
             singular_value = float(torch.linalg.matrix_norm(w.float(), 2))
-        norms = {lag: float(values.double().clamp(min=1e-300).log().mean().exp()) for lag, values in found.items()}
+        norms = {lag: _geometric_mean(values) for lag, values in found.items()}
         figures = {f"lag_{lag}": norm for lag, norm in norms.items()} | {"singular_value": singular_value}
         if isinstance(net, RNN):
             figures["vanishing_bound"] = 1.0  # 1 / gamma: the slope of tanh and of relu is at most 1
         for name, value in figures.items():
             module.log(f"jacobian/{stage}/{name}", value, rank_zero_only=True)
         if norms:
-            publish_text(trainer, f"jacobian/{stage}/verdict", self.verdict(norms))
-            publish_picture(trainer, folder, f"jacobian/{stage}", _picture(norms, self.verdict(norms)))
+            at_longest = found[max(found)]
+            num_zero = int((at_longest == 0).sum())
+            of_others = f" (0 for {num_zero} of {len(at_longest)} sequences)" if 0 < num_zero < len(at_longest) else ""
+            verdict = self.verdict(norms) + of_others
+            publish_text(trainer, f"jacobian/{stage}/verdict", verdict)
+            publish_picture(trainer, folder, f"jacobian/{stage}", _picture(norms, verdict))
+
+
+def _geometric_mean(norms: Tensor) -> float:
+    """Over those that are not 0; 0 where all of them are."""
+    others = norms[norms != 0]
+    return float(others.log().mean().exp()) if len(others) else 0.0
 
 
 def _picture(norms: dict[int, float], title: str) -> Any:
