@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from touchstone.attacks import frozen_eval
-from touchstone.nets.recurrent import RNN, Recurrent
+from touchstone.nets.recurrent import Recurrent
 
 from .parts.figures.lag_norms import lag_norms
+from .parts.figures.recurrent_matrices import singular_values, vanishing_bound
 from .parts.records.publish import publish_picture, publish_text, run_folder
 
 
@@ -23,10 +23,9 @@ class RecurrentJacobian(pl.Callback):
 
     For the last step T of the first sequences of a validation, and each lag k, it logs as `jacobian/S/lag_K` the
     operator norm of `dh_T / dh_{T-k}`, its geometric mean over the sequences (h is all of the state: of an LSTM, c as
-    well); the largest singular value of the
-    recurrent matrix as `jacobian/S/singular_value`; for an `RNN`, the value below which gradients must vanish, as
-    `jacobian/S/vanishing_bound` (Pascanu et al., "On the difficulty of training recurrent neural networks", 2013,
-    section 2.1: `lambda_max(W^T W) <= delta^2 / gamma^2` with delta < 1 and gamma the largest slope of rho); and as
+    well); as `jacobian/S/singular_value` the largest singular value of the recurrent matrices, of several layers also
+    each one's, `jacobian/S/singular_value/lN`; for an `RNN`, the value below which gradients must vanish, as
+    `jacobian/S/vanishing_bound` (`vanishing_bound` in `parts/figures/recurrent_matrices.py` has the theorem); and as
     text a verdict: vanishing, stable or exploding.
 
     The norm is found by power iteration with vector-Jacobian products, in float64, and never needs the matrix. Where
@@ -128,12 +127,13 @@ class RecurrentJacobian(pl.Callback):
         lags = [lag for lag in self.lags if lag <= x.shape[1]]
         with frozen_eval(module):
             found = lag_norms(net, x.clone(), lags, self.num_iterations)
-            w = net.weights_of(net.num_layers - 1)[1]
-            singular_value = float(torch.linalg.matrix_norm(w.float(), 2))
+            of_layers, bound = singular_values(net), vanishing_bound(net)
         norms = {lag: _geometric_mean(values) for lag, values in found.items()}
-        figures = {f"lag_{lag}": norm for lag, norm in norms.items()} | {"singular_value": singular_value}
-        if isinstance(net, RNN):
-            figures["vanishing_bound"] = 1.0  # 1 / gamma: the slope of tanh and of relu is at most 1
+        figures = {f"lag_{lag}": norm for lag, norm in norms.items()} | {"singular_value": max(of_layers)}
+        if net.num_layers > 1:
+            figures |= {f"singular_value/l{layer}": value for layer, value in enumerate(of_layers)}
+        if bound is not None:
+            figures["vanishing_bound"] = bound
         for name, value in figures.items():
             module.log(f"jacobian/{stage}/{name}", value, rank_zero_only=True)
         if norms:

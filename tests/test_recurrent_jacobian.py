@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from touchstone.callbacks import RecurrentJacobian
 from touchstone.callbacks.parts.figures.lag_norms import lag_norms
+from touchstone.callbacks.parts.figures.recurrent_matrices import vanishing_bound
 from touchstone.lightning_modules import Classifier
 from touchstone.nets import GRU, LSTM, RNN
 
@@ -128,6 +129,36 @@ def test_verdicts_on_a_hundred_steps_are_those_of_the_powers(tmp_path: Path, sca
     assert verdict_of(tmp_path).startswith(verdict)
 
 
+@pytest.mark.parametrize("cell", [RNN, LSTM, GRU])
+def test_singular_values_of_all_layers_are_logged_and_a_bound_where_there_is_one(tmp_path: Path, cell: Any) -> None:
+    module, sigmas = Classifier(LastOutput(1.0)), (1.3, 0.5)
+    net = module.net.recurrent = cell(1, 6, 2)  # type: ignore[union-attr]
+    for layer, sigma in enumerate(sigmas):
+        weight = getattr(net, f"weight_hh_l{layer}")
+        weight.data *= sigma / torch.linalg.svdvals(weight.data)[0]
+    run = trainer(tmp_path, RecurrentJacobian(lags=[1]))
+    run.validate(module, sequences(), verbose=False)
+    logged = {name.removeprefix("jacobian/val/"): float(value) for name, value in run.callback_metrics.items()}
+    assert logged["singular_value"] == logged["singular_value/l0"] == pytest.approx(1.3)
+    assert logged["singular_value/l1"] == pytest.approx(0.5)
+    assert ("vanishing_bound" in logged) == (cell is RNN)
+
+
+@pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
+@pytest.mark.parametrize("num_layers", [1, 3])
+@pytest.mark.parametrize("seed", range(3))
+def test_below_the_bound_norms_vanish(nonlinearity: Any, num_layers: int, seed: int) -> None:
+    torch.manual_seed(seed)
+    net, delta = RNN(2, 8, num_layers, nonlinearity=nonlinearity), 0.9
+    for layer in range(num_layers):
+        weight = getattr(net, f"weight_hh_l{layer}")
+        weight.data *= delta * vanishing_bound(net) / torch.linalg.svdvals(weight.data)[0]
+    found = lag_norms(net, torch.randn(4, 200, 2), [1, 5, 20, 100, 200], 20)
+    for lag, norms in found.items():
+        polynomial = 1 if num_layers == 1 else 50 * lag ** (num_layers - 1)
+        assert bool((norms <= polynomial * delta**lag * (1 + 1e-6)).all())
+
+
 def test_norms_that_are_no_numbers_or_0_are_said_in_words(tmp_path: Path) -> None:
     judge = RecurrentJacobian().verdict
     assert judge({1: 1.0, 50: float("nan")}) == (
@@ -135,13 +166,16 @@ def test_norms_that_are_no_numbers_or_0_are_said_in_words(tmp_path: Path) -> Non
     )
     assert judge({50: 0.0}) == "vanishing: a change of the state is less than 1e-308 times as large 50 steps later"
     assert judge({50: float("inf")}).startswith("exploding: a change of the state is more than 1e308 times")
+    broken = Classifier(LastOutput(float("nan")))
+    trainer(tmp_path / "broken", RecurrentJacobian(lags=[2])).validate(broken, sequences(), verbose=False)
+    assert verdict_of(tmp_path / "broken").startswith("unknown: the norm over 2 steps is not a number")
     module = Classifier(LastOutput(1.0))
     module.net.recurrent.weight_ih_l0.data.neg_()  # type: ignore[union-attr,operator]
     x = torch.tensor([1.0, -1.0, -1.0, -1.0])[:, None, None].expand(4, 12, 1)  # the first one's units are dead
-    run = trainer(tmp_path, RecurrentJacobian(lags=[10]))
+    run = trainer(tmp_path / "dead", RecurrentJacobian(lags=[10]))
     run.validate(module, DataLoader(TensorDataset(x, torch.arange(4) % 2), 4), verbose=False)
     assert float(run.callback_metrics["jacobian/val/lag_10"]) == pytest.approx(1)
-    assert verdict_of(tmp_path) == (
+    assert verdict_of(tmp_path / "dead") == (
         "stable: a change of the state is 1 times as large 10 steps later (0 for 1 of 4 sequences)"
     )
 
