@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
@@ -15,18 +16,19 @@ from touchstone.nets.recurrent import Recurrent
 
 from .parts.figures.lag_norms import lag_norms
 from .parts.figures.recurrent_matrices import singular_values, vanishing_bound
+from .parts.passes.real_steps import RealSteps, RecurrentCall
 from .parts.records.publish import publish_picture, publish_text, run_folder
 
 
 class RecurrentJacobian(pl.Callback):
     """Measures, at validations, how a small change of the state is felt k steps later.
 
-    For the last step T of the first sequences of a validation, and each lag k, it logs as `jacobian/S/lag_K` the
-    operator norm of `dh_T / dh_{T-k}`, its geometric mean over the sequences (h is all of the state: of an LSTM, c as
-    well); as `jacobian/S/singular_value` the largest singular value of the recurrent matrices, of several layers also
-    each one's, `jacobian/S/singular_value/lN`; for an `RNN`, the value below which gradients must vanish, as
-    `jacobian/S/vanishing_bound` (`vanishing_bound` in `parts/figures/recurrent_matrices.py` has the theorem); and as
-    text a verdict: vanishing, stable or exploding.
+    For the last step T of the first sequences of a validation, the last that is no padding (`RealSteps`), and each lag
+    k, it logs as `jacobian/S/lag_K` the operator norm of `dh_T / dh_{T-k}`, its geometric mean over the sequences (h is
+    all of the state: of an LSTM, c as well); as `jacobian/S/singular_value` the largest singular value of the recurrent
+    matrices, of several layers also each one's, `jacobian/S/singular_value/lN`; for an `RNN`, the value below which
+    gradients must vanish, as `jacobian/S/vanishing_bound` (`vanishing_bound` in `parts/figures/recurrent_matrices.py`
+    has the theorem); and as text a verdict: vanishing, stable or exploding.
 
     The norm is found by power iteration with vector-Jacobian products, in float64, and never needs the matrix. Where
     it is 0 for some sequences, as behind relu units that are dead, the mean is that of the others, and the verdict says
@@ -35,7 +37,7 @@ class RecurrentJacobian(pl.Callback):
 
     Args:
         layer: the name of the recurrent net in the module; None for the first one that is found.
-        lags: the k to measure, each >= 1; those beyond the length of the sequences are left out.
+        lags: the k to measure, each >= 1; each is measured on the sequences that are so long.
         num_sequences: how many sequences to measure, >= 1.
         num_iterations: the most of the power iteration, >= 1; what has converged ends sooner.
         every_n_epochs: during `fit`, measure at the validations of every n-th epoch, >= 1.
@@ -66,7 +68,8 @@ class RecurrentJacobian(pl.Callback):
             raise ValueError(f"RecurrentJacobian(tolerance=...) must be > 0, got {tolerance}")
         self.layer, self.lags, self.tolerance = layer, sorted(set(lags)), tolerance
         self.num_sequences, self.num_iterations, self.every_n_epochs = num_sequences, num_iterations, every_n_epochs
-        self._seen: Tensor | None = None
+        self._seen: RecurrentCall | None = None
+        self._real: RealSteps | None = None
         self._hook: Any = None
 
     def recurrent(self, module: nn.Module) -> Recurrent:
@@ -94,8 +97,10 @@ class RecurrentJacobian(pl.Callback):
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         due = trainer.state.fn != TrainerFn.FITTING or (trainer.current_epoch + 1) % self.every_n_epochs == 0
+        self._let_go()  # an interrupted pass may have left something
         if due and not trainer.sanity_checking:
-            self._hook = self.recurrent(pl_module).register_forward_pre_hook(self._see)
+            self._real = RealSteps(pl_module)
+            self._hook = self.recurrent(pl_module).register_forward_pre_hook(self._see, with_kwargs=True)
 
     on_test_epoch_start = on_validation_epoch_start
 
@@ -108,25 +113,33 @@ class RecurrentJacobian(pl.Callback):
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         self._let_go()
 
-    def _see(self, _: nn.Module, args: tuple[Any, ...]) -> None:
-        if self._seen is None and isinstance(args[0], Tensor):
-            self._seen = args[0][: self.num_sequences].detach().clone()
+    def _see(self, net: Recurrent, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._seen is not None or self._real is None:
+            return
+        call = RecurrentCall.read(net, args, kwargs)
+        real = self._real.of(call.x)
+        real = torch.ones(call.x.shape[:2], dtype=torch.bool, device=call.x.device) if real is None else real
+        lengths = (real * torch.arange(1, real.shape[1] + 1, device=real.device)).amax(1)
+        rows = lengths.nonzero()[: self.num_sequences, 0]  # a text of padding alone has no last step
+        if len(rows):
+            self._seen = call.take(rows, lengths)
 
-    def _let_go(self) -> Tensor | None:
+    def _let_go(self) -> RecurrentCall | None:
         seen, self._seen = self._seen, None
-        if self._hook is not None:
+        if self._hook is not None and self._real is not None:
             self._hook.remove()
-            self._hook = None
+            self._real.let_go()
+            self._hook = self._real = None
         return seen
 
     def _conclude(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
-        folder, x = run_folder(trainer), self._let_go()
-        if x is None or not trainer.is_global_zero:
+        folder, seen = run_folder(trainer), self._let_go()
+        if seen is None or not trainer.is_global_zero:
             return
         net = self.recurrent(module)
-        lags = [lag for lag in self.lags if lag <= x.shape[1]]
         with frozen_eval(module):
-            found = lag_norms(net, x.clone(), lags, self.num_iterations)
+            x = seen.x.clone()  # outside of inference mode
+            found = lag_norms(net, x, self.lags, self.num_iterations, state=seen.state, lengths=seen.lengths)
             of_layers, bound = singular_values(net), vanishing_bound(net)
         norms = {lag: _geometric_mean(values) for lag, values in found.items()}
         figures = {f"lag_{lag}": norm for lag, norm in norms.items()} | {"singular_value": max(of_layers)}

@@ -14,7 +14,7 @@ from touchstone.callbacks import RecurrentJacobian
 from touchstone.callbacks.parts.figures.lag_norms import lag_norms
 from touchstone.callbacks.parts.figures.recurrent_matrices import vanishing_bound
 from touchstone.lightning_modules import Classifier
-from touchstone.nets import GRU, LSTM, RNN
+from touchstone.nets import GRU, LSTM, RNN, TextClassifier
 
 from .lightning_programs import events, trainer
 
@@ -74,6 +74,25 @@ def test_norms_of_a_float32_net_are_those_of_torchs_in_float64(cell: Any, gain: 
     assert expected < 1e-12 if gain == 1 else expected > 1e6
     found = lag_norms(net, x, [100], 20)[100]
     assert found.item() == pytest.approx(expected.item(), rel=1e-5 if gain == 1 else 1e-2)
+
+
+@pytest.mark.parametrize("cell", [RNN, LSTM, GRU])
+def test_a_sequence_is_measured_at_its_own_end_whatever_stands_behind_and_beside_it(cell: Any) -> None:
+    torch.manual_seed(0)
+    net, x, lengths = cell(3, 4, 2), torch.randn(4, 9, 3), [3, 9, 5, 1]
+    state = [torch.randn(2, 4, 4) for _ in net.state_names]
+    given = tuple(state) if cell is LSTM else state[0]
+    found = lag_norms(net, x, [1, 3, 4, 9], 80, state=given, lengths=torch.tensor(lengths))
+    for lag, norms in found.items():
+        alone = []
+        for row, length in enumerate(lengths):
+            if length >= lag:
+                mine = [part[:, row : row + 1] for part in state]
+                short = x[row : row + 1, :length]
+                alone += lag_norms(net, short, [lag], 80, state=tuple(mine) if cell is LSTM else mine[0])[lag].tolist()
+        assert norms.tolist() == pytest.approx(alone, rel=1e-4)  # begun elsewhere
+    assert [len(norms) for norms in found.values()] == [4, 3, 2, 1]
+    assert lag_norms(net, x, [10], 80) == {}
 
 
 class LastOutput(nn.Module):
@@ -178,6 +197,51 @@ def test_norms_that_are_no_numbers_or_0_are_said_in_words(tmp_path: Path) -> Non
     assert verdict_of(tmp_path / "dead") == (
         "stable: a change of the state is 1 times as large 10 steps later (0 for 1 of 4 sequences)"
     )
+
+
+class CallsItIn(nn.Module):
+    """Calls a recurrent net in some way of its own, with sequences of which three steps are real."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way = way
+        self.recurrent, self.read_out = RNN(1, 6), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        lengths = [3] * len(x)
+        if self.way == "lengths":
+            _, last = self.recurrent(x, lengths=lengths)
+        elif self.way == "keywords":
+            _, last = self.recurrent(lengths=torch.tensor(lengths), x=x, state=None)
+        elif self.way == "packed":
+            _, last = self.recurrent(nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True))
+        else:
+            _, last = self.recurrent(x[:, :3])
+        return self.read_out(last[-1])
+
+
+def test_the_last_real_step_is_measured_however_the_net_is_called(tmp_path: Path) -> None:
+    found = {}
+    for way in ("cut", "lengths", "keywords", "packed"):
+        torch.manual_seed(0)
+        run = trainer(tmp_path / way, RecurrentJacobian(lags=[1, 3, 4]))
+        run.validate(Classifier(CallsItIn(way)), sequences(), verbose=False)
+        found[way] = {tag: float(value) for tag, value in run.callback_metrics.items() if "lag_" in tag}
+    assert sorted(found["cut"]) == ["jacobian/val/lag_1", "jacobian/val/lag_3"]
+    assert all(figures == pytest.approx(found["cut"]) for figures in found.values())
+
+
+def test_padding_of_texts_is_no_step(tmp_path: Path) -> None:
+    tokens, found = torch.randint(1, 7, (4, 5), generator=torch.Generator().manual_seed(0)), []
+    padded = torch.cat([torch.cat([tokens, tokens.new_zeros(4, 6)], 1), tokens.new_zeros(1, 11)])
+    for x in (tokens, padded.flip(0)):
+        torch.manual_seed(0)
+        run = trainer(tmp_path, RecurrentJacobian(num_sequences=4))
+        data = DataLoader(TensorDataset(x, torch.arange(len(x)) % 2), 5)
+        run.validate(Classifier(TextClassifier(7, 2, body="gru", dim=4)), data, verbose=False)
+        found.append({tag: float(value) for tag, value in run.callback_metrics.items() if "lag_" in tag})
+    assert sorted(found[0]) == [f"jacobian/val/lag_{lag}" for lag in (1, 2, 5)]
+    assert found[1] == pytest.approx(found[0], rel=1e-5)
 
 
 def test_measuring_does_not_change_training(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def lag_norms(
     Args:
         net: in evaluation mode, gradients on.
         x: inputs, `(B, T, D)`.
-        lags: the k, each in [1, T].
+        lags: the k, each >= 1.
         num_iterations: the most of the power iteration; what has converged ends sooner.
         state: the one before the first step, as the net takes it; None for zeros.
         lengths: how many steps of each sequence count, `(B,)`, each in [1, T]; None for all.
