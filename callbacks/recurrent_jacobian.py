@@ -16,6 +16,7 @@ from touchstone.nets.recurrent import Recurrent
 
 from .parts.figures.lag_norms import lag_norms
 from .parts.figures.recurrent_matrices import singular_values, vanishing_bound
+from .parts.passes.closer_look import CloserLook
 from .parts.passes.real_steps import RealSteps, RecurrentCall
 from .parts.records.publish import publish_picture, publish_text, run_folder
 
@@ -41,6 +42,8 @@ class RecurrentJacobian(pl.Callback):
         num_sequences: how many sequences to measure, >= 1.
         num_iterations: the most of the power iteration, >= 1; what has converged ends sooner.
         every_n_epochs: during `fit`, measure at the validations of every n-th epoch, >= 1.
+        images_every_n_epochs: during `fit`, the picture at the first measured validation, at the first one of every n
+            epochs, >= 1, and in the last epoch that is measured; at a validation or test by itself always.
         tolerance: a net is called stable if the norm changes by a factor between `1 / (1 + tolerance)` and
             `1 + tolerance` per step, > 0.
 
@@ -56,10 +59,15 @@ class RecurrentJacobian(pl.Callback):
         num_sequences: int = 8,
         num_iterations: int = 20,
         every_n_epochs: int = 1,
+        images_every_n_epochs: int = 5,
         tolerance: float = 0.05,
     ) -> None:
-        counts = {"num_sequences": num_sequences, "num_iterations": num_iterations, "every_n_epochs": every_n_epochs}
-        for name, value in counts.items():
+        for name, value in (
+            ("num_sequences", num_sequences),
+            ("num_iterations", num_iterations),
+            ("every_n_epochs", every_n_epochs),
+            ("images_every_n_epochs", images_every_n_epochs),
+        ):
             if value < 1:
                 raise ValueError(f"RecurrentJacobian({name}=...) must be >= 1, got {value}")
         if not lags or min(lags) < 1:
@@ -68,6 +76,8 @@ class RecurrentJacobian(pl.Callback):
             raise ValueError(f"RecurrentJacobian(tolerance=...) must be > 0, got {tolerance}")
         self.layer, self.lags, self.tolerance = layer, sorted(set(lags)), tolerance
         self.num_sequences, self.num_iterations, self.every_n_epochs = num_sequences, num_iterations, every_n_epochs
+        self.images_every_n_epochs = images_every_n_epochs
+        self._closer_look, self._draws = self._new_look(), False
         self._seen: RecurrentCall | None = None
         self._real: RealSteps | None = None
         self._hook: Any = None
@@ -95,10 +105,17 @@ class RecurrentJacobian(pl.Callback):
 
     # The hooks.
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self._closer_look = self._new_look()
+
+    def _new_look(self) -> CloserLook:
+        return CloserLook(self.images_every_n_epochs, self.every_n_epochs, "touchstone/recurrent_jacobian")
+
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         due = trainer.state.fn != TrainerFn.FITTING or (trainer.current_epoch + 1) % self.every_n_epochs == 0
         self._let_go()  # an interrupted pass may have left something
         if due and not trainer.sanity_checking:
+            self._draws = self._closer_look.is_due(trainer)
             self._real = RealSteps(pl_module)
             self._hook = self.recurrent(pl_module).register_forward_pre_hook(self._see, with_kwargs=True)
 
@@ -112,6 +129,16 @@ class RecurrentJacobian(pl.Callback):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         self._let_go()
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self._closer_look.save(checkpoint)
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self._closer_look.load(checkpoint)
 
     def _see(self, net: Recurrent, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._seen is not None or self._real is None:
@@ -155,7 +182,8 @@ class RecurrentJacobian(pl.Callback):
             of_others = f" (0 for {num_zero} of {len(at_longest)} sequences)" if 0 < num_zero < len(at_longest) else ""
             verdict = self.verdict(norms) + of_others
             publish_text(trainer, f"jacobian/{stage}/verdict", verdict)
-            publish_picture(trainer, folder, f"jacobian/{stage}", _picture(norms, verdict))
+            if self._draws:
+                publish_picture(trainer, folder, f"jacobian/{stage}", _picture(norms, verdict))
 
 
 def _geometric_mean(norms: Tensor) -> float:

@@ -40,18 +40,19 @@ class Saturation(Probe):
     It looks at modules `nn.Tanh`, `nn.Sigmoid` and `nn.ReLU`, at the relu of a `FeedForward`, at the neurons of a
     `GraphNet` that others read, after its last step, and inside `RNN`, `LSTM` and `GRU` of `touchstone.nets`, whose
     gates are layers of their own such as `net.recurrent.l0.f`, computed from a state of zeros. It passes the samples
-    through the model once more: `max_samples` bounds what that costs.
+    through the model once more, which is why it measures the first 128 of them, unless told otherwise.
 
     Args:
         threshold: of the absolute value of a tanh, in (0, 1).
-        every_n_epochs, max_samples, normalization, batch_keys: as in `Probe`.
+        max_samples: measure only the first samples of the dataset, >= 1; None for all.
+        every_n_epochs, normalization, batch_keys: as in `Probe`.
 
     Raises:
         ValueError: a value is outside its range; or the model has no such units.
     """
 
-    def __init__(self, *, threshold: float = 0.97, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, *, threshold: float = 0.97, max_samples: int | None = 128, **kwargs: Any) -> None:
+        super().__init__(max_samples=max_samples, **kwargs)
         if not 0 < threshold < 1:
             raise ValueError(f"Saturation(threshold=...) must be in (0, 1), got {threshold}")
         self.threshold = threshold

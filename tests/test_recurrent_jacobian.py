@@ -254,6 +254,14 @@ def test_measuring_does_not_change_training(tmp_path: Path) -> None:
     assert all(torch.equal(trained[0][key], trained[1][key]) for key in trained[0])
 
 
+def test_pictures_are_drawn_where_those_of_attacks_are(tmp_path: Path) -> None:
+    module = Classifier(LastOutput(0.9))
+    run = trainer(tmp_path, RecurrentJacobian(lags=[1], images_every_n_epochs=3), max_epochs=8, limit_train_batches=1)
+    run.fit(module, sequences(), sequences())
+    assert [picture.step for picture in events(tmp_path).Images("jacobian/val")] == [1, 3, 6, 8]
+    assert len(events(tmp_path).Scalars("jacobian/val/lag_1")) == 8
+
+
 def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"RecurrentJacobian\(num_sequences=...\) must be >= 1, got 0"):
         RecurrentJacobian(num_sequences=0)
