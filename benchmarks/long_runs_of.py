@@ -90,7 +90,9 @@ def recurrent(folder: Path, pictures_every: int) -> Run:
     """A recurrent language model; its texts are attacked at every validation, and never drawn."""
     callbacks = [
         RobustLanguage(_attacks(), num_texts=0, max_samples=2),
-        RecurrentJacobian(lags=[1, 5], num_sequences=2, num_iterations=2, every_n_epochs=pictures_every),
+        RecurrentJacobian(
+            lags=[1, 5], num_sequences=2, num_iterations=2, every_n_epochs=pictures_every, images_every_n_epochs=1
+        ),
         Saturation(),
     ]
     return Run(LanguageModel(RecurrentLM(NUM_BYTES, dim=8, hidden=8), sample_tokens=4), _text(folder), callbacks)

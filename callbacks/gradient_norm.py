@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from touchstone.attacks.core.checks import check_labels
+from touchstone.attacks.core.embedding import find_embedding
 
 from .parts.passes.measuring import measuring
 from .parts.passes.processes import add_up, gather_by_id
@@ -111,6 +112,11 @@ class GradientNorm(Probe):
             )
 
     # Validation and test.
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        if self.embedding is not None:  # better said now than after an epoch
+            find_embedding(pl_module, self.embedding, "GradientNorm")
 
     def see(self, model: nn.Module, samples: Samples, loader_index: int) -> None:
         with (

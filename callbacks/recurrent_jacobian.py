@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,31 +12,38 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from touchstone.attacks import frozen_eval
-from touchstone.nets.recurrent import RNN, Recurrent
+from touchstone.nets.recurrent import Recurrent
 
 from .parts.figures.lag_norms import lag_norms
+from .parts.figures.recurrent_matrices import singular_values, vanishing_bound
+from .parts.passes.closer_look import CloserLook
+from .parts.passes.real_steps import RealSteps, RecurrentCall
 from .parts.records.publish import publish_picture, publish_text, run_folder
 
 
 class RecurrentJacobian(pl.Callback):
     """Measures, at validations, how a small change of the state is felt k steps later.
 
-    For the last step T of the first sequences of a validation, and each lag k, it logs as `jacobian/S/lag_K` the
-    operator norm of `dh_T / dh_{T-k}`, its geometric mean over the sequences (h is all of the state: of an LSTM, c as
-    well); the largest singular value of the
-    recurrent matrix as `jacobian/S/singular_value`; for an `RNN`, the value below which gradients must vanish, as
-    `jacobian/S/vanishing_bound` (Pascanu et al., "On the difficulty of training recurrent neural networks", 2013,
-    section 2.1: `lambda_max(W^T W) <= delta^2 / gamma^2` with delta < 1 and gamma the largest slope of rho); and as
-    text a verdict: vanishing, stable or exploding.
+    For the last step T of the first sequences of a validation, the last that is no padding (`RealSteps`), and each lag
+    k, it logs as `jacobian/S/lag_K` the operator norm of `dh_T / dh_{T-k}`, its geometric mean over the sequences (h is
+    all of the state: of an LSTM, c as well); as `jacobian/S/singular_value` the largest singular value of the recurrent
+    matrices, of several layers also each one's, `jacobian/S/singular_value/lN`; for an `RNN`, the value below which
+    gradients must vanish, as `jacobian/S/vanishing_bound` (`vanishing_bound` in `parts/figures/recurrent_matrices.py`
+    has the theorem); and as text a verdict: vanishing, stable or exploding.
 
-    The norm is found by power iteration with vector-Jacobian products, and never needs the matrix.
+    The norm is found by power iteration with vector-Jacobian products, in float64, and never needs the matrix. Where
+    it is 0 for some sequences, as behind relu units that are dead, the mean is that of the others, and the verdict says
+    how many there are. TensorBoard keeps figures in float32: norms beyond 1e-45 and 3e38 stand there as 0 and infinite,
+    and in the verdict as they are.
 
     Args:
         layer: the name of the recurrent net in the module; None for the first one that is found.
-        lags: the k to measure, each >= 1; those beyond the length of the sequences are left out.
+        lags: the k to measure, each >= 1; each is measured on the sequences that are so long.
         num_sequences: how many sequences to measure, >= 1.
-        num_iterations: of the power iteration, >= 1.
+        num_iterations: the most of the power iteration, >= 1; what has converged ends sooner.
         every_n_epochs: during `fit`, measure at the validations of every n-th epoch, >= 1.
+        images_every_n_epochs: during `fit`, the picture at the first measured validation, at the first one of every n
+            epochs, >= 1, and in the last epoch that is measured; at a validation or test by itself always.
         tolerance: a net is called stable if the norm changes by a factor between `1 / (1 + tolerance)` and
             `1 + tolerance` per step, > 0.
 
@@ -51,10 +59,15 @@ class RecurrentJacobian(pl.Callback):
         num_sequences: int = 8,
         num_iterations: int = 20,
         every_n_epochs: int = 1,
+        images_every_n_epochs: int = 5,
         tolerance: float = 0.05,
     ) -> None:
-        counts = {"num_sequences": num_sequences, "num_iterations": num_iterations, "every_n_epochs": every_n_epochs}
-        for name, value in counts.items():
+        for name, value in (
+            ("num_sequences", num_sequences),
+            ("num_iterations", num_iterations),
+            ("every_n_epochs", every_n_epochs),
+            ("images_every_n_epochs", images_every_n_epochs),
+        ):
             if value < 1:
                 raise ValueError(f"RecurrentJacobian({name}=...) must be >= 1, got {value}")
         if not lags or min(lags) < 1:
@@ -63,7 +76,10 @@ class RecurrentJacobian(pl.Callback):
             raise ValueError(f"RecurrentJacobian(tolerance=...) must be > 0, got {tolerance}")
         self.layer, self.lags, self.tolerance = layer, sorted(set(lags)), tolerance
         self.num_sequences, self.num_iterations, self.every_n_epochs = num_sequences, num_iterations, every_n_epochs
-        self._seen: Tensor | None = None
+        self.images_every_n_epochs = images_every_n_epochs
+        self._closer_look, self._draws = self._new_look(), False
+        self._seen: RecurrentCall | None = None
+        self._real: RealSteps | None = None
         self._hook: Any = None
 
     def recurrent(self, module: nn.Module) -> Recurrent:
@@ -78,17 +94,30 @@ class RecurrentJacobian(pl.Callback):
     def verdict(self, norms: dict[int, float]) -> str:
         """What the norm at the longest lag says, in words."""
         lag = max(norms)
-        per_step = norms[lag] ** (1 / lag)
+        norm = norms[lag]
+        if math.isnan(norm):
+            return f"unknown: the norm over {lag} steps is not a number, since weights or states are not finite"
+        per_step = norm ** (1 / lag)
         stable = 1 / (1 + self.tolerance) <= per_step <= 1 + self.tolerance
         kind = "stable" if stable else "vanishing" if per_step < 1 else "exploding"
-        return f"{kind}: a change of the state is {norms[lag]:.3g} times as large {lag} steps later"
+        size = f"{norm:.3g}" if 0 < norm < math.inf else "less than 1e-308" if norm < 1 else "more than 1e308"
+        return f"{kind}: a change of the state is {size} times as large {lag} steps later"
 
     # The hooks.
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self._closer_look = self._new_look()
+
+    def _new_look(self) -> CloserLook:
+        return CloserLook(self.images_every_n_epochs, self.every_n_epochs, "touchstone/recurrent_jacobian")
+
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         due = trainer.state.fn != TrainerFn.FITTING or (trainer.current_epoch + 1) % self.every_n_epochs == 0
+        self._let_go()  # an interrupted pass may have left something
         if due and not trainer.sanity_checking:
-            self._hook = self.recurrent(pl_module).register_forward_pre_hook(self._see)
+            self._draws = self._closer_look.is_due(trainer)
+            self._real = RealSteps(pl_module)
+            self._hook = self.recurrent(pl_module).register_forward_pre_hook(self._see, with_kwargs=True)
 
     on_test_epoch_start = on_validation_epoch_start
 
@@ -101,36 +130,66 @@ class RecurrentJacobian(pl.Callback):
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         self._let_go()
 
-    def _see(self, _: nn.Module, args: tuple[Any, ...]) -> None:
-        if self._seen is None and isinstance(args[0], Tensor):
-            self._seen = args[0][: self.num_sequences].detach().clone()
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self._closer_look.save(checkpoint)
 
-    def _let_go(self) -> Tensor | None:
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self._closer_look.load(checkpoint)
+
+    def _see(self, net: Recurrent, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._seen is not None or self._real is None:
+            return
+        call = RecurrentCall.read(net, args, kwargs)
+        real = self._real.of(call.x)
+        real = torch.ones(call.x.shape[:2], dtype=torch.bool, device=call.x.device) if real is None else real
+        lengths = (real * torch.arange(1, real.shape[1] + 1, device=real.device)).amax(1)
+        rows = lengths.nonzero()[: self.num_sequences, 0]  # a text of padding alone has no last step
+        if len(rows):
+            self._seen = call.take(rows, lengths)
+
+    def _let_go(self) -> RecurrentCall | None:
         seen, self._seen = self._seen, None
-        if self._hook is not None:
+        if self._hook is not None and self._real is not None:
             self._hook.remove()
-            self._hook = None
+            self._real.let_go()
+            self._hook = self._real = None
         return seen
 
     def _conclude(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
-        folder, x = run_folder(trainer), self._let_go()
-        if x is None or not trainer.is_global_zero:
+        folder, seen = run_folder(trainer), self._let_go()
+        if seen is None or not trainer.is_global_zero:
             return
         net = self.recurrent(module)
-        lags = [lag for lag in self.lags if lag <= x.shape[1]]
         with frozen_eval(module):
-            found = lag_norms(net, x.clone(), lags, self.num_iterations)
-            w = net.weights_of(net.num_layers - 1)[1]
-            singular_value = float(torch.linalg.matrix_norm(w.float(), 2))
-        norms = {lag: float(values.double().clamp(min=1e-300).log().mean().exp()) for lag, values in found.items()}
-        figures = {f"lag_{lag}": norm for lag, norm in norms.items()} | {"singular_value": singular_value}
-        if isinstance(net, RNN):
-            figures["vanishing_bound"] = 1.0  # 1 / gamma: the slope of tanh and of relu is at most 1
+            x = seen.x.clone()  # outside of inference mode
+            found = lag_norms(net, x, self.lags, self.num_iterations, state=seen.state, lengths=seen.lengths)
+            of_layers, bound = singular_values(net), vanishing_bound(net)
+        norms = {lag: _geometric_mean(values) for lag, values in found.items()}
+        figures = {f"lag_{lag}": norm for lag, norm in norms.items()} | {"singular_value": max(of_layers)}
+        if net.num_layers > 1:
+            figures |= {f"singular_value/l{layer}": value for layer, value in enumerate(of_layers)}
+        if bound is not None:
+            figures["vanishing_bound"] = bound
         for name, value in figures.items():
             module.log(f"jacobian/{stage}/{name}", value, rank_zero_only=True)
         if norms:
-            publish_text(trainer, f"jacobian/{stage}/verdict", self.verdict(norms))
-            publish_picture(trainer, folder, f"jacobian/{stage}", _picture(norms, self.verdict(norms)))
+            at_longest = found[max(found)]
+            num_zero = int((at_longest == 0).sum())
+            of_others = f" (0 for {num_zero} of {len(at_longest)} sequences)" if 0 < num_zero < len(at_longest) else ""
+            verdict = self.verdict(norms) + of_others
+            publish_text(trainer, f"jacobian/{stage}/verdict", verdict)
+            if self._draws:
+                publish_picture(trainer, folder, f"jacobian/{stage}", _picture(norms, verdict))
+
+
+def _geometric_mean(norms: Tensor) -> float:
+    """Over those that are not 0; 0 where all of them are."""
+    others = norms[norms != 0]
+    return float(others.log().mean().exp()) if len(others) else 0.0
 
 
 def _picture(norms: dict[int, float], title: str) -> Any:

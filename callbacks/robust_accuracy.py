@@ -8,14 +8,14 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_warn
-from torch import Tensor, nn
+from torch import nn
 
 from touchstone.attacks import Attack, Report, evaluate
-from touchstone.attacks.core.checks import check_batch
 from touchstone.attacks.judge.halving import Halving
 from touchstone.attacks.judge.probed import probed
-from touchstone.attacks.judge.running import check_names, naming
+from touchstone.attacks.judge.running import check_names
 
+from .parts.passes.before_training import check_input, check_model, try_out_training_samples
 from .parts.passes.closer_look import CloserLook
 from .parts.passes.entries import common_suite
 from .parts.passes.first_samples import FirstSamples
@@ -23,7 +23,7 @@ from .parts.passes.gathered_report import gathered_report
 from .parts.passes.loaders import loader_suffix
 from .parts.passes.preparation import Preparation
 from .parts.passes.recalls import recalls_after_attacks
-from .parts.passes.samples import Samples, images_and_labels
+from .parts.passes.samples import Samples
 from .parts.passes.warm_starts import WarmStarts
 from .parts.pictures.attack_pictures import AttackPictures
 from .parts.records.origin import origin, samples_fingerprint
@@ -169,13 +169,14 @@ class RobustAccuracy(Probe):
     def try_out(self, model: nn.Module, samples: Samples) -> None:
         if not self._suite:
             return
-        self._check_input(samples.x)
+        check_input(self._suite, samples.x)
         evaluate(model, samples.x, samples.y, {}, batch_size=self._halving)  # checks the labels and the logits
         self._has_checked = True
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         if self._suite:
+            check_model(self._suite, pl_module)
             self._preparation.draw(trainer)
 
     def on_train_batch_start(
@@ -185,19 +186,7 @@ class RobustAccuracy(Probe):
         if self._has_checked or not self._suite:
             return
         self._has_checked = True
-        try:
-            x, y = images_and_labels(batch, self.batch_keys)
-            check_batch(x, y)
-        except ValueError:
-            return  # batches that are only for training
-        try:
-            self._check_input(self.as_measured(pl_module, Samples(x, y, y))[1].x)
-        except ValueError as error:  # a warning, since validation samples may be others
-            rank_zero_warn(f"RobustAccuracy could not attack the training samples, nor any that are like them: {error}")
-
-    def _check_input(self, x: Tensor) -> None:
-        for name, attack in self._suite.items():
-            naming(name, attack.threat.check_input, x)
+        try_out_training_samples(self, self._suite, pl_module, batch)
 
     def see(self, model: nn.Module, samples: Samples, loader_index: int) -> None:
         self._model, waiting = model, self._waiting.setdefault(loader_index, [])

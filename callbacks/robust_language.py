@@ -13,6 +13,7 @@ from touchstone.attacks import Attack, Cost, LanguageReport, evaluate_language
 from touchstone.attacks.judge.halving import Halving
 from touchstone.attacks.judge.running import check_names
 
+from .parts.passes.before_training import check_input, check_model, try_out_training_samples
 from .parts.passes.loaders import loader_suffix
 from .parts.passes.processes import gather_by_id, gather_costs
 from .parts.passes.samples import Samples
@@ -67,6 +68,12 @@ class RobustLanguage(Probe):
         for name, value, least in (("batch_size", batch_size, 1), ("num_texts", num_texts, 0)):
             if value < least:
                 raise ValueError(f"RobustLanguage({name}=...) must be >= {least}, got {value}")
+        for name, attack in attacks.items():
+            if not attack.objective.of_texts:
+                raise ValueError(
+                    f"RobustLanguage(attacks=...): attack {name!r} must have the objective Surprise() or "
+                    f"NextToken(target=...), got {attack.objective!r}"
+                )
         self.attacks, self.batch_size, self.seed, self.num_texts = attacks, batch_size, seed, num_texts
         self._halving = Halving(batch_size)
         self._characters_per_token: dict[str, float] = {}
@@ -75,12 +82,35 @@ class RobustLanguage(Probe):
         self._cost: dict[int, dict[str, Cost]] = {}
         self._shown: dict[int, dict[str, list[FlippedText]]] = {}
         self._fingerprints: dict[int, int] = {}
+        self._has_checked = False  # whether texts of this fit have been looked at before its first validation
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
+        self._has_checked = False
         data = getattr(trainer, "datamodule", None)
         self._characters_per_token = getattr(data, "characters_per_token", {})
         self._names = getattr(getattr(data, "vocabulary", None), "names", ())
+
+    # Before a training.
+
+    def try_out(self, model: nn.Module, samples: Samples) -> None:
+        check_input(self.attacks, samples.x)
+        evaluate_language(model, samples.x, samples.y, {}, batch_size=self._halving)  # checks the texts and the logits
+        self._has_checked = True
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        check_model(self.attacks, pl_module)
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+        if not self._has_checked:
+            self._has_checked = True
+            try_out_training_samples(self, self.attacks, pl_module, batch)
+
+    # The pass.
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_validation_epoch_start(trainer, pl_module)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,17 +9,11 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
-from touchstone.nets.parts.gates import gates_of
-from touchstone.nets.recurrent import Recurrent
-from touchstone.nets.transformer import FeedForward
-
 from .parts.passes.measuring import measuring
 from .parts.passes.processes import gather
 from .parts.passes.samples import Samples
+from .parts.passes.watched_units import watched_units
 from .probe import Probe
-
-_KINDS: dict[type[nn.Module], str] = {nn.Tanh: "tanh", nn.Sigmoid: "sigmoid", nn.ReLU: "relu"}
-Keep = Callable[[str, str, Tensor, int], None]
 
 
 @dataclass(frozen=True)
@@ -42,23 +34,25 @@ class Saturation(Probe):
 
     A tanh is saturated where its absolute value exceeds `threshold`, a sigmoid where it is as near to 0 or 1
     (`|2 s - 1|`), a relu where it is 0. With S for val or test: `saturation/S/LAYER`, the share of all outputs that are
-    saturated, and `saturation/S/LAYER/dead`, the share of units that were so for every sample. Units are the entries of
-    the last axis of texts and states, and channels, the second axis, of all else.
+    saturated, and `saturation/S/LAYER/dead`, the share of units that were so for every sample. Units of a convolution
+    are its channels, of all else the entries of the last axis. Padding, as `RealSteps` knows it, does not count.
 
-    It looks at modules `nn.Tanh`, `nn.Sigmoid` and `nn.ReLU`, at the relu of a `FeedForward`, and inside `RNN`, `LSTM`
-    and `GRU` of `touchstone.nets`, whose gates are layers of their own such as `net.recurrent.l0.f`, computed from a
-    state of zeros. It passes the samples through the model once more: `max_samples` bounds what that costs.
+    It looks at modules `nn.Tanh`, `nn.Sigmoid` and `nn.ReLU`, at the relu of a `FeedForward`, at the neurons of a
+    `GraphNet` that others read, after its last step, and inside `RNN`, `LSTM` and `GRU` of `touchstone.nets`, whose
+    gates are layers of their own such as `net.recurrent.l0.f`, computed from a state of zeros. It passes the samples
+    through the model once more, which is why it measures the first 128 of them, unless told otherwise.
 
     Args:
         threshold: of the absolute value of a tanh, in (0, 1).
-        every_n_epochs, max_samples, normalization, batch_keys: as in `Probe`.
+        max_samples: measure only the first samples of the dataset, >= 1; None for all.
+        every_n_epochs, normalization, batch_keys: as in `Probe`.
 
     Raises:
         ValueError: a value is outside its range; or the model has no such units.
     """
 
-    def __init__(self, *, threshold: float = 0.97, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, *, threshold: float = 0.97, max_samples: int | None = 128, **kwargs: Any) -> None:
+        super().__init__(max_samples=max_samples, **kwargs)
         if not 0 < threshold < 1:
             raise ValueError(f"Saturation(threshold=...) must be in (0, 1), got {threshold}")
         self.threshold = threshold
@@ -67,12 +61,12 @@ class Saturation(Probe):
     def see(self, model: nn.Module, samples: Samples, loader_index: int) -> None:
         counted = self._counted.setdefault(loader_index, {})
 
-        def keep(layer: str, kind: str, values: Tensor, axis: int) -> None:
-            flat = self.is_flat(kind, values).movedim(axis, 0).flatten(1)
-            now = Flat(int(flat.sum()), flat.numel(), (~flat).any(1).cpu())
+        def keep(layer: str, kind: str, values: Tensor) -> None:
+            flat = self.is_flat(kind, values)
+            now = Flat(int(flat.sum()), flat.numel(), (~flat).any(0).cpu())
             counted[layer] = counted[layer] + now if layer in counted else now
 
-        with measuring(model, samples) as (x, _), torch.no_grad(), _watched(model, keep):
+        with measuring(model, samples) as (x, _), torch.no_grad(), watched_units(model, keep):
             model(x)
         if not counted:
             raise ValueError("Saturation: the model has no tanh, sigmoid or relu that is a module of its own")
@@ -91,7 +85,7 @@ class Saturation(Probe):
         for layer, flat in of_all.items():
             dead = float((~flat.ever_steep).double().mean())
             tag = f"saturation/{stage}/{layer}"
-            self.log_figure(trainer, module, tag, flat.num_flat / flat.num_seen, loader_index)
+            self.log_figure(trainer, module, tag, flat.num_flat / max(1, flat.num_seen), loader_index)
             self.log_figure(trainer, module, f"{tag}/dead", dead, loader_index)
 
     def logs(self, tag: str) -> bool:
@@ -100,39 +94,3 @@ class Saturation(Probe):
     def forget(self) -> None:
         super().forget()
         self._counted.clear()
-
-
-@contextmanager
-def _watched(model: nn.Module, keep: Keep) -> Iterator[None]:
-    """Inside, a forward of the model hands what its units give to `keep`."""
-    handles = []
-    for name, module in model.named_modules():
-        if type(module) in _KINDS:
-            handles.append(module.register_forward_hook(_of_module(name, _KINDS[type(module)], keep)))
-        elif isinstance(module, FeedForward) and module.activation == "relu":
-            axis = 1 if module.kind == "conv" else -1
-            handles.append(module.second.register_forward_pre_hook(_of_input(name, axis, keep)))
-        elif isinstance(module, Recurrent):
-            handles.append(module.register_forward_pre_hook(_of_recurrent(name, keep)))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _of_module(name: str, kind: str, keep: Keep) -> Callable[..., None]:
-    return lambda module, args, output: keep(name, kind, output, 1)
-
-
-def _of_input(name: str, axis: int, keep: Keep) -> Callable[..., None]:
-    return lambda module, args: keep(name, "relu", args[0], axis)
-
-
-def _of_recurrent(name: str, keep: Keep) -> Callable[..., None]:
-    def look(module: Recurrent, args: tuple[Any, ...]) -> None:
-        if isinstance(args[0], Tensor):  # not a packed sequence
-            for unit, (kind, values) in gates_of(module, args[0]).items():
-                keep(f"{name}.{unit}", kind, values, -1)
-
-    return look

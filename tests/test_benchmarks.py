@@ -26,6 +26,7 @@ NAMES = (
     "dream_cost",
     "pgd_floor",
     "callbacks_overhead",
+    "validation_of_texts",
     "trainer_overhead",
     "startup",
     "memory",
@@ -90,6 +91,16 @@ def test_a_fit_is_measured_with_callbacks_and_without(benchmark: Any, capsys: py
     printed = capsys.readouterr().out
     assert printed.count("without + gradients alone") == 2
     assert printed.count("all beyond the attack's gradients") == 2
+
+
+def test_a_validation_of_texts_is_measured_from_inside(benchmark: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    grad = torch.autograd.grad
+    benchmark("validation_of_texts").main(num_validations=3, num_threads=1, small=True)
+    printed = capsys.readouterr().out
+    for callback, times in (("RecurrentJacobian", 2), ("Saturation", 2), ("RobustLanguage", 1), ("RobustAccuracy", 1)):
+        assert printed.count(f"│ {callback}: gradients ") == printed.count(f"│ {callback}: the rest ") == times
+    assert printed.count("all beyond validation and gradients") == 2
+    assert torch.autograd.grad is grad
 
 
 def test_the_trainer_is_compared_with_a_plain_loop(benchmark: Any, capsys: pytest.CaptureFixture[str]) -> None:

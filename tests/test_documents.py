@@ -13,6 +13,14 @@ import numpy as np
 import pytest
 import torch
 
+from touchstone.attacks import HotFlip, Surprise, TokenFlips
+from touchstone.callbacks import AttentionMaps, Health, RecurrentJacobian, RobustLanguage, Saturation
+from touchstone.datamodules import TextDataModule
+from touchstone.lightning_modules import LanguageModel
+from touchstone.nets import RecurrentLM, TransformerLM
+
+from .lightning_programs import trainer
+
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/*.md")
 
 
@@ -150,29 +158,58 @@ def test_every_fragment_of_the_documents_runs(root: Path) -> None:
 OF_LIGHTNING = r"epoch|hp_metric|lr-.*|custom_scalars__config__|_hparams_/.*"
 
 
-def documented_tags(root: Path) -> list[str]:
-    """The tags in the table of docs/tensorboard.md, as patterns; those of both stages, once for each."""
-    rows = re.findall(r"^\| (`.*?) \|", (root / "docs/tensorboard.md").read_text(), flags=re.MULTILINE)
+def documented_tags(root: Path, table: int) -> list[str]:
+    """The tags in a table of docs/tensorboard.md, as patterns; those of both stages, once for each."""
+    text = (root / "docs/tensorboard.md").read_text().split("| Tag | Is | From |")[1:][table]
+    rows = re.findall(r"^\| (`.*?) \|", text.split("\n\n")[0], flags=re.MULTILINE)
     tags = [tag for row in rows for tag in re.findall(r"`([^`]+)`", row)]
     both = [re.sub(r"\bS\b", stage, tag) for tag in tags for stage in ("val", "test")]
-    return [re.sub(r"\b(A|LAYER)\b", r"[\\w.-]+", tag) for tag in dict.fromkeys(both)]
+    named = [re.sub(r"\bA(_before)?\b|\bLAYER\b", r"[\\w.-]+\1", tag) for tag in dict.fromkeys(both)]
+    return [re.sub(r"(?<=_)K\b|(?<=l)N\b", r"\\d+", tag) for tag in named]
 
 
-def test_the_tags_of_the_document_are_the_tags_of_a_run(root: Path, folder: Path) -> None:
+def seen_tags(folder: Path) -> set[str]:
+    """The tags that TensorBoard shows of the runs below a folder."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    import train
-
-    config = ["--config", "configs/digits.yaml"]
-    assert train.main(["fit", *config, "--trainer.max_epochs=1"]) == 0
-    assert train.main(["test", *config, "--ckpt_path", str(next(folder.rglob("last.ckpt")))]) == 0
     seen: set[str] = set()
     for file in folder.rglob("events.*"):
         events = EventAccumulator(str(file))
         events.Reload()
         tags = events.Tags()
         seen |= {*tags["scalars"], *tags["images"], *(tag.removesuffix("/text_summary") for tag in tags["tensors"])}
-    documented = documented_tags(root)
+    return seen
+
+
+def check_tags(documented: list[str], seen: set[str]) -> None:
     assert len(documented) > 15
     assert not [tag for tag in documented if not any(re.fullmatch(tag, other) for other in seen)]
     assert not [tag for tag in seen if not any(re.fullmatch(known, tag) for known in (*documented, OF_LIGHTNING))]
+
+
+def test_the_tags_of_the_document_are_the_tags_of_a_run(root: Path, folder: Path) -> None:
+    import train
+
+    config = ["--config", "configs/digits.yaml"]
+    assert train.main(["fit", *config, "--trainer.max_epochs=1"]) == 0
+    assert train.main(["test", *config, "--ckpt_path", str(next(folder.rglob("last.ckpt")))]) == 0
+    check_tags(documented_tags(root, 0), seen_tags(folder))
+
+
+def test_the_tags_of_texts_are_those_of_their_runs(root: Path, tmp_path: Path) -> None:
+    path = tmp_path / "text"
+    path.write_text("".join(f"{number} is one more than {number - 1}. " for number in range(300)), encoding="utf-8")
+    recurrent = RecurrentLM(256, cell="rnn", dim=8, hidden=8, num_layers=2)
+    transformer = TransformerLM(256, dim=8, num_heads=2, num_layers=1, context=16)
+    attack = HotFlip(threat=TokenFlips(2, vocab_size=256), objective=Surprise(), num_candidates=2)
+    attacked = RobustLanguage({"flips": attack}, max_samples=2)
+    for net, callbacks in (
+        (recurrent, [attacked, RecurrentJacobian(), Saturation()]),
+        (transformer, [AttentionMaps()]),
+    ):
+        data = TextDataModule(files=[str(path)], tokens="bytes", context=16, batch_size=8, token_folder=str(tmp_path))
+        run = trainer(tmp_path, *callbacks, Health(), num_sanity_val_steps=0, max_epochs=1, limit_train_batches=2)
+        module = LanguageModel(net)
+        run.fit(module, datamodule=data)
+        run.test(module, datamodule=data, verbose=False)
+    check_tags(documented_tags(root, 1), seen_tags(tmp_path))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from touchstone.attacks import (
@@ -20,7 +22,7 @@ from touchstone.attacks import (
     TokenFlips,
     evaluate_language,
 )
-from touchstone.callbacks import RobustAccuracy, RobustLanguage
+from touchstone.callbacks import GradientNorm, RobustAccuracy, RobustLanguage
 from touchstone.callbacks.parts.pictures.text_picture import FlippedText, text_picture
 from touchstone.datamodules import PassagesDataModule, TextDataModule
 from touchstone.lightning_modules import Classifier, LanguageModel
@@ -104,6 +106,62 @@ def test_options_outside_their_range_are_refused() -> None:
         RobustLanguage(ATTACKS, batch_size=0)
     with pytest.raises(ValueError, match=r"RobustLanguage\(num_texts=...\) must be >= 0, got -1"):
         RobustLanguage(ATTACKS, num_texts=-1)
+
+
+# What is wrong is said before a training.
+
+
+class Untrained(LanguageModel):
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        raise AssertionError("trained on")
+
+
+def untrained() -> LanguageModel:
+    return Untrained(RecurrentLM(256, cell="gru", dim=8, hidden=16), sample_tokens=0)
+
+
+WRONG_NAME = PGD(threat=EmbeddingBall(eps=0.3, embedding="net.embeding"), objective=Surprise())
+TOO_MANY = HotFlip(threat=TokenFlips(17, vocab_size=256), objective=Surprise())
+
+
+@pytest.mark.parametrize("num_sanity_val_steps", [0, 1])
+def test_a_wrong_name_of_the_embedding_is_found_before_training(
+    data: TextDataModule, tmp_path: Path, num_sanity_val_steps: int
+) -> None:
+    run = trainer(tmp_path, RobustLanguage({"a": WRONG_NAME}), num_sanity_val_steps=num_sanity_val_steps)
+    message = (
+        r"attack 'a': EmbeddingBall\(embedding=...\): there is no embedding 'net.embeding'; the model has 'net.emb"
+    )
+    with pytest.raises(ValueError, match=message):
+        run.fit(untrained(), datamodule=data)
+
+
+def test_a_wrong_name_of_the_embedding_of_a_classifier_is_found_before_training(tmp_path: Path) -> None:
+    attack = PGD(threat=EmbeddingBall(eps=0.3, embedding="net.embeding"))
+    for number, callback in enumerate((RobustAccuracy({"a": attack}), GradientNorm(embedding="net.embeding"))):
+        run = trainer(tmp_path / str(number), callback, num_sanity_val_steps=0)
+        with pytest.raises(ValueError, match="there is no embedding 'net.embeding'; the model has 'net.embedding'"):
+            run.fit(Classifier(TextClassifier(102, 6, dim=8)), datamodule=PassagesDataModule(num_words=100))
+        assert run.global_step == 0
+
+
+def test_a_budget_larger_than_the_text_is_found_in_the_sanity_check(data: TextDataModule, tmp_path: Path) -> None:
+    run = trainer(tmp_path, RobustLanguage({"a": TOO_MANY}))
+    with pytest.raises(ValueError, match=r"attack 'a': TokenFlips\(num_flips=17\): the texts have only 16 tokens"):
+        run.fit(untrained(), datamodule=data)
+
+
+def test_without_a_sanity_check_the_first_training_texts_are_looked_at(data: TextDataModule, tmp_path: Path) -> None:
+    run = trainer(tmp_path, RobustLanguage({"a": TOO_MANY}), num_sanity_val_steps=0)
+    message = "RobustLanguage could not attack the training samples, nor any .* have only 16 tokens"
+    with pytest.raises(UserWarning, match=message):  # made an error
+        run.fit(untrained(), datamodule=data)
+
+
+def test_an_objective_for_classes_is_refused() -> None:
+    attacks: dict[str, Attack] = {"a": HotFlip(threat=FLIPS)}
+    with pytest.raises(ValueError, match=r"RobustLanguage\(attacks=...\): attack 'a' must have the objective Surprise"):
+        RobustLanguage(attacks)
 
 
 # Pictures of texts.

@@ -13,6 +13,7 @@ from touchstone.callbacks import AttentionMaps, Saturation
 from touchstone.callbacks.attention_maps import attention_maps
 from touchstone.lightning_modules import Classifier
 from touchstone.nets import GRU, LSTM, RNN, TextClassifier, TransformerBlock
+from touchstone.nets.graph import GraphNet
 from touchstone.nets.parts.gates import gates_of
 
 from .lightning_programs import events, trainer
@@ -126,6 +127,62 @@ def test_the_relu_of_a_transformer_block_is_counted(tmp_path: Path) -> None:
     assert found["saturation/val/net.blocks.0.feed_forward"] == pytest.approx(float(zeros.double().mean()))
     dead = zeros.flatten(0, 1).all(0).double().mean()
     assert found["saturation/val/net.blocks.0.feed_forward/dead"] == pytest.approx(float(dead))
+
+
+class Steps(nn.Module):
+    """Ten units at every step, of which five are dead, and a read-out of the last step."""
+
+    def __init__(self, layer: nn.Module, lengths: list[int] | None = None) -> None:
+        super().__init__()
+        self.recurrent, self.layer, self.relu, self.read_out = RNN(1, 3), layer, nn.ReLU(), nn.Linear(10, 3)
+        self.lengths = lengths
+        with torch.no_grad():
+            self.layer.weight[:5], self.layer.weight[5:] = 0, 1  # type: ignore[index,operator]
+            self.layer.bias[:5], self.layer.bias[5:] = -1, 1  # type: ignore[index,operator]
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.lengths is not None:
+            self.recurrent(x, lengths=self.lengths[: len(x)])
+        if isinstance(self.layer, nn.Conv1d):
+            return self.read_out(self.relu(self.layer(x.mT))[..., -1])
+        return self.read_out(self.relu(self.layer(x))[:, -1])
+
+
+@pytest.mark.parametrize("layer", [nn.Linear(1, 10), nn.Conv1d(1, 10, 1)])
+@pytest.mark.parametrize("num_steps", [10, 6])
+def test_units_of_every_step_are_told_from_steps(tmp_path: Path, layer: nn.Module, num_steps: int) -> None:
+    found = measured(Saturation(), Steps(layer), torch.rand(4, num_steps, 1), tmp_path)
+    assert found["saturation/val/net.relu/dead"] == found["saturation/val/net.relu"] == 0.5
+
+
+def test_steps_behind_the_length_of_a_sequence_do_not_count(tmp_path: Path) -> None:
+    x = torch.cat([torch.rand(2, 3, 1), torch.full((2, 5, 1), -9.0)], 1)  # the other five are dead there
+    found = measured(Saturation(), Steps(nn.Linear(1, 10), [3, 3]), x, tmp_path)
+    assert found["saturation/val/net.relu/dead"] == found["saturation/val/net.relu"] == 0.5
+    assert "saturation/val/net.recurrent.l0" in found
+
+
+@pytest.mark.parametrize("body", ["lstm", "transformer"])
+def test_padding_does_not_count(tmp_path: Path, body: str) -> None:
+    tokens = torch.randint(1, 7, (6, 5), generator=torch.Generator().manual_seed(0))
+    padded = torch.cat([torch.cat([tokens, tokens.new_zeros(6, 4)], 1), tokens.new_zeros(2, 9)])
+    net = seeded(lambda: TextClassifier(7, 3, body=body, dim=4)).float()  # type: ignore[arg-type]
+    found = [measured(Saturation(threshold=0.3), net, x, tmp_path) for x in (tokens, padded)]
+    assert found[0]
+    assert found[1] == pytest.approx(found[0], rel=1e-6)
+    assert any(0 < value < 1 for value in found[0].values())
+
+
+@pytest.mark.parametrize("num_steps", [None, 3])
+def test_neurons_of_a_graph_that_others_read_are_counted(tmp_path: Path, num_steps: int | None) -> None:
+    """An input, three neurons that the output reads, and two classes: a neuron at 5, one at -5 and one that is x."""
+    reads = torch.zeros(6, 6, dtype=torch.bool)
+    reads[1:4, 0] = reads[4:, 1:4] = True
+    net = GraphNet(reads, num_inputs=1, num_outputs=2, nonlinearity="relu", num_steps=num_steps)
+    with torch.no_grad():
+        net.weight[1:4, 0], net.bias[1:4] = torch.tensor([0.0, 0.0, 1.0]), torch.tensor([5.0, -5.0, 0.0])
+    found = measured(Saturation(), net, torch.tensor([[-1.0], [2.0], [3.0], [4.0]]), tmp_path)
+    assert found == {"saturation/val/net": pytest.approx(5 / 12), "saturation/val/net/dead": pytest.approx(1 / 3)}
 
 
 def test_they_do_not_change_training(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from touchstone.attacks import (
     evaluate,
 )
 from touchstone.attacks.core.embedding import FromEmbedding
+from touchstone.nets import TextClassifier
 
 from .oracles import own_labels
 from .tokens_table import LENGTH, NUM_TOKENS, TOKEN_ATTACKS, Bag, text_net, texts
@@ -259,6 +260,17 @@ def test_a_mask_of_each_sample_is_cut_with_the_batch(name: str) -> None:
     x_adv = attack.inside(one)(net, x, own_labels(net, x))
     changed = (x_adv != before).reshape(NUM_SAMPLES, LENGTH, -1).any(2)
     assert not changed[:, ~mask[0]].any()
+
+
+@pytest.mark.parametrize("kind", [HotFlip, RandomFlips])
+def test_of_a_text_with_fewer_free_tokens_than_the_budget_all_may_change(kind: type[Attack]) -> None:
+    net, x = TextClassifier(9, 3, dim=4).eval(), torch.tensor([[3, 4, 0, 0, 0, 0], [1, 2, 3, 4, 5, 6]])
+    y = own_labels(net, x)
+    attack = kind(threat=TokenFlips(5, vocab_size=9, protected=(0,)))
+    report = evaluate(net, x, y, {"a": attack, "noise": RandomNoise(threat=attack.threat)}, keep_adversarial=True)
+    changed = report.x_adv["a"] != x
+    assert not changed[0, 2:].any()
+    assert (report.x_adv["noise"] != x).sum(1).tolist() == [2, 5]
 
 
 def test_random_flips_are_drawn_evenly_from_what_may_be_written() -> None:

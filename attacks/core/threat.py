@@ -18,6 +18,12 @@ class Threat(PerSample, ABC):
 
     eps: float | Tensor
 
+    def check_model(self, model: nn.Module) -> None:
+        """Raises ValueError where the model is not one that it can be used on, as far as that is known without samples.
+
+        Here all are. Whoever attacks later asks it first, so that a training does not end with what was wrong before.
+        """
+
     def enter(self, model: nn.Module, x: Tensor) -> tuple[Threat, nn.Module, Tensor]:
         """The threat, the model and the samples as the attacker meets them.
 

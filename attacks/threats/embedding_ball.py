@@ -52,6 +52,9 @@ class EmbeddingBall(FreeTokens):
         embedding = "" if self.embedding is None else f", embedding={self.embedding!r}"
         return f"EmbeddingBall(eps={self.eps!r}{embedding}{self._shown()})"
 
+    def check_model(self, model: nn.Module) -> None:
+        find_embedding(model, self.embedding, type(self).__name__)
+
     def enter(self, model: nn.Module, x: Tensor) -> tuple[Threat, nn.Module, Tensor]:
         rest = FromEmbedding(model, find_embedding(model, self.embedding, type(self).__name__))
         vectors = rest.vectors(x)

@@ -21,7 +21,8 @@ class TokenFlips(FreeTokens):
     that climb along gradients need an `EmbeddingBall`, and `HotFlip` works here.
 
     Args:
-        num_flips: how many tokens may change, a whole number >= 1; at most as many as a text has.
+        num_flips: how many tokens may change, a whole number >= 1; at most as many as a text has, T. It is a bound: of
+            a text with fewer that may change, such as one of two words and padding that is protected, all of them may.
         vocab_size: tokens V: ids are 0 to V - 1.
         protected: ids that are neither changed nor written, such as that of padding.
         mask: the tokens that may change, bool `(N, T)` or `(1, T)`; None for all.

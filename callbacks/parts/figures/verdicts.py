@@ -17,7 +17,8 @@ def not_finite(num_finite: int, num_steps: int, what: str = "the loss") -> str |
     """The loss, or what else is named, was not finite at some step.
 
     Args:
-        num_finite: steps before the first whose loss was not finite, which is its number, counted from 0 as in `NotFinite`.
+        num_finite: steps before the first whose loss was not finite, which is its number, counted from 0 as in
+            `NotFinite`.
         num_steps: steps so far.
         what: was not finite.
     """
@@ -57,7 +58,13 @@ def learning_rate_too_high(first_loss: float, losses: Curve) -> str | None:
 
 
 def stuck_at_chance(
-    first_loss: float, highest_loss: float, losses: Curve, accuracies: Curve, *, min_accuracy: float, went_idle: str | None
+    first_loss: float,
+    highest_loss: float,
+    losses: Curve,
+    accuracies: Curve,
+    *,
+    min_accuracy: float,
+    went_idle: str | None,
 ) -> str | None:
     """The first steps were so long that the net has not learned anything since.
 
@@ -102,9 +109,7 @@ def overfitting(train_losses: Curve, val_losses: Curve) -> str | None:
     )
 
 
-def underfitting(
-    train_accuracies: Curve, val_accuracies: Curve, *, min_accuracy: float, has_ended: bool
-) -> str | None:
+def underfitting(train_accuracies: Curve, val_accuracies: Curve, *, min_accuracy: float, has_ended: bool) -> str | None:
     """Neither training nor validation samples are learned, they do not differ, and it is too late to wait for more.
 
     Both, since training accuracy may be that of attacked images.

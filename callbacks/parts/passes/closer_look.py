@@ -9,8 +9,6 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.trainer.states import TrainerFn
 
-_PLACE = "touchstone/closer_look"
-
 
 class CloserLook:
     """The first measured pass of a fit, the first one of every n epochs, and the last one; outside of a fit every one.
@@ -18,10 +16,11 @@ class CloserLook:
     Args:
         every_n_epochs: n, >= 1.
         measured_every: the validations of every so many epochs are measured, >= 1.
+        place: its key in checkpoints.
     """
 
-    def __init__(self, every_n_epochs: int, measured_every: int) -> None:
-        self._every_n_epochs, self._measured_every = every_n_epochs, measured_every
+    def __init__(self, every_n_epochs: int, measured_every: int, place: str = "touchstone/closer_look") -> None:
+        self._every_n_epochs, self._measured_every, self._place = every_n_epochs, measured_every, place
         self._round_of_last: int | None = None
 
     def is_due(self, trainer: pl.Trainer) -> bool:
@@ -38,8 +37,8 @@ class CloserLook:
 
     def save(self, checkpoint: dict[str, Any]) -> None:
         """Puts into a checkpoint when the last one was; see `WarmStarts.save`."""
-        checkpoint[_PLACE] = self._round_of_last
+        checkpoint[self._place] = self._round_of_last
 
     def load(self, checkpoint: Mapping[str, Any]) -> None:
         """Goes on by a checkpoint, if it tells."""
-        self._round_of_last = checkpoint.get(_PLACE)
+        self._round_of_last = checkpoint.get(self._place)

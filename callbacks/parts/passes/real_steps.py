@@ -1,0 +1,88 @@
+"""Which steps of sequences are real and which padding, as a model is seen to read them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
+
+from touchstone.nets.recurrent import Recurrent
+
+
+@dataclass(frozen=True)
+class RecurrentCall:
+    """What a recurrent net was called with.
+
+    Attributes:
+        x: inputs, `(B, T, D)`.
+        state: the state before the first step, in the form of the net; None for zeros.
+        lengths: how many steps of each sequence count, int64 `(B,)`; None for all.
+    """
+
+    x: Tensor
+    state: Tensor | tuple[Tensor, ...] | None
+    lengths: Tensor | None
+
+    @classmethod
+    def read(cls, net: Recurrent, args: Sequence[Any], kwargs: Mapping[str, Any]) -> RecurrentCall:
+        """The call of these arguments, by place or by name, packed or not."""
+        given = inspect.signature(net.forward).bind(*args, **kwargs).arguments
+        x, lengths = given["x"], given.get("lengths")
+        if isinstance(x, PackedSequence):
+            x, lengths = pad_packed_sequence(x, batch_first=True)
+        if lengths is not None:
+            lengths = torch.as_tensor(lengths, device=x.device).long()
+        return cls(x, given.get("state"), lengths)
+
+    def take(self, rows: Tensor, lengths: Tensor) -> RecurrentCall:
+        """The call for some of the sequences, with lengths `(B,)`, in tensors of its own."""
+        state = self.state
+        if isinstance(state, Tensor):
+            state = state[:, rows].detach()
+        elif state is not None:
+            state = tuple(part[:, rows].detach() for part in state)
+        return RecurrentCall(self.x[rows].detach(), state, lengths[rows])
+
+
+class RealSteps:
+    """Watches what a model reads, from when it is made until `let_go`.
+
+    Padding is what an `nn.Embedding` with a `padding_idx` takes for it, and what stands behind the `lengths` of a
+    recurrent net.
+
+    Args:
+        model: any module.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._mask: Tensor | None = None
+        self._handles = []
+        for module in model.modules():
+            if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+                self._handles.append(module.register_forward_pre_hook(self._see_tokens, with_kwargs=True))
+            elif isinstance(module, Recurrent):
+                self._handles.append(module.register_forward_pre_hook(self._see_lengths, with_kwargs=True))
+
+    def of(self, values: Tensor) -> Tensor | None:
+        """Which steps of `(B, T, ...)` are real: bool `(B, T)`; None where the model has said nothing of so many."""
+        return self._mask if self._mask is not None and self._mask.shape == values.shape[:2] else None
+
+    def let_go(self) -> None:
+        """Watches no more."""
+        for handle in self._handles:
+            handle.remove()
+
+    def _see_tokens(self, embedding: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        tokens = args[0] if args else kwargs["input"]
+        if tokens.ndim == 2:
+            self._mask = tokens != embedding.padding_idx
+
+    def _see_lengths(self, net: Recurrent, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        call = RecurrentCall.read(net, args, kwargs)
+        if call.lengths is not None:
+            self._mask = torch.arange(call.x.shape[1], device=call.x.device) < call.lengths[:, None]
