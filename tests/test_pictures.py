@@ -25,6 +25,7 @@ from touchstone.callbacks.parts.pictures.labelled_copy import labelled_copy
 from touchstone.callbacks.parts.pictures.named_picture import Named, named_picture
 from touchstone.datamodules import PicturesDataModule
 from touchstone.datamodules.parts.read_picture import read_picture
+from touchstone.lightning_modules import Classifier
 from touchstone.nets import EfficientNetLite0, TorchvisionNet
 from touchstone.nets.last_layer import last_layer
 
@@ -216,6 +217,31 @@ def test_damaged_files_are_named_skipped_and_counted(
     assert all(printed.count(name) == 2 for name in ("a_cut.jpg", "d_empty.png", "e_bomb.png"))
     assert "the net: 3 features enter the last layer, net.2" in printed
     assert "b_green.png: green 100.0%" in printed
+
+
+class InOneRow(nn.Module):
+    """A net that ends as many do, which takes no batch without samples."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3)).view(len(x), -1)
+
+
+@pytest.mark.parametrize(("names", "batch_size"), [(["a.jpg"], 16), (["a.jpg", "b.png"], 1)])
+def test_a_batch_of_damaged_files_alone_ends_no_run(
+    tmp_path: Path, names: list[str], batch_size: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder_of_pictures(tmp_path / "in")
+    damaged, whole = tmp_path / "in/a_cut.jpg", tmp_path / "in/b_green.png"
+    for name, file in zip(names, (damaged, whole), strict=False):
+        (tmp_path / "out").mkdir(exist_ok=True)
+        (tmp_path / "out" / name).write_bytes(file.read_bytes())
+    data = PicturesDataModule(str(tmp_path / "out"), batch_size=batch_size, class_names=["red", "green", "blue"])
+    trainer = pl.Trainer(
+        logger=False, callbacks=[NamedPredictions()], enable_progress_bar=False, enable_model_summary=False,
+        enable_checkpointing=False, accelerator="cpu", default_root_dir=tmp_path,
+    )  # fmt: skip
+    trainer.predict(Classifier(nn.Sequential(InOneRow(), nn.Linear(3, 3))), data, return_predictions=False)
+    assert f"{len(names) - 1} pictures predicted, 1 could not be read" in capsys.readouterr().out
 
 
 def test_the_classes_stand_below_their_picture() -> None:
