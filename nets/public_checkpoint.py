@@ -6,7 +6,6 @@ normalizer inside and mostly behind `module.`), state dicts as RobustBench has t
 
 from __future__ import annotations
 
-import pickle
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from .normalize import Normalize
 from .parts.fill import fill
+from .parts.stored_weights import stored_weights
 
 WRAPPERS = ("model", "state_dict", "net")
 """Keys of a checkpoint behind which the state dict may lie."""
@@ -57,7 +57,7 @@ class PublicCheckpoint(nn.Module):
     ) -> None:
         super().__init__()
         call = f"PublicCheckpoint(checkpoint={checkpoint!r})"
-        state = _state_dict(_load(checkpoint, call), call)
+        state = _state_dict(stored_weights(checkpoint, call), call)
         if (mean is None) != (std is None):
             raise ValueError("PublicCheckpoint(mean=..., std=...): give both or none")
         stored = _normalization(state, set(net.state_dict()), call)
@@ -74,20 +74,6 @@ class PublicCheckpoint(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(self.normalize(x))
-
-
-def _load(checkpoint: str, call: str) -> Any:
-    try:
-        return torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{call} holds more than weights, which loading could run as code. If you trust who made it, convert it "
-            "once, where nothing is at stake: `stored = torch.load(FILE, weights_only=False)`, then "
-            "`torch.save({'model': stored['model']}, NEW_FILE)`"
-        ) from error
-    except (RuntimeError, EOFError, KeyError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{call} is no file of torch.save, or a damaged one: {reason}") from error
 
 
 def _state_dict(stored: Any, call: str) -> dict[str, Tensor]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 
 from .parts.fill import fill
+from .parts.stored_weights import stored_weights
 
 OF_LIGHTNING = "pytorch-lightning_version"
 """A key of Lightning's checkpoints."""
@@ -36,11 +35,7 @@ class Trained(nn.Module):
     def __init__(self, net: nn.Module, checkpoint: str, *, prefix: str | None = None) -> None:
         super().__init__()
         call = f"Trained(checkpoint={checkpoint!r})"
-        try:
-            stored = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ValueError(f"{call} is no file of weights alone: {reason}") from error
+        stored = stored_weights(checkpoint, call)
         is_of_lightning = isinstance(stored, Mapping) and OF_LIGHTNING in stored
         state = stored.get("state_dict", stored) if isinstance(stored, Mapping) else None
         tensors = {k: v for k, v in state.items() if isinstance(v, Tensor)} if isinstance(state, Mapping) else {}
