@@ -91,6 +91,9 @@ def test_a_layer_that_does_not_exist_is_said_before_training(tmp_path: Path) -> 
         ({"layers": ["a"], "num_pictures": 0}, ">= 1"),
         ({"layers": ["a"], "start": "nose"}, "'noise' or 'images', got 'nose'"),
         ({"layers": ["a"], "options": {"jiter": 1}}, "options of dream: jitter, .*got 'jiter'"),
+        ({"layers": ["a"], "options": {"step_size": -1}}, r"\(options=...\): dream\(step_size=.*> 0 .*got -1"),
+        ({"layers": ["a"], "options": {"objective": "logit"}}, "'l2' or 'mean', got 'logit'; a class's logit .*fc:76"),
+        ({"layers": ["a"], "options": {"smoothing": 1, "decorrelated": True}}, "no neighbours to smooth over"),
     ],
 )
 def test_values_outside_their_range_are_refused(options: dict[str, Any], message: str) -> None:

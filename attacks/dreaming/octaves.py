@@ -10,11 +10,14 @@ SMALLEST = 8  # pixels along an axis
 
 def octave_sizes(size: tuple[int, int], num_octaves: int, scale: float) -> list[tuple[int, int]]:
     """Heights and widths, each `scale` times the one before, the last of them `size`; none below the smallest."""
-    sizes = []
-    for octave in reversed(range(num_octaves)):
-        height, width = (max(min(SMALLEST, n), round(n / scale**octave)) for n in size)
+    sizes: list[tuple[int, int]] = []
+    least = (min(SMALLEST, size[0]), min(SMALLEST, size[1]))
+    for octave in range(num_octaves):
+        height, width = (max(small, round(n / scale**octave)) for n, small in zip(size, least, strict=True))
         sizes.append((height, width))
-    return list(dict.fromkeys(sizes))
+        if sizes[-1] == least:  # however many octaves are wanted
+            break
+    return list(dict.fromkeys(reversed(sizes)))
 
 
 def resized(pictures: Tensor, size: tuple[int, int]) -> Tensor:
