@@ -7,6 +7,7 @@ Source: Mordvintsev, Olah and Tyka, "Inceptionism: going deeper into neural netw
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from .dreaming.canvas import Canvas
 from .dreaming.fourier import Fourier
 from .dreaming.jitter import jittered
 from .dreaming.layers import responses_to
-from .dreaming.octaves import octave_sizes, resized
+from .dreaming.octaves import octave_is_named, octave_sizes, resized
 from .dreaming.options import check_options
 from .dreaming.total_variation import total_variation
 
@@ -71,7 +72,7 @@ def dream(
 
     Raises:
         ValueError: there is no such layer (the message lists those that there are, the nearest first), channel or
-            unit, or an option is of another type or outside its range.
+            unit, an option is of another type or outside its range, or the model does not take the size of an octave.
 
     Example:
         >>> pictures = dream(model, layer="features.7", x=(4, 3, 224, 224), jitter=8)
@@ -113,15 +114,16 @@ def dream(
             base = resized(begin, size)
             points = (base + resized(detail, size)).clamp(0, 1)
             points = fourier.coefficients(points) if decorrelated else points
-            climbed, _ = ascend(
-                measure,
-                points,
-                start=points,
-                threat=canvas,
-                num_steps=num_steps,
-                step_size=lambda step, threat: step_size,
-                early_stop=False,
-            )
+            with octave_is_named(model, size) if size != begin.shape[2:] else nullcontext():
+                climbed, _ = ascend(
+                    measure,
+                    points,
+                    start=points,
+                    threat=canvas,
+                    num_steps=num_steps,
+                    step_size=lambda step, threat: step_size,
+                    early_stop=False,
+                )
             detail = shown(climbed) - base
         return (base + detail).clamp(0, 1).detach()
 

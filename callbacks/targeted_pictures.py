@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from touchstone.attacks import Attack, SampleRng, Targeted
+from touchstone.attacks.dreaming.layers import select
 
 from .parts.figures.class_by_name import class_by_name
 from .parts.figures.feature_distance import feature_distance
@@ -65,7 +66,7 @@ class TargetedPictures(pl.Callback):
             `feature_distance`; none for no comparison.
 
     Raises:
-        ValueError: a value is outside its range, or the name fits no class or several.
+        ValueError: a value is outside its range, the name fits no class or several, or the net has no such layer.
     """
 
     def __init__(
@@ -91,6 +92,8 @@ class TargetedPictures(pl.Callback):
         self._folder = run_folder(trainer)
         names = getattr(trainer.datamodule, "class_names", None)  # type: ignore[attr-defined]
         self._number = class_by_name(self.target, names, "TargetedPictures(target=...)")
+        for layer in self.feature_layers:
+            select(pl_module, layer, option="TargetedPictures(feature_layers")
         self._went = {name: [] for name in self.attacks}
         self._drawn = {name: [] for name in self.attacks}
 

@@ -83,6 +83,16 @@ def test_every_picture_becomes_the_class(tmp_path: Path, batch_size: int, capsys
     }
 
 
+def test_a_layer_that_there_is_not_is_said_before_any_attack(tmp_path: Path) -> None:
+    Image.new("RGB", (16, 16)).save(tmp_path / "a.png")
+    data = PicturesDataModule(str(tmp_path), image_size=16, resize=16, class_names=["red", "green", "blue"])
+    callback = TargetedPictures(2, attacks={"a": PGD(threat=Linf(eps=0.1))}, feature_layers=["net.9"])
+    run = pl.Trainer(logger=False, callbacks=[callback], enable_progress_bar=False, accelerator="cpu")
+    with pytest.raises(ValueError, match=r"Pictures\(feature_layers='net.9'\) must be a layer of Classes: net.0"):
+        run.predict(Classes(), data)
+    assert not callback._went
+
+
 def test_values_outside_their_range_are_refused() -> None:
     with pytest.raises(ValueError, match="at least one attack"):
         TargetedPictures(3, attacks={})

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+from ..core.out_of_memory import is_out_of_memory
 
 SMALLEST = 8  # pixels along an axis
 
@@ -25,3 +30,21 @@ def resized(pictures: Tensor, size: tuple[int, int]) -> Tensor:
     if tuple(pictures.shape[2:]) == size:
         return pictures
     return F.interpolate(pictures, size=size, mode="bilinear", align_corners=False, antialias=True)
+
+
+@contextmanager
+def octave_is_named(model: nn.Module, size: tuple[int, int]) -> Iterator[None]:
+    """Inside, an error of the model's says that it is of an octave.
+
+    Raises:
+        ValueError: the model does not take pictures of this size.
+    """
+    try:
+        yield
+    except (RuntimeError, AssertionError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise ValueError(
+            f"dream(num_octaves=...): {type(model).__name__} does not take the octave of {size[0]} x {size[1]} pixels "
+            f"up to this layer; take 1 octave, or a layer before the one that wants a size ({error})"
+        ) from error
