@@ -317,6 +317,24 @@ def test_a_net_of_torchvision_is_normalized_and_an_unknown_one_is_named() -> Non
         TorchvisionNet("resnet18", weights="BEST")
 
 
+@pytest.mark.parametrize(
+    "net",
+    [
+        ("TorchvisionNet", "--model.net.name", "squeezenet1_1"),
+        pytest.param(("EfficientNetLite0",), marks=needs_imagenet),
+    ],
+    ids=["torchvision", "lite0"],
+)
+def test_the_random_weights_of_a_net_are_asked_for_on_the_command_line(
+    run: Any, root: Path, net: tuple[str, ...]
+) -> None:
+    Image.new("RGB", (64, 64), RED).save("a.png")
+    options = ("--data.root", "a.png", "--model.net", *net, "--model.net.weights", "null")
+    ended = run("predict", "--config", str(root / "configs/imagenet.yaml"), *options)
+    assert ended.code == 0, ended.err
+    assert "1 pictures predicted" in ended.out
+
+
 def test_weights_that_cannot_be_downloaded_say_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def fail(*args: Any, **kwargs: Any) -> None:
         raise OSError("no network")
