@@ -5,6 +5,7 @@ They compute with the channels last, where convolutions are faster.
 
 from __future__ import annotations
 
+import copy
 import difflib
 from typing import Literal
 from urllib.error import URLError
@@ -61,9 +62,16 @@ class TorchvisionNet(nn.Module):
         preset = None if chosen is None else chosen.transforms()
         self.normalize = Normalize(*(MEAN, STD) if preset is None else (preset.mean, preset.std))
         self.net.to(memory_format=torch.channels_last)
+        self.name = name
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(self.normalize(x).contiguous(memory_format=torch.channels_last))
+
+    def untrained(self) -> TorchvisionNet:
+        """The model with its random initialisation, behind the same normalization."""
+        other = TorchvisionNet(self.name, weights=None)
+        other.normalize = copy.deepcopy(self.normalize).cpu()
+        return other
 
 
 class EfficientNetLite0(nn.Module):
@@ -102,3 +110,7 @@ class EfficientNetLite0(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(self.normalize(x).contiguous(memory_format=torch.channels_last))
+
+    def untrained(self) -> EfficientNetLite0:
+        """The net with its random initialisation."""
+        return EfficientNetLite0(weights=None)

@@ -26,7 +26,7 @@ from touchstone.callbacks.parts.pictures.named_picture import Named, named_pictu
 from touchstone.datamodules import PicturesDataModule
 from touchstone.datamodules.parts.read_picture import read_picture
 from touchstone.lightning_modules import Classifier
-from touchstone.nets import EfficientNetLite0, TorchvisionNet
+from touchstone.nets import EfficientNetLite0, SmallCNN, TorchvisionNet, untrained
 from touchstone.nets.last_layer import last_layer
 
 needs_imagenet = pytest.mark.skipif(
@@ -333,6 +333,41 @@ def test_the_random_weights_of_a_net_are_asked_for_on_the_command_line(
     ended = run("predict", "--config", str(root / "configs/imagenet.yaml"), *options)
     assert ended.code == 0, ended.err
     assert "1 pictures predicted" in ended.out
+
+
+def test_what_stands_beside_is_the_own_net_with_random_weights(run: Any, root: Path) -> None:
+    Image.new("RGB", (64, 64), RED).save("a.png")
+    options = ("--data.root", "a.png", "--model.net", "TorchvisionNet", "--model.net.name", "squeezenet1_1")
+    ended = run(
+        "predict", "--config", str(root / "configs/imagenet_random.yaml"), *options, "--model.net.weights", "null"
+    )
+    assert ended.code == 0, ended.err
+    assert "the net: 512 features enter the last layer, net.net.classifier.1" in ended.out
+    assert "random: 512 features enter the last layer, net.classifier.1" in ended.out
+
+
+@pytest.mark.parametrize("make", [lambda: SmallCNN(width=4), lambda: TorchvisionNet("resnet18", weights=None)])
+def test_an_untrained_copy_is_the_same_net_with_other_weights(make: Any) -> None:
+    net = make().eval()
+    for parameter in net.parameters():
+        parameter.data.fill_(3.0)
+    for buffer in net.buffers():
+        buffer.data.fill_(3)
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    torch.manual_seed(1)
+    other = untrained(net)
+    torch.manual_seed(1)
+    new = make()
+    assert other.state_dict().keys() == new.state_dict().keys()
+    assert all(torch.equal(value, new.state_dict()[key]) for key, value in other.state_dict().items())
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+
+
+def test_a_net_whose_weights_nothing_draws_is_refused() -> None:
+    net = nn.Sequential(nn.Linear(2, 2))
+    net.scale = nn.Parameter(torch.ones(2))
+    with pytest.raises(ValueError, match=r"untrained\(Sequential\) must be .*; nothing draws scale"):
+        untrained(net)
 
 
 def test_weights_that_cannot_be_downloaded_say_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
