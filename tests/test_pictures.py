@@ -403,10 +403,36 @@ def test_what_stands_beside_is_the_own_net_with_random_weights(run: Any, root: P
 
 
 @pytest.mark.parametrize(
+    ("net", "size", "side"),
+    [("alexnet", 32, 224), ("vit_b_32", 256, 224), ("inception_v3", 64, 299), ("squeezenet1_1", 8, 224)],
+)
+@pytest.mark.filterwarnings("ignore:The default weight initialization of inception_v3")
+def test_a_net_that_does_not_take_the_size_says_which_it_takes(tmp_path: Path, net: str, size: int, side: int) -> None:
+    Image.new("RGB", (64, 64), RED).save(tmp_path / "a.png")
+    data = PicturesDataModule(str(tmp_path), image_size=size, resize=size, class_names=None)
+    module = Classifier(TorchvisionNet(net, weights=None))
+    run = pl.Trainer(logger=False, enable_progress_bar=False, enable_model_summary=False, accelerator="cpu")
+    message = (
+        f"TorchvisionNet does not take pictures of {size} x {size} pixels, but of {side} x {side}: --data.image_size"
+    )
+    with pytest.raises(ValueError, match=message):
+        run.predict(module, data)
+
+
+def test_a_net_without_a_preset_finds_its_size_and_another_error_stays_what_it_is(tmp_path: Path) -> None:
+    x = torch.rand(2, 3, 256, 256)
+    small = Classifier(SmallCNN(in_channels=3, image_size=32, width=4)).eval()
+    with pytest.raises(ValueError, match="of 256 x 256 pixels, but of 32 x 32: --data.image_size 32"):
+        small.predict_step(x, 0)
+    with pytest.raises(RuntimeError, match="to have 3 channels, but got 1 channels"):
+        small.predict_step(x[:, :1], 0)
+
+
+@pytest.mark.parametrize(
     ("config", "message"),
     [
-        ("tarantula", "TargetedPictures(feature_layers='net._bn0') must be a layer of Classifier: net.net."),
-        ("deep_dream", "DeepDream(layers='_blocks.2') must be a layer of Classifier: net.net."),
+        ("tarantula", "TargetedPictures(feature_layers='net._bn0') must be a layer of Classifier: "),
+        ("deep_dream", "DeepDream(layers='_blocks.2') must be a layer of Classifier: "),
     ],
 )
 def test_the_layers_of_another_net_are_missed_before_anything_is_predicted(
