@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from touchstone.nets.preset import Preset, preset_of
 
-from .parts.read_picture import HEIC, MAX_PIXELS, read_picture
+from .parts.read_picture import MAX_PIXELS, picture_suffixes, read_picture
 
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 Row = tuple[Tensor | None, int, str]
@@ -137,8 +137,8 @@ def _files(root: Path) -> list[Path]:
         return [root]
     if not root.is_dir():
         raise ValueError(f"PicturesDataModule(root={str(root)!r}): there is no such folder or file")
-    known = {*Image.registered_extensions(), *HEIC}
-    found = sorted(path for path in root.rglob("*") if path.suffix.lower() in known and path.is_file())
+    known = picture_suffixes()
+    found = sorted(path for path in root.rglob("*") if path.suffix.lower() in known and not path.is_dir())
     if not found:
         raise ValueError(f"PicturesDataModule(root={str(root)!r}): there are no pictures in this folder")
     return found
