@@ -6,6 +6,7 @@ Source: Mordvintsev, Olah and Tyka, "Inceptionism: going deeper into neural netw
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
@@ -70,6 +71,9 @@ def dream(
     Returns:
         The pictures, in [0, 1], a new tensor on the model's device.
 
+    Warns:
+        UserWarning: no gradient comes from the layer, and pictures stay as they began.
+
     Raises:
         ValueError: there is no such layer (the message lists those that there are, the nearest first), channel or
             unit, an option is of another type or outside its range, or the model does not take the size of an octave.
@@ -97,6 +101,7 @@ def dream(
     with frozen_eval(model), responses_to(model, layers, objective) as responses:
         begin = start_of(model, x, seed=seed, decorrelated=decorrelated)
         detail = torch.zeros_like(begin)  # what the coarser octaves have changed
+        has_moved = torch.zeros(len(begin), dtype=torch.bool, device=begin.device)
         for size in octave_sizes((begin.shape[2], begin.shape[3]), num_octaves, octave_scale):
             fourier = Fourier(size)
             shown = fourier.picture if decorrelated else _as_it_is
@@ -124,8 +129,15 @@ def dream(
                     step_size=lambda step, threat: step_size,
                     early_stop=False,
                 )
+            has_moved |= (climbed != points).flatten(1).any(1)
             detail = shown(climbed) - base
-        return (base + detail).clamp(0, 1).detach()
+    if not bool(has_moved.all()):
+        warnings.warn(
+            f"dream(layer={layer!r}): {int((~has_moved).sum())} of {len(begin)} pictures stay as they began, since no "
+            "gradient comes from there: another seed, or other pictures to begin from, may have one",
+            stacklevel=2,
+        )
+    return (base + detail).clamp(0, 1).detach()
 
 
 def start_of(model: nn.Module, x: Tensor | Sequence[int], *, seed: int = 0, decorrelated: bool = False) -> Tensor:

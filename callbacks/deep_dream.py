@@ -13,7 +13,7 @@ from touchstone.attacks import dream, frozen_eval
 from touchstone.attacks.dream import start_of
 from touchstone.attacks.dreaming.layers import responses_to, select
 
-from .parts.figures.dream_options import check_dream_options
+from .parts.figures.dream_options import check_dream_options, try_dream
 from .parts.passes.samples import Samples
 from .parts.pictures.dream_picture import Dreamt, dream_picture
 from .parts.records.publish import publish_picture, run_folder
@@ -86,7 +86,7 @@ class DeepDream(Probe):
     def try_out(self, model: nn.Module, samples: Samples) -> None:
         if self._draws:
             for layer in self.layers:
-                dream(model, layer, samples.x[:1].clone(), **{**self.options, "num_steps": 1})
+                try_dream(model, layer, samples.x, self.options)
 
     def see(self, model: nn.Module, samples: Samples, loader_index: int) -> None:
         if not self._draws or self._dreamt or loader_index:

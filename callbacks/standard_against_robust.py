@@ -15,7 +15,7 @@ from touchstone.attacks.core.ascend import gradient_of
 from touchstone.attacks.dreaming.layers import select
 
 from .parts.figures.class_by_name import class_by_name
-from .parts.figures.dream_options import check_dream_options
+from .parts.figures.dream_options import check_dream_options, try_dream
 from .parts.figures.low_frequency import low_frequency_share, share_of_white_noise
 from .parts.passes.loaders import loader_suffix
 from .parts.passes.measuring import measuring
@@ -111,9 +111,8 @@ class StandardAgainstRobust(Probe):
     on_validation_start = on_test_start = on_fit_start
 
     def try_out(self, model: nn.Module, samples: Samples) -> None:
-        x = samples.x[:1].clone()
         for name, net in {self.name: model, **self.beside}.items():
-            dream(net.to(x.device), self.layers[name], x, **{**self.options, "num_steps": 1})
+            try_dream(net.to(samples.x.device), self.layers[name], samples.x, self.options)
 
     def see(self, model: nn.Module, samples: Samples, loader_index: int) -> None:
         shown = self._shown.setdefault(loader_index, {})

@@ -37,6 +37,7 @@ class PicturesDataModule(pl.LightningDataModule):
         interpolation: how it is resized, `"bilinear"` or `"bicubic"`; None as the weights want.
         batch_size: pictures for each forward, >= 1.
         max_pixels: larger pictures are refused before they fill the memory.
+        max_pictures: the first so many, by their names, are taken, >= 1; None for all.
         class_names: what the classes are called; `"imagenet"` for those of ImageNet, None for numbers.
         num_workers: processes that read pictures.
 
@@ -53,6 +54,7 @@ class PicturesDataModule(pl.LightningDataModule):
         interpolation: Literal["bilinear", "bicubic"] | None = None,
         batch_size: int = 16,
         max_pixels: int = MAX_PIXELS,
+        max_pictures: int | None = None,
         class_names: Sequence[str] | Literal["imagenet"] | None = "imagenet",
         num_workers: int = 0,
     ) -> None:
@@ -62,6 +64,7 @@ class PicturesDataModule(pl.LightningDataModule):
             ("resize", resize, Preset.image_size if image_size is None else image_size),
             ("batch_size", batch_size, 1),
             ("max_pixels", max_pixels, 1),
+            ("max_pictures", max_pictures, 1),
         ):
             if value is not None and value < least:
                 raise ValueError(f"PicturesDataModule({name}=...) must be >= {least}, got {value}")
@@ -72,7 +75,7 @@ class PicturesDataModule(pl.LightningDataModule):
         self.max_pixels = max_pixels
         self.batch_size, self.num_workers = batch_size, num_workers
         self.class_names = _imagenet_names() if class_names == "imagenet" else class_names
-        self.files = _files(_samples() if root is None else Path(root))
+        self.files = _files(_samples() if root is None else Path(root))[:max_pictures]
 
     def picture(self, position: int) -> Image.Image:
         """One of the files as upright RGB, whole."""

@@ -226,6 +226,25 @@ def test_what_cannot_be_dreamt_says_why(layer: Any, x: Any, options: dict[str, A
         dream(make_net(), layer, x, **options)
 
 
+def test_a_picture_without_a_gradient_stays_and_it_is_said() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU())
+    nn.init.constant_(net[0].weight, 1.0)
+    nn.init.constant_(net[0].bias, -5.0)
+    x = torch.stack([torch.zeros(3, 8, 8), torch.full((3, 8, 8), 0.9)])  # of the first no unit is awake
+    with pytest.warns(UserWarning, match=r"dream\(layer='1'\): 1 of 2 pictures stay as they began"):
+        dreamt = dream(net, "1", x, num_steps=2)
+    assert torch.equal(dreamt[0], x[0])
+    assert not torch.equal(dreamt[1], x[1])
+
+
+def test_the_layers_that_are_listed_are_those_that_a_forward_may_run() -> None:
+    from touchstone.lightning_modules import Classifier
+
+    with pytest.raises(ValueError, match=r"layer='conv1'\) must be a layer") as raised:
+        dream(Classifier(nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU())), "conv1", SHAPE)
+    assert set(str(raised.value).split(": ")[1].split(", ")) == {"net", "net.0", "net.1"}
+
+
 def test_every_option_is_checked() -> None:
     options = {n for n, p in inspect.signature(dream).parameters.items() if p.kind == p.KEYWORD_ONLY}
     assert options == set(ALLOWED)

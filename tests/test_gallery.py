@@ -18,6 +18,7 @@ from PIL import Image
 import train
 from touchstone.cli import gallery
 from touchstone.cli.gallery_page import Picture, Section, page
+from touchstone.datamodules import PicturesDataModule
 
 from .test_pictures import needs_imagenet
 
@@ -114,6 +115,19 @@ def test_what_it_is_given_must_be_there(run: Any, arguments: list[str], problem:
     ended = run("gallery", *arguments)
     assert ended.code == 2
     assert problem in ended.first_line
+
+
+def test_of_a_folder_the_first_pictures_are_shown_and_it_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(11):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{number:02d}.png")
+    options = gallery._pictures(str(tmp_path))
+    assert options == [f"--data.root={tmp_path}", "--data.max_pictures=8"]
+    assert "has 11 pictures: the first 8 are shown" in capsys.readouterr().out
+    data = PicturesDataModule(str(tmp_path), max_pictures=8)
+    assert [file.name for file in data.files] == [f"{number:02d}.png" for number in range(8)]
+    assert gallery._pictures(str(tmp_path / "03.png")) == [f"--data.root={tmp_path / '03.png'}"]
 
 
 @pytest.mark.parametrize(

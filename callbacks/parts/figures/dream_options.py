@@ -1,11 +1,15 @@
-"""`check_dream_options`: options of `dream` that a config gives by name."""
+"""`check_dream_options` and `try_dream`: options of `dream` that a config gives by name, before they are needed."""
 
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
+from torch import Tensor, nn
+
+from touchstone.attacks import dream
 from touchstone.attacks.dreaming.options import ALLOWED, check_options
 
 
@@ -19,3 +23,14 @@ def check_dream_options(call: str, options: Mapping[str, Any]) -> None:
         check_options(options)
     except ValueError as error:
         raise ValueError(f"{call}: {error}") from None
+
+
+def try_dream(model: nn.Module, layer: str, x: Tensor, options: Mapping[str, Any]) -> None:
+    """Takes a single step of a dream from the first of some pictures.
+
+    Raises:
+        ValueError: there is no such layer, channel or unit, or the model does not take the size of an octave.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a layer may be silent there
+        dream(model, layer, x[:1].clone(), **{**options, "num_steps": 1})
