@@ -19,6 +19,9 @@ from .parts.stored_weights import stored_weights
 
 WRAPPERS = ("model", "state_dict", "net")
 """Keys of a checkpoint behind which the state dict may lie."""
+UNUSED = ("attacker.", "sub_block1.")
+"""What no prediction needs: the copy of the net that robustness keeps for its attacker, and a block of TRADES that no
+forward uses."""
 NORMALIZATIONS = (("new_mean", "new_std"), ("mean", "std"), ("mu", "sigma"))
 """How the two halves of a normalization are called, at the top or behind `normalizer.` or `normalize.`."""
 
@@ -77,7 +80,7 @@ class PublicCheckpoint(nn.Module):
 
 
 def _state_dict(stored: Any, call: str) -> dict[str, Tensor]:
-    """The tensors by name, without the copy of the net that robustness keeps for its attacker."""
+    """The tensors by name, without those that no prediction needs."""
     for key in WRAPPERS:
         if isinstance(stored, Mapping) and isinstance(stored.get(key), Mapping):
             stored = stored[key]
@@ -87,7 +90,7 @@ def _state_dict(stored: Any, call: str) -> dict[str, Tensor]:
         raise ValueError(f"{call} must hold a state dict, alone or behind one of {', '.join(WRAPPERS)}")
     while all(key.startswith("module.") for key in tensors):  # of DataParallel
         tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
-    return {key: value for key, value in tensors.items() if not key.startswith("attacker.")}
+    return {key: value for key, value in tensors.items() if not key.startswith(UNUSED)}
 
 
 def _normalization(state: dict[str, Tensor], wanted: set[str], call: str) -> Normalize | None:

@@ -12,17 +12,23 @@ from torch import Tensor, nn
 
 from touchstone.nets.cifar_resnet import CifarResNet
 from touchstone.nets.public_checkpoint import PublicCheckpoint
+from touchstone.nets.wide_resnet import WideResNet
 
+from . import robustbench_nets
 from .robustness_library import attacker_model, imported
 
 MEAN, STD = torch.tensor([0.4914, 0.4822, 0.4465]), torch.tensor([0.2023, 0.1994, 0.2010])
 
 
 def shaken(net: nn.Module) -> nn.Module:
-    """With running statistics that are not those of a new net."""
-    for name, buffer in net.named_buffers():
-        if buffer.is_floating_point():
-            buffer.data = torch.rand_like(buffer) + (0.5 if name.endswith("var") else 0)
+    """With the running statistics of pictures, and normalizations that are not those of a new net."""
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.2)
+    with torch.no_grad():
+        for _ in range(3):
+            net.train()(torch.rand(16, 3, 32, 32))
     return net.eval()
 
 
@@ -83,6 +89,24 @@ def test_state_dicts_of_robustbench(tmp_path: Path, wrap: Any, has_normalization
         normalized = source((x - MEAN.view(3, 1, 1)) / STD.view(3, 1, 1))
         assert torch.allclose(net(x), normalized if has_normalization else source(x), atol=1e-5)
         assert torch.allclose(given(x), normalized, atol=1e-5)
+
+
+@pytest.mark.parametrize("sub_block1", [False, True])
+@pytest.mark.parametrize("normalized", [False, True])
+@pytest.mark.parametrize("wrap", ["plain", "state_dict", "parallel"])
+def test_a_file_of_robustbench_has_the_logits_of_its_own_net(
+    tmp_path: Path, sub_block1: bool, normalized: bool, wrap: str
+) -> None:
+    """Saved from the code of its papers, which shares nothing with that here; a block that no forward uses with it."""
+    theirs = shaken(robustbench_nets.WideResNet(16, 2, sub_block1=sub_block1, normalized=normalized))
+    state = theirs.state_dict()
+    if wrap == "parallel":
+        state = {f"module.{key}": value for key, value in state.items()}
+    torch.save(state if wrap == "plain" else {"state_dict": state, "epoch": 199}, tmp_path / "a.pt")
+    net, x = PublicCheckpoint(WideResNet(16, 2), str(tmp_path / "a.pt")).eval(), torch.rand(4, 3, 32, 32)
+    with torch.no_grad():
+        assert float(theirs(x).std(0).min()) > 1e-3  # the pictures count
+        assert torch.allclose(net(x), theirs(x), atol=1e-5)
 
 
 class WritesAFile:
