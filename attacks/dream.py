@@ -6,7 +6,9 @@ Source: Mordvintsev, Olah and Tyka, "Inceptionism: going deeper into neural netw
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +20,9 @@ from .core.sample_rng import SampleRng
 from .dreaming.canvas import Canvas
 from .dreaming.fourier import Fourier
 from .dreaming.jitter import jittered
-from .dreaming.layers import OBJECTIVES, responses_to
-from .dreaming.octaves import octave_sizes, resized
+from .dreaming.layers import responses_to
+from .dreaming.octaves import octave_is_named, octave_sizes, resized
+from .dreaming.options import check_options
 from .dreaming.total_variation import total_variation
 
 Measured = tuple[Tensor, Tensor]
@@ -55,7 +58,8 @@ def dream(
             with the spectrum of natural pictures.
         num_steps: steps for each octave, >= 1.
         step_size: the root mean square of a step's change, in pixels of [0, 1] (decorrelated: in coefficients), > 0.
-        objective: `"l2"`, the length of the activations, or `"mean"`; of a single unit both are its value.
+        objective: `"l2"`, the length of the activations, or `"mean"`; of a single unit, as a class's logit, both are
+            its value.
         num_octaves: sizes to dream at, >= 1, from coarse to fine, the last that of `x`.
         octave_scale: each octave's size over that of the one before, > 1.
         jitter: most pixels by which the picture is shifted at each step, >= 0.
@@ -67,31 +71,37 @@ def dream(
     Returns:
         The pictures, in [0, 1], a new tensor on the model's device.
 
+    Warns:
+        UserWarning: no gradient comes from the layer, and pictures stay as they began.
+
     Raises:
         ValueError: there is no such layer (the message lists those that there are, the nearest first), channel or
-            unit, or an option is outside its range.
+            unit, an option is of another type or outside its range, or the model does not take the size of an octave.
 
     Example:
         >>> pictures = dream(model, layer="features.7", x=(4, 3, 224, 224), jitter=8)
     """
-    _check(
-        num_steps=(num_steps, num_steps >= 1, ">= 1"),
-        step_size=(step_size, step_size > 0, "> 0"),
-        objective=(objective, objective in OBJECTIVES, " or ".join(map(repr, OBJECTIVES))),
-        num_octaves=(num_octaves, num_octaves >= 1, ">= 1"),
-        octave_scale=(octave_scale, octave_scale > 1, "> 1"),
-        jitter=(jitter, jitter >= 0, ">= 0"),
-        smoothing=(smoothing, smoothing >= 0, ">= 0"),
-        variation_penalty=(variation_penalty, variation_penalty >= 0, ">= 0"),
+    check_options(
+        {
+            "num_steps": num_steps,
+            "step_size": step_size,
+            "objective": objective,
+            "num_octaves": num_octaves,
+            "octave_scale": octave_scale,
+            "jitter": jitter,
+            "smoothing": smoothing,
+            "variation_penalty": variation_penalty,
+            "decorrelated": decorrelated,
+            "seed": seed,
+        }
     )
-    if smoothing and decorrelated:
-        raise ValueError("dream(smoothing=..., decorrelated=...): coefficients have no neighbours to smooth over")
     model, layers = module_of(model), [layer] if isinstance(layer, str) else list(layer)
     canvas = Canvas(box=None) if decorrelated else Canvas(smoothing=smoothing)
     num_measured = 0
     with frozen_eval(model), responses_to(model, layers, objective) as responses:
         begin = start_of(model, x, seed=seed, decorrelated=decorrelated)
         detail = torch.zeros_like(begin)  # what the coarser octaves have changed
+        has_moved = torch.zeros(len(begin), dtype=torch.bool, device=begin.device)
         for size in octave_sizes((begin.shape[2], begin.shape[3]), num_octaves, octave_scale):
             fourier = Fourier(size)
             shown = fourier.picture if decorrelated else _as_it_is
@@ -109,17 +119,25 @@ def dream(
             base = resized(begin, size)
             points = (base + resized(detail, size)).clamp(0, 1)
             points = fourier.coefficients(points) if decorrelated else points
-            climbed, _ = ascend(
-                measure,
-                points,
-                start=points,
-                threat=canvas,
-                num_steps=num_steps,
-                step_size=lambda step, threat: step_size,
-                early_stop=False,
-            )
+            with octave_is_named(model, size) if size != begin.shape[2:] else nullcontext():
+                climbed, _ = ascend(
+                    measure,
+                    points,
+                    start=points,
+                    threat=canvas,
+                    num_steps=num_steps,
+                    step_size=lambda step, threat: step_size,
+                    early_stop=False,
+                )
+            has_moved |= (climbed != points).flatten(1).any(1)
             detail = shown(climbed) - base
-        return (base + detail).clamp(0, 1).detach()
+    if not bool(has_moved.all()):
+        warnings.warn(
+            f"dream(layer={layer!r}): {int((~has_moved).sum())} of {len(begin)} pictures stay as they began, since no "
+            "gradient comes from there: another seed, or other pictures to begin from, may have one",
+            stacklevel=2,
+        )
+    return (base + detail).clamp(0, 1).detach()
 
 
 def start_of(model: nn.Module, x: Tensor | Sequence[int], *, seed: int = 0, decorrelated: bool = False) -> Tensor:
@@ -152,10 +170,3 @@ def start_of(model: nn.Module, x: Tensor | Sequence[int], *, seed: int = 0, deco
 
 def _as_it_is(pictures: Tensor) -> Tensor:
     return pictures
-
-
-def _check(**options: tuple[object, bool, str]) -> None:
-    """Raises ValueError for the first option that is not as it must be: `name=(value, is right, what is right)`."""
-    for name, (value, is_right, allowed) in options.items():
-        if not is_right:
-            raise ValueError(f"dream({name}=...) must be {allowed}, got {value!r}")

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from touchstone.attacks import dream, frozen_eval
 from touchstone.attacks.dream import start_of
-from touchstone.attacks.dreaming.layers import responses_to
+from touchstone.attacks.dreaming.layers import responses_to, select
 
-from .parts.figures.dream_options import check_dream_options
+from .parts.figures.dream_options import check_dream_options, try_dream
 from .parts.passes.samples import Samples
 from .parts.pictures.dream_picture import Dreamt, dream_picture
 from .parts.records.publish import publish_picture, run_folder
@@ -35,11 +35,14 @@ class DeepDream(Probe):
         every_n_epochs, normalization, batch_keys: as in `Probe`.
 
     Raises:
-        ValueError: a value is outside its range, or there is no such option.
+        ValueError: a value is outside its range, or there is no such option; before the first step of a training, there
+            is no such layer, channel or unit, or the net does not take the size of an octave.
 
     Example:
         >>> DeepDream(["features.7", "fc:76"], every_n_epochs=5, options={"jitter": 8})
     """
+
+    tries_on_training = True
 
     def __init__(
         self,
@@ -73,10 +76,17 @@ class DeepDream(Probe):
         super().setup(trainer, pl_module, stage)
         self._draws = trainer.is_global_zero
 
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """By now a module has all of its layers; a wrong name is better said before training."""
+        for layer in self.layers:
+            select(pl_module, layer, option="DeepDream(layers")
+
+    on_predict_start = on_fit_start
+
     def try_out(self, model: nn.Module, samples: Samples) -> None:
         if self._draws:
             for layer in self.layers:
-                dream(model, layer, samples.x[:1].clone(), **{**self.options, "num_steps": 1, "num_octaves": 1})
+                try_dream(model, layer, samples.x, self.options)
 
     def see(self, model: nn.Module, samples: Samples, loader_index: int) -> None:
         if not self._draws or self._dreamt or loader_index:

@@ -16,6 +16,7 @@ from touchstone.attacks import L1Adam, SampleRng, Targeted
 from .parts.figures.change_size import ChangeSize
 from .parts.figures.class_by_name import class_by_name
 from .parts.figures.price_search import price_search
+from .parts.passes.processes import gather
 from .parts.pictures.attack_picture import Attacked, attack_picture
 from .parts.pictures.top_classes import top_classes
 from .parts.records.publish import publish_picture, run_folder
@@ -77,14 +78,18 @@ class LeastVisible(pl.Callback):
         x, positions, _ = batch
         num_wanted = self.num_pictures - sum(len(x) for x, _ in self._taken)
         if num_wanted > 0 and len(x):
-            self._taken.append((x[:num_wanted], positions[:num_wanted]))
+            self._taken.append((x[:num_wanted].cpu(), positions[:num_wanted].cpu()))
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         folder = run_folder(trainer)
-        if not self._taken:
+        taken = [part for of_process in gather(self._taken) for part in of_process]
+        if not taken or not trainer.is_global_zero:
             return
         num_targets = len(self._numbers)
-        x, positions = (torch.cat(parts).repeat_interleave(num_targets, 0) for parts in zip(*self._taken, strict=True))
+        x, positions = map(torch.cat, zip(*taken, strict=True))
+        first = positions.argsort()[: self.num_pictures]  # of all processes
+        x, positions = (of_each[first].repeat_interleave(num_targets, 0) for of_each in (x, positions))
+        x = x.to(pl_module.device)
         with torch.no_grad():
             before = pl_module(x).float()
         y = before.argmax(1)
@@ -118,17 +123,16 @@ class LeastVisible(pl.Callback):
             notes.append(f"{price}, L1 {size.l1:.0f},\n{size.unchanged:.0%} unchanged")
             print(f"{shown(data.files[position].name)} to {wanted}: {price}, {size}", flush=True)
         print(f"{num_reached} of {len(rows)} reached", flush=True)
-        if trainer.is_global_zero:
-            if folder is not None:
-                _write(folder, rows)
-            figure = attack_picture(
-                attacked,
-                title=f"the least visible change: {num_reached} of {len(rows)} reached",
-                class_names=names,
-                label_is="seen as",
-                notes=notes,
-            )
-            publish_picture(trainer, folder, f"attack/{NAME}", figure)
+        if folder is not None:
+            _write(folder, rows)
+        figure = attack_picture(
+            attacked,
+            title=f"the least visible change: {num_reached} of {len(rows)} reached",
+            class_names=names,
+            label_is="seen as",
+            notes=notes,
+        )
+        publish_picture(trainer, folder, f"attack/{NAME}", figure)
 
 
 def _write(folder: Path, rows: Sequence[Sequence[Any]]) -> None:

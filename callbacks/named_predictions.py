@@ -11,6 +11,8 @@ import torch
 from lightning.pytorch.callbacks import BasePredictionWriter
 from torch import Tensor, nn
 
+from touchstone.attacks import frozen_eval
+from touchstone.nets import untrained
 from touchstone.nets.last_layer import last_layer
 
 from .parts.passes.processes import gather
@@ -20,6 +22,7 @@ from .parts.records.publish import file_name, publish_picture, run_folder
 from .parts.records.shown import shown
 from .parts.records.table_file import TableFile
 
+RANDOM = "random"
 MOST = 200  # characters of a class's name
 Found = list[tuple[str, float]]
 """Names of classes and their probabilities, the best first."""
@@ -37,8 +40,9 @@ class NamedPredictions(BasePredictionWriter):
     Args:
         top_k: classes for each picture, >= 1.
         labelled: whether to write the copies.
-        beside: other nets by name, whose predictions stand beside, in columns that begin with the name; as the same
-            net with random weights.
+        beside: other nets by name, whose predictions stand beside, in columns that begin with the name.
+        random: whether the module's own net stands beside with random weights, as `untrained` makes it, by the name
+            `random`; for a module that has its net as `.net`.
         num_images: pictures in the picture, >= 0.
 
     Raises:
@@ -51,6 +55,7 @@ class NamedPredictions(BasePredictionWriter):
         top_k: int = 5,
         labelled: bool = True,
         beside: Mapping[str, nn.Module] | None = None,
+        random: bool = False,
         num_images: int = 4,
     ) -> None:
         super().__init__(write_interval="batch")
@@ -58,8 +63,10 @@ class NamedPredictions(BasePredictionWriter):
             raise ValueError(f"NamedPredictions(top_k=...) must be >= 1, got {top_k}")
         if num_images < 0:
             raise ValueError(f"NamedPredictions(num_images=...) must be >= 0, got {num_images}")
+        if random and RANDOM in (beside or {}):
+            raise ValueError(f"NamedPredictions(random=True, beside=...) must name other nets than {RANDOM!r}")
         self.top_k, self.labelled, self.beside = top_k, labelled, dict(beside or {})
-        self.num_images = num_images
+        self.random, self.num_images = random, num_images
         self._folder: Path | None = None
         self._table: TableFile | None = None
         self._shown: list[Named] = []
@@ -72,6 +79,8 @@ class NamedPredictions(BasePredictionWriter):
             self._table = TableFile(folder / "predictions.csv", trainer.global_rank, trainer.world_size)
         self._num_written = 0
         self._damaged, self._shown = [], []
+        if self.random:
+            self.beside[RANDOM] = self._untrained(pl_module)
         for net in self.beside.values():
             net.to(pl_module.device).eval()
 
@@ -115,6 +124,16 @@ class NamedPredictions(BasePredictionWriter):
             print(f"  {line}", flush=True)
         if self._shown:
             publish_picture(trainer, self._folder, "predictions", named_picture(self._shown))
+
+    @staticmethod
+    def _untrained(module: pl.LightningModule) -> nn.Module:
+        net = getattr(module, "net", None)
+        if not isinstance(net, nn.Module):
+            raise ValueError(
+                f"NamedPredictions(random=True) must be for a module with a `net`, got {type(module).__name__}"
+            )
+        with frozen_eval(nn.Identity()):  # which gives the global random state back
+            return untrained(net)
 
     def _say_nets(self, module: pl.LightningModule, x: Tensor) -> None:
         for name, net in {"the net": module, **self.beside}.items():

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from touchstone.nets import Normalize
 
+from .parts.passes.first_batch import grey_picture
 from .parts.passes.fresh_figures import check_ranking, rankings
 from .parts.passes.loaders import loader_suffix, running_loaders
 from .parts.passes.measuring import measuring
@@ -44,6 +45,8 @@ class Probe(pl.Callback):
 
     depends_on_ids: ClassVar[bool] = False
     """Whether what is measured of a sample depends on its id, as random starts do."""
+    tries_on_training: ClassVar[bool] = False
+    """Whether `try_out` gets a grey picture before the first step of a training that had no sanity check."""
 
     def __init__(
         self,
@@ -67,6 +70,7 @@ class Probe(pl.Callback):
         self._values: dict[int, dict[str, list[Tensor]]] = {}
         self._fresh: set[str] = set()
         self._has_seen_samples = False
+        self._has_tried = False
 
     def measure(self, model: nn.Module, x: Tensor, y: Tensor) -> Mapping[str, Tensor]:
         """Measures a batch, in evaluation mode, with gradients on and the weights frozen.
@@ -107,7 +111,10 @@ class Probe(pl.Callback):
         """The model that is measured, and its samples: before any normalization of the batches."""
         if self.normalize is None:
             return module, samples
-        return nn.Sequential(self.normalize.to(samples.x.device), module), replace(samples, x=self._pixels(samples.x))
+        return self._of_pixels(module, samples.x.device), replace(samples, x=self._pixels(samples.x))
+
+    def _of_pixels(self, module: nn.Module, device: torch.device) -> nn.Module:
+        return module if self.normalize is None else nn.Sequential(self.normalize.to(device), module)
 
     def _pixels(self, x: Tensor) -> Tensor:
         """Batches as they were before they were normalized."""
@@ -166,7 +173,7 @@ class Probe(pl.Callback):
     # The schedule.
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self._has_seen_samples = False
+        self._has_seen_samples, self._has_tried = False, not self.tries_on_training
         self._fresh.clear()
 
     def is_due(self, trainer: pl.Trainer) -> bool:
@@ -192,6 +199,7 @@ class Probe(pl.Callback):
         if not trainer.sanity_checking:
             self.see(model, samples, index)
         elif is_first:
+            self._has_tried = True
             self.try_out(model, samples)
 
     def _conclude_pass(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
@@ -225,6 +233,9 @@ class Probe(pl.Callback):
     ) -> None:
         while self._fresh:
             trainer.callback_metrics.pop(self._fresh.pop(), None)
+        if not self._has_tried and (grey := grey_picture(batch, self.batch_keys)) is not None:
+            self.try_out(self._of_pixels(pl_module, grey.x.device), grey)
+        self._has_tried = True
 
     # The hooks.
 

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from touchstone.attacks import Attack, SampleRng, Targeted, dream
 from touchstone.attacks.core.ascend import gradient_of
+from touchstone.attacks.dreaming.layers import select
 
 from .parts.figures.class_by_name import class_by_name
-from .parts.figures.dream_options import check_dream_options
+from .parts.figures.dream_options import check_dream_options, try_dream
 from .parts.figures.low_frequency import low_frequency_share, share_of_white_noise
 from .parts.passes.loaders import loader_suffix
 from .parts.passes.measuring import measuring
@@ -51,6 +52,7 @@ class StandardAgainstRobust(Probe):
     """
 
     depends_on_ids = True
+    tries_on_training = True
 
     def __init__(
         self,
@@ -100,6 +102,17 @@ class StandardAgainstRobust(Probe):
         super().setup(trainer, pl_module, stage)
         self._class_names = getattr(getattr(trainer, "datamodule", None), "class_names", None)
         self._number = class_by_name(self.target, self._class_names, "StandardAgainstRobust(target=...)")
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """A wrong name of a layer is better said before training."""
+        for name, net in {self.name: pl_module, **self.beside}.items():
+            select(net, self.layers[name], option="StandardAgainstRobust(layers")
+
+    on_validation_start = on_test_start = on_fit_start
+
+    def try_out(self, model: nn.Module, samples: Samples) -> None:
+        for name, net in {self.name: model, **self.beside}.items():
+            try_dream(net.to(samples.x.device), self.layers[name], samples.x, self.options)
 
     def see(self, model: nn.Module, samples: Samples, loader_index: int) -> None:
         shown = self._shown.setdefault(loader_index, {})

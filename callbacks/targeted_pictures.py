@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,15 +13,19 @@ import torch
 from torch import Tensor
 
 from touchstone.attacks import Attack, SampleRng, Targeted
+from touchstone.attacks.dreaming.layers import select
 
 from .parts.figures.class_by_name import class_by_name
 from .parts.figures.feature_distance import feature_distance
+from .parts.passes.processes import gather
 from .parts.pictures.attack_picture import Attacked, attack_picture
 from .parts.pictures.top_classes import top_classes
 from .parts.records.publish import publish_picture, run_folder
 from .parts.records.shown import shown
+from .parts.records.table_file import TableFile
 
 COLUMNS = ("reached", "largest_change", "l2_change", "feature_distance", "probability_before")
+TABLE = ("file", "attack", *COLUMNS, "before", "after")
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class TargetedPictures(pl.Callback):
             `feature_distance`; none for no comparison.
 
     Raises:
-        ValueError: a value is outside its range, or the name fits no class or several.
+        ValueError: a value is outside its range, the name fits no class or several, or the net has no such layer.
     """
 
     def __init__(
@@ -83,14 +86,19 @@ class TargetedPictures(pl.Callback):
         self.target, self.attacks, self.num_images = target, dict(attacks), num_images
         self.feature_layers = list(feature_layers)
         self._folder: Path | None = None
+        self._table: TableFile | None = None
         self._number = 0
         self._went: dict[str, list[Went]] = {}
         self._drawn: dict[str, list[Attacked]] = {}
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._folder = run_folder(trainer)
+        self._folder = folder = run_folder(trainer)
+        if folder is not None:
+            self._table = TableFile(folder / "targeted.csv", trainer.global_rank, trainer.world_size)
         names = getattr(trainer.datamodule, "class_names", None)  # type: ignore[attr-defined]
         self._number = class_by_name(self.target, names, "TargetedPictures(target=...)")
+        for layer in self.feature_layers:
+            select(pl_module, layer, option="TargetedPictures(feature_layers")
         self._went = {name: [] for name in self.attacks}
         self._drawn = {name: [] for name in self.attacks}
 
@@ -106,7 +114,8 @@ class TargetedPictures(pl.Callback):
         x, positions, _ = batch
         if not len(x):
             return
-        folder, data = self._folder, trainer.datamodule  # type: ignore[attr-defined]
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        rows: list[list[list[str]]] = [[] for _ in x]
         before = _logits(pl_module, x)
         predicted, target = before.argmax(1), torch.full((len(x),), self._number)
         for name, attack in self.attacks.items():
@@ -115,7 +124,7 @@ class TargetedPictures(pl.Callback):
             after = _logits(pl_module, x_adv)
             attacked = Attacked(x.cpu(), x_adv.cpu(), before.cpu(), after.cpu(), predicted.cpu(), target)
             features = self._feature_distance(pl_module, x, x_adv)
-            for row, position in enumerate(positions.tolist()):
+            for row in range(len(x)):
                 change = (x_adv[row] - x[row]).flatten()
                 went = Went(
                     reached=int(after[row].argmax()) == self._number,
@@ -124,20 +133,29 @@ class TargetedPictures(pl.Callback):
                     features=float(features[row]),
                     probability_before=float(before[row].softmax(0)[self._number]),
                 )
-                if folder is not None:
-                    texts = [top_classes(logits[row], data.class_names) for logits in (before, after)]
-                    self._write(folder, [shown(data.files[position]), name, *went.cells(), *texts])
+                texts = [top_classes(logits[row], data.class_names) for logits in (before, after)]
+                rows[row].append([name, *went.cells(), *texts])
                 self._went[name].append(went)
             if sum(len(part.label) for part in self._drawn[name]) < self.num_images:
                 self._drawn[name].append(attacked)
+        if self._table is not None:
+            for position, of_picture in zip(positions.tolist(), rows, strict=True):
+                for cells in of_picture:
+                    self._table.write(position, [shown(data.files[position]), *cells], TABLE)
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         names = trainer.datamodule.class_names  # type: ignore[attr-defined]
         label = str(self._number) if names is None else shown(names[self._number])
-        for name, went in self._went.items():
+        of_all = gather(self._went)
+        if self._table is not None:
+            self._table.join()
+        if not trainer.is_global_zero:
+            return
+        for name in self.attacks:
+            went = [each for of_process in of_all for each in of_process[name]]
             num_reached = sum(each.reached for each in went)
             print(f"{name}: {num_reached} of {len(went)} pictures are now {label}{_average(went)}", flush=True)
-            if trainer.is_global_zero and self._drawn[name]:
+            if self._drawn[name]:
                 drawn = _joined(self._drawn[name], self.num_images)
                 figure = attack_picture(drawn, title=f"{name}: towards {label}", class_names=names, label_is="seen as")
                 publish_picture(trainer, self._folder, f"attack/{name}", figure)
@@ -147,15 +165,6 @@ class TargetedPictures(pl.Callback):
             return torch.full((len(x),), torch.nan)
         with torch.no_grad():
             return feature_distance(module, self.feature_layers, x, x_adv)
-
-    def _write(self, folder: Path, row: Sequence[Any]) -> None:
-        has_begun = any(self._went.values())
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "targeted.csv").open("a" if has_begun else "w", newline="", encoding="utf-8") as file:
-            table = csv.writer(file)
-            if not has_begun:
-                table.writerow(["file", "attack", *COLUMNS, "before", "after"])
-            table.writerow(row)
 
 
 def _logits(module: pl.LightningModule, x: Tensor) -> Tensor:

@@ -13,23 +13,31 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from .parts.read_picture import HEIC, MAX_PIXELS, read_picture
+from touchstone.nets.preset import Preset, preset_of
 
+from .parts.read_picture import MAX_PIXELS, picture_suffixes, read_picture
+
+RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 Row = tuple[Tensor | None, int, str]
 
 
 class PicturesDataModule(pl.LightningDataModule):
     """Every picture of a folder and of the folders in it, made ready for a net of ImageNet.
 
-    The short side is resized, bicubic, and the centre is cut out. A batch is the pictures, float `(N, 3, S, S)` in
-    [0, 1], their positions in `files`, int64 `(N,)`, and a list `(position, reason)` of those that could not be read.
+    The short side is resized and the centre is cut out, as the weights of the net want it where they say so (`Preset`),
+    else the centre of 224 pixels of 256, bicubic; what is given here comes first. A batch is the pictures, float
+    `(N, 3, S, S)` in [0, 1], their positions in `files`, int64 `(N,)`, and a list `(position, reason)` of those that
+    could not be read.
 
     Args:
         root: a folder or a file; None for the two photographs that come with scikit-learn.
-        image_size: side S of the square that the net takes, >= 1.
-        resize: the short side before the centre is cut out, >= `image_size`.
+        image_size: side S of the square that the net takes, >= 1; None for that of its weights.
+        resize: the short side before the centre is cut out, >= `image_size`; None for as much more than that as the
+            weights want.
+        interpolation: how it is resized, `"bilinear"` or `"bicubic"`; None as the weights want.
         batch_size: pictures for each forward, >= 1.
         max_pixels: larger pictures are refused before they fill the memory.
+        max_pictures: the first so many, by their names, are taken, >= 1; None for all.
         class_names: what the classes are called; `"imagenet"` for those of ImageNet, None for numbers.
         num_workers: processes that read pictures.
 
@@ -41,30 +49,49 @@ class PicturesDataModule(pl.LightningDataModule):
         self,
         root: str | None = None,
         *,
-        image_size: int = 224,
-        resize: int = 256,
+        image_size: int | None = None,
+        resize: int | None = None,
+        interpolation: Literal["bilinear", "bicubic"] | None = None,
         batch_size: int = 16,
         max_pixels: int = MAX_PIXELS,
+        max_pictures: int | None = None,
         class_names: Sequence[str] | Literal["imagenet"] | None = "imagenet",
         num_workers: int = 0,
     ) -> None:
         super().__init__()
         for name, value, least in (
             ("image_size", image_size, 1),
-            ("resize", resize, image_size),
+            ("resize", resize, Preset.image_size if image_size is None else image_size),
             ("batch_size", batch_size, 1),
             ("max_pixels", max_pixels, 1),
+            ("max_pictures", max_pictures, 1),
         ):
-            if value < least:
+            if value is not None and value < least:
                 raise ValueError(f"PicturesDataModule({name}=...) must be >= {least}, got {value}")
-        self.image_size, self.resize, self.max_pixels = image_size, resize, max_pixels
+        if interpolation not in (None, *RESAMPLING):
+            known = " or ".join(RESAMPLING)
+            raise ValueError(f"PicturesDataModule(interpolation=...) must be {known}, got {interpolation!r}")
+        self.image_size, self.resize, self.interpolation = image_size, resize, interpolation
+        self.max_pixels = max_pixels
         self.batch_size, self.num_workers = batch_size, num_workers
         self.class_names = _imagenet_names() if class_names == "imagenet" else class_names
-        self.files = _files(_samples() if root is None else Path(root))
+        self.files = _files(_samples() if root is None else Path(root))[:max_pictures]
 
     def picture(self, position: int) -> Image.Image:
         """One of the files as upright RGB, whole."""
         return read_picture(self.files[position], max_pixels=self.max_pixels)
+
+    def preset(self) -> Preset:
+        """How pictures are cut: as was given, and where it was not, as the weights of the trainer's net want it."""
+        net = None if self.trainer is None else self.trainer.lightning_module
+        own = (None if net is None else preset_of(net)) or Preset()
+        size = self.image_size or own.image_size
+        resize = self.resize or max(size, round(size * own.resize / own.image_size))
+        if resize < size:
+            raise ValueError(
+                f"PicturesDataModule(resize=...) must be >= {size}, which the weights of the net want, got {resize}"
+            )
+        return Preset(size, resize, self.interpolation or own.interpolation)
 
     def predict_dataloader(self) -> DataLoader:
         pictures = _Pictures(self)
@@ -75,7 +102,7 @@ class PicturesDataModule(pl.LightningDataModule):
 
 class _Pictures(Dataset[Row]):
     def __init__(self, data: PicturesDataModule) -> None:
-        self.data = data
+        self.data, self.preset = data, data.preset()
 
     def __len__(self) -> int:
         return len(self.data.files)
@@ -85,26 +112,26 @@ class _Pictures(Dataset[Row]):
             picture = self.data.picture(position)
         except ValueError as error:
             return None, position, str(error)
-        return _centre(picture, self.data.resize, self.data.image_size), position, ""
+        return _centre(picture, self.preset), position, ""
 
     def collate(self, rows: list[Row]) -> tuple[Tensor, Tensor, list[tuple[int, str]]]:
         """The pictures that could be read, and the reasons for the others."""
-        side = self.data.image_size
+        side = self.preset.image_size
         x = [pixels for pixels, _, _ in rows if pixels is not None]
         positions = [position for pixels, position, _ in rows if pixels is not None]
         damaged = [(position, reason) for pixels, position, reason in rows if pixels is None]
         return torch.stack(x) if x else torch.zeros(0, 3, side, side), torch.tensor(positions).long(), damaged
 
 
-def _centre(picture: Image.Image, resize: int, side: int) -> Tensor:
-    """The middle of a picture, float `(3, side, side)` in [0, 1]."""
-    width, height = picture.size
-    scale = resize / min(width, height)
+def _centre(picture: Image.Image, preset: Preset) -> Tensor:
+    """The middle of a picture, float `(3, S, S)` in [0, 1]."""
+    side, (width, height) = preset.image_size, picture.size
+    scale = preset.resize / min(width, height)
     # Of a picture that is very long, only what is needed is resized.
     longest = side / scale
     left, top = max(0.0, (width - longest) / 2), max(0.0, (height - longest) / 2)
     box = (left, top, min(float(width), left + longest), min(float(height), top + longest))
-    pixels = picture.resize((side, side), Image.Resampling.BICUBIC, box=box)
+    pixels = picture.resize((side, side), RESAMPLING[preset.interpolation], box=box)
     return torch.from_numpy(np.array(pixels)).permute(2, 0, 1).float() / 255
 
 
@@ -113,8 +140,8 @@ def _files(root: Path) -> list[Path]:
         return [root]
     if not root.is_dir():
         raise ValueError(f"PicturesDataModule(root={str(root)!r}): there is no such folder or file")
-    known = {*Image.registered_extensions(), *HEIC}
-    found = sorted(path for path in root.rglob("*") if path.suffix.lower() in known and path.is_file())
+    known = picture_suffixes()
+    found = sorted(path for path in root.rglob("*") if path.suffix.lower() in known and not path.is_dir())
     if not found:
         raise ValueError(f"PicturesDataModule(root={str(root)!r}): there are no pictures in this folder")
     return found

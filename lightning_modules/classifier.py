@@ -22,6 +22,7 @@ from .every_sample_once import EverySampleOnce
 from .parameter_groups import weight_decay_groups
 from .parts.classifier_loss import ClassifierLoss
 from .parts.trained_parameters import trained_parameters
+from .parts.wrong_size import wrong_size_is_said
 from .repeated_batches import RepeatedBatches
 
 Batch = tuple[Tensor, Tensor]
@@ -138,8 +139,12 @@ class Classifier(pl.LightningModule):
         self._evaluate(batch, "test", dataloader_idx)
 
     def predict_step(self, batch: Batch | Tensor, batch_idx: int) -> Tensor:
-        """The probabilities of the classes, `(N, classes)`."""
-        return self(batch[0] if isinstance(batch, (tuple, list)) else batch).softmax(1)
+        """The probabilities of the classes, `(N, classes)`; of a batch without samples `(0, 0)`."""
+        x: Tensor = batch[0] if isinstance(batch, (tuple, list)) else batch
+        if not len(x):  # of damaged files alone; not every net takes none
+            return x.new_zeros(0, 0)
+        with wrong_size_is_said(self.net, x):
+            return self(x).softmax(1)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         callbacks: list[Any] = [] if self._trainer is None else self._trainer.callbacks  # type: ignore[attr-defined]

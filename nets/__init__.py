@@ -24,6 +24,7 @@ from .text_classifier import TextClassifier
 from .thin_resnet import ThinResNet
 from .trained import Trained
 from .transformer import TransformerBlock
+from .untrained import untrained
 from .wide_resnet import WideResNet
 
 __all__ = [
@@ -57,4 +58,5 @@ __all__ = [
     "TransformerLM",
     "WideResNet",
     "low_rank",
+    "untrained",
 ]

@@ -5,6 +5,7 @@ They compute with the channels last, where convolutions are faster.
 
 from __future__ import annotations
 
+import copy
 import difflib
 from typing import Literal
 from urllib.error import URLError
@@ -13,6 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from .normalize import Normalize
+from .parts.fill import fill
+from .parts.stored_weights import stored_weights
+from .preset import Preset
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -24,6 +28,10 @@ class TorchvisionNet(nn.Module):
         name: as in `torchvision.models.list_models()`, as `resnet50`.
         weights: `"DEFAULT"` for torchvision's best, downloaded where they are not yet; another name of its weights,
             as `IMAGENET1K_V1`; None for the random initialisation.
+
+    Attributes:
+        preset: how the weights want pictures to be cut, which `PicturesDataModule` does; of random weights that of
+            torchvision's best.
 
     Raises:
         ValueError: there is no such model or weights, or they cannot be downloaded.
@@ -42,9 +50,8 @@ class TorchvisionNet(nn.Module):
             raise ValueError(
                 f"TorchvisionNet(name={name!r}) must be one of {len(names)}, the nearest {', '.join(near)}"
             )
-        chosen = None
+        chosen, known = None, models.get_model_weights(name)
         if weights is not None:
-            known = models.get_model_weights(name)
             if weights not in known.__members__:
                 names = list(known.__members__)
                 raise ValueError(f"TorchvisionNet(weights={weights!r}) must be one of {', '.join(names)}, or null")
@@ -56,12 +63,20 @@ class TorchvisionNet(nn.Module):
                 f"TorchvisionNet(name={name!r}, weights={weights!r}): the weights cannot be downloaded ({error}); "
                 "weights: null begins with random ones, EfficientNetLite0 has them in a package"
             ) from error
-        preset = None if chosen is None else chosen.transforms()
-        self.normalize = Normalize(*(MEAN, STD) if preset is None else (preset.mean, preset.std))
+        made_for = (chosen or known["DEFAULT"]).transforms()
+        self.normalize = Normalize(*(MEAN, STD) if chosen is None else (made_for.mean, made_for.std))
+        self.preset = Preset(made_for.crop_size[0], made_for.resize_size[0], made_for.interpolation.value)
         self.net.to(memory_format=torch.channels_last)
+        self.name = name
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(self.normalize(x).contiguous(memory_format=torch.channels_last))
+
+    def untrained(self) -> TorchvisionNet:
+        """The model with its random initialisation, behind the same normalization."""
+        other = TorchvisionNet(self.name, weights=None)
+        other.normalize = copy.deepcopy(self.normalize).cpu()
+        return other
 
 
 class EfficientNetLite0(nn.Module):
@@ -91,12 +106,17 @@ class EfficientNetLite0(nn.Module):
             from efficientnet_lite_pytorch import EfficientNet
         except ImportError:
             raise ValueError("EfficientNetLite0 needs the extra imagenet: pip install '.[imagenet]'") from None
+        self.preset = Preset()
         self.normalize = Normalize(mean=[127 / 255] * 3, std=[128 / 255] * 3)
         self.net = EfficientNet.from_name("efficientnet-lite0")
         if weights is not None:
             file = EfficientnetLite0ModelFile.get_model_file_path()
-            self.net.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+            fill(self.net, stored_weights(file, "EfficientNetLite0"), "EfficientNetLite0")
         self.net.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(self.normalize(x).contiguous(memory_format=torch.channels_last))
+
+    def untrained(self) -> EfficientNetLite0:
+        """The net with its random initialisation."""
+        return EfficientNetLite0(weights=None)

@@ -37,6 +37,7 @@ def test_a_checkpoint_that_is_none_is_named(run: Any, here: Path) -> None:
         str(here): "is a folder",
         "text.ckpt": "is no checkpoint",
         "other.ckpt": "has no state_dict",
+        "whole.ckpt": "is no Lightning checkpoint: it has no pytorch-lightning_version; weights alone go into a net",
         "cut.ckpt": "is no checkpoint, or a damaged one",
     }.items():
         ended = run("test", "--config", name, "--ckpt_path", path)
@@ -71,7 +72,7 @@ def test_a_checkpoint_with_code_in_it_is_refused_and_runs_nothing(subcommand: st
     torch.save({**stored, "evil": Evil()}, "evil.ckpt")
     ended = run(subcommand, "--config", write(TINY), "--ckpt_path", "evil.ckpt", "--weights_only", "false")
     assert ended.code == 2
-    assert ended.first_line.startswith("error: 'evil.ckpt' is no checkpoint, or a damaged one: ")
+    assert ended.first_line.startswith("error: 'evil.ckpt' holds more than weights, ")
     assert not Path("written").exists()
     torch.load("evil.ckpt", weights_only=False)
     assert Path("written").exists()  # it would have

@@ -376,3 +376,19 @@ def test_without_arguments_it_fits_and_tests_digits_and_shows_one_table() -> Non
     assert {"config.yaml", "report.json", "verdicts.npz"} <= {
         path.name for path in Path("logs/digits/version_0").iterdir()
     }
+
+
+@pytest.mark.parametrize("option", [("--model.net.dropout", "null"), ("--model.net.init_args.dropout=null",)])
+def test_null_for_an_option_of_a_class_in_a_class_is_null(run: Any, option: tuple[str, ...]) -> None:
+    """As it is in YAML; a net with an option that may be null, and one that may be a text or null."""
+    Path("mine.py").write_text(
+        "import touchstone.nets\nfrom typing import Literal\n"
+        "class Net(touchstone.nets.SmallCNN):\n"
+        "    def __init__(self, name: str | None = 'a', dropout: Literal['some'] | None = 'some'):\n"
+        "        super().__init__(width=4)\n"
+        "        print('made with', repr(name), repr(dropout))\n"
+    )
+    name = write(TINY)
+    ended = run("validate", "--config", name, "--model.net", "mine.Net", *option, "--model.net.name", "null")
+    assert ended.code == 0, ended.err
+    assert "made with None None" in ended.out

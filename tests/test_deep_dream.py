@@ -9,9 +9,12 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
 
 from touchstone.callbacks import DeepDream
 from touchstone.callbacks.parts.pictures.dream_picture import Dreamt, dream_picture
+from touchstone.lightning_modules import Classifier
+from touchstone.nets import SmallCNN
 
 from .lightning_programs import OrdinaryModule, events, train_loader, trainer, val_loader, weights
 
@@ -74,12 +77,44 @@ def test_every_n_epochs(tmp_path: Path) -> None:
     assert len(events(tmp_path).Images("deepdream/net.0")) == 2
 
 
-def test_a_layer_that_does_not_exist_is_said_before_training(tmp_path: Path) -> None:
+@pytest.mark.parametrize("num_sanity_steps", [0, 2])
+@pytest.mark.parametrize(
+    ("layer", "options", "message"),
+    [
+        ("net.9", {}, r"layers='net.9'\) must be a layer of OrdinaryModule: net.0"),
+        ("5:9", {}, r"layer='5:9'\): the output of 'net.5' for one sample has the shape .*no 9"),
+        ("5:2,0", {}, "so that there is no 2, 0"),
+    ],
+)
+def test_what_cannot_be_dreamt_is_said_before_training(
+    tmp_path: Path, layer: str, options: dict[str, Any], message: str, num_sanity_steps: int
+) -> None:
     module = OrdinaryModule()
     before = weights(module)
-    with pytest.raises(ValueError, match=r"layer='net.9'\) must be a layer of OrdinaryModule: net.0"):
-        trainer(tmp_path, DeepDream(["net.9"])).fit(module, train_loader(), val_loader())
+    run = trainer(tmp_path, DeepDream([layer], options=options), num_sanity_val_steps=num_sanity_steps)
+    with pytest.raises(ValueError, match=message):
+        run.fit(module, train_loader(), val_loader())
     assert all(torch.equal(before[key], value) for key, value in weights(module).items())
+
+
+def test_octaves_that_the_net_does_not_take_are_said_before_training(tmp_path: Path) -> None:
+    module = Classifier(SmallCNN(image_size=16, num_classes=3))
+    before = weights(module)
+    batches = DataLoader(TensorDataset(torch.rand(4, 1, 16, 16), torch.tensor([0, 1, 2, 0])), batch_size=2)
+    run = trainer(tmp_path, DeepDream(["classifier.3:2"], options={"num_octaves": 2}), num_sanity_val_steps=0)
+    with pytest.raises(ValueError, match=r"num_octaves=...\): Classifier does not take the octave of 11 x 11 pixels"):
+        run.fit(module, batches, batches)
+    assert all(torch.equal(before[key], value) for key, value in weights(module).items())
+
+
+def test_batches_that_are_only_for_training_are_trained_on(tmp_path: Path) -> None:
+    class Texts(OrdinaryModule):
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            return self.net(torch.ones(1, 1, 6, 6)).sum()
+
+    run = trainer(tmp_path, DeepDream(["net.0"], options=SHORT), num_sanity_val_steps=0)
+    run.fit(Texts(), DataLoader(["one", "two"]), val_loader())
+    assert len(events(tmp_path).Images("deepdream/net.0")) == run.max_epochs
 
 
 @pytest.mark.parametrize(
@@ -91,6 +126,9 @@ def test_a_layer_that_does_not_exist_is_said_before_training(tmp_path: Path) -> 
         ({"layers": ["a"], "num_pictures": 0}, ">= 1"),
         ({"layers": ["a"], "start": "nose"}, "'noise' or 'images', got 'nose'"),
         ({"layers": ["a"], "options": {"jiter": 1}}, "options of dream: jitter, .*got 'jiter'"),
+        ({"layers": ["a"], "options": {"step_size": -1}}, r"\(options=...\): dream\(step_size=.*> 0 .*got -1"),
+        ({"layers": ["a"], "options": {"objective": "logit"}}, "'l2' or 'mean', got 'logit'; a class's logit .*fc:76"),
+        ({"layers": ["a"], "options": {"smoothing": 1, "decorrelated": True}}, "no neighbours to smooth over"),
     ],
 )
 def test_values_outside_their_range_are_refused(options: dict[str, Any], message: str) -> None:

@@ -30,6 +30,7 @@ def runs(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     run = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=250)
     assert run.returncode == 0, run.stderr[-3000:]
+    (folder / "said.txt").write_text(run.stdout)
     return folder
 
 
@@ -70,12 +71,29 @@ def test_two_processes_give_the_verdicts_and_the_costs_of_one(runs: Path, progra
         assert any("gradients are shattered" in sign for sign in reports[0]["warnings"]), reports[0]["warnings"]
 
 
-@pytest.mark.parametrize(("program", "num_rows"), [("predicted", 41), ("pictures", 5)])
-def test_two_processes_write_one_table_of_predictions(runs: Path, program: str, num_rows: int) -> None:
-    one, two = ((runs / program / number / "version_0" / "predictions.csv").read_text() for number in "12")
+@pytest.mark.parametrize(
+    ("program", "table", "num_rows"),
+    [
+        ("predicted", "predictions", 41),
+        ("pictures", "predictions", 5),
+        ("pictures", "targeted", 10),
+        ("pictures", "least_visible", 6),
+    ],
+)
+def test_two_processes_write_one_table_at_predict(runs: Path, program: str, table: str, num_rows: int) -> None:
+    one, two = ((runs / program / number / "version_0" / f"{table}.csv").read_text() for number in "12")
     assert two == one
     assert len(one.splitlines()) == 1 + num_rows
-    assert not list((runs / program).rglob("predictions_*"))
+    assert not list((runs / program).rglob(f"{table}_*"))
+
+
+def test_two_processes_say_what_one_says(runs: Path) -> None:
+    """Once each, of all pictures."""
+    said = (runs / "said.txt").read_text().splitlines()
+    sums = [line for line in said if "pictures are now" in line or line.endswith("reached")]
+    assert len(sums) == 6
+    assert sums[3:] == sums[:3]
+    assert " of 5 pictures are now b" in sums[0]
 
 
 def test_two_processes_measure_texts_as_one_does(runs: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from touchstone.attacks.dreaming.fourier import Fourier
 from touchstone.attacks.dreaming.jitter import jittered
 from touchstone.attacks.dreaming.layers import responses_to, select
 from touchstone.attacks.dreaming.octaves import octave_sizes
+from touchstone.attacks.dreaming.options import ALLOWED
 from touchstone.attacks.dreaming.smoothing import blur
 from touchstone.attacks.dreaming.total_variation import total_variation
 
@@ -203,11 +205,49 @@ def test_the_end_of_a_name_will_do_where_it_is_one_layers_only() -> None:
         ("0", SHAPE, {"octave_scale": 1.0}, "must be > 1"),
         ("0", SHAPE, {"jitter": -1}, "must be >= 0"),
         ("0", SHAPE, {"smoothing": 1.0, "decorrelated": True}, "no neighbours"),
+        ("0", SHAPE, {"objective": "logit"}, "'l2' or 'mean', got 'logit'; a class's logit is the layer of logits"),
+        ("0", SHAPE, {"objective": ["l2"]}, "'l2' or 'mean', got"),
+        ("0", SHAPE, {"num_steps": "many"}, r"num_steps=...\) must be a whole number >= 1, got 'many'"),
+        ("0", SHAPE, {"num_steps": 2.5}, "a whole number >= 1, got 2.5"),
+        ("0", SHAPE, {"num_steps": True}, "a whole number >= 1, got True"),
+        ("0", SHAPE, {"num_octaves": 1.5}, "a whole number >= 1, got 1.5"),
+        ("0", SHAPE, {"jitter": 1.5}, r"jitter=...\) must be a whole number >= 0, got 1.5"),
+        ("0", SHAPE, {"seed": "a"}, r"seed=...\) must be a whole number, got 'a'"),
+        ("0", SHAPE, {"smoothing": float("inf")}, r"smoothing=...\) must be >= 0 and finite, got inf"),
+        ("0", SHAPE, {"step_size": float("nan")}, "must be > 0 and finite, got nan"),
+        ("0", SHAPE, {"step_size": "1e-3"}, "must be a number > 0 and finite, got '1e-3'"),
+        ("0", SHAPE, {"octave_scale": float("inf")}, "must be > 1 and finite"),
+        ("0", SHAPE, {"variation_penalty": -1}, "must be >= 0 and finite, got -1"),
+        ("0", SHAPE, {"decorrelated": 1}, r"decorrelated=...\) must be True or False, got 1"),
     ],
 )
 def test_what_cannot_be_dreamt_says_why(layer: Any, x: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         dream(make_net(), layer, x, **options)
+
+
+def test_a_picture_without_a_gradient_stays_and_it_is_said() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU())
+    nn.init.constant_(net[0].weight, 1.0)
+    nn.init.constant_(net[0].bias, -5.0)
+    x = torch.stack([torch.zeros(3, 8, 8), torch.full((3, 8, 8), 0.9)])  # of the first no unit is awake
+    with pytest.warns(UserWarning, match=r"dream\(layer='1'\): 1 of 2 pictures stay as they began"):
+        dreamt = dream(net, "1", x, num_steps=2)
+    assert torch.equal(dreamt[0], x[0])
+    assert not torch.equal(dreamt[1], x[1])
+
+
+def test_the_layers_that_are_listed_are_those_that_a_forward_may_run() -> None:
+    from touchstone.lightning_modules import Classifier
+
+    with pytest.raises(ValueError, match=r"layer='conv1'\) must be a layer") as raised:
+        dream(Classifier(nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU())), "conv1", SHAPE)
+    assert set(str(raised.value).split(": ")[1].split(", ")) == {"net", "net.0", "net.1"}
+
+
+def test_every_option_is_checked() -> None:
+    options = {n for n, p in inspect.signature(dream).parameters.items() if p.kind == p.KEYWORD_ONLY}
+    assert options == set(ALLOWED)
 
 
 def test_a_layer_that_is_not_run_is_named() -> None:
@@ -250,6 +290,7 @@ def test_jitter_is_a_roll_by_at_most_so_many_pixels() -> None:
 def test_octaves_grow_to_the_size_of_the_picture() -> None:
     assert octave_sizes((64, 32), 3, 2.0) == [(16, 8), (32, 16), (64, 32)]
     assert octave_sizes((8, 8), 4, 2.0) == [(8, 8)]
+    assert octave_sizes((64, 32), 10**6, 1e200) == [(8, 8), (64, 32)]
 
 
 @pytest.mark.gpu

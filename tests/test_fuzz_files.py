@@ -59,6 +59,7 @@ STORED: dict[str, Any] = {
     "epoch": 3,
     "global_step": 7,
     "hyper_parameters": {"lr": 0.1, "name": "a"},
+    "pytorch-lightning_version": "2.5.0",
 }
 
 

@@ -13,11 +13,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import train
+from touchstone.attacks.dreaming.layers import responses_to
+from touchstone.callbacks.parts.pictures.dream_picture import Dreamt, dream_picture
 from touchstone.cli import gallery
 from touchstone.cli.gallery_page import Picture, Section, page
+from touchstone.datamodules import PicturesDataModule
+from touchstone.nets import EfficientNetLite0
 
 from .test_pictures import needs_imagenet
 
@@ -88,7 +93,8 @@ def test_one_command_makes_the_gallery(here: Path) -> None:
     text = Path("figures/index.html").read_text()
     shown = pictures_in(text)
     assert len(shown) >= 16
-    assert all(np.asarray(picture.convert("L")).std() > 10 for picture in shown)
+    for picture in shown:  # text on white covers less than a tenth
+        assert (np.asarray(picture.convert("RGB")) < 245).any(2).mean() > 0.15
     assert all(not link.startswith(("http", "/", "file")) for link in loaded_from_elsewhere(text))
     for words in ("palace", "tarantula", "tiger cat", "105-115", "49-147", "33-163"):
         assert words in text
@@ -97,6 +103,41 @@ def test_one_command_makes_the_gallery(here: Path) -> None:
     assert {"standard_against_robust", "attack/pgd"} <= tags
     if CHROMIUM is not None:
         assert in_chromium(Path("figures/index.html"), here).startswith(f"drawn {len(shown)} of {len(shown)}")
+
+
+@pytest.mark.slow
+@needs_imagenet
+@pytest.mark.timeout(600)
+def test_a_dream_of_the_gallery_differs_from_its_start_by_more_than_noise(
+    run: Any, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Noise as large as its change moves the layer's response by much less, and what is drawn can be told apart."""
+    drawn: list[tuple[Dreamt, np.ndarray]] = []
+
+    def draw(dreamt: Dreamt) -> Any:
+        figure = dream_picture(dreamt)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png")
+        drawn.append((dreamt, np.asarray(Image.open(buffer).convert("RGB")).astype(float)))
+        return figure
+
+    monkeypatch.setattr("touchstone.callbacks.deep_dream.dream_picture", draw)
+    ended = run("predict", "--config", str(root / "configs/deep_dream.yaml"), "--num_threads", "1")
+    assert ended.code == 0, ended.err
+    assert len(drawn) == 7
+    net = EfficientNetLite0().eval()
+    for dreamt, pixels in drawn:
+        change = dreamt.result - dreamt.start
+        sizes = change.flatten(1).square().mean(1).sqrt().view(-1, 1, 1, 1)
+        noisy = (dreamt.start + sizes * torch.randn(change.shape)).clamp(0, 1)
+        with torch.no_grad(), responses_to(net, [dreamt.layer], "l2") as responses:
+            by_noise = responses(noisy)[dreamt.layer] - dreamt.value_at_start
+        by_dream = dreamt.value - dreamt.value_at_start
+        print(f"{dreamt.layer}: {by_dream.tolist()}, by noise {by_noise.tolist()}, size {sizes.flatten().tolist()}")
+        assert (by_dream > 2 * by_noise.abs()).all(), dreamt.layer
+        assert (sizes > 0.05).all(), dreamt.layer
+        half = len(pixels) // 2
+        assert np.abs(pixels[half - 250 : half] - pixels[-250:]).mean() > 10, dreamt.layer
 
 
 def images_of(run: Path) -> list[str]:
@@ -114,6 +155,19 @@ def test_what_it_is_given_must_be_there(run: Any, arguments: list[str], problem:
     ended = run("gallery", *arguments)
     assert ended.code == 2
     assert problem in ended.first_line
+
+
+def test_of_a_folder_the_first_pictures_are_shown_and_it_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(11):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{number:02d}.png")
+    options = gallery._pictures(str(tmp_path))
+    assert options == [f"--data.root={tmp_path}", "--data.max_pictures=8"]
+    assert "has 11 pictures: the first 8 are shown" in capsys.readouterr().out
+    data = PicturesDataModule(str(tmp_path), max_pictures=8)
+    assert [file.name for file in data.files] == [f"{number:02d}.png" for number in range(8)]
+    assert gallery._pictures(str(tmp_path / "03.png")) == [f"--data.root={tmp_path / '03.png'}"]
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
-from PIL import Image
+from PIL import Image, ImageFilter
 from torch import Tensor, nn
 
 from touchstone.callbacks import NamedPredictions
@@ -25,8 +25,10 @@ from touchstone.callbacks.parts.pictures.labelled_copy import labelled_copy
 from touchstone.callbacks.parts.pictures.named_picture import Named, named_picture
 from touchstone.datamodules import PicturesDataModule
 from touchstone.datamodules.parts.read_picture import read_picture
-from touchstone.nets import EfficientNetLite0, TorchvisionNet
+from touchstone.lightning_modules import Classifier
+from touchstone.nets import EfficientNetLite0, SmallCNN, TorchvisionNet, untrained
 from touchstone.nets.last_layer import last_layer
+from touchstone.nets.preset import Preset
 
 needs_imagenet = pytest.mark.skipif(
     importlib.util.find_spec("efficientnet_lite_pytorch") is None, reason="the extra imagenet is not installed"
@@ -218,6 +220,31 @@ def test_damaged_files_are_named_skipped_and_counted(
     assert "b_green.png: green 100.0%" in printed
 
 
+class InOneRow(nn.Module):
+    """A net that ends as many do, which takes no batch without samples."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3)).view(len(x), -1)
+
+
+@pytest.mark.parametrize(("names", "batch_size"), [(["a.jpg"], 16), (["a.jpg", "b.png"], 1)])
+def test_a_batch_of_damaged_files_alone_ends_no_run(
+    tmp_path: Path, names: list[str], batch_size: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder_of_pictures(tmp_path / "in")
+    damaged, whole = tmp_path / "in/a_cut.jpg", tmp_path / "in/b_green.png"
+    for name, file in zip(names, (damaged, whole), strict=False):
+        (tmp_path / "out").mkdir(exist_ok=True)
+        (tmp_path / "out" / name).write_bytes(file.read_bytes())
+    data = PicturesDataModule(str(tmp_path / "out"), batch_size=batch_size, class_names=["red", "green", "blue"])
+    trainer = pl.Trainer(
+        logger=False, callbacks=[NamedPredictions()], enable_progress_bar=False, enable_model_summary=False,
+        enable_checkpointing=False, accelerator="cpu", default_root_dir=tmp_path,
+    )  # fmt: skip
+    trainer.predict(Classifier(nn.Sequential(InOneRow(), nn.Linear(3, 3))), data, return_predictions=False)
+    assert f"{len(names) - 1} pictures predicted, 1 could not be read" in capsys.readouterr().out
+
+
 def test_the_classes_stand_below_their_picture() -> None:
     found = {"": [("tabby", 0.75), ("tiger cat", 0.2)], "random": [("tench", 0.0012), ("eel", 0.001)]}
     figure = named_picture([Named("a.jpg", torch.rand(3, 8, 8), found)] * 2)
@@ -242,9 +269,64 @@ def test_the_centre_of_a_long_picture_is_cut_out(tmp_path: Path) -> None:
     assert (positions.tolist(), damaged) == ([0], [])
 
 
+class Asking(Classes):
+    """With a net inside that says what its weights were made for; it keeps what it is given."""
+
+    def __init__(self, preset: Preset) -> None:
+        super().__init__()
+        self.inside = nn.Sequential(nn.Identity())
+        self.inside[0].preset = preset
+        self.given: list[Tensor] = []
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        self.given.append(batch[0])
+        return super().predict_step(batch, batch_idx)
+
+
+@pytest.mark.filterwarnings("ignore:The default weight initialization of inception_v3")
+@pytest.mark.parametrize("name", ["efficientnet_b4", "inception_v3", "resnet50", "alexnet"])
+def test_pictures_are_cut_as_the_weights_were_made_for(tmp_path: Path, name: str) -> None:
+    """Against torchvision's own transform, which cuts at whole pixels; of a soft picture that makes no difference."""
+    import sklearn.datasets
+    from torchvision import models
+
+    with Image.open(Path(sklearn.datasets.__file__).parent / "images/china.jpg") as photograph:
+        photograph.filter(ImageFilter.GaussianBlur(6)).save(tmp_path / "soft.png")
+
+    with torch.device("meta"):
+        preset = TorchvisionNet(name, weights=None).preset
+    transform = models.get_model_weights(name)["DEFAULT"].transforms()
+    transform.mean, transform.std = [0.0] * 3, [1.0] * 3
+    data, module = PicturesDataModule(str(tmp_path / "soft.png")), Asking(preset)
+    run = pl.Trainer(logger=False, enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False)
+    run.predict(module, data)
+    expected = transform(data.picture(0))
+    assert module.given[0].shape[1:] == expected.shape
+    assert float((module.given[0][0] - expected).abs().mean()) < 0.005
+    usual = PicturesDataModule(str(data.files[0]), image_size=preset.image_size, resize=preset.resize + 40)
+    farther = next(iter(usual.predict_dataloader()))[0][0]
+    assert float((farther - expected).abs().mean()) > 0.02
+
+
+def test_what_is_given_comes_before_what_the_weights_were_made_for(tmp_path: Path) -> None:
+    Image.new("RGB", (50, 40)).save(tmp_path / "a.png")
+    for options, expected in (
+        ({}, Preset(100, 120, "bilinear")),
+        ({"image_size": 50}, Preset(50, 60, "bilinear")),
+        ({"image_size": 50, "resize": 70, "interpolation": "bicubic"}, Preset(50, 70, "bicubic")),
+    ):
+        data, module = PicturesDataModule(str(tmp_path), **options), Asking(Preset(100, 120, "bilinear"))
+        run = pl.Trainer(logger=False, enable_progress_bar=False, enable_model_summary=False)
+        run.predict(module, data)
+        assert data.preset() == expected
+        assert module.given[0].shape[-1] == expected.image_size
+    assert PicturesDataModule(str(tmp_path)).preset() == Preset(224, 256, "bicubic")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"interpolation": "cubic"}, r"interpolation=...\) must be bilinear or bicubic, got 'cubic'"),
         ({"root": "nowhere"}, "no such folder or file"),
         ({"batch_size": 0}, r"batch_size=...\) must be >= 1"),
         ({"resize": 100}, r"resize=...\) must be >= 224, got 100"),
@@ -289,6 +371,104 @@ def test_a_net_of_torchvision_is_normalized_and_an_unknown_one_is_named() -> Non
         TorchvisionNet("resnet5O")
     with pytest.raises(ValueError, match="IMAGENET1K_V1, DEFAULT, or null"):
         TorchvisionNet("resnet18", weights="BEST")
+
+
+@pytest.mark.parametrize(
+    "net",
+    [
+        ("TorchvisionNet", "--model.net.name", "squeezenet1_1"),
+        pytest.param(("EfficientNetLite0",), marks=needs_imagenet),
+    ],
+    ids=["torchvision", "lite0"],
+)
+def test_the_random_weights_of_a_net_are_asked_for_on_the_command_line(
+    run: Any, root: Path, net: tuple[str, ...]
+) -> None:
+    Image.new("RGB", (64, 64), RED).save("a.png")
+    options = ("--data.root", "a.png", "--model.net", *net, "--model.net.weights", "null")
+    ended = run("predict", "--config", str(root / "configs/imagenet.yaml"), *options)
+    assert ended.code == 0, ended.err
+    assert "1 pictures predicted" in ended.out
+
+
+def test_what_stands_beside_is_the_own_net_with_random_weights(run: Any, root: Path) -> None:
+    Image.new("RGB", (64, 64), RED).save("a.png")
+    options = ("--data.root", "a.png", "--model.net", "TorchvisionNet", "--model.net.name", "squeezenet1_1")
+    ended = run(
+        "predict", "--config", str(root / "configs/imagenet_random.yaml"), *options, "--model.net.weights", "null"
+    )
+    assert ended.code == 0, ended.err
+    assert "the net: 512 features enter the last layer, net.net.classifier.1" in ended.out
+    assert "random: 512 features enter the last layer, net.classifier.1" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("net", "size", "side"),
+    [("alexnet", 32, 224), ("vit_b_32", 256, 224), ("inception_v3", 64, 299), ("squeezenet1_1", 8, 224)],
+)
+@pytest.mark.filterwarnings("ignore:The default weight initialization of inception_v3")
+def test_a_net_that_does_not_take_the_size_says_which_it_takes(tmp_path: Path, net: str, size: int, side: int) -> None:
+    Image.new("RGB", (64, 64), RED).save(tmp_path / "a.png")
+    data = PicturesDataModule(str(tmp_path), image_size=size, resize=size, class_names=None)
+    module = Classifier(TorchvisionNet(net, weights=None))
+    run = pl.Trainer(logger=False, enable_progress_bar=False, enable_model_summary=False, accelerator="cpu")
+    message = (
+        f"TorchvisionNet does not take pictures of {size} x {size} pixels, but of {side} x {side}: --data.image_size"
+    )
+    with pytest.raises(ValueError, match=message):
+        run.predict(module, data)
+
+
+def test_a_net_without_a_preset_finds_its_size_and_another_error_stays_what_it_is(tmp_path: Path) -> None:
+    x = torch.rand(2, 3, 256, 256)
+    small = Classifier(SmallCNN(in_channels=3, image_size=32, width=4)).eval()
+    with pytest.raises(ValueError, match="of 256 x 256 pixels, but of 32 x 32: --data.image_size 32"):
+        small.predict_step(x, 0)
+    with pytest.raises(RuntimeError, match="to have 3 channels, but got 1 channels"):
+        small.predict_step(x[:, :1], 0)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("tarantula", "TargetedPictures(feature_layers='net._bn0') must be a layer of Classifier: "),
+        ("deep_dream", "DeepDream(layers='_blocks.2') must be a layer of Classifier: "),
+    ],
+)
+def test_the_layers_of_another_net_are_missed_before_anything_is_predicted(
+    run: Any, root: Path, config: str, message: str
+) -> None:
+    Image.new("RGB", (64, 64), RED).save("a.png")
+    net = ("TorchvisionNet", "--model.net.name", "squeezenet1_1", "--model.net.weights", "null")
+    path = str(root / f"configs/{config}.yaml")
+    ended = run("predict", "--config", path, "--data.root", "a.png", "--model.net", *net)
+    assert ended.code == 1
+    assert message in ended.err
+    assert "a.png" not in ended.out
+
+
+@pytest.mark.parametrize("make", [lambda: SmallCNN(width=4), lambda: TorchvisionNet("resnet18", weights=None)])
+def test_an_untrained_copy_is_the_same_net_with_other_weights(make: Any) -> None:
+    net = make().eval()
+    for parameter in net.parameters():
+        parameter.data.fill_(3.0)
+    for buffer in net.buffers():
+        buffer.data.fill_(3)
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    torch.manual_seed(1)
+    other = untrained(net)
+    torch.manual_seed(1)
+    new = make()
+    assert other.state_dict().keys() == new.state_dict().keys()
+    assert all(torch.equal(value, new.state_dict()[key]) for key, value in other.state_dict().items())
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+
+
+def test_a_net_whose_weights_nothing_draws_is_refused() -> None:
+    net = nn.Sequential(nn.Linear(2, 2))
+    net.scale = nn.Parameter(torch.ones(2))
+    with pytest.raises(ValueError, match=r"untrained\(Sequential\) must be .*; nothing draws scale"):
+        untrained(net)
 
 
 def test_weights_that_cannot_be_downloaded_say_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

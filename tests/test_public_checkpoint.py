@@ -12,17 +12,23 @@ from torch import Tensor, nn
 
 from touchstone.nets.cifar_resnet import CifarResNet
 from touchstone.nets.public_checkpoint import PublicCheckpoint
+from touchstone.nets.wide_resnet import WideResNet
 
+from . import robustbench_nets
 from .robustness_library import attacker_model, imported
 
 MEAN, STD = torch.tensor([0.4914, 0.4822, 0.4465]), torch.tensor([0.2023, 0.1994, 0.2010])
 
 
 def shaken(net: nn.Module) -> nn.Module:
-    """With running statistics that are not those of a new net."""
-    for name, buffer in net.named_buffers():
-        if buffer.is_floating_point():
-            buffer.data = torch.rand_like(buffer) + (0.5 if name.endswith("var") else 0)
+    """With the running statistics of pictures, and normalizations that are not those of a new net."""
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.2)
+    with torch.no_grad():
+        for _ in range(3):
+            net.train()(torch.rand(16, 3, 32, 32))
     return net.eval()
 
 
@@ -85,6 +91,24 @@ def test_state_dicts_of_robustbench(tmp_path: Path, wrap: Any, has_normalization
         assert torch.allclose(given(x), normalized, atol=1e-5)
 
 
+@pytest.mark.parametrize("sub_block1", [False, True])
+@pytest.mark.parametrize("normalized", [False, True])
+@pytest.mark.parametrize("wrap", ["plain", "state_dict", "parallel"])
+def test_a_file_of_robustbench_has_the_logits_of_its_own_net(
+    tmp_path: Path, sub_block1: bool, normalized: bool, wrap: str
+) -> None:
+    """Saved from the code of its papers, which shares nothing with that here; a block that no forward uses with it."""
+    theirs = shaken(robustbench_nets.WideResNet(16, 2, sub_block1=sub_block1, normalized=normalized))
+    state = theirs.state_dict()
+    if wrap == "parallel":
+        state = {f"module.{key}": value for key, value in state.items()}
+    torch.save(state if wrap == "plain" else {"state_dict": state, "epoch": 199}, tmp_path / "a.pt")
+    net, x = PublicCheckpoint(WideResNet(16, 2), str(tmp_path / "a.pt")).eval(), torch.rand(4, 3, 32, 32)
+    with torch.no_grad():
+        assert float(theirs(x).std(0).min()) > 1e-3  # the pictures count
+        assert torch.allclose(net(x), theirs(x), atol=1e-5)
+
+
 class WritesAFile:
     """What a malicious pickle does when it is loaded."""
 
@@ -109,6 +133,49 @@ def small(num_classes: int = 3, **more: Tensor) -> dict[str, Tensor]:
     return {**nn.Linear(4, num_classes).state_dict(), **more}
 
 
+def behind(prefix: str, state: dict[str, Tensor], **more: Tensor) -> dict[str, Tensor]:
+    return {**{prefix + key: value for key, value in state.items()}, **more}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"normalize.mu": MEAN, "normalize.sigma": STD},
+        {"normalizer.mean": MEAN, "normalizer.std": STD},
+        {"normalize.mean": MEAN.view(1, 3, 1, 1), "normalize.std": STD.view(1, 3, 1, 1)},
+        {"normalizer.new_mean": MEAN, "normalizer.new_std": STD, "attacker.model.weight": torch.ones(2)},
+    ],
+)
+def test_a_normalization_beside_the_model_is_found(tmp_path: Path, more: dict[str, Tensor]) -> None:
+    source, x = nn.Conv2d(3, 2, 1), torch.rand(2, 3, 4, 4)
+    torch.save(behind("model.", source.state_dict(), **more), tmp_path / "a.pt")
+    net = PublicCheckpoint(nn.Conv2d(3, 2, 1), str(tmp_path / "a.pt"))
+    with torch.no_grad():
+        assert torch.allclose(net(x), source((x - MEAN.view(3, 1, 1)) / STD.view(3, 1, 1)), atol=1e-6)
+
+
+def test_a_normalization_that_takes_the_place_of_that_in_the_file_is_said(tmp_path: Path) -> None:
+    path = str(tmp_path / "a.pt")
+    torch.save({**nn.Conv2d(3, 2, 1).state_dict(), "mu": MEAN, "sigma": STD}, path)
+    with pytest.warns(UserWarning, match=r"holds a normalization, by mean \[0.4914, .*takes its place"):
+        net = PublicCheckpoint(nn.Conv2d(3, 2, 1), path, mean=[0.5] * 3, std=[0.2] * 3)
+    assert torch.equal(net.normalize.mean.flatten(), torch.tensor([0.5] * 3))
+    PublicCheckpoint(nn.Conv2d(3, 2, 1), path, mean=MEAN.tolist(), std=STD.tolist())  # the same: nothing to say
+
+
+def test_a_net_keeps_a_buffer_that_is_called_like_a_mean(tmp_path: Path) -> None:
+    class Centred(nn.Linear):
+        def __init__(self) -> None:
+            super().__init__(4, 3)
+            self.register_buffer("mean", torch.rand(4))
+
+    source = Centred()
+    torch.save(source.state_dict(), tmp_path / "a.pt")
+    net = PublicCheckpoint(Centred(), str(tmp_path / "a.pt"))
+    assert torch.equal(net.net.mean, source.mean)
+    assert isinstance(net.normalize, nn.Identity)
+
+
 @pytest.mark.parametrize(
     ("stored", "message"),
     [
@@ -116,6 +183,14 @@ def small(num_classes: int = 3, **more: Tensor) -> dict[str, Tensor]:
         ({"model": small(7)}, r"misshapen weight \(7, 4\) for \(3, 4\), bias \(7,\) for \(3,\)"),
         (small(extra=torch.zeros(1)), "unexpected extra"),
         ({"conv.weight": torch.zeros(1), "model": 3}, "missing weight, bias; unexpected conv.weight"),
+        (behind("model.", small(), **{"head.scale": torch.ones(1)}), "behind 'model.': unexpected head.scale"),
+        (behind("model.", small(), **{"normalizer.mean": MEAN, "normalizer.variance": STD}), "both of normalizer.mean"),
+        (behind("model.", small(), **{"model.2.weight": torch.ones(1)}), "behind 'model.': unexpected 2.weight"),
+        (small(mu=MEAN), "must hold both of mu and sigma, got mu"),
+        (small(mean=MEAN), "must hold both of mean and std, got mean"),
+        (small(mu=MEAN, sigma=0 * STD), r"a normalization that is none: Normalize\(std=...\) must be > 0"),
+        ({**behind("a.", small()), **behind("b.", small())}, "of one net, those behind 'a.' and behind 'b.' fit"),
+        ({k: v.long() for k, v in small().items()}, "mistyped weight torch.int64 for torch.float32"),
         ({"epoch": 3}, "must hold a state dict"),
         ([torch.zeros(1)], "must hold a state dict"),
     ],

@@ -131,6 +131,22 @@ def test_a_class_that_does_not_exist_is_said_before_anything_is_measured(tmp_pat
         trainer(tmp_path, comparison(target="cat")).validate(OrdinaryModule(), val_loader(), verbose=False)
 
 
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ({"own": "net.0", "other": "9"}, r"StandardAgainstRobust\(layers='9'\) must be a layer of Sequential"),
+        ({"own": "net.0", "other": "5:9"}, "so that there is no 9"),
+    ],
+)
+def test_a_layer_that_a_net_lacks_is_said_before_training(tmp_path: Path, layers: dict[str, str], message: str) -> None:
+    module = OrdinaryModule()
+    before = weights(module)
+    run = trainer(tmp_path, comparison(layers=layers), num_sanity_val_steps=0)
+    with pytest.raises(ValueError, match=message):
+        run.fit(module, train_loader(), val_loader())
+    assert all(torch.equal(before[key], value) for key, value in weights(module).items())
+
+
 def written_out(shared: Path, x: Tensor, mean: list[float], std: list[float]) -> Tensor:
     """The logits of the published weights, by their names in the file."""
     w = torch.load(shared / "models/abcrown_resnet2b.pth", weights_only=True, map_location="cpu")["state_dict"]

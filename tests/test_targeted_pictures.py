@@ -29,9 +29,30 @@ def test_a_class_is_known_by_number_name_or_part_of_one_name(wanted: Any, number
     assert class_by_name(wanted, NAMES, "f(target=...)") == number
 
 
+DOUBLE = ["Cardigan", "crane", "cardigan", "Crane", "crane"]
+
+
+@pytest.mark.parametrize(("wanted", "number"), [("cardigan", 2), ("Cardigan", 0), (" Crane ", 3)])
+def test_a_name_in_its_own_case_comes_first(wanted: str, number: int) -> None:
+    assert class_by_name(wanted, DOUBLE, "f(target=...)") == number
+
+
+def test_names_of_imagenet_that_differ_in_case_are_two_classes() -> None:
+    from torchvision.models import ResNet18_Weights
+
+    names = ResNet18_Weights.DEFAULT.meta["categories"]
+    assert [class_by_name(name, names, "--target") for name in ("cardigan", "Cardigan")] == [474, 264]
+
+
 @pytest.mark.parametrize(
     ("wanted", "names", "message"),
     [
+        ("CARDIGAN", DOUBLE, "'CARDIGAN' fits 2: Cardigan (0), cardigan (2)"),
+        ("crane", DOUBLE, "'crane' fits 2: crane (1), crane (4)"),
+        ("", [str(n) + "a" for n in range(99)], "fits 99: 0a (0), 1a (1), "),
+        ("", [str(n) + "a" for n in range(99)], "29a (29) and 69 more"),
+        ("²", NAMES, "there is no '²'; the nearest are"),
+        ("²", None, "must be a number, since the data module has no class_names, got '²'"),
         ("tiger", NAMES, r"'tiger' fits 2: tiger cat (1), tiger shark (2)"),
         ("tigre cat", NAMES, "there is no 'tigre cat'; the nearest are tiger cat"),
         (5, NAMES, "a class, 0 to 4, got 5"),
@@ -81,6 +102,16 @@ def test_every_picture_becomes_the_class(tmp_path: Path, batch_size: int, capsys
     assert {path.name for path in Path(logger.log_dir).rglob("figures/*.png")} == {
         f"attack_{name}.png" for name in attacks
     }
+
+
+def test_a_layer_that_there_is_not_is_said_before_any_attack(tmp_path: Path) -> None:
+    Image.new("RGB", (16, 16)).save(tmp_path / "a.png")
+    data = PicturesDataModule(str(tmp_path), image_size=16, resize=16, class_names=["red", "green", "blue"])
+    callback = TargetedPictures(2, attacks={"a": PGD(threat=Linf(eps=0.1))}, feature_layers=["net.9"])
+    run = pl.Trainer(logger=False, callbacks=[callback], enable_progress_bar=False, accelerator="cpu")
+    with pytest.raises(ValueError, match=r"Pictures\(feature_layers='net.9'\) must be a layer of Classes: net.0"):
+        run.predict(Classes(), data)
+    assert not callback._went
 
 
 def test_values_outside_their_range_are_refused() -> None:

@@ -27,10 +27,12 @@ def test_it_computes_what_the_stored_net_does(tmp_path: Path, stored: Any) -> No
 @pytest.mark.parametrize(
     ("stored", "message"),
     [
-        (nn.Linear(2, 2).state_dict(), "must hold the weights features.0.weight, .* of SmallCNN, got weight, bias"),
-        (SmallCNN(width=5).state_dict(), "does not fit SmallCNN: .*size mismatch for features.0.weight"),
-        ([1, 2], "must hold the weights .*, got none"),
-        (SmallCNN(width=4), "is no file of weights alone: Weights only load failed"),
+        (nn.Linear(2, 2).state_dict(), "does not fit SmallCNN: missing features.0.weight, .*; unexpected weight, bias"),
+        (SmallCNN(width=5).state_dict(), "does not fit SmallCNN: misshapen features.0.weight"),
+        ([1, 2], "must hold a state dict"),
+        ({"state_dict": [1]}, "must hold a state dict"),
+        ({"features.0.weight": 1}, "must hold a state dict"),
+        (SmallCNN(width=4), "holds more than weights, .*SmallCNN, which"),
     ],
 )
 def test_a_file_with_something_else_is_refused(tmp_path: Path, stored: Any, message: str) -> None:
@@ -42,7 +44,36 @@ def test_a_file_with_something_else_is_refused(tmp_path: Path, stored: Any, mess
 
 def test_an_empty_file_and_a_missing_one_are_refused(tmp_path: Path) -> None:
     (tmp_path / "net.pt").touch()
-    with pytest.raises(ValueError, match="is no file of weights alone"):
+    with pytest.raises(ValueError, match="is no checkpoint but an empty file"):
         Trained(SmallCNN(width=4), str(tmp_path / "net.pt"))
     with pytest.raises(FileNotFoundError, match="elsewhere.pt"):
         Trained(SmallCNN(width=4), str(tmp_path / "elsewhere.pt"))
+
+
+def stack(depth: int) -> nn.Sequential:
+    return nn.Sequential(*(nn.Linear(4, 4) for _ in range(depth)))
+
+
+@pytest.mark.parametrize(
+    ("stored", "message"),
+    [
+        (stack(3).state_dict(), "does not fit Sequential: unexpected 2.weight, 2.bias"),
+        (stack(1).state_dict(), "does not fit Sequential: missing 1.weight, 1.bias"),
+        (Classifier(stack(3)).state_dict(), "does not fit Sequential, behind 'net.': unexpected 2.weight, 2.bias"),
+        (nn.ModuleDict({"teacher": stack(2), "net": stack(2)}).state_dict(), "behind 'teacher.' and behind 'net.' fit"),
+    ],
+)
+def test_a_file_that_holds_another_net_or_two_is_refused(tmp_path: Path, stored: Any, message: str) -> None:
+    torch.save(stored, tmp_path / "net.pt")
+    with pytest.raises(ValueError, match=message):
+        Trained(stack(2), str(tmp_path / "net.pt"))
+
+
+def test_a_module_of_lightning_may_hold_more_than_the_net(tmp_path: Path) -> None:
+    module = nn.ModuleDict({"teacher": stack(2), "net": stack(2), "head": nn.Linear(4, 9)})
+    stored = {"state_dict": module.state_dict(), "pytorch-lightning_version": "2.5.0"}
+    torch.save(stored, tmp_path / "net.ckpt")
+    net, x = Trained(stack(2), str(tmp_path / "net.ckpt"), prefix="net."), torch.rand(2, 4)
+    assert torch.equal(net(x), module["net"](x))
+    with pytest.raises(ValueError, match="of one net"):
+        Trained(stack(2), str(tmp_path / "net.ckpt"))

@@ -14,16 +14,30 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
-from touchstone.attacks import FGSM, PGD, Attack, HotFlip, Linf, RandomNoise, Surprise, Surrogate, TokenFlips, Universal
+from touchstone.attacks import (
+    FGSM,
+    PGD,
+    Attack,
+    HotFlip,
+    L1Adam,
+    Linf,
+    RandomNoise,
+    Surprise,
+    Surrogate,
+    TokenFlips,
+    Universal,
+)
 from touchstone.callbacks import (
     ExactResume,
     GradientNorm,
     Health,
+    LeastVisible,
     NamedPredictions,
     Predictions,
     RobustAccuracy,
     RobustLanguage,
     RobustnessCurves,
+    TargetedPictures,
 )
 from touchstone.datamodules import PicturesDataModule
 from touchstone.lightning_modules import Classifier, LanguageModel
@@ -181,7 +195,11 @@ def pictures(folder: Path, num_processes: int) -> pl.Trainer:
             Image.new("RGB", (16, 16), (40 * number, 120, 60)).save(place / f"{number}.png")
         for number in (0, 3):
             (place / f"{number}.png").write_bytes(b"")
-    run = trainer(folder, NamedPredictions(labelled=False), **processes(folder, num_processes))
+    attacks: dict[str, Attack] = {"fgsm": FGSM(threat=LINF), "pgd": PGD(threat=LINF, num_steps=3)}
+    targeted = TargetedPictures(1, attacks=attacks)
+    smallest = LeastVisible([0, 1], attack=L1Adam(threat=Linf(eps=1), penalty=0.1, num_steps=5), num_pictures=3)
+    callbacks = (NamedPredictions(labelled=False), targeted, smallest)
+    run = trainer(folder, *callbacks, **processes(folder, num_processes))
     data = PicturesDataModule(str(place), image_size=16, resize=16, batch_size=2, class_names=["a", "b", "c"])
     run.predict(Classes(), data, return_predictions=False)
     return run

@@ -65,7 +65,7 @@ def select(model: nn.Module, layer: str, *, option: str = "dream(layer") -> Sele
     if name not in names and len(ends) == 1:
         name = ends[0]
     if name not in names:
-        names = sorted(filter(None, names), key=lambda known: -SequenceMatcher(None, name, known).ratio())
+        names = sorted(_layers(model), key=lambda known: -SequenceMatcher(None, name, known).ratio())
         more = f", and {len(names) - NUM_NAMED} more" if len(names) > NUM_NAMED else ""
         raise ValueError(
             f"{option}={layer!r}) must be a layer of {type(model).__name__}: {', '.join(names[:NUM_NAMED])}{more}"
@@ -78,6 +78,18 @@ def select(model: nn.Module, layer: str, *, option: str = "dream(layer") -> Sele
             f"channel at a position, got {numbers!r}"
         ) from None
     return Selection(layer, name, index)
+
+
+def _layers(model: nn.Module) -> list[str]:
+    """The names of what a forward may run: no containers, no metrics and no losses."""
+    return [
+        name
+        for name, module in model.named_modules()
+        if name
+        and type(module).forward is not nn.Module.forward
+        and not (hasattr(module, "compute") and hasattr(module, "update"))  # a metric of torchmetrics
+        and not type(module).__name__.endswith("Loss")
+    ]
 
 
 def l2_norm(activations: Tensor) -> Tensor:

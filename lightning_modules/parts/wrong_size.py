@@ -1,0 +1,52 @@
+"""`wrong_size_is_said`: a net that does not take pictures of this size says which it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from touchstone.attacks import frozen_eval
+from touchstone.attacks.core.out_of_memory import is_out_of_memory
+from touchstone.nets.preset import preset_of
+
+SIZES = (224, 256, 299, 384, 512, 32, 28, 64, 96, 128, 16, 8)
+"""Sides of pictures that nets are made for, those of ImageNet first."""
+ERRORS = (RuntimeError, AssertionError, ValueError)
+"""What nets raise whose layers do not fit."""
+
+
+@contextmanager
+def wrong_size_is_said(net: nn.Module, x: Tensor) -> Iterator[None]:
+    """Inside, an error of the net's on pictures `(N, C, H, W)` names a size that it takes, where there is one.
+
+    Raises:
+        ValueError: the net takes pictures of another size. Any other error stays as it was.
+    """
+    try:
+        yield
+    except ERRORS as error:
+        if x.ndim != 4 or is_out_of_memory(error):
+            raise
+        side = _side_that_fits(net, x)
+        if side is None or (side, side) == tuple(x.shape[2:]):  # then something else is wrong
+            raise
+        raise ValueError(
+            f"{type(net).__name__} does not take pictures of {x.shape[2]} x {x.shape[3]} pixels, but of {side} x "
+            f"{side}: --data.image_size {side} ({str(error).splitlines()[0]})"
+        ) from error
+
+
+def _side_that_fits(net: nn.Module, x: Tensor) -> int | None:
+    """The side of a square picture that the net takes: of its weights, else the first of the usual ones."""
+    preset = preset_of(net)
+    for side in (*([preset.image_size] if preset else []), *SIZES):
+        try:
+            with frozen_eval(net), torch.no_grad():
+                net(x.new_zeros(1, x.shape[1], side, side))
+        except ERRORS:
+            continue
+        return side
+    return None
