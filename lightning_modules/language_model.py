@@ -36,14 +36,15 @@ class LanguageModel(pl.LightningModule):
         optimizer: makes the optimizer from groups of parameters: matrices, and all others, without weight decay.
         lr_scheduler: makes the scheduler from the optimizer, stepped after every optimizer step; None for none.
         carry_state: whether each batch begins with the state that the batch before it ended with, its gradient cut
-            off there (truncated back-propagation through time); the rows of a batch must then continue those of the
-            one before it.
+            off there (truncated back-propagation through time); for recurrent nets, and where the rows of a batch
+            continue those of the one before it, as those of `TextDataModule(order="streams")` do.
         prompt: text that samples continue; None for a line break, or the first token where there is none.
         sample_tokens: tokens to add to it at each validation; 0 for no samples.
         sampling: how they are drawn.
 
     Raises:
-        ValueError: a value is outside its range, or the net has another vocabulary than the data.
+        ValueError: a value is outside its range, the net has another vocabulary than the data, or a state is to be
+            carried that the net or the data do not go on with.
     """
 
     def __init__(
@@ -62,6 +63,12 @@ class LanguageModel(pl.LightningModule):
             raise ValueError(f"LanguageModel(sample_tokens=...) must be >= 0, got {sample_tokens}")
         if not callable(optimizer):
             raise ValueError(f"LanguageModel(optimizer=...) must be a function of parameters, got {optimizer!r}")
+        context = getattr(net, "context", None)
+        if carry_state and context is not None:
+            raise ValueError(
+                "LanguageModel(carry_state=True): the net must carry a state of one size, as RecurrentLM does; "
+                f"{type(net).__name__} carries the keys and values of a context of {context} tokens"
+            )
         self.net = net
         self.make_optimizer, self.make_scheduler = optimizer, lr_scheduler
         self.carry_state, self.prompt, self.sample_tokens, self.sampling = carry_state, prompt, sample_tokens, sampling
@@ -76,6 +83,12 @@ class LanguageModel(pl.LightningModule):
         return self.net(tokens)
 
     def setup(self, stage: str) -> None:
+        order = getattr(getattr(self._trainer, "datamodule", None), "order", "streams")
+        if self.carry_state and order != "streams" and stage != "predict":
+            raise ValueError(
+                "LanguageModel(carry_state=True): the rows of a batch must continue those of the one before it, which "
+                f"is TextDataModule(order='streams'), got order={order!r}"
+            )
         vocabulary = self._vocabulary()
         num_logits = getattr(self.net, "vocab_size", None)
         if vocabulary is None:

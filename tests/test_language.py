@@ -174,6 +174,23 @@ def test_a_state_ends_with_its_epoch_and_its_gradient_with_its_batch(tmp_path: P
     assert not module.process_state()
 
 
+def test_a_state_is_carried_only_where_rows_continue_and_the_state_does_not_grow(tmp_path: Path) -> None:
+    data, net = text_data(tmp_path, order="random"), RecurrentLM(256, dim=8, hidden=16)
+    for run in ("fit", "validate", "test"):
+        module = LanguageModel(net, carry_state=True, sample_tokens=0)
+        with pytest.raises(
+            ValueError, match=r"carry_state=True\): .* which is TextDataModule\(order='streams'\), got order='random'"
+        ):
+            getattr(trainer(tmp_path), run)(module, datamodule=data)
+    trainer(tmp_path, limit_predict_batches=1).predict(LanguageModel(net, carry_state=True), data)  # carries none
+    with pytest.raises(
+        ValueError,
+        match=r"LanguageModel\(carry_state=True\): the net must carry a state of one size, as RecurrentLM does; "
+        r"TransformerLM carries the keys and values of a context of 16 tokens",
+    ):
+        small_lm(carry_state=True)
+
+
 def test_the_rate_rises_and_falls() -> None:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=2.0)
     schedule, rates = WarmupCosine(optimizer, 3, 13, 0.1), []
