@@ -59,6 +59,16 @@ def test_pieces_of_any_size_are_the_text(tmp_path: Path, num_bytes: int) -> None
         assert len(first.encode()) - cut in range(4)
 
 
+@pytest.mark.parametrize("last", ["é", "€", "😀"])
+def test_a_cut_inside_the_last_character_leaves_it_whole(tmp_path: Path, last: str) -> None:
+    text = "cut here " + last
+    path = Path(write(tmp_path, text))
+    size = path.stat().st_size
+    for cut in range(size - len(last.encode()), size + 1):
+        first, second = ("".join(text_pieces([path], *ends)) for ends in ((0, cut), (cut, size)))
+        assert first + second == text
+
+
 def test_targets_are_the_tokens_one_further_on(tmp_path: Path) -> None:
     module = data(tmp_path, write(tmp_path))
     ids = torch.from_numpy(module.splits["val"].astype(np.int64))
@@ -190,6 +200,11 @@ def test_a_text_that_is_not_utf_8_is_named_with_the_position(tmp_path: Path) -> 
         bad.write_bytes(b"a" * position + b"\xff" + b"b" * 100)
         with pytest.raises(ValueError, match=rf"bad.txt is not UTF-8: byte {position} is 0xff"):
             data(tmp_path, good, str(bad))
+    for stray in (b"\x80", b"\x80\xbf", b"\x80\xbf\x80", b"\x80" * 4):  # as of a character whose first byte is gone
+        bad.write_bytes(stray + b"b" * 100)
+        for files in ((str(bad),), (good, str(bad)), (str(bad), good)):
+            with pytest.raises(ValueError, match=r"bad.txt is not UTF-8: byte 0 is 0x80 \(invalid start byte\)"):
+                data(tmp_path, *files)
     bad.write_bytes(b"abc \xe2\x82")
     with pytest.raises(ValueError, match=r"byte 4 is 0xe2 \(unexpected end of data\)"):
         data(tmp_path, str(bad))
@@ -201,6 +216,8 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
         data(tmp_path, str(tmp_path / "nowhere.txt"))
     with pytest.raises(ValueError, match=r"there is no text in .*text.txt"):
         data(tmp_path, write(tmp_path, ""))
+    with pytest.raises(ValueError, match=r"files=...\) must be None or name at least one file, got \[\]"):
+        TextDataModule(files=[])
     with pytest.raises(ValueError, match=r"the text for test has 10 tokens, and a window takes 17"):
         data(tmp_path, write(tmp_path, "a" * 100))
     for options, message in (
