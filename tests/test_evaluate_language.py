@@ -190,6 +190,40 @@ def test_leaves_everything_as_it_was_and_counts_the_cost(name: str) -> None:
     assert all(p.grad is None and p.requires_grad for p in net.parameters())
 
 
+@every_attack
+def test_evaluate_hands_texts_over(name: str) -> None:
+    net, (x, y), attack = language_net(), texts(), {name: ATTACKS[name]}
+    ids = torch.arange(50, 70)
+    expected = evaluate_language(net, x, y, attack, characters_per_token=2, sample_ids=ids, seed=3)
+    report = evaluate(net, x, y, attack, characters_per_token=2, sample_ids=ids, seed=3, keep_adversarial=True)
+    assert isinstance(report, LanguageReport)
+    for key in ("before", "after", "success", "num_changed"):
+        assert torch.equal(getattr(report, key)[name], getattr(expected, key)[name])
+    assert report.x_adv[name].shape[:2] == x.shape
+    assert report.cost[name].num_forwards == expected.cost[name].num_forwards
+    per_token = evaluate(net, x, y, attack, batch_size=7, sample_ids=ids, seed=3)
+    torch.testing.assert_close(per_token.after[name], 2 * expected.after[name])
+    clean = evaluate(net, x, y, {}, characters_per_token=2).clean
+    torch.testing.assert_close(clean, expected.clean)
+
+
+def test_evaluate_refuses_for_texts_what_is_for_images_and_the_other_way_round() -> None:
+    net, (x, y) = language_net(), texts(4)
+    attack = {"a": ATTACKS["hot_flip"]}
+    for options in ({"prepare_on": (x, y)}, {"check_8bit": True}):
+        with pytest.raises(ValueError, match=r"evaluate\(prepare_on=..., check_8bit=...\) are for images, got obj"):
+            evaluate(net, x, y, attack, **options)  # type: ignore[call-overload]
+    with pytest.raises(ValueError, match=r"evaluate_language\(batch_size=...\) must be >= 1, got 0"):
+        evaluate(net, x, y, attack, batch_size=0)
+    with pytest.raises(ValueError, match=r"evaluate\(characters_per_token=...\) is for language mod.*got labels \(4,"):
+        evaluate(net, x, y[:, 0], {}, characters_per_token=1.0)
+    with pytest.raises(ValueError, match="attack 'b': Untargeted.* is for classes; a language model is attacked with"):
+        evaluate(net, x, y, {**attack, "b": HotFlip(threat=FLIPS)})
+    for some in ({}, {"b": HotFlip(threat=FLIPS)}):
+        with pytest.raises(ValueError, match=r"labels of one token each, \(4, 9\), are what follows a text: a lang"):
+            evaluate(net, x, y, some, sample_ids=[1, 2, 3, 4])
+
+
 def test_no_texts_give_an_empty_report() -> None:
     x, y = texts()
     report = evaluate_language(language_net(), x[:0], y[:0], ATTACKS)

@@ -106,6 +106,20 @@ def test_options_outside_their_range_are_refused() -> None:
         RobustLanguage(ATTACKS, num_texts=-1)
 
 
+@pytest.mark.filterwarnings("ignore:RobustAccuracy could not attack the training samples")
+@pytest.mark.parametrize("num_sanity_val_steps", [0, 1])
+def test_the_callback_for_classes_says_which_one_is_for_language_models(
+    data: TextDataModule, tmp_path: Path, num_sanity_val_steps: int
+) -> None:
+    with pytest.raises(ValueError, match=r"attack 'hot' has the objective Surprise\(\), .*: RobustLanguage meas"):
+        RobustAccuracy({"hot": ATTACKS["hot"]})
+    probe = RobustAccuracy({"hot": HotFlip(threat=FLIPS)}, max_samples=4)
+    run = trainer(tmp_path, probe, num_sanity_val_steps=num_sanity_val_steps)
+    said = r"a language model, with the tokens that follow as labels, here \(\d, 16\), is measured by RobustLanguage"
+    with pytest.raises(ValueError, match=said):
+        run.fit(module(), datamodule=data)
+
+
 # Pictures of texts.
 
 

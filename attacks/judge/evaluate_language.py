@@ -17,12 +17,12 @@ from ..core.checks import (
     check_labels,
     check_token_logits,
     module_of,
+    read_sample_ids,
 )
 from ..core.frozen_eval import frozen_eval, seed_random_state
 from ..core.logits import logits_as_float
 from ..core.sample_rng import SampleRng
 from ..objectives.surprise import token_losses
-from .evaluate import read_sample_ids
 from .forwards import Forwards
 from .halving import Halving
 from .language_report import LanguageReport
