@@ -121,18 +121,27 @@ def topological_order(adjacency: Tensor) -> list[int] | None:
 
 
 def paths(adjacency: Tensor, source: int, target: int) -> list[tuple[int, ...]]:
-    """Every path from one neuron to another in a graph without cycles, as the neurons along it."""
-    if source == target:
-        return [(target,)]
-    before = adjacency[target].nonzero()[:, 0].tolist()
-    return [(*path, target) for neuron in before for path in paths(adjacency, source, neuron)]
+    """Every path from one neuron to another, as the neurons along it.
+
+    Raises:
+        ValueError: the graph has cycles, and so paths without end.
+    """
+    if topological_order(adjacency) is None:
+        raise ValueError("paths: the graph must have no cycle")
+
+    def to(end: int) -> list[tuple[int, ...]]:
+        if end == source:
+            return [(end,)]
+        return [(*path, end) for before in adjacency[end].nonzero()[:, 0].tolist() for path in to(before)]
+
+    return to(target)
 
 
 def gradient_by_paths(net: GraphNet, x: Tensor, source: int, target: int) -> Tensor:
     """The derivative of what neuron `target` sums up by what neuron `source` holds, as a sum over paths.
 
     Args:
-        net: without cycles.
+        net: without cycles, computed in order.
         x: one input, `(num_inputs,)`.
         source: an input neuron.
         target: any neuron.
@@ -140,7 +149,15 @@ def gradient_by_paths(net: GraphNet, x: Tensor, source: int, target: int) -> Ten
     Returns:
         A number: the sum over the paths from source to target of the product of the weights along the path and of
         the slopes rho' of the neurons between.
+
+    Raises:
+        ValueError: the net is computed in steps.
     """
+    if net.num_steps is not None:
+        raise ValueError(
+            "gradient_by_paths: the net must have no cycle and be computed in order, GraphNet(num_steps=None), got "
+            f"num_steps={net.num_steps}"
+        )
     sums = net.sums(x[None])[0].detach().requires_grad_()
     (slopes,) = torch.autograd.grad(net.rho(sums).sum(), sums)
     edges, total = net.edges.detach(), sums.new_zeros(())

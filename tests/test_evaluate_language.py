@@ -254,6 +254,11 @@ def test_what_is_no_language_model_or_no_text_is_refused() -> None:
         evaluate_language(Classes(), x, y, {})
     with pytest.raises(ValueError, match=r"the labels must be the tokens that follow.* not in text 2"):
         evaluate_language(net, x, torch.where(torch.arange(4)[:, None] == 2, (y + 1) % VOCABULARY, y), {})
+    of_others = nn.Sequential(nn.Embedding(VOCABULARY, VOCABULARY))
+    with pytest.raises(
+        ValueError, match=r"the model fails on texts with ids from 0 to 20: are they all in its voc.*\(index"
+    ):
+        evaluate_language(of_others, x.clamp(max=11).where(x < 11, 20), y.clamp(max=11).where(y < 11, 20), {})
     with pytest.raises(ValueError, match="must be whole numbers"):
         evaluate_language(net, x.double(), y[:, 0], {})
     with pytest.raises(ValueError, match=r"evaluate_language\(batch_size=...\) must be >= 1, got 0"):

@@ -110,5 +110,12 @@ def test_what_cannot_be_is_refused() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             GraphNet(**{"adjacency": diamonds(), "num_inputs": 2, "num_outputs": 1, **options})  # type: ignore[arg-type]
+    ring = torch.tensor([[0, 0, 0], [1, 0, 1], [0, 1, 0]])
+    with pytest.raises(ValueError, match="paths: the graph must have no cycle"):
+        paths(ring, 0, 2)
+    for adjacency in (ring, ring.tril()):
+        stepped = GraphNet(adjacency, num_inputs=1, num_outputs=1, num_steps=3)
+        with pytest.raises(ValueError, match="gradient_by_paths: the net must have no cycle and .* got num_steps=3"):
+            gradient_by_paths(stepped, torch.zeros(1), 0, 2)
     with pytest.raises(ValueError, match="the input must have 2 values, got 3"):
         GraphNet(diamonds(), num_inputs=2, num_outputs=1)(torch.zeros(1, 3))

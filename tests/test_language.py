@@ -246,6 +246,16 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
         generate(net("lstm"), prompt(), -1)
     with pytest.raises(ValueError, match=r"LearnedPositions\(max_tokens=8\): a sequence of 9 tokens reaches beyond"):
         net("learned")(prompt(9))
+    for name in NETS:
+        owner = type(net(name)).__name__
+        for wrong, got in ((prompt()[0], r"torch.int64 \(3,\)"), (prompt().byte(), r"torch.uint8 \(2, 3\); use `.lo")):
+            with pytest.raises(ValueError, match=rf"{owner}: the tokens must be ids `\(texts, tokens\)`, got {got}"):
+                net(name)(wrong)
+        for low, high in ((0, 11), (-1, 10)):
+            with pytest.raises(
+                ValueError, match=rf"{owner}\(vocab_size=11\): .* ids from 0 to 10, got {low} to {high}"
+            ):
+                net(name)(torch.tensor([[low, high]]))
     with pytest.raises(ValueError, match=r"tie_weights=True\): hidden must be dim, got 9 and 8"):
         RecurrentLM(11, dim=8, hidden=9, tie_weights=True)
     with pytest.raises(ValueError, match=r"RecurrentLM\(cell=...\) must be one of rnn, lstm, gru, got 'sru'"):

@@ -101,7 +101,13 @@ def evaluate_language(
         bits = torch.zeros(y.shape, device=x.device)
 
         def foretell(rows: slice) -> None:
-            logits = look(x[rows], ids[rows], "before any attack")
+            try:
+                logits = look(x[rows], ids[rows], "before any attack")
+            except IndexError as error:
+                raise ValueError(
+                    f"the model fails on texts with ids from {int(x.min())} to {int(x.max())}: are they all in its "
+                    f"vocabulary? ({error})"
+                ) from error
             check_labels(y[rows], logits.shape[2])
             bits[rows] = token_losses(logits, y[rows]).float() / scale
 
