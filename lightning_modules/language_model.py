@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
-from touchstone.nets.generate import Sampling, generate
+from touchstone.nets.generate import LogitsNotFinite, Sampling, generate
 from touchstone.nets.recurrent import detach_state
 
 from .every_sample_once import EverySampleOnce
+from .parts.publish_sample import publish_sample
 
 Batch = tuple[Tensor, Tensor]
 
@@ -77,6 +76,7 @@ class LanguageModel(pl.LightningModule):
         self.losses = nn.ModuleDict(means)
         self._carried: dict[str, tuple[Any, int]] = {}  # by stage: the state of the last batch, and its rows
         self._every_text_once = EverySampleOnce(None)
+        self._has_warned = False
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Token ids, int64 `(B, T)`, to logits `(B, T, V)`."""
@@ -129,7 +129,12 @@ class LanguageModel(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         self._log_figures("val")
         if self.sample_tokens and not self.trainer.sanity_checking and self.trainer.is_global_zero:
-            self._show(self.sample())
+            try:
+                publish_sample(self, self.sample())
+            except LogitsNotFinite as error:  # what it means for the training is for others to say
+                if not self._has_warned:
+                    rank_zero_warn(f"LanguageModel writes no sample while this is so: {error}")
+                self._has_warned = True
 
     def on_test_epoch_end(self) -> None:
         self._log_figures("test")
@@ -156,7 +161,7 @@ class LanguageModel(pl.LightningModule):
             seed: of the draws; the random state of the run is left alone.
 
         Raises:
-            ValueError: the prompt has a character that the vocabulary lacks.
+            ValueError: the prompt has a character that the vocabulary lacks, or the logits are not finite.
         """
         vocabulary = self._vocabulary()
         if vocabulary is None:
@@ -228,15 +233,3 @@ class LanguageModel(pl.LightningModule):
         if not len(ids):
             raise ValueError("LanguageModel(prompt=...) must be None or a text, got an empty one")
         return torch.tensor(ids.astype("int64"))[None]
-
-    def _show(self, text: str) -> None:
-        for logger in self.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                as_it_is = "\n".join("    " + line for line in text.splitlines())
-                logger.experiment.add_text("val/sample", as_it_is, self.global_step)
-        if self.loggers and self.trainer.log_dir is not None:
-            try:
-                with (Path(self.trainer.log_dir) / "samples.txt").open("a", encoding="utf-8") as file:
-                    file.write(f"=== step {self.global_step}\n{text}\n")
-            except OSError as error:  # no reason to end a training
-                rank_zero_warn(f"samples.txt cannot be written: {error.strerror}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,37 @@ def test_tokens_are_drawn_as_often_as_the_net_says() -> None:
     torch.testing.assert_close(Sampling(temperature=0).probabilities(logits), torch.tensor([[1.0, 0, 0, 0]]))
     shuffled = torch.tensor([[0.0, 2.0, -1.0, 1.0]])
     torch.testing.assert_close(Sampling(top_k=2).probabilities(shuffled), two[:, [2, 0, 3, 1]])
+
+
+@pytest.mark.parametrize("temperature", [1e-300, 1e-45, 1e-38, 1e-30])
+def test_the_lowest_temperatures_take_the_most_probable_token(temperature: float) -> None:
+    logits = torch.tensor([[2.0, 1.0, 50.0, -1.0], [-7.0, -float("inf"), -8.0, -9.0]])
+    expected = torch.tensor([[0.0, 0, 1, 0], [1, 0, 0, 0]])
+    for options in ({}, {"top_k": 2, "top_p": 0.5}):
+        found = Sampling(temperature=temperature, **options).probabilities(logits)  # type: ignore[arg-type]
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_from_logits_that_are_not_finite_nothing_is_drawn(temperature: float) -> None:
+    made = net("lstm")
+    for wrong in (float("nan"), float("inf")):
+        nn.init.constant_(made.head.bias, wrong)
+        with pytest.raises(ValueError, match="a token cannot be drawn: the logits are not finite"):
+            generate(made, prompt(), 1, Sampling(temperature=temperature))
+
+
+def test_a_validation_of_a_net_that_is_not_finite_writes_no_sample_and_says_so_once(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    lm = RecurrentLM(256, dim=8, hidden=16)
+    module = LanguageModel(lm, lambda groups: torch.optim.SGD(groups, lr=1e38), sample_tokens=5)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer(tmp_path, max_epochs=2).fit(module, datamodule=text_data(tmp_path))
+    said = [str(warning.message) for warning in caught if "sample" in str(warning.message)]
+    assert len(said) == 1
+    assert re.match("LanguageModel writes no sample while this is so: .* the logits are not finite", said[0])
+    assert not list(tmp_path.rglob("samples.txt"))
 
 
 def test_no_logit_depends_on_a_later_token() -> None:
