@@ -26,9 +26,10 @@ Batch = tuple[Tensor, Tensor]
 class LanguageModel(pl.LightningModule):
     """Minimises the cross-entropy of the next token.
 
-    Logs `train/loss`, and for S val and test `S/loss` (nats per token), `S/perplexity`, and, where the data module
-    knows `characters_per_token`, `S/bits_per_character`; each over every token of the epoch. At each validation it
-    continues `prompt`, shown as the text `val/sample` and kept in `samples.txt` of the run folder.
+    Logs `train/loss`, and for S val and test `S/loss` (nats per token), `S/perplexity`, and, where the `vocabulary` of
+    the data module has `num_characters` of each token, or the data module itself `characters_per_token`,
+    `S/bits_per_character`; each over every token of the epoch. At each validation it continues `prompt`, shown as the
+    text `val/sample` and kept in `samples.txt` of the run folder.
 
     Args:
         net: token ids, int64 `(B, T)`, to logits `(B, T, V)`, with `extend` and `context` as in `nets/language.py`.
@@ -74,6 +75,7 @@ class LanguageModel(pl.LightningModule):
         # A loss that is NaN makes the mean NaN: torchmetrics would leave it out.
         means = {f"of_{stage}": MeanMetric(nan_strategy=float("nan")) for stage in ("train", "val", "test")}
         self.losses = nn.ModuleDict(means)
+        self.characters = MeanMetric()  # of a token, in a validation or test
         self._carried: dict[str, tuple[Any, int]] = {}  # by stage: the state of the last batch, and its rows
         self._every_text_once = EverySampleOnce(None)
         self._has_warned = False
@@ -110,6 +112,7 @@ class LanguageModel(pl.LightningModule):
         combined = self.trainer._evaluation_loop._combined_loader
         assert combined is not None
         self._every_text_once = EverySampleOnce(combined.flattened[0])
+        self.characters.reset()
 
     on_test_epoch_start = on_validation_epoch_start
 
@@ -195,6 +198,8 @@ class LanguageModel(pl.LightningModule):
         x, y = self._every_text_once.take(*batch)
         if len(x):
             self._step((x, y), stage)
+            if (counted := self._num_characters()) is not None:
+                self.characters.update(torch.as_tensor(counted, device=y.device)[y].float().mean(), weight=y.numel())
         else:
             self._log_loss(stage)  # processes log together
 
@@ -215,12 +220,17 @@ class LanguageModel(pl.LightningModule):
     def _log_figures(self, stage: str) -> None:
         nats = float(self._metric(stage).compute())
         self.log(f"{stage}/perplexity", math.exp(min(nats, 700.0)))
-        per_token = getattr(getattr(self.trainer, "datamodule", None), "characters_per_token", None)
-        if per_token is not None:
-            self.log(f"{stage}/bits_per_character", nats / math.log(2) / per_token[stage])
+        per_token = getattr(getattr(self.trainer, "datamodule", None), "characters_per_token", {}).get(stage)
+        if self._num_characters() is not None:
+            per_token = float(self.characters.compute())
+        if per_token:
+            self.log(f"{stage}/bits_per_character", nats / math.log(2) / per_token)
 
     def _vocabulary(self) -> Any:
         return getattr(getattr(self._trainer, "datamodule", None), "vocabulary", None)
+
+    def _num_characters(self) -> Any:
+        return getattr(self._vocabulary(), "num_characters", None)
 
     def _encoded_prompt(self, prompt: str | None = None) -> Tensor:
         vocabulary, text = self._vocabulary(), self.prompt if prompt is None else prompt

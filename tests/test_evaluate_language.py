@@ -92,6 +92,23 @@ def test_bits_are_those_of_the_tokens_that_an_attack_left(kind: str, name: str) 
     )
 
 
+@pytest.mark.parametrize("name", ["hot_flip", "random", "pgd"])
+def test_characters_of_each_text_are_counted_over_the_tokens_that_were_left(name: str) -> None:
+    net, (x, y) = language_net(), texts()
+    table = torch.tensor([0, 1, 2, 0, 1, 3, 1, 1, 0, 2, 1, 1, 4])
+    report = evaluate_language(net, x, y, {name: ATTACKS[name]}, characters_per_token=table, keep_adversarial=True)
+    x_adv = report.x_adv[name] if name != "pgd" else x
+    for row in range(len(x)):
+        left = [t for t in range(LENGTH) if t + 1 == LENGTH or x_adv[row, t + 1] == x[row, t + 1]]
+        per_token = sum(int(table[y[row, t]]) for t in left) / len(left)
+        assert float(report.before[name][row]) == pytest.approx(
+            bits_by_hand(net(x), x, x_adv, y)[row] / per_token, rel=1e-5
+        )
+        whole = int(table[y[row]].sum()) / LENGTH
+        assert float(report.characters_per_token[row]) == pytest.approx(whole)
+        assert float(report.clean[row]) == pytest.approx(bits_by_hand(net(x), x, x, y)[row] / whole, rel=1e-5)
+
+
 @pytest.mark.parametrize("name", ["pgd", "pgd_say_3"])
 def test_in_a_ball_at_the_embedding_every_token_is_left_and_measured(name: str) -> None:
     net, (x, y) = language_net(), texts()
@@ -265,6 +282,11 @@ def test_what_is_no_language_model_or_no_text_is_refused() -> None:
         evaluate_language(net, x, y, {}, batch_size=0)
     with pytest.raises(ValueError, match=r"evaluate_language\(characters_per_token=...\) must be > 0, got 0"):
         evaluate_language(net, x, y, {}, characters_per_token=0)
+    with pytest.raises(ValueError, match="must be a number, or one for each of the 13 tokens of the model, got 5"):
+        evaluate_language(net, x, y, {}, characters_per_token=torch.ones(5))
+    for table in (torch.ones(13, 1), -torch.ones(13), torch.ones(13) * math.nan):
+        with pytest.raises(ValueError, match=r"one for each token of the vocabulary `\(V,\)`, finite and >= 0, got"):
+            evaluate_language(net, x, y, {}, characters_per_token=table)
 
 
 def test_objectives_for_classes_and_for_texts_are_told_apart() -> None:

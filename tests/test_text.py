@@ -142,6 +142,32 @@ def test_a_vocabulary_decodes_what_it_encodes_and_is_loaded_as_it_was(vocabulary
     assert vocabulary.encode(text).dtype == np.uint8
 
 
+def test_characters_are_counted_where_they_begin() -> None:
+    """Of any piece of a text, those whose first byte is in it."""
+    encoded = TEXT.encode()
+    counts = Bytes().num_characters
+    for start, end in ((0, len(encoded)), (1, 3), (2, 4), (60, 76)):
+        first_bytes = [len(character.encode()) for character in TEXT]
+        begins = np.cumsum([0, *first_bytes[:-1]])
+        ids = Bytes().encode(TEXT)[start:end]
+        assert counts[ids].sum() == ((begins >= start) & (begins < end)).sum()
+    characters = Characters(TEXT)
+    assert characters.num_characters[characters.encode(TEXT)].sum() == len(TEXT)
+
+
+@pytest.mark.parametrize("num_tokens", [256, 300])
+def test_characters_of_byte_pairs_are_counted_where_they_begin(num_tokens: int) -> None:
+    pytest.importorskip("tokenizers")
+    vocabulary = BytePairs.learn([TEXT], num_tokens)
+    counts, text = vocabulary.num_characters, TEXT + "naïve   人😀 ok"  # some of them never learnt, byte by byte
+    assert counts[vocabulary.encode(text)].sum() == len(text)
+    whole = {token: name for token, name in enumerate(vocabulary.names) if "\ufffd" not in name}
+    assert all(counts[token] == len(name) for token, name in whole.items())
+    assert len(whole) >= 128 + (num_tokens - 256) // 2
+    parts = [token for token in range(len(vocabulary)) if token not in whole and counts[token] == 0]
+    assert len(parts) >= 64  # the later bytes of a character
+
+
 def test_a_text_is_encoded_once_and_again_when_it_changes(tmp_path: Path) -> None:
     path = write(tmp_path)
     first = data(tmp_path, path)._folder()

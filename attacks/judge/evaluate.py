@@ -43,7 +43,7 @@ def evaluate(
     y: Tensor,
     attacks: Mapping[str, Attack],
     *,
-    characters_per_token: float,
+    characters_per_token: float | Tensor,
     seed: int = 0,
     sample_ids: Tensor | Sequence[int] | None = None,
     batch_size: int | Halving | None = None,
@@ -70,7 +70,7 @@ def evaluate(
     y: Tensor,
     attacks: Mapping[str, Attack],
     *,
-    characters_per_token: float | None = None,
+    characters_per_token: float | Tensor | None = None,
     seed: int = 0,
     prepare_on: tuple[Tensor, Tensor] | None = None,
     sample_ids: Tensor | Sequence[int] | None = None,
@@ -248,7 +248,7 @@ def _survives_8bit(report: Report, name: str, attack: Attack, x_adv: Tensor, loo
     return survives
 
 
-def _check_classes(y: Tensor, characters_per_token: float | None) -> None:
+def _check_classes(y: Tensor, characters_per_token: float | Tensor | None) -> None:
     if y.ndim != 1:
         raise ValueError(
             f"labels of one token each, {tuple(y.shape)}, are what follows a text: a language model is measured by "

@@ -38,6 +38,11 @@ class Vocabulary(ABC):
         """What `load_vocabulary` makes the same one from, as JSON."""
 
     @property
+    @abstractmethod
+    def num_characters(self) -> np.ndarray:
+        """How many characters begin in each token, int64 `(V,)`; of all tokens of a text, as many as it has."""
+
+    @property
     def dtype(self) -> np.dtype:
         """The smallest dtype that holds every id."""
         return np.min_scalar_type(len(self) - 1)
@@ -84,6 +89,10 @@ class Characters(Vocabulary):
     def decode(self, ids: Sequence[int]) -> str:
         return "".join(self.characters[token] for token in ids)
 
+    @property
+    def num_characters(self) -> np.ndarray:
+        return np.ones(len(self), np.int64)
+
     def dump(self) -> Any:
         return {"characters": self.characters}
 
@@ -99,6 +108,10 @@ class Bytes(Vocabulary):
 
     def decode(self, ids: Sequence[int]) -> str:
         return bytes(ids).decode(errors="replace")
+
+    @property
+    def num_characters(self) -> np.ndarray:
+        return (np.arange(256) & 0xC0 != 0x80).astype(np.int64)  # all but the later bytes of a character
 
     def dump(self) -> Any:
         return {"bytes": True}
@@ -141,6 +154,14 @@ class BytePairs(Vocabulary):
 
     def decode(self, ids: Sequence[int]) -> str:
         return self._tokenizer.decode([int(token) for token in ids])
+
+    @cached_property
+    def num_characters(self) -> np.ndarray:
+        # A token is written with one sign for each byte; U+0080 to U+00BF end in every later byte that there is.
+        split = self._tokenizer.pre_tokenizer.pre_tokenize_str
+        later = {split(chr(code))[0][0][-1] for code in range(0x80, 0xC0)}
+        written = (self._tokenizer.id_to_token(token) for token in range(len(self)))
+        return np.array([sum(sign not in later for sign in token) for token in written], np.int64)
 
     def dump(self) -> Any:
         return {"byte_pairs": self.definition}
