@@ -101,7 +101,12 @@ class TransformerLM(nn.Module):
 
     def _embedded(self, tokens: Tensor, start: int) -> Tensor:
         x = embed(self, tokens)
-        return self.dropout(x if self.positions is None else self.positions(x, start))
+        try:
+            return self.dropout(x if self.positions is None else self.positions(x, start))
+        except ValueError as error:
+            raise ValueError(
+                f"TransformerLM(context={self.context}): {error}; no text, and no `context` of the data, may be longer"
+            ) from None
 
 
 class RecurrentLM(nn.Module):

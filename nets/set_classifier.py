@@ -48,6 +48,7 @@ class SetClassifier(nn.Module):
         ):
             if value < least:
                 raise ValueError(f"SetClassifier({name}=...) must be >= {least}, got {value}")
+        self.num_features = num_features
         self.embedding = nn.Linear(num_features, dim)
         self.blocks = nn.ModuleList(TransformerBlock(dim, num_heads, dropout=dropout) for _ in range(num_blocks))
         self.norm = nn.LayerNorm(dim)
@@ -63,12 +64,19 @@ class SetClassifier(nn.Module):
 
         Returns:
             Logits `(N, num_classes)`.
+
+        Raises:
+            ValueError: a shape is wrong.
         """
+        if x.ndim != 3 or x.shape[2] != self.num_features:
+            raise ValueError(
+                f"SetClassifier: the elements must be (sets, elements, {self.num_features}), got {tuple(x.shape)}"
+            )
         x = self.embedding(x)
         for block in self.blocks:
             x = block(x, padding=padding)
         x = self.norm(x)
         if padding is None:
-            return self.read_out(x.mean(1))
+            return self.read_out(x.sum(1) / max(1, x.shape[1]))
         counts = ~padding[..., None]
         return self.read_out(torch.where(counts, x, 0).sum(1) / counts.sum(1).clamp(min=1))

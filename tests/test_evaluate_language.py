@@ -289,6 +289,32 @@ def test_what_is_no_language_model_or_no_text_is_refused() -> None:
             evaluate_language(net, x, y, {}, characters_per_token=table)
 
 
+class LooksAhead(nn.Module):
+    """Says the next token by looking at it, or some of it."""
+
+    def __init__(self, noise: float = 0.0) -> None:
+        super().__init__()
+        self.noise = noise
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = 3 * nn.functional.one_hot(x.roll(-1, 1), VOCABULARY).double()
+        return logits + self.noise * torch.rand(logits.shape)
+
+
+def test_a_model_that_looks_ahead_is_refused() -> None:
+    x, y = texts(4)
+    with pytest.raises(ValueError, match=r"none of the tokens behind them.* those of the first 4 tokens change"):
+        evaluate_language(LooksAhead(), x, y, {})
+    block = TransformerLM(VOCABULARY, dim=16, num_heads=2, num_layers=1, context=LENGTH)
+    evaluate_language(block, x, y, {})
+    block.blocks[0].attention.causal = False  # type: ignore[union-attr]
+    for parameter in block.parameters():
+        nn.init.normal_(parameter, std=0.4)
+    with pytest.raises(ValueError, match="is it causal?"):
+        evaluate_language(block, x, y, {})
+    evaluate_language(LooksAhead(noise=1.0), x, y, {})  # what it draws itself would hide it
+
+
 def test_objectives_for_classes_and_for_texts_are_told_apart() -> None:
     net, (x, y) = language_net(), texts(4)
     with pytest.raises(ValueError, match=r"attack 'a': Untargeted\(.*is for classes; a language model .* Surprise"):

@@ -277,7 +277,7 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
         generate(net("lstm"), prompt(0), 3)
     with pytest.raises(ValueError, match=r"generate\(num_tokens=...\) must be >= 0, got -1"):
         generate(net("lstm"), prompt(), -1)
-    with pytest.raises(ValueError, match=r"LearnedPositions\(max_tokens=8\): a sequence of 9 tokens reaches beyond"):
+    with pytest.raises(ValueError, match=r"LM\(context=8\): LearnedPositions\(max_tokens=8\): a sequence of 9 tok"):
         net("learned")(prompt(9))
     for name in NETS:
         owner = type(net(name)).__name__

@@ -155,7 +155,21 @@ def test_a_set_has_one_class_in_any_order() -> None:
     close(net(tokens()[:, order]), net(tokens()))
     close(net(tokens()[:, order], PADDING[:, order]), net(tokens(), PADDING))
     close(net(tokens(), PADDING)[1:2], net(tokens()[1:2, :4]))
-    assert net(tokens(), torch.ones(B, T, dtype=torch.bool)).isfinite().all()
+    of_none = net(tokens(), torch.ones(B, T, dtype=torch.bool))
+    close(of_none, net.read_out.bias.expand(B, -1))
+    close(net(tokens()[:, :0]), of_none)
+
+
+def test_a_mask_of_each_sequence_or_of_each_head_is_told_by_its_dimensions() -> None:
+    """With as many sequences as heads, too."""
+    net, x = attention(), torch.cat([tokens(), tokens(1)[:1]])
+    assert len(x) == N
+    allowed = torch.rand(N, T, T, generator=torch.Generator().manual_seed(0)) < 0.6
+    for mask, of in ((allowed[:, None], lambda maps, i: maps[i]), (allowed[None], lambda maps, i: maps[:, i])):
+        _, maps = net(x, mask=mask, return_maps=True)
+        for i in range(N):
+            assert not of(maps, i)[..., ~allowed[i]].any()
+            assert of(maps, i)[..., allowed[i]].all()
 
 
 @pytest.mark.parametrize("options", [{}, {"rotary": True}, {"norm": "post", "feed_forward": "conv"}])
@@ -228,10 +242,16 @@ def test_what_cannot_be_is_refused() -> None:
         net(tokens(), mask=torch.zeros(T, T))
     with pytest.raises(ValueError, match=r"mask must broadcast to \(3, 4, 7, 7\), got \(6, 7\)"):
         net(tokens(), mask=torch.ones(6, 7, dtype=torch.bool))
+    for wide in (torch.ones(B, T, T, dtype=torch.bool), torch.ones(N, T, T, dtype=torch.bool)):
+        with pytest.raises(ValueError, match=r"mask must have 2 or 4 dimensions .* `mask\[:, None\]` for one of each"):
+            net(tokens(), mask=wide)
+    with pytest.raises(ValueError, match=r"SetClassifier: the elements must be \(sets, elements, 16\), got \(7, 16\)"):
+        SetClassifier(D, 5, dim=16).double()(tokens()[0])
     for wrong, message in (
         ({"num_heads": 5}, r"Attention\(num_heads=...\) must divide dim, got 5 and dim 16"),
         ({"num_heads": 4, "alpha": 0.0}, r"Attention\(alpha=...\) must be > 0, got 0.0"),
         ({"num_heads": 16, "rotary": True}, "must be even, got 1"),
+        ({"num_heads": 4, "hidden": 0}, r"FeedForward\(hidden=...\) must be >= 1, got 0"),
         ({"num_heads": 4, "norm": "middle"}, r"TransformerBlock\(norm=...\) must be pre or post, got 'middle'"),
         ({"num_heads": 4, "activation": "tanh"}, "must be one of relu, gelu, got 'tanh'"),
         ({"num_heads": 4, "feed_forward": "dense"}, "must be linear or conv, got 'dense'"),

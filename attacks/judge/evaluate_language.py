@@ -67,7 +67,8 @@ def evaluate_language(
         Bits per character before and after each attack, `(N,)` each, and the costs.
 
     Raises:
-        ValueError: the texts or the logits are not what they must be, an objective is one for classes; or an attack
+        ValueError: the texts or the logits are not what they must be, the model looks ahead (asked of the first text
+            alone), an objective is one for classes; or an attack
             left its threat, or changed its input or the model.
         RuntimeError: an attack failed; the message names it.
 
@@ -113,6 +114,7 @@ def evaluate_language(
             characters[rows] = _characters(characters_per_token, y[rows], logits.shape[2])
 
         halving.run(len(x), foretell)
+        _check_causal(look, x[:1], ids[:1])
         untouched.ignore_changes()
         everywhere = torch.ones_like(bits)
         clean = _per_character(bits, characters, everywhere)
@@ -210,6 +212,26 @@ def _check_characters(given: float | Tensor) -> None:
             )
     elif not 0 < given < math.inf:
         raise ValueError(f"evaluate_language(characters_per_token=...) must be > 0, got {given}")
+
+
+def _check_causal(look: Forwards, x: Tensor, ids: Tensor) -> None:
+    """Raises ValueError where logits change with tokens behind them, in a model that gives the same ones twice."""
+    half = x.shape[1] // 2
+    if not len(x) or x.min() == x.max():
+        return
+    others = x.clone()  # of the text itself, since a model need not take every number below that of its logits
+    others[:, half:] = torch.where(x == x.min(), x.max(), x.min())[:, half:]
+    before, after = (look(text, ids, "before any attack")[:, :half] for text in (x, others))
+    if _alike(before, after) or not _alike(before, look(x, ids, "before any attack")[:, :half]):
+        return
+    raise ValueError(
+        "a language model's logits must depend on none of the tokens behind them, or it would only have to look: those "
+        f"of the first {half} tokens change with the rest; is it causal?"
+    )
+
+
+def _alike(some: Tensor, others: Tensor) -> bool:
+    return torch.allclose(some, others, rtol=1e-3, atol=1e-3)
 
 
 def _check_texts(x: Tensor, y: Tensor) -> None:
