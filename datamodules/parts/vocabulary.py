@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+_PART = 1 << 14
+
 
 class Vocabulary(ABC):
     """The tokens that a text is made of."""
@@ -139,7 +141,9 @@ class BytePairs(Vocabulary):
             show_progress=False,
             initial_alphabet=library.pre_tokenizers.ByteLevel.alphabet(),
         )
-        tokenizer.train_from_iterator(texts, trainer)
+        # The library gathers 256 parts before it counts their words: together they are to need little memory.
+        parts = (text[start : start + _PART] for text in texts for start in range(0, len(text), _PART))
+        tokenizer.train_from_iterator(parts, trainer)
         return BytePairs(tokenizer.to_str())
 
     @cached_property
