@@ -8,7 +8,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_warn
-from torch import nn
+from torch import Tensor, nn
 
 from touchstone.attacks import Attack, Report, evaluate
 from touchstone.attacks.judge.halving import Halving
@@ -67,7 +67,8 @@ class RobustAccuracy(Probe):
         num_attacked: samples of the first loader behind the last figures of this entry; 0 where another one measures.
 
     Raises:
-        ValueError: a value is outside its range; names collide between entries, or entries disagree on an option.
+        ValueError: a value is outside its range; names collide between entries, or entries disagree on an option; or it
+            is to measure a language model, which `RobustLanguage` does.
 
     Example:
         >>> RobustAccuracy(attacks={"pgd": PGD(threat=Linf(eps=8 / 255))}, max_samples=1000)
@@ -101,6 +102,11 @@ class RobustAccuracy(Probe):
         if not attacks:
             raise ValueError("RobustAccuracy(attacks=...) must name at least one attack")
         for name, attack in attacks.items():
+            if attack.objective.of_texts:
+                raise ValueError(
+                    f"RobustAccuracy(attacks=...): attack {name!r} has the objective {attack.objective!r}, which is "
+                    "for language models: RobustLanguage measures these"
+                )
             try:
                 attack.check_rows(1)
             except ValueError as error:
@@ -169,7 +175,7 @@ class RobustAccuracy(Probe):
     def try_out(self, model: nn.Module, samples: Samples) -> None:
         if not self._suite:
             return
-        check_input(self._suite, samples.x)
+        self._check_input(samples)
         evaluate(model, samples.x, samples.y, {}, batch_size=self._halving)  # checks the labels and the logits
         self._has_checked = True
 
@@ -186,9 +192,22 @@ class RobustAccuracy(Probe):
         if self._has_checked or not self._suite:
             return
         self._has_checked = True
-        try_out_training_samples(self, self._suite, pl_module, batch)
+        try_out_training_samples(self, pl_module, batch, self._check_input)
+
+    def _check_input(self, samples: Samples) -> None:
+        self._check_classes(samples.y)
+        check_input(self._suite, samples.x)
+
+    @staticmethod
+    def _check_classes(y: Tensor) -> None:
+        if y.ndim != 1:
+            raise ValueError(
+                "RobustAccuracy measures classifiers, with labels `(N,)`; a language model, with the tokens that "
+                f"follow as labels, here {tuple(y.shape)}, is measured by RobustLanguage"
+            )
 
     def see(self, model: nn.Module, samples: Samples, loader_index: int) -> None:
+        self._check_classes(samples.y)
         self._model, waiting = model, self._waiting.setdefault(loader_index, [])
         waiting.append(samples)
         if any(attack.pools for attack in self._suite.values()):

@@ -30,8 +30,9 @@ class RobustLanguage(Probe):
     With S for val or test and A for an attack's name, means over texts: `S/bits_per_character/clean`, over all tokens;
     `S/bits_per_character/A_before` and `S/bits_per_character/A`, before and after it, over the tokens that it left;
     `S/attack_success/A`, the share of the texts where its objective was reached and was not before; the pictures
-    `attack/A` of flipped texts; and `language_report.json` in the run folder. Where the data module knows no
-    `characters_per_token`, the figures are bits per token.
+    `attack/A` of flipped texts; and `language_report.json` in the run folder. The characters of each text are counted
+    where the `vocabulary` of the data module has `num_characters`; else they are its mean `characters_per_token`, and
+    where it knows none the figures are bits per token.
 
     Args:
         attacks: attacks by name, with the objective `Surprise` or `NextToken`; the names become tags.
@@ -77,6 +78,7 @@ class RobustLanguage(Probe):
         self.attacks, self.batch_size, self.seed, self.num_texts = attacks, batch_size, seed, num_texts
         self._halving = Halving(batch_size)
         self._characters_per_token: dict[str, float] = {}
+        self._num_characters: Tensor | None = None  # of each token
         self._names: tuple[str, ...] = ()
         self._stage = "val"
         self._cost: dict[int, dict[str, Cost]] = {}
@@ -89,12 +91,15 @@ class RobustLanguage(Probe):
         self._has_checked = False
         data = getattr(trainer, "datamodule", None)
         self._characters_per_token = getattr(data, "characters_per_token", {})
-        self._names = getattr(getattr(data, "vocabulary", None), "names", ())
+        vocabulary = getattr(data, "vocabulary", None)
+        self._names = getattr(vocabulary, "names", ())
+        counted = getattr(vocabulary, "num_characters", None)
+        self._num_characters = None if counted is None else torch.as_tensor(counted)
 
     # Before a training.
 
     def try_out(self, model: nn.Module, samples: Samples) -> None:
-        check_input(self.attacks, samples.x)
+        self._check_input(samples)
         evaluate_language(model, samples.x, samples.y, {}, batch_size=self._halving)  # checks the texts and the logits
         self._has_checked = True
 
@@ -108,7 +113,10 @@ class RobustLanguage(Probe):
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         if not self._has_checked:
             self._has_checked = True
-            try_out_training_samples(self, self.attacks, pl_module, batch)
+            try_out_training_samples(self, pl_module, batch, self._check_input)
+
+    def _check_input(self, samples: Samples) -> None:
+        check_input(self.attacks, samples.x)
 
     # The pass.
 
@@ -121,12 +129,13 @@ class RobustLanguage(Probe):
     def see(self, model: nn.Module, samples: Samples, loader_index: int) -> None:
         shown = self._shown.setdefault(loader_index, {})
         num_wanted = self.num_texts - max(map(len, shown.values()), default=0) if self._names else 0
+        per_token = self._characters_per_token.get(self._stage, 1.0)
         report = evaluate_language(
             model,
             samples.x,
             samples.y,
             self.attacks,
-            characters_per_token=self._characters_per_token.get(self._stage, 1.0),
+            characters_per_token=per_token if self._num_characters is None else self._num_characters,
             seed=self.seed,
             sample_ids=samples.ids,
             batch_size=self._halving,

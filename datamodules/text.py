@@ -86,6 +86,8 @@ class TextDataModule(pl.LightningDataModule):
                 "TextDataModule(val_share=..., test_share=...) must be > 0 and >= 0, and leave something for "
                 f"training, got {val_share} and {test_share}"
             )
+        if files is not None and not len(files):
+            raise ValueError(f"TextDataModule(files=...) must be None or name at least one file, got {files!r}")
         self.files = None if files is None else [Path(file) for file in files]
         self.tokens, self.num_byte_pairs, self.order = tokens, num_byte_pairs, order
         self.context, self.batch_size, self.eval_batch_size = context, batch_size, eval_batch_size

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
-from touchstone.nets.generate import Sampling, generate
+from touchstone.nets.generate import LogitsNotFinite, Sampling, generate
 from touchstone.nets.recurrent import detach_state
 
 from .every_sample_once import EverySampleOnce
+from .parts.publish_sample import publish_sample
 
 Batch = tuple[Tensor, Tensor]
 
@@ -27,23 +26,25 @@ Batch = tuple[Tensor, Tensor]
 class LanguageModel(pl.LightningModule):
     """Minimises the cross-entropy of the next token.
 
-    Logs `train/loss`, and for S val and test `S/loss` (nats per token), `S/perplexity`, and, where the data module
-    knows `characters_per_token`, `S/bits_per_character`; each over every token of the epoch. At each validation it
-    continues `prompt`, shown as the text `val/sample` and kept in `samples.txt` of the run folder.
+    Logs `train/loss`, and for S val and test `S/loss` (nats per token), `S/perplexity`, and, where the `vocabulary` of
+    the data module has `num_characters` of each token, or the data module itself `characters_per_token`,
+    `S/bits_per_character`; each over every token of the epoch. At each validation it continues `prompt`, shown as the
+    text `val/sample` and kept in `samples.txt` of the run folder.
 
     Args:
         net: token ids, int64 `(B, T)`, to logits `(B, T, V)`, with `extend` and `context` as in `nets/language.py`.
         optimizer: makes the optimizer from groups of parameters: matrices, and all others, without weight decay.
         lr_scheduler: makes the scheduler from the optimizer, stepped after every optimizer step; None for none.
         carry_state: whether each batch begins with the state that the batch before it ended with, its gradient cut
-            off there (truncated back-propagation through time); the rows of a batch must then continue those of the
-            one before it.
+            off there (truncated back-propagation through time); for recurrent nets, and where the rows of a batch
+            continue those of the one before it, as those of `TextDataModule(order="streams")` do.
         prompt: text that samples continue; None for a line break, or the first token where there is none.
         sample_tokens: tokens to add to it at each validation; 0 for no samples.
         sampling: how they are drawn.
 
     Raises:
-        ValueError: a value is outside its range, or the net has another vocabulary than the data.
+        ValueError: a value is outside its range, the net has another vocabulary than the data, or a state is to be
+            carried that the net or the data do not go on with.
     """
 
     def __init__(
@@ -62,20 +63,34 @@ class LanguageModel(pl.LightningModule):
             raise ValueError(f"LanguageModel(sample_tokens=...) must be >= 0, got {sample_tokens}")
         if not callable(optimizer):
             raise ValueError(f"LanguageModel(optimizer=...) must be a function of parameters, got {optimizer!r}")
+        context = getattr(net, "context", None)
+        if carry_state and context is not None:
+            raise ValueError(
+                "LanguageModel(carry_state=True): the net must carry a state of one size, as RecurrentLM does; "
+                f"{type(net).__name__} carries the keys and values of a context of {context} tokens"
+            )
         self.net = net
         self.make_optimizer, self.make_scheduler = optimizer, lr_scheduler
         self.carry_state, self.prompt, self.sample_tokens, self.sampling = carry_state, prompt, sample_tokens, sampling
         # A loss that is NaN makes the mean NaN: torchmetrics would leave it out.
         means = {f"of_{stage}": MeanMetric(nan_strategy=float("nan")) for stage in ("train", "val", "test")}
         self.losses = nn.ModuleDict(means)
+        self.characters = MeanMetric()  # of a token, in a validation or test
         self._carried: dict[str, tuple[Any, int]] = {}  # by stage: the state of the last batch, and its rows
         self._every_text_once = EverySampleOnce(None)
+        self._has_warned = False
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Token ids, int64 `(B, T)`, to logits `(B, T, V)`."""
         return self.net(tokens)
 
     def setup(self, stage: str) -> None:
+        order = getattr(getattr(self._trainer, "datamodule", None), "order", "streams")
+        if self.carry_state and order != "streams" and stage != "predict":
+            raise ValueError(
+                "LanguageModel(carry_state=True): the rows of a batch must continue those of the one before it, which "
+                f"is TextDataModule(order='streams'), got order={order!r}"
+            )
         vocabulary = self._vocabulary()
         num_logits = getattr(self.net, "vocab_size", None)
         if vocabulary is None:
@@ -97,6 +112,7 @@ class LanguageModel(pl.LightningModule):
         combined = self.trainer._evaluation_loop._combined_loader
         assert combined is not None
         self._every_text_once = EverySampleOnce(combined.flattened[0])
+        self.characters.reset()
 
     on_test_epoch_start = on_validation_epoch_start
 
@@ -116,7 +132,12 @@ class LanguageModel(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         self._log_figures("val")
         if self.sample_tokens and not self.trainer.sanity_checking and self.trainer.is_global_zero:
-            self._show(self.sample())
+            try:
+                publish_sample(self, self.sample())
+            except LogitsNotFinite as error:  # what it means for the training is for others to say
+                if not self._has_warned:
+                    rank_zero_warn(f"LanguageModel writes no sample while this is so: {error}")
+                self._has_warned = True
 
     def on_test_epoch_end(self) -> None:
         self._log_figures("test")
@@ -143,7 +164,7 @@ class LanguageModel(pl.LightningModule):
             seed: of the draws; the random state of the run is left alone.
 
         Raises:
-            ValueError: the prompt has a character that the vocabulary lacks.
+            ValueError: the prompt has a character that the vocabulary lacks, or the logits are not finite.
         """
         vocabulary = self._vocabulary()
         if vocabulary is None:
@@ -177,6 +198,8 @@ class LanguageModel(pl.LightningModule):
         x, y = self._every_text_once.take(*batch)
         if len(x):
             self._step((x, y), stage)
+            if (counted := self._num_characters()) is not None:
+                self.characters.update(torch.as_tensor(counted, device=y.device)[y].float().mean(), weight=y.numel())
         else:
             self._log_loss(stage)  # processes log together
 
@@ -197,12 +220,17 @@ class LanguageModel(pl.LightningModule):
     def _log_figures(self, stage: str) -> None:
         nats = float(self._metric(stage).compute())
         self.log(f"{stage}/perplexity", math.exp(min(nats, 700.0)))
-        per_token = getattr(getattr(self.trainer, "datamodule", None), "characters_per_token", None)
-        if per_token is not None:
-            self.log(f"{stage}/bits_per_character", nats / math.log(2) / per_token[stage])
+        per_token = getattr(getattr(self.trainer, "datamodule", None), "characters_per_token", {}).get(stage)
+        if self._num_characters() is not None:
+            per_token = float(self.characters.compute())
+        if per_token:
+            self.log(f"{stage}/bits_per_character", nats / math.log(2) / per_token)
 
     def _vocabulary(self) -> Any:
         return getattr(getattr(self._trainer, "datamodule", None), "vocabulary", None)
+
+    def _num_characters(self) -> Any:
+        return getattr(self._vocabulary(), "num_characters", None)
 
     def _encoded_prompt(self, prompt: str | None = None) -> Tensor:
         vocabulary, text = self._vocabulary(), self.prompt if prompt is None else prompt
@@ -215,15 +243,3 @@ class LanguageModel(pl.LightningModule):
         if not len(ids):
             raise ValueError("LanguageModel(prompt=...) must be None or a text, got an empty one")
         return torch.tensor(ids.astype("int64"))[None]
-
-    def _show(self, text: str) -> None:
-        for logger in self.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                as_it_is = "\n".join("    " + line for line in text.splitlines())
-                logger.experiment.add_text("val/sample", as_it_is, self.global_step)
-        if self.loggers and self.trainer.log_dir is not None:
-            try:
-                with (Path(self.trainer.log_dir) / "samples.txt").open("a", encoding="utf-8") as file:
-                    file.write(f"=== step {self.global_step}\n{text}\n")
-            except OSError as error:  # no reason to end a training
-                rank_zero_warn(f"samples.txt cannot be written: {error.strerror}")

@@ -6,6 +6,7 @@ from .all_conv import AllConvNet
 from .attention import Attention
 from .cifar_resnet import CifarResNet
 from .faster import Faster
+from .graph import GraphNet
 from .handmade import HandmadeNet
 from .imagenet import EfficientNetLite0, TorchvisionNet
 from .language import RecurrentLM, TransformerLM
@@ -36,6 +37,7 @@ __all__ = [
     "EfficientNetLite0",
     "Faster",
     "GRU",
+    "GraphNet",
     "HandmadeNet",
     "LSTM",
     "MLP",

@@ -75,7 +75,8 @@ class Attention(nn.Module):
         Args:
             x: tokens, float `(B, T, D)`.
             padding: True where a token is none and is not to be looked at, bool `(B, S)`.
-            mask: True where a token may be looked at by another, bool, broadcast to `(B, N, T, S)`.
+            mask: True where a token may be looked at by another, bool, `(T, S)`, or `(B, 1, T, S)`, `(1, N, T, S)`,
+                `(B, N, T, S)`; three dimensions could be meant either way.
             cache: keys and values of the tokens before these, S - T of them; None for none.
             return_maps: whether to return the attention weights.
 
@@ -131,6 +132,11 @@ class Attention(nn.Module):
         if mask.dtype != torch.bool:
             raise ValueError(f"Attention: mask must be bool, True where a token may be looked at, got {mask.dtype}")
         shape = (num_batch, self.num_heads, num_queries, num_keys)
+        if mask.ndim == 3:
+            raise ValueError(
+                f"Attention: mask must have 2 or 4 dimensions and broadcast to {shape}, got {tuple(mask.shape)}; give "
+                "`mask[:, None]` for one of each sequence, `mask[None]` for one of each head"
+            )
         try:
             mask = mask.expand(shape)
         except RuntimeError:

@@ -22,6 +22,10 @@ class LanguageNet(Protocol):
         """The same for tokens that follow a state, and the state after them."""
 
 
+class LogitsNotFinite(ValueError):
+    """A net gave logits from which no token can be drawn."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
     """How the next token is drawn.
@@ -49,10 +53,17 @@ class Sampling:
             raise ValueError(f"Sampling(top_p=...) must be in (0, 1], or None for all, got {self.top_p}")
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """What each token is drawn with, `(B, V)` from logits `(B, V)`."""
-        if self.temperature == 0:
+        """What each token is drawn with, `(B, V)` from logits `(B, V)`.
+
+        Raises:
+            LogitsNotFinite: a logit is NaN or infinite, or all of a row are -inf.
+        """
+        highest = logits.amax(1, keepdim=True)  # NaN where any is; -inf alone is a token that is never drawn
+        if not bool(highest.isfinite().all()):
+            raise LogitsNotFinite("a token cannot be drawn: the logits are not finite (NaN or infinite)")
+        if self.temperature < torch.finfo(logits.dtype).tiny:  # 1 / temperature would be infinite
             return torch.zeros_like(logits).scatter(1, logits.argmax(1, keepdim=True), 1)
-        ordered, tokens = torch.sort(logits / self.temperature, dim=1, descending=True, stable=True)
+        ordered, tokens = torch.sort((logits - highest) / self.temperature, dim=1, descending=True, stable=True)
         kept = ordered.softmax(1) if self.top_k is None else ordered[:, : self.top_k].softmax(1)
         if self.top_p is not None:
             before = kept.cumsum(1) - kept  # 0 for the first, which is always kept
@@ -88,7 +99,7 @@ def generate(
         Prompt and continuation, int64 `(B, T + num_tokens)`.
 
     Raises:
-        ValueError: a value is outside its range.
+        ValueError: a value is outside its range, or the net gives logits that are not finite (`LogitsNotFinite`).
     """
     if prompt.ndim != 2 or not prompt.shape[1]:
         raise ValueError(f"generate: the prompt must be ids (batch, tokens), at least one, got {tuple(prompt.shape)}")

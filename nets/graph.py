@@ -23,15 +23,16 @@ class GraphNet(nn.Module):
     """Neurons of which the first hold the input and the last are read out as they are, before rho.
 
     Args:
-        adjacency: which neuron reads which, bool or 0 and 1, `(n, n)`: entry (i, j) for an edge from j to i. Rows of
-            input neurons must be empty.
+        adjacency: which neuron reads which, `(n, n)`: entry (i, j) for an edge from j to i. Bool, or the whole numbers
+            0 and 1, for weights drawn at random; float for the initial weights, with an edge where one is not 0. Rows
+            of input neurons must be empty.
         num_inputs: neurons that hold the input, >= 1.
         num_outputs: neurons that are read out, >= 1.
         nonlinearity: rho, `"tanh"`, `"relu"` or `"identity"`.
         num_steps: T, for a graph with cycles, >= 1; None for one without, which is computed in order.
 
     Raises:
-        ValueError: a shape is wrong, an input neuron reads another, or there are cycles and no `num_steps`.
+        ValueError: a shape or an entry is wrong, an input neuron reads another, or there are cycles and no `num_steps`.
 
     Shape:
         float `(N, ...)` with `num_inputs` values each to logits `(N, num_outputs)`.
@@ -41,7 +42,7 @@ class GraphNet(nn.Module):
 
     def __init__(
         self,
-        adjacency: Tensor | list[list[int]],
+        adjacency: Tensor | list[list[int]] | list[list[float]],
         *,
         num_inputs: int,
         num_outputs: int,
@@ -49,9 +50,11 @@ class GraphNet(nn.Module):
         num_steps: int | None = None,
     ) -> None:
         super().__init__()
-        joined = torch.as_tensor(adjacency).bool()
+        given = torch.as_tensor(adjacency)
+        joined = given != 0
         if joined.ndim != 2 or joined.shape[0] != joined.shape[1]:
             raise ValueError(f"GraphNet(adjacency=...) must be a square matrix, got {tuple(joined.shape)}")
+        _check_entries(given)
         num_neurons = len(joined)
         if num_inputs < 1 or num_outputs < 1 or num_inputs + num_outputs > num_neurons:
             raise ValueError(
@@ -73,6 +76,9 @@ class GraphNet(nn.Module):
         self.register_buffer("adjacency", joined)
         self.weight = nn.Parameter(torch.empty(num_neurons, num_neurons))
         self.bias = nn.Parameter(torch.zeros(num_neurons))
+        if given.is_floating_point():
+            self.weight.data.copy_(given)
+            return
         for row, reads in zip(self.weight.data, joined, strict=True):
             nn.init.normal_(row, std=max(1, int(reads.sum())) ** -0.5)
 
@@ -111,6 +117,16 @@ class GraphNet(nn.Module):
         return torch.cat([x, others], 1)
 
 
+def _check_entries(adjacency: Tensor) -> None:
+    if adjacency.is_floating_point():
+        wrong, allowed = ~adjacency.isfinite(), "finite weights"
+    else:
+        wrong, allowed = (adjacency != 0) & (adjacency != 1), "0 and 1, or weights as floats"
+    if bool(wrong.any()):
+        i, j = wrong.nonzero()[0].tolist()
+        raise ValueError(f"GraphNet(adjacency=...) must be {allowed}, got {adjacency[i, j].item()} at {(i, j)}")
+
+
 def topological_order(adjacency: Tensor) -> list[int] | None:
     """The neurons so that each stands behind all that it reads; None where there is a cycle."""
     reads = {i: [j for j, edge in enumerate(row) if edge] for i, row in enumerate(adjacency.tolist())}
@@ -121,26 +137,43 @@ def topological_order(adjacency: Tensor) -> list[int] | None:
 
 
 def paths(adjacency: Tensor, source: int, target: int) -> list[tuple[int, ...]]:
-    """Every path from one neuron to another in a graph without cycles, as the neurons along it."""
-    if source == target:
-        return [(target,)]
-    before = adjacency[target].nonzero()[:, 0].tolist()
-    return [(*path, target) for neuron in before for path in paths(adjacency, source, neuron)]
+    """Every path from one neuron to another, as the neurons along it.
+
+    Raises:
+        ValueError: the graph has cycles, and so paths without end.
+    """
+    if topological_order(adjacency) is None:
+        raise ValueError("paths: the graph must have no cycle")
+
+    def to(end: int) -> list[tuple[int, ...]]:
+        if end == source:
+            return [(end,)]
+        return [(*path, end) for before in adjacency[end].nonzero()[:, 0].tolist() for path in to(before)]
+
+    return to(target)
 
 
 def gradient_by_paths(net: GraphNet, x: Tensor, source: int, target: int) -> Tensor:
     """The derivative of what neuron `target` sums up by what neuron `source` holds, as a sum over paths.
 
     Args:
-        net: without cycles.
+        net: without cycles, computed in order.
         x: one input, `(num_inputs,)`.
-        source: an input neuron.
+        source: any neuron.
         target: any neuron.
 
     Returns:
         A number: the sum over the paths from source to target of the product of the weights along the path and of
         the slopes rho' of the neurons between.
+
+    Raises:
+        ValueError: the net is computed in steps.
     """
+    if net.num_steps is not None:
+        raise ValueError(
+            "gradient_by_paths: the net must have no cycle and be computed in order, GraphNet(num_steps=None), got "
+            f"num_steps={net.num_steps}"
+        )
     sums = net.sums(x[None])[0].detach().requires_grad_()
     (slopes,) = torch.autograd.grad(net.rho(sums).sum(), sums)
     edges, total = net.edges.detach(), sums.new_zeros(())
@@ -150,3 +183,30 @@ def gradient_by_paths(net: GraphNet, x: Tensor, source: int, target: int) -> Ten
             product = product * edges[after, before] * (1 if before == source else slopes[before])
         total = total + product
     return total
+
+
+def weight_gradient_by_paths(net: GraphNet, x: Tensor, edge: tuple[int, int], target: int) -> Tensor:
+    """The derivative of what neuron `target` sums up by the weight `A_ij` of an edge, as a sum over paths.
+
+    Args:
+        net: without cycles, computed in order.
+        x: one input, `(num_inputs,)`.
+        edge: (i, j), from neuron j to neuron i.
+        target: any neuron.
+
+    Returns:
+        A number: what j holds, times the slope of i and the sum over the paths from i on; what j holds alone where i is
+        the target.
+
+    Raises:
+        ValueError: the net is computed in steps, or has no such edge.
+    """
+    i, j = edge
+    if not bool(net.adjacency[i, j]):
+        raise ValueError(f"weight_gradient_by_paths(edge=...) must be an edge (i, j) of the graph, got {edge}")
+    onward = gradient_by_paths(net, x, i, target)
+    sums = net.sums(x[None])[0].detach().requires_grad_()
+    held = net.rho(sums)
+    (slopes,) = torch.autograd.grad(held.sum(), sums)
+    of_j = sums[j] if j < net.num_inputs else held[j]
+    return (of_j * (1 if i == target else slopes[i] * onward)).detach()

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from .attention import KeysValues
+from .parts.embed import embed
 from .positions import LearnedPositions, SinusoidalPositions
 from .recurrent import GRU, LSTM, RNN
 from .transformer import TransformerBlock
@@ -99,8 +100,13 @@ class TransformerLM(nn.Module):
         return self.head(self.norm(x)), after
 
     def _embedded(self, tokens: Tensor, start: int) -> Tensor:
-        x = self.embedding(tokens)
-        return self.dropout(x if self.positions is None else self.positions(x, start))
+        x = embed(self, tokens)
+        try:
+            return self.dropout(x if self.positions is None else self.positions(x, start))
+        except ValueError as error:
+            raise ValueError(
+                f"TransformerLM(context={self.context}): {error}; no text, and no `context` of the data, may be longer"
+            ) from None
 
 
 class RecurrentLM(nn.Module):
@@ -159,7 +165,7 @@ class RecurrentLM(nn.Module):
             tokens: the next ids, `(B, T)`.
             state: of the recurrent net; None at the start.
         """
-        x, state = self.recurrent(self.dropout(self.embedding(tokens)), state)
+        x, state = self.recurrent(self.dropout(embed(self, tokens)), state)
         return self.head(self.dropout(x)), state
 
 

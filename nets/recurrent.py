@@ -162,7 +162,10 @@ class Recurrent(nn.Module):
         """The last step of each sequence."""
         given = torch.as_tensor(lengths, device=x.device)
         wrong = (
-            given.is_floating_point() or given.shape != (len(x),) or bool(((given < 1) | (given > x.shape[1])).any())
+            given.is_floating_point()
+            or given.dtype == torch.bool
+            or given.shape != (len(x),)
+            or bool(((given < 1) | (given > x.shape[1])).any())
         )
         if wrong:
             raise ValueError(
@@ -176,10 +179,11 @@ class Recurrent(nn.Module):
         shape = (self.num_layers, x.shape[1], self.hidden_size)
         if state is None:
             return (x.new_zeros(shape),) * len(self.state_names)
-        parts = (state,) if isinstance(state, Tensor) else tuple(state)
-        if len(parts) != len(self.state_names) or any(part.shape != shape for part in parts):
+        parts = tuple(state) if isinstance(state, (tuple, list)) else (state,)
+        shapes = [tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__ for part in parts]
+        if shapes != [shape] * len(self.state_names):
             form = " and ".join(f"{name} {shape}" for name in self.state_names)
-            got = ", ".join(str(tuple(part.shape)) for part in parts)
+            got = ", ".join(map(str, shapes))
             raise ValueError(f"{type(self).__name__}: the state must be {form} (layers, batch, units), got {got}")
         return tuple(part.to(x.dtype) for part in parts)
 

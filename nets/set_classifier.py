@@ -22,6 +22,8 @@ class SetClassifier(nn.Module):
         num_heads: heads of each block, a divisor of `dim`.
         num_blocks: transformer blocks, >= 1.
         dropout: of the blocks, in [0, 1).
+        zeros_pad: whether an element of zeros alone is none, so that sets of several sizes stand in one batch where
+            there is no place for `padding`, as in `Classifier`.
 
     Raises:
         ValueError: a value is outside its range.
@@ -39,6 +41,7 @@ class SetClassifier(nn.Module):
         num_heads: int = 4,
         num_blocks: int = 2,
         dropout: float = 0.0,
+        zeros_pad: bool = False,
     ) -> None:
         super().__init__()
         for name, value, least in (
@@ -48,6 +51,7 @@ class SetClassifier(nn.Module):
         ):
             if value < least:
                 raise ValueError(f"SetClassifier({name}=...) must be >= {least}, got {value}")
+        self.num_features, self.zeros_pad = num_features, zeros_pad
         self.embedding = nn.Linear(num_features, dim)
         self.blocks = nn.ModuleList(TransformerBlock(dim, num_heads, dropout=dropout) for _ in range(num_blocks))
         self.norm = nn.LayerNorm(dim)
@@ -63,12 +67,22 @@ class SetClassifier(nn.Module):
 
         Returns:
             Logits `(N, num_classes)`.
+
+        Raises:
+            ValueError: a shape is wrong.
         """
+        if x.ndim != 3 or x.shape[2] != self.num_features:
+            raise ValueError(
+                f"SetClassifier: the elements must be (sets, elements, {self.num_features}), got {tuple(x.shape)}"
+            )
+        if self.zeros_pad:
+            none = (x == 0).all(2)
+            padding = none if padding is None else padding | none
         x = self.embedding(x)
         for block in self.blocks:
             x = block(x, padding=padding)
         x = self.norm(x)
         if padding is None:
-            return self.read_out(x.mean(1))
+            return self.read_out(x.sum(1) / max(1, x.shape[1]))
         counts = ~padding[..., None]
         return self.read_out(torch.where(counts, x, 0).sum(1) / counts.sum(1).clamp(min=1))

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from .parts.embed import embed
 from .positions import SinusoidalPositions
 from .recurrent import GRU, LSTM, RNN
 from .transformer import TransformerBlock
@@ -74,11 +75,7 @@ class TextClassifier(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Token ids, int64 `(N, T)`, to logits `(N, num_classes)`."""
-        if tokens.ndim != 2 or tokens.is_floating_point():
-            raise ValueError(
-                f"TextClassifier: the tokens must be ids `(texts, tokens)`, got {tokens.dtype} {tuple(tokens.shape)}"
-            )
-        padding, x = tokens == self.padding, self.embedding(tokens)
+        padding, x = tokens == self.padding, embed(self, tokens)
         if self.recurrent is not None:
             x, _ = self.recurrent(self.dropout(x))  # runs forwards: no token feels the padding behind it
         else:

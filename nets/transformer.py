@@ -74,7 +74,7 @@ class TransformerBlock(nn.Module):
     Args:
         dim: features D of a token.
         num_heads: heads, a divisor of D.
-        hidden: units of the feed-forward net; None for 4 D.
+        hidden: units of the feed-forward net, >= 1; None for 4 D.
         norm: `"pre"` or `"post"`.
         activation: of the feed-forward net, `"relu"` or `"gelu"`.
         feed_forward: `"linear"` or `"conv"`, see `FeedForward`.
@@ -110,8 +110,9 @@ class TransformerBlock(nn.Module):
         self.attention = Attention(
             dim, num_heads, alpha=alpha, causal=causal, rotary=rotary, dropout=dropout, bias=bias
         )
+        hidden = 4 * dim if hidden is None else hidden
         self.feed_forward = FeedForward(
-            dim, hidden or 4 * dim, activation=activation, kind=feed_forward, dropout=dropout, bias=bias
+            dim, hidden, activation=activation, kind=feed_forward, dropout=dropout, bias=bias
         )
         self.norm_1, self.norm_2 = nn.LayerNorm(dim, bias=bias), nn.LayerNorm(dim, bias=bias)
         self.norm, self.dropout = norm, dropout

@@ -92,6 +92,23 @@ def test_bits_are_those_of_the_tokens_that_an_attack_left(kind: str, name: str) 
     )
 
 
+@pytest.mark.parametrize("name", ["hot_flip", "random", "pgd"])
+def test_characters_of_each_text_are_counted_over_the_tokens_that_were_left(name: str) -> None:
+    net, (x, y) = language_net(), texts()
+    table = torch.tensor([0, 1, 2, 0, 1, 3, 1, 1, 0, 2, 1, 1, 4])
+    report = evaluate_language(net, x, y, {name: ATTACKS[name]}, characters_per_token=table, keep_adversarial=True)
+    x_adv = report.x_adv[name] if name != "pgd" else x
+    for row in range(len(x)):
+        left = [t for t in range(LENGTH) if t + 1 == LENGTH or x_adv[row, t + 1] == x[row, t + 1]]
+        per_token = sum(int(table[y[row, t]]) for t in left) / len(left)
+        assert float(report.before[name][row]) == pytest.approx(
+            bits_by_hand(net(x), x, x_adv, y)[row] / per_token, rel=1e-5
+        )
+        whole = int(table[y[row]].sum()) / LENGTH
+        assert float(report.characters_per_token[row]) == pytest.approx(whole)
+        assert float(report.clean[row]) == pytest.approx(bits_by_hand(net(x), x, x, y)[row] / whole, rel=1e-5)
+
+
 @pytest.mark.parametrize("name", ["pgd", "pgd_say_3"])
 def test_in_a_ball_at_the_embedding_every_token_is_left_and_measured(name: str) -> None:
     net, (x, y) = language_net(), texts()
@@ -190,6 +207,40 @@ def test_leaves_everything_as_it_was_and_counts_the_cost(name: str) -> None:
     assert all(p.grad is None and p.requires_grad for p in net.parameters())
 
 
+@every_attack
+def test_evaluate_hands_texts_over(name: str) -> None:
+    net, (x, y), attack = language_net(), texts(), {name: ATTACKS[name]}
+    ids = torch.arange(50, 70)
+    expected = evaluate_language(net, x, y, attack, characters_per_token=2, sample_ids=ids, seed=3)
+    report = evaluate(net, x, y, attack, characters_per_token=2, sample_ids=ids, seed=3, keep_adversarial=True)
+    assert isinstance(report, LanguageReport)
+    for key in ("before", "after", "success", "num_changed"):
+        assert torch.equal(getattr(report, key)[name], getattr(expected, key)[name])
+    assert report.x_adv[name].shape[:2] == x.shape
+    assert report.cost[name].num_forwards == expected.cost[name].num_forwards
+    per_token = evaluate(net, x, y, attack, batch_size=7, sample_ids=ids, seed=3)
+    torch.testing.assert_close(per_token.after[name], 2 * expected.after[name])
+    clean = evaluate(net, x, y, {}, characters_per_token=2).clean
+    torch.testing.assert_close(clean, expected.clean)
+
+
+def test_evaluate_refuses_for_texts_what_is_for_images_and_the_other_way_round() -> None:
+    net, (x, y) = language_net(), texts(4)
+    attack = {"a": ATTACKS["hot_flip"]}
+    for options in ({"prepare_on": (x, y)}, {"check_8bit": True}):
+        with pytest.raises(ValueError, match=r"evaluate\(prepare_on=..., check_8bit=...\) are for images, got obj"):
+            evaluate(net, x, y, attack, **options)  # type: ignore[call-overload]
+    with pytest.raises(ValueError, match=r"evaluate_language\(batch_size=...\) must be >= 1, got 0"):
+        evaluate(net, x, y, attack, batch_size=0)
+    with pytest.raises(ValueError, match=r"evaluate\(characters_per_token=...\) is for language mod.*got labels \(4,"):
+        evaluate(net, x, y[:, 0], {}, characters_per_token=1.0)
+    with pytest.raises(ValueError, match="attack 'b': Untargeted.* is for classes; a language model is attacked with"):
+        evaluate(net, x, y, {**attack, "b": HotFlip(threat=FLIPS)})
+    for some in ({}, {"b": HotFlip(threat=FLIPS)}):
+        with pytest.raises(ValueError, match=r"labels of one token each, \(4, 9\), are what follows a text: a lang"):
+            evaluate(net, x, y, some, sample_ids=[1, 2, 3, 4])
+
+
 def test_no_texts_give_an_empty_report() -> None:
     x, y = texts()
     report = evaluate_language(language_net(), x[:0], y[:0], ATTACKS)
@@ -220,12 +271,48 @@ def test_what_is_no_language_model_or_no_text_is_refused() -> None:
         evaluate_language(Classes(), x, y, {})
     with pytest.raises(ValueError, match=r"the labels must be the tokens that follow.* not in text 2"):
         evaluate_language(net, x, torch.where(torch.arange(4)[:, None] == 2, (y + 1) % VOCABULARY, y), {})
+    of_others = nn.Sequential(nn.Embedding(VOCABULARY, VOCABULARY))
+    with pytest.raises(
+        ValueError, match=r"the model fails on texts with ids from 0 to 20: are they all in its voc.*\(index"
+    ):
+        evaluate_language(of_others, x.clamp(max=11).where(x < 11, 20), y.clamp(max=11).where(y < 11, 20), {})
     with pytest.raises(ValueError, match="must be whole numbers"):
         evaluate_language(net, x.double(), y[:, 0], {})
     with pytest.raises(ValueError, match=r"evaluate_language\(batch_size=...\) must be >= 1, got 0"):
         evaluate_language(net, x, y, {}, batch_size=0)
     with pytest.raises(ValueError, match=r"evaluate_language\(characters_per_token=...\) must be > 0, got 0"):
         evaluate_language(net, x, y, {}, characters_per_token=0)
+    with pytest.raises(ValueError, match="must be a number, or one for each of the 13 tokens of the model, got 5"):
+        evaluate_language(net, x, y, {}, characters_per_token=torch.ones(5))
+    for table in (torch.ones(13, 1), -torch.ones(13), torch.ones(13) * math.nan):
+        with pytest.raises(ValueError, match=r"one for each token of the vocabulary `\(V,\)`, finite and >= 0, got"):
+            evaluate_language(net, x, y, {}, characters_per_token=table)
+
+
+class LooksAhead(nn.Module):
+    """Says the next token by looking at it, or some of it."""
+
+    def __init__(self, noise: float = 0.0) -> None:
+        super().__init__()
+        self.noise = noise
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = 3 * nn.functional.one_hot(x.roll(-1, 1), VOCABULARY).double()
+        return logits + self.noise * torch.rand(logits.shape)
+
+
+def test_a_model_that_looks_ahead_is_refused() -> None:
+    x, y = texts(4)
+    with pytest.raises(ValueError, match=r"none of the tokens behind them.* those of the first 4 tokens change"):
+        evaluate_language(LooksAhead(), x, y, {})
+    block = TransformerLM(VOCABULARY, dim=16, num_heads=2, num_layers=1, context=LENGTH)
+    evaluate_language(block, x, y, {})
+    block.blocks[0].attention.causal = False  # type: ignore[union-attr]
+    for parameter in block.parameters():
+        nn.init.normal_(parameter, std=0.4)
+    with pytest.raises(ValueError, match="is it causal?"):
+        evaluate_language(block, x, y, {})
+    evaluate_language(LooksAhead(noise=1.0), x, y, {})  # what it draws itself would hide it
 
 
 def test_objectives_for_classes_and_for_texts_are_told_apart() -> None:

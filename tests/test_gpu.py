@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from touchstone.attacks import FGSM, L2, PGD, Linf, Margin, RandomNoise, SampleRng, Untargeted, evaluate
 from touchstone.callbacks import GradientNorm, RobustAccuracy
+from touchstone.nets import GRU, LSTM, RNN
 
 from .lightning_programs import OrdinaryModule, train_loader, trainer, val_loader
 from .oracles import images, own_labels, small_net
@@ -84,6 +85,27 @@ def test_recurrent_nets_through_cudnn(training: bool) -> None:
     assert report.cost["pgd"].num_backwards > 0
     assert torch.backends.cudnn.enabled == enabled
     assert net.training == training
+
+
+@pytest.mark.parametrize("case", ["rnn", "lstm", "gru"])
+def test_the_recurrent_layers_by_hand_are_those_of_cudnn(case: str) -> None:
+    """Outputs and all gradients, without the TF32 that cuDNN rounds products to where it may."""
+    own, oracle = {"rnn": (RNN, nn.RNN), "lstm": (LSTM, nn.LSTM), "gru": (GRU, nn.GRU)}[case]
+    torch.manual_seed(0)
+    theirs = oracle(8, 32, 2, batch_first=True).cuda()
+    mine = own(8, 32, 2).cuda()
+    mine.load_state_dict(theirs.state_dict())
+    x, weight = torch.randn(16, 40, 8, device="cuda", requires_grad=True), torch.randn(16, 40, 32, device="cuda")
+    found = []
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        for net in (mine, theirs):
+            output, state = net(x)
+            last = state if isinstance(state, tuple) else (state,)
+            loss = (output * weight).sum() + sum(part.square().sum() for part in last)
+            names = dict(net.named_parameters())
+            grads = torch.autograd.grad(loss, [x, *names.values()])
+            found.append([output, *last, *(grad / grad.abs().max() for grad in grads)])
+    torch.testing.assert_close(found[0], found[1], atol=1e-4, rtol=1e-4)
 
 
 def test_no_step_waits_for_the_device() -> None:

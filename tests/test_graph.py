@@ -12,7 +12,7 @@ from torch import Tensor
 from touchstone.datamodules import DigitsDataModule
 from touchstone.lightning_modules import Classifier
 from touchstone.nets import RNN
-from touchstone.nets.graph import GraphNet, gradient_by_paths, paths, topological_order
+from touchstone.nets.graph import GraphNet, gradient_by_paths, paths, topological_order, weight_gradient_by_paths
 
 from .lightning_programs import trainer
 
@@ -40,9 +40,36 @@ def test_a_gradient_is_the_sum_over_paths(nonlinearity: str) -> None:
         torch.testing.assert_close(gradient_by_paths(net, x, source, 7), expected[source])
 
 
+def test_a_gradient_by_a_weight_is_the_sum_over_the_paths_through_it() -> None:
+    torch.manual_seed(0)
+    net, x = GraphNet(diamonds(), num_inputs=2, num_outputs=1).double(), torch.randn(2, dtype=torch.float64)
+    (expected,) = torch.autograd.grad(net(x[None])[0, 0], net.weight)
+    for i, j in net.adjacency.nonzero().tolist():
+        torch.testing.assert_close(weight_gradient_by_paths(net, x, (i, j), 7), expected[i, j])
+    with pytest.raises(ValueError, match=r"must be an edge \(i, j\) of the graph, got \(0, 7\)"):
+        weight_gradient_by_paths(net, x, (0, 7), 7)
+
+
+@pytest.mark.parametrize("as_list", [True, False])
+def test_a_matrix_of_floats_gives_the_weights_and_one_of_whole_numbers_the_edges(as_list: bool) -> None:
+    """`y = -1.5 tanh(0.5 x)`, from a matrix; a gradient reaches the two weights alone."""
+    weights = [[0.0, 0, 0], [0.5, 0, 0], [0, -1.5, 0]]
+    net = GraphNet(weights if as_list else torch.tensor(weights), num_inputs=1, num_outputs=1)
+    assert net.edges.tolist() == weights
+    x = torch.linspace(-2, 2, 5)[:, None]
+    torch.testing.assert_close(net(x), -1.5 * torch.tanh(0.5 * x))
+    net(x).square().sum().backward()
+    assert net.weight.grad is not None
+    assert net.weight.grad.nonzero().tolist() == [[1, 0], [2, 1]]
+    whole = [[0, 0, 0], [1, 0, 0], [0, 1, 0]]
+    drawn = GraphNet(whole if as_list else torch.tensor(whole), num_inputs=1, num_outputs=1)
+    assert drawn.adjacency.tolist() == net.adjacency.tolist()
+    assert len(set(drawn.edges[drawn.adjacency].tolist()) - {1.0}) == 2
+
+
 def test_layers_as_a_graph_are_the_layers() -> None:
     """Two inputs, three hidden neurons, one output: a multilayer perceptron."""
-    adjacency = torch.zeros(6, 6)
+    adjacency = torch.zeros(6, 6, dtype=torch.int64)
     adjacency[2:5, :2] = 1
     adjacency[5, 2:5] = 1
     torch.manual_seed(0)
@@ -66,8 +93,8 @@ def test_an_order_puts_each_neuron_behind_what_it_reads() -> None:
 
 def test_cycles_are_a_recurrent_net() -> None:
     """`RNN`, given the input at every step, with the matrices of the graph; the diagonal is part of it."""
-    adjacency = torch.ones(7, 7)
-    adjacency[:2] = 0
+    adjacency = torch.ones(7, 7, dtype=torch.bool)
+    adjacency[:2] = False
     torch.manual_seed(0)
     net, x = GraphNet(adjacency, num_inputs=2, num_outputs=2, num_steps=4).double(), torch.randn(3, 2).double()
     rnn = RNN(2, 5, pre_activation=True).double()
@@ -103,6 +130,8 @@ def test_what_cannot_be_is_refused() -> None:
     for options, message in (
         ({"adjacency": torch.ones(2, 3)}, r"adjacency=...\) must be a square matrix, got \(2, 3\)"),
         ({"adjacency": torch.ones(4, 4)}, "the first 2 rows, of the inputs, must be empty"),
+        ({"adjacency": diamonds() * float("nan")}, r"adjacency=...\) must be finite weights, got nan at \(0, 0\)"),
+        ({"adjacency": diamonds() * 3}, r"must be 0 and 1, or weights as floats, got 3 at \(3, 0\)"),
         ({"num_outputs": 7}, "together at most the 8 neurons, got 2 and 7"),
         ({"nonlinearity": "gelu"}, "must be one of tanh, relu, identity, got 'gelu'"),
         ({"num_steps": 0}, r"GraphNet\(num_steps=...\) must be >= 1, got 0"),
@@ -110,5 +139,12 @@ def test_what_cannot_be_is_refused() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             GraphNet(**{"adjacency": diamonds(), "num_inputs": 2, "num_outputs": 1, **options})  # type: ignore[arg-type]
+    ring = torch.tensor([[0, 0, 0], [1, 0, 1], [0, 1, 0]])
+    with pytest.raises(ValueError, match="paths: the graph must have no cycle"):
+        paths(ring, 0, 2)
+    for adjacency in (ring, ring.tril()):
+        stepped = GraphNet(adjacency, num_inputs=1, num_outputs=1, num_steps=3)
+        with pytest.raises(ValueError, match="gradient_by_paths: the net must have no cycle and .* got num_steps=3"):
+            gradient_by_paths(stepped, torch.zeros(1), 0, 2)
     with pytest.raises(ValueError, match="the input must have 2 values, got 3"):
         GraphNet(diamonds(), num_inputs=2, num_outputs=1)(torch.zeros(1, 3))

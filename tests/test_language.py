@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,37 @@ def test_tokens_are_drawn_as_often_as_the_net_says() -> None:
     torch.testing.assert_close(Sampling(top_k=2).probabilities(shuffled), two[:, [2, 0, 3, 1]])
 
 
+@pytest.mark.parametrize("temperature", [1e-300, 1e-45, 1e-38, 1e-30])
+def test_the_lowest_temperatures_take_the_most_probable_token(temperature: float) -> None:
+    logits = torch.tensor([[2.0, 1.0, 50.0, -1.0], [-7.0, -float("inf"), -8.0, -9.0]])
+    expected = torch.tensor([[0.0, 0, 1, 0], [1, 0, 0, 0]])
+    for options in ({}, {"top_k": 2, "top_p": 0.5}):
+        found = Sampling(temperature=temperature, **options).probabilities(logits)  # type: ignore[arg-type]
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_from_logits_that_are_not_finite_nothing_is_drawn(temperature: float) -> None:
+    made = net("lstm")
+    for wrong in (float("nan"), float("inf")):
+        nn.init.constant_(made.head.bias, wrong)
+        with pytest.raises(ValueError, match="a token cannot be drawn: the logits are not finite"):
+            generate(made, prompt(), 1, Sampling(temperature=temperature))
+
+
+def test_a_validation_of_a_net_that_is_not_finite_writes_no_sample_and_says_so_once(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    lm = RecurrentLM(256, dim=8, hidden=16)
+    module = LanguageModel(lm, lambda groups: torch.optim.SGD(groups, lr=1e38), sample_tokens=5)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer(tmp_path, max_epochs=2).fit(module, datamodule=text_data(tmp_path))
+    said = [str(warning.message) for warning in caught if "sample" in str(warning.message)]
+    assert len(said) == 1
+    assert re.match("LanguageModel writes no sample while this is so: .* the logits are not finite", said[0])
+    assert not list(tmp_path.rglob("samples.txt"))
+
+
 def test_no_logit_depends_on_a_later_token() -> None:
     for name in NETS:
         made, tokens = net(name), prompt(6)
@@ -131,8 +163,9 @@ def test_figures_are_means_over_every_token(tmp_path: Path) -> None:
     nats = float(torch.cat(losses).double().mean())
     assert float(run.callback_metrics["val/loss"]) == pytest.approx(nats, rel=1e-5)
     assert float(run.callback_metrics["val/perplexity"]) == pytest.approx(math.exp(nats), rel=1e-4)
-    text = bytes(data.splits["val"]).decode()
-    bits = nats / math.log(2) * len(data.splits["val"]) / len(text)
+    said = b"".join(bytes(y.flatten().tolist()) for _, y in batches).decode()
+    assert "é" in said
+    bits = nats / math.log(2) * len(said.encode()) / len(said)
     assert float(run.callback_metrics["val/bits_per_character"]) == pytest.approx(bits, rel=1e-5)
 
 
@@ -172,6 +205,23 @@ def test_a_state_ends_with_its_epoch_and_its_gradient_with_its_batch(tmp_path: P
     assert all(not part.requires_grad for part in module._carried["train"][0])
     module.on_train_epoch_start()
     assert not module.process_state()
+
+
+def test_a_state_is_carried_only_where_rows_continue_and_the_state_does_not_grow(tmp_path: Path) -> None:
+    data, net = text_data(tmp_path, order="random"), RecurrentLM(256, dim=8, hidden=16)
+    for run in ("fit", "validate", "test"):
+        module = LanguageModel(net, carry_state=True, sample_tokens=0)
+        with pytest.raises(
+            ValueError, match=r"carry_state=True\): .* which is TextDataModule\(order='streams'\), got order='random'"
+        ):
+            getattr(trainer(tmp_path), run)(module, datamodule=data)
+    trainer(tmp_path, limit_predict_batches=1).predict(LanguageModel(net, carry_state=True), data)  # carries none
+    with pytest.raises(
+        ValueError,
+        match=r"LanguageModel\(carry_state=True\): the net must carry a state of one size, as RecurrentLM does; "
+        r"TransformerLM carries the keys and values of a context of 16 tokens",
+    ):
+        small_lm(carry_state=True)
 
 
 def test_the_rate_rises_and_falls() -> None:
@@ -227,8 +277,18 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
         generate(net("lstm"), prompt(0), 3)
     with pytest.raises(ValueError, match=r"generate\(num_tokens=...\) must be >= 0, got -1"):
         generate(net("lstm"), prompt(), -1)
-    with pytest.raises(ValueError, match=r"LearnedPositions\(max_tokens=8\): a sequence of 9 tokens reaches beyond"):
+    with pytest.raises(ValueError, match=r"LM\(context=8\): LearnedPositions\(max_tokens=8\): a sequence of 9 tok"):
         net("learned")(prompt(9))
+    for name in NETS:
+        owner = type(net(name)).__name__
+        for wrong, got in ((prompt()[0], r"torch.int64 \(3,\)"), (prompt().byte(), r"torch.uint8 \(2, 3\); use `.lo")):
+            with pytest.raises(ValueError, match=rf"{owner}: the tokens must be ids `\(texts, tokens\)`, got {got}"):
+                net(name)(wrong)
+        for low, high in ((0, 11), (-1, 10)):
+            with pytest.raises(
+                ValueError, match=rf"{owner}\(vocab_size=11\): .* ids from 0 to 10, got {low} to {high}"
+            ):
+                net(name)(torch.tensor([[low, high]]))
     with pytest.raises(ValueError, match=r"tie_weights=True\): hidden must be dim, got 9 and 8"):
         RecurrentLM(11, dim=8, hidden=9, tie_weights=True)
     with pytest.raises(ValueError, match=r"RecurrentLM\(cell=...\) must be one of rnn, lstm, gru, got 'sru'"):

@@ -240,7 +240,10 @@ def test_what_cannot_be_is_refused() -> None:
         RNN(D, H)(x, state)
     with pytest.raises(ValueError, match=r"lengths must be 3 whole numbers from 1 to 7, got \[4, 0, 7\]"):
         net(x, lengths=[4, 0, 7])
-    for lengths in ([4, 7], [4, 8, 1], [1.5, 2.0, 3.0]):
+    for wrong_state, got in (((None, None), "NoneType, NoneType"), ("zeros", "str"), ((state, 3), r"\(2, 3, 5\), int")):
+        with pytest.raises(ValueError, match=rf"LSTM: the state must be h .* \(layers, batch, units\), got {got}"):
+            net(x, wrong_state)
+    for lengths in ([4, 7], [4, 8, 1], [1.5, 2.0, 3.0], [True, True, True]):
         with pytest.raises(ValueError, match="lengths must be 3 whole numbers from 1 to 7"):
             net(x, lengths=lengths)
     with pytest.raises(ValueError, match="a packed sequence has its lengths"):

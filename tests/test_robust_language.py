@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -75,6 +77,38 @@ def test_it_logs_what_the_judge_measures(data: TextDataModule, tmp_path: Path) -
     assert written["texts"]["bits_per_character/hot"] == pytest.approx(report.after["hot"].tolist(), rel=1e-4)
     assert written["attacks"]["ball"]["num_backwards"] == 21 * 3
     assert set(events(tmp_path).Tags()["images"]) == {"attack/hot", "attack/say"}
+
+
+@pytest.mark.parametrize("tokens", ["bytes", "byte_pairs"])
+def test_the_characters_of_each_window_are_counted(tokens: Any, tmp_path: Path) -> None:
+    """By hand: of bytes, a character begins wherever a byte is not 0b10xxxxxx; of byte pairs on ASCII, by decoding."""
+    if tokens == "byte_pairs":
+        pytest.importorskip("tokenizers")
+    path, plain = tmp_path / "text", tokens == "byte_pairs"
+    words = ["the", "then", "rhythm", "x", "q9"] if plain else ["thé", "ééé", "plain", "人人"]
+    order = torch.randint(len(words), (3000,), generator=torch.Generator().manual_seed(0)).tolist()
+    path.write_text(" ".join(words[number] for number in order), encoding="utf-8")
+    data = TextDataModule(
+        files=[str(path)], tokens=tokens, num_byte_pairs=262, context=16, batch_size=8, token_folder=str(tmp_path)
+    )
+    data.setup("validate")
+    torch.manual_seed(0)
+    size = len(data.vocabulary)
+    model = LanguageModel(RecurrentLM(size, cell="gru", dim=8, hidden=16), sample_tokens=0)
+    attack = HotFlip(threat=TokenFlips(1, vocab_size=size), objective=Surprise(), num_candidates=2)
+    run = trainer(tmp_path, RobustLanguage({"hot": attack}, max_samples=12))
+    run.validate(model, datamodule=data, verbose=False)
+    expected, ratios = [], []
+    with torch.no_grad():
+        for index in range(12):
+            x, y = data.val_dataloader().dataset[index]
+            nats = F.cross_entropy(model.net.eval()(x[None])[0], y, reduction="sum")
+            begun = len(data.vocabulary.decode(y.tolist())) if plain else sum(b & 0xC0 != 0x80 for b in y.tolist())
+            expected.append(float(nats) / math.log(2) / begun)
+            ratios.append(begun / len(y))
+    written = json.loads(next(tmp_path.rglob("language_report.json")).read_text())
+    assert written["texts"]["bits_per_character/clean"] == pytest.approx(expected, rel=1e-4)
+    assert max(ratios) > 1.1 * min(ratios)
 
 
 def test_it_does_not_change_training(data: TextDataModule, tmp_path: Path) -> None:
@@ -162,6 +196,20 @@ def test_an_objective_for_classes_is_refused() -> None:
     attacks: dict[str, Attack] = {"a": HotFlip(threat=FLIPS)}
     with pytest.raises(ValueError, match=r"RobustLanguage\(attacks=...\): attack 'a' must have the objective Surprise"):
         RobustLanguage(attacks)
+
+
+@pytest.mark.filterwarnings("ignore:RobustAccuracy could not attack the training samples")
+@pytest.mark.parametrize("num_sanity_val_steps", [0, 1])
+def test_the_callback_for_classes_says_which_one_is_for_language_models(
+    data: TextDataModule, tmp_path: Path, num_sanity_val_steps: int
+) -> None:
+    with pytest.raises(ValueError, match=r"attack 'hot' has the objective Surprise\(\), .*: RobustLanguage meas"):
+        RobustAccuracy({"hot": ATTACKS["hot"]})
+    probe = RobustAccuracy({"hot": HotFlip(threat=FLIPS)}, max_samples=4)
+    run = trainer(tmp_path, probe, num_sanity_val_steps=num_sanity_val_steps)
+    said = r"a language model, with the tokens that follow as labels, here \(\d, 16\), is measured by RobustLanguage"
+    with pytest.raises(ValueError, match=said):
+        run.fit(module(), datamodule=data)
 
 
 # Pictures of texts.

@@ -6,7 +6,9 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
+from pydoc_data.topics import topics
 from typing import Any
 
 import numpy as np
@@ -57,6 +59,16 @@ def test_pieces_of_any_size_are_the_text(tmp_path: Path, num_bytes: int) -> None
         first, second = ("".join(text_pieces([path], *ends, num_bytes)) for ends in ((0, cut), (cut, len(raw))))
         assert first + second == TEXT
         assert len(first.encode()) - cut in range(4)
+
+
+@pytest.mark.parametrize("last", ["é", "€", "😀"])
+def test_a_cut_inside_the_last_character_leaves_it_whole(tmp_path: Path, last: str) -> None:
+    text = "cut here " + last
+    path = Path(write(tmp_path, text))
+    size = path.stat().st_size
+    for cut in range(size - len(last.encode()), size + 1):
+        first, second = ("".join(text_pieces([path], *ends)) for ends in ((0, cut), (cut, size)))
+        assert first + second == text
 
 
 def test_targets_are_the_tokens_one_further_on(tmp_path: Path) -> None:
@@ -132,6 +144,32 @@ def test_a_vocabulary_decodes_what_it_encodes_and_is_loaded_as_it_was(vocabulary
     assert vocabulary.encode(text).dtype == np.uint8
 
 
+def test_characters_are_counted_where_they_begin() -> None:
+    """Of any piece of a text, those whose first byte is in it."""
+    encoded = TEXT.encode()
+    counts = Bytes().num_characters
+    for start, end in ((0, len(encoded)), (1, 3), (2, 4), (60, 76)):
+        first_bytes = [len(character.encode()) for character in TEXT]
+        begins = np.cumsum([0, *first_bytes[:-1]])
+        ids = Bytes().encode(TEXT)[start:end]
+        assert counts[ids].sum() == ((begins >= start) & (begins < end)).sum()
+    characters = Characters(TEXT)
+    assert characters.num_characters[characters.encode(TEXT)].sum() == len(TEXT)
+
+
+@pytest.mark.parametrize("num_tokens", [256, 300])
+def test_characters_of_byte_pairs_are_counted_where_they_begin(num_tokens: int) -> None:
+    pytest.importorskip("tokenizers")
+    vocabulary = BytePairs.learn([TEXT], num_tokens)
+    counts, text = vocabulary.num_characters, TEXT + "naïve   人😀 ok"  # some of them never learnt, byte by byte
+    assert counts[vocabulary.encode(text)].sum() == len(text)
+    whole = {token: name for token, name in enumerate(vocabulary.names) if "\ufffd" not in name}
+    assert all(counts[token] == len(name) for token, name in whole.items())
+    assert len(whole) >= 128 + (num_tokens - 256) // 2
+    parts = [token for token in range(len(vocabulary)) if token not in whole and counts[token] == 0]
+    assert len(parts) >= 64  # the later bytes of a character
+
+
 def test_a_text_is_encoded_once_and_again_when_it_changes(tmp_path: Path) -> None:
     path = write(tmp_path)
     first = data(tmp_path, path)._folder()
@@ -163,24 +201,38 @@ def watch():  # not the pages of files, which the system may drop
         peak = max(peak, next(int(line.split()[1]) for line in open("/proc/self/status") if "RssAnon" in line))
         time.sleep(0.002)
 threading.Thread(target=watch, daemon=True).start()
-data = TextDataModule(files=[sys.argv[1]], tokens=sys.argv[2], token_folder=sys.argv[1] + "_tokens", steps_per_epoch=50)
-data.prepare_data()
-data.setup("fit")
-for loader in (data.train_dataloader(),):
-    for x, y in loader:
-        assert x.shape == (32, 64)
+for order in ("random", "streams"):
+    data = TextDataModule(
+        files=[sys.argv[1]], tokens=sys.argv[2], token_folder=sys.argv[1] + "_tokens", order=order, steps_per_epoch=50
+    )
+    data.prepare_data()
+    data.setup("fit")
+    for loader in (data.train_dataloader(), data.val_dataloader()):
+        for number, (x, y) in enumerate(loader):
+            assert x.shape[1] == 64
+            if order == "streams" and number == 50:  # as many as of the random windows: from all over the text
+                break
 print(peak)
 """
-    for tokens in ("characters", "bytes"):
+    line, english = TEXT[:67], "\n".join(topics[name] for name in sorted(topics))
+    sizes = {  # a table of the words that there are is kept of each text for byte pairs, and so they are the same ones
+        "characters": (line * 400, line * 1_500_000),  # 30 KB and 110 MB
+        "bytes": (line * 400, line * 1_500_000),
+        "byte_pairs": (english * 8, english * 60),  # 4 MB and 28 MB
+    }
+    for tokens, texts in sizes.items():
+        if tokens == "byte_pairs" and find_spec("tokenizers") is None:
+            continue
         peaks = []
-        for name, num_times in (("small", 400), ("large", 1_500_000)):
-            path = write(tmp_path, TEXT[:67] * num_times, name)  # 30 KB and 110 MB
+        for name, text in zip(("small", "large"), texts, strict=True):
+            path = write(tmp_path, text, name)
             environment = {**os.environ, "PYTHONPATH": str(root)}
             run = subprocess.run(
                 [sys.executable, "-c", code, path, tokens], env=environment, capture_output=True, text=True, check=True
             )
             peaks.append(int(run.stdout.split()[-1]))
-        assert peaks[1] < peaks[0] + 60_000, tokens  # KiB; the tokens alone are 100 MB and more
+        # KiB; the text is 100 MB, and of byte pairs less, since it takes longer.
+        assert peaks[1] < peaks[0] + (40_000 if tokens == "byte_pairs" else 60_000), tokens
 
 
 def test_a_text_that_is_not_utf_8_is_named_with_the_position(tmp_path: Path) -> None:
@@ -190,6 +242,11 @@ def test_a_text_that_is_not_utf_8_is_named_with_the_position(tmp_path: Path) -> 
         bad.write_bytes(b"a" * position + b"\xff" + b"b" * 100)
         with pytest.raises(ValueError, match=rf"bad.txt is not UTF-8: byte {position} is 0xff"):
             data(tmp_path, good, str(bad))
+    for stray in (b"\x80", b"\x80\xbf", b"\x80\xbf\x80", b"\x80" * 4):  # as of a character whose first byte is gone
+        bad.write_bytes(stray + b"b" * 100)
+        for files in ((str(bad),), (good, str(bad)), (str(bad), good)):
+            with pytest.raises(ValueError, match=r"bad.txt is not UTF-8: byte 0 is 0x80 \(invalid start byte\)"):
+                data(tmp_path, *files)
     bad.write_bytes(b"abc \xe2\x82")
     with pytest.raises(ValueError, match=r"byte 4 is 0xe2 \(unexpected end of data\)"):
         data(tmp_path, str(bad))
@@ -201,6 +258,8 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
         data(tmp_path, str(tmp_path / "nowhere.txt"))
     with pytest.raises(ValueError, match=r"there is no text in .*text.txt"):
         data(tmp_path, write(tmp_path, ""))
+    with pytest.raises(ValueError, match=r"files=...\) must be None or name at least one file, got \[\]"):
+        TextDataModule(files=[])
     with pytest.raises(ValueError, match=r"the text for test has 10 tokens, and a window takes 17"):
         data(tmp_path, write(tmp_path, "a" * 100))
     for options, message in (

@@ -10,7 +10,10 @@ from torch import Tensor
 
 from touchstone.datamodules import PassagesDataModule
 from touchstone.datamodules.parts.words import Words
+from touchstone.lightning_modules import Classifier
 from touchstone.nets import TextClassifier
+
+from .lightning_programs import trainer
 
 BODIES = ("rnn", "lstm", "gru", "transformer")
 
@@ -72,6 +75,16 @@ def test_options_outside_their_range_are_refused(options: dict, message: str) ->
 def test_what_is_no_text_is_refused() -> None:
     with pytest.raises(ValueError, match=r"must be ids `\(texts, tokens\)`, got torch.float32 \(2, 4\)"):
         net_of("gru")(torch.zeros(2, 4))
+    with pytest.raises(ValueError, match=r"TextClassifier\(vocab_size=11\): .* ids from 0 to 10, got 3 to 20"):
+        net_of("gru")(torch.tensor([[3, 20]]))
+
+
+def test_passages_with_more_words_than_the_net_knows_name_the_largest_id(tmp_path: Path) -> None:
+    module, data = Classifier(TextClassifier(100, 6, dim=8)), PassagesDataModule(num_words=1500)
+    with pytest.raises(
+        ValueError, match=r"TextClassifier\(vocab_size=100\): the tokens must be .* 0 to 99, got 0 to 1\d+"
+    ):
+        trainer(tmp_path).fit(module, datamodule=data)
 
 
 # The data.

@@ -19,6 +19,11 @@ B, T, D, N = 3, 7, 16, 4
 PADDING = torch.tensor([[False] * 7, [False] * 4 + [True] * 3, [True] * 2 + [False] * 5])
 
 
+in_both_precisions = pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)], ids=["float64", "float32"]
+)
+
+
 def close(own: Tensor, expected: Tensor, tolerance: float = 1e-10) -> None:
     torch.testing.assert_close(own, expected, atol=tolerance, rtol=tolerance)
 
@@ -102,27 +107,60 @@ def test_a_mask_that_hides_everything_gives_no_nan(causal: bool, return_maps: bo
     assert gradient.isfinite().all()
 
 
+def gradients(output: Tensor, x: Tensor, weights: list[Tensor]) -> list[Tensor]:
+    """Of a random combination of the outputs, by the tokens and by the weights."""
+    return list(torch.autograd.grad((output * tokens(5).to(output)).sum(), [x, *weights]))
+
+
+@in_both_precisions
+@pytest.mark.parametrize("padding", [None, PADDING])
+@pytest.mark.parametrize("return_maps", [False, True])
+def test_attention_has_the_gradients_of_torch_by_every_weight(
+    padding: Tensor | None, return_maps: bool, dtype: torch.dtype, tolerance: float
+) -> None:
+    own, oracle = attention().to(dtype), nn.MultiheadAttention(D, N, batch_first=True).to(dtype)
+    copied_from(own, oracle)
+    x = tokens().to(dtype).requires_grad_()
+    expected, _ = oracle(x, x, x, padding)
+    output, _ = own(x, padding=padding, return_maps=return_maps)
+    close(output, expected, tolerance)
+    theirs = [oracle.in_proj_weight, oracle.in_proj_bias, oracle.out_proj.weight, oracle.out_proj.bias]
+    mine = [own.qkv.weight, own.qkv.bias, own.out.weight, own.out.bias]
+    for one, other in zip(gradients(output, x, mine), gradients(expected, x, theirs), strict=True):
+        close(one, other, tolerance)
+
+
+@in_both_precisions
 @pytest.mark.parametrize("norm", ["pre", "post"])
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
 @pytest.mark.parametrize("padding", [None, PADDING])
-def test_the_block_is_the_encoder_layer_of_torch(norm: Any, activation: Any, padding: Tensor | None) -> None:
+def test_the_block_is_the_encoder_layer_of_torch(
+    norm: Any, activation: Any, padding: Tensor | None, dtype: torch.dtype, tolerance: float
+) -> None:
     torch.manual_seed(0)
     oracle = nn.TransformerEncoderLayer(
         D, N, 20, dropout=0.0, activation=activation, batch_first=True, norm_first=norm == "pre"
-    ).double()
-    own = TransformerBlock(D, N, hidden=20, norm=norm, activation=activation).double()
+    ).to(dtype)
+    own = TransformerBlock(D, N, hidden=20, norm=norm, activation=activation).to(dtype)
     copied_from(own.attention, oracle.self_attn)
-    for mine, theirs in (
+    pairs = [
         (own.feed_forward.first, oracle.linear1),
         (own.feed_forward.second, oracle.linear2),
         (own.norm_1, oracle.norm1),
         (own.norm_2, oracle.norm2),
-    ):
+    ]
+    for mine, theirs in pairs:
         mine.load_state_dict(theirs.state_dict())
-    x = tokens().requires_grad_()
-    outputs = own(x, padding=padding), oracle(x, src_key_padding_mask=padding)
-    close(*outputs)
-    close(*(torch.autograd.grad(output.square().sum(), x)[0] for output in outputs))
+    x = tokens().to(dtype).requires_grad_()
+    output, expected = own(x, padding=padding), oracle(x, src_key_padding_mask=padding)
+    close(output, expected, tolerance)
+    pairs += [(own.attention.out, oracle.self_attn.out_proj)]
+    of_own = [own.attention.qkv.weight, own.attention.qkv.bias, *(p for mine, _ in pairs for p in mine.parameters())]
+    in_proj = [oracle.self_attn.in_proj_weight, oracle.self_attn.in_proj_bias]
+    of_oracle = [*in_proj, *(p for _, theirs in pairs for p in theirs.parameters())]
+    assert len(of_own) == len(list(oracle.parameters()))
+    for one, other in zip(gradients(output, x, of_own), gradients(expected, x, of_oracle), strict=True):
+        close(one, other, tolerance)
     assert sum(p.numel() for p in own.parameters()) == sum(p.numel() for p in oracle.parameters())
 
 
@@ -155,7 +193,21 @@ def test_a_set_has_one_class_in_any_order() -> None:
     close(net(tokens()[:, order]), net(tokens()))
     close(net(tokens()[:, order], PADDING[:, order]), net(tokens(), PADDING))
     close(net(tokens(), PADDING)[1:2], net(tokens()[1:2, :4]))
-    assert net(tokens(), torch.ones(B, T, dtype=torch.bool)).isfinite().all()
+    of_none = net(tokens(), torch.ones(B, T, dtype=torch.bool))
+    close(of_none, net.read_out.bias.expand(B, -1))
+    close(net(tokens()[:, :0]), of_none)
+
+
+def test_a_mask_of_each_sequence_or_of_each_head_is_told_by_its_dimensions() -> None:
+    """With as many sequences as heads, too."""
+    net, x = attention(), torch.cat([tokens(), tokens(1)[:1]])
+    assert len(x) == N
+    allowed = torch.rand(N, T, T, generator=torch.Generator().manual_seed(0)) < 0.6
+    for mask, of in ((allowed[:, None], lambda maps, i: maps[i]), (allowed[None], lambda maps, i: maps[:, i])):
+        _, maps = net(x, mask=mask, return_maps=True)
+        for i in range(N):
+            assert not of(maps, i)[..., ~allowed[i]].any()
+            assert of(maps, i)[..., allowed[i]].all()
 
 
 @pytest.mark.parametrize("options", [{}, {"rotary": True}, {"norm": "post", "feed_forward": "conv"}])
@@ -203,6 +255,27 @@ def test_sinusoidal_positions_are_those_of_the_paper() -> None:
             assert added[position, 2 * i + 1].item() == pytest.approx(math.cos(angle), abs=1e-12)
 
 
+def test_learned_positions_are_an_embedding_of_torch() -> None:
+    """Outputs and gradients, to 1e-5 in float32."""
+    own, oracle = LearnedPositions(D, T), nn.Embedding(T, D)
+    oracle.weight.data = own.vectors.data.clone()
+    x = tokens().float().requires_grad_()
+    output, expected = own(x[:, 2:], start=2), x[:, 2:] + oracle(torch.arange(2, T))
+    close(output, expected, 1e-5)
+    weight = tokens(5).float()[:, 2:]
+    (mine,) = torch.autograd.grad((output * weight).sum(), own.vectors)
+    (theirs,) = torch.autograd.grad((expected * weight).sum(), oracle.weight)
+    close(mine, theirs, 1e-5)
+
+
+@pytest.mark.parametrize("start", [0, 5000])
+def test_positions_in_float32_are_those_in_float64(start: int) -> None:
+    exact = SinusoidalPositions(D)(torch.zeros(1, T, D, dtype=torch.float64), start=start)
+    close(SinusoidalPositions(D)(torch.zeros(1, T, D), start=start).double(), exact, 1e-5)
+    x, places = tokens(), torch.arange(start, start + T)
+    close(rotate(x.float(), places).double(), rotate(x, places), 1e-5)
+
+
 def test_learned_positions_end_where_they_end() -> None:
     positions = LearnedPositions(D, 5).double()
     close(positions(tokens()[:, :3], start=2), tokens()[:, :3] + positions.vectors[2:5])
@@ -228,10 +301,16 @@ def test_what_cannot_be_is_refused() -> None:
         net(tokens(), mask=torch.zeros(T, T))
     with pytest.raises(ValueError, match=r"mask must broadcast to \(3, 4, 7, 7\), got \(6, 7\)"):
         net(tokens(), mask=torch.ones(6, 7, dtype=torch.bool))
+    for wide in (torch.ones(B, T, T, dtype=torch.bool), torch.ones(N, T, T, dtype=torch.bool)):
+        with pytest.raises(ValueError, match=r"mask must have 2 or 4 dimensions .* `mask\[:, None\]` for one of each"):
+            net(tokens(), mask=wide)
+    with pytest.raises(ValueError, match=r"SetClassifier: the elements must be \(sets, elements, 16\), got \(7, 16\)"):
+        SetClassifier(D, 5, dim=16).double()(tokens()[0])
     for wrong, message in (
         ({"num_heads": 5}, r"Attention\(num_heads=...\) must divide dim, got 5 and dim 16"),
         ({"num_heads": 4, "alpha": 0.0}, r"Attention\(alpha=...\) must be > 0, got 0.0"),
         ({"num_heads": 16, "rotary": True}, "must be even, got 1"),
+        ({"num_heads": 4, "hidden": 0}, r"FeedForward\(hidden=...\) must be >= 1, got 0"),
         ({"num_heads": 4, "norm": "middle"}, r"TransformerBlock\(norm=...\) must be pre or post, got 'middle'"),
         ({"num_heads": 4, "activation": "tanh"}, "must be one of relu, gelu, got 'tanh'"),
         ({"num_heads": 4, "feed_forward": "dense"}, "must be linear or conv, got 'dense'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from numbers import Integral, Real
 
 import torch
@@ -78,6 +79,19 @@ def check_batch(x: Tensor, y: Tensor) -> None:
         raise ValueError(f"there must be one label per image, got {len(x)} images and {len(y)} labels")
     if y.device != x.device:
         raise ValueError(f"images and labels must be on one device, got {x.device} and {y.device}")
+
+
+def read_sample_ids(given: Tensor | Sequence[int] | None, y: Tensor) -> Tensor:
+    """The ids of samples, int64 `(N,)`, as they were given or numbered."""
+    if given is None:
+        return torch.arange(len(y), device=y.device)
+    try:
+        ids = torch.as_tensor(given)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"sample_ids must be integers `(N,)`, got {given!r:.80}") from None
+    if ids.shape != y.shape or ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
+        raise ValueError(f"sample_ids must be integers {tuple(y.shape)}, got {ids.dtype} {tuple(ids.shape)}")
+    return ids.to(y.device, torch.int64)
 
 
 def check_labels(y: Tensor, num_classes: int) -> None:

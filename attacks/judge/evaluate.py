@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
@@ -17,14 +18,17 @@ from ..core.checks import (
     check_labels,
     check_not_probabilities,
     module_of,
+    read_sample_ids,
 )
 from ..core.frozen_eval import frozen_eval, seed_random_state
 from ..core.logits import logits_as_float
 from ..core.sample_rng import SampleRng
 from ..objectives.losses import Margin
 from .diagnosis import Diagnosis
+from .evaluate_language import evaluate_language
 from .forwards import Forwards
 from .halving import Halving
+from .language_report import LanguageReport
 from .meter import Cost, metered
 from .preparing import check_disjoint, prepare_attacks
 from .report import Report
@@ -32,6 +36,20 @@ from .running import check_names, naming, run_attack
 from .untouched import Untouched
 
 
+@overload
+def evaluate(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    attacks: Mapping[str, Attack],
+    *,
+    characters_per_token: float | Tensor,
+    seed: int = 0,
+    sample_ids: Tensor | Sequence[int] | None = None,
+    batch_size: int | Halving | None = None,
+    keep_adversarial: bool = False,
+) -> LanguageReport: ...
+@overload
 def evaluate(
     model: nn.Module,
     x: Tensor,
@@ -41,28 +59,47 @@ def evaluate(
     seed: int = 0,
     prepare_on: tuple[Tensor, Tensor] | None = None,
     sample_ids: Tensor | Sequence[int] | None = None,
-    batch_size: int | Halving = 256,
+    batch_size: int | Halving | None = None,
     keep_adversarial: bool = False,
     check_8bit: bool = False,
     probe_masking: bool = True,
-) -> Report:
+) -> Report | Any: ...  # Any: a LanguageReport where the objectives, which types do not tell apart, are of texts
+def evaluate(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    attacks: Mapping[str, Attack],
+    *,
+    characters_per_token: float | Tensor | None = None,
+    seed: int = 0,
+    prepare_on: tuple[Tensor, Tensor] | None = None,
+    sample_ids: Tensor | Sequence[int] | None = None,
+    batch_size: int | Halving | None = None,
+    keep_adversarial: bool = False,
+    check_8bit: bool = False,
+    probe_masking: bool = True,
+) -> Report | LanguageReport:
     """Measures on which samples a model is right before and after each attack.
 
     A sample is robust against an attack only if the model is right before it and on what it returned, measured again
     here. Samples that are wrong before any attack are not attacked. Everything is computed in float32 (float64 for a
     float64 model), also inside an autocast. The model, the batch and all random states are left as they were.
 
+    A language model is attacked with objectives of texts, such as `Surprise`: then this is `evaluate_language`, with
+    its figures in place of verdicts, and options that are for images alone are refused.
+
     Args:
         model: any module from images to logits `(N, C)`, in any mode.
         x: images, float `(N, ...)`, inside the box of the attacks' threats; half precision is computed in float32.
-        y: the true classes, int64 `(N,)`.
+        y: the true classes, int64 `(N,)`; for a language model the tokens that follow, `(N, T)`.
         attacks: attacks by name.
+        characters_per_token: for language models, see `evaluate_language`; None for bits per token.
         seed: seeds the random starts, together with the sample's id, and whatever the model draws itself.
         prepare_on: other images and their classes, for attacks that learn from samples before they attack
             (`Attack.needs_samples`); what they pass through the model meanwhile is in their cost.
         sample_ids: int64 `(N,)`; None numbers the rows. A sample's verdict depends on its id, not on its batch.
-        batch_size: samples attacked at a time, >= 1; halved, with a warning, where so many do not fit into memory. A
-            `Halving` keeps what fitted from call to call, and its owner lets it `say` so.
+        batch_size: samples attacked at a time, >= 1; None for 256, or 64 texts. Halved, with a warning, where so many
+            do not fit into memory. A `Halving` keeps what fitted from call to call, and its owner lets it `say` so.
         keep_adversarial: whether the report keeps the attacked images.
         check_8bit: whether the report also says which successes survive rounding to a picture file
             (`Report.survives_8bit`).
@@ -70,7 +107,7 @@ def evaluate(
             by short attacks on a few survivors.
 
     Returns:
-        The verdicts, `(N,)` each, and the costs; an empty batch gives an empty report.
+        The verdicts, `(N,)` each, and the costs; an empty batch gives an empty report. Of texts, a `LanguageReport`.
 
     Raises:
         ValueError: the batch, the labels or the logits are not what they must be; or an attack left its threat,
@@ -83,11 +120,27 @@ def evaluate(
         >>> report.worst_case.float().mean()
     """
     check_names(attacks)
+    check_batch(x, y)
+    if y.ndim == 2 and (characters_per_token is not None or any(a.objective.of_texts for a in attacks.values())):
+        if prepare_on is not None or check_8bit:
+            raise ValueError("evaluate(prepare_on=..., check_8bit=...) are for images, got objectives of texts")
+        return evaluate_language(
+            model,
+            x,
+            y,
+            attacks,
+            characters_per_token=1.0 if characters_per_token is None else characters_per_token,
+            seed=seed,
+            sample_ids=sample_ids,
+            batch_size=64 if batch_size is None else batch_size,
+            keep_adversarial=keep_adversarial,
+        )
+    _check_classes(y, characters_per_token)
+    batch_size = 256 if batch_size is None else batch_size
     halving = batch_size if isinstance(batch_size, Halving) else Halving(batch_size)
     if halving.size < 1:
         raise ValueError(f"evaluate(batch_size=...) must be >= 1, got {halving.size}")
     model = module_of(model)
-    check_batch(x, y)
     check_device(model, x)
     ids = read_sample_ids(sample_ids, y)
     for name, attack in attacks.items():
@@ -195,14 +248,14 @@ def _survives_8bit(report: Report, name: str, attack: Attack, x_adv: Tensor, loo
     return survives
 
 
-def read_sample_ids(given: Tensor | Sequence[int] | None, y: Tensor) -> Tensor:
-    """The ids of samples, int64 `(N,)`, as they were given or numbered."""
-    if given is None:
-        return torch.arange(len(y), device=y.device)
-    try:
-        ids = torch.as_tensor(given)
-    except (TypeError, ValueError, RuntimeError):
-        raise ValueError(f"sample_ids must be integers `(N,)`, got {given!r:.80}") from None
-    if ids.shape != y.shape or ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
-        raise ValueError(f"sample_ids must be integers {tuple(y.shape)}, got {ids.dtype} {tuple(ids.shape)}")
-    return ids.to(y.device, torch.int64)
+def _check_classes(y: Tensor, characters_per_token: float | Tensor | None) -> None:
+    if y.ndim != 1:
+        raise ValueError(
+            f"labels of one token each, {tuple(y.shape)}, are what follows a text: a language model is measured by "
+            "`evaluate_language`, and attacked with the objective Surprise(), or NextToken(target=...)"
+        )
+    if characters_per_token is not None:
+        raise ValueError(
+            "evaluate(characters_per_token=...) is for language models, whose labels are the tokens that follow, "
+            f"`(N, T)`, got labels {tuple(y.shape)}"
+        )

@@ -17,12 +17,12 @@ from ..core.checks import (
     check_labels,
     check_token_logits,
     module_of,
+    read_sample_ids,
 )
 from ..core.frozen_eval import frozen_eval, seed_random_state
 from ..core.logits import logits_as_float
 from ..core.sample_rng import SampleRng
 from ..objectives.surprise import token_losses
-from .evaluate import read_sample_ids
 from .forwards import Forwards
 from .halving import Halving
 from .language_report import LanguageReport
@@ -37,7 +37,7 @@ def evaluate_language(
     y: Tensor,
     attacks: Mapping[str, Attack],
     *,
-    characters_per_token: float = 1.0,
+    characters_per_token: float | Tensor = 1.0,
     seed: int = 0,
     sample_ids: Tensor | Sequence[int] | None = None,
     batch_size: int | Halving = 64,
@@ -55,7 +55,8 @@ def evaluate_language(
         x: the texts, int64 `(N, T)`, T >= 2.
         y: the tokens that follow, int64 `(N, T)`: those of `x` one place further on, and one more.
         attacks: attacks by name, with the objective `Surprise` or `NextToken`.
-        characters_per_token: of the text, > 0; with 1 the figures are bits per token.
+        characters_per_token: a mean over all texts, > 0; or how many characters each token of the vocabulary has,
+            >= 0, `(V,)`, so that those of each text are counted. With 1 the figures are bits per token.
         seed: seeds the random starts, together with the sample's id.
         sample_ids: int64 `(N,)`; None numbers the rows.
         batch_size: texts attacked at a time, >= 1, halved where they do not fit into memory; or a `Halving`, as in
@@ -66,7 +67,8 @@ def evaluate_language(
         Bits per character before and after each attack, `(N,)` each, and the costs.
 
     Raises:
-        ValueError: the texts or the logits are not what they must be, an objective is one for classes; or an attack
+        ValueError: the texts or the logits are not what they must be, the model looks ahead (asked of the first text
+            alone), an objective is one for classes; or an attack
             left its threat, or changed its input or the model.
         RuntimeError: an attack failed; the message names it.
 
@@ -78,8 +80,7 @@ def evaluate_language(
     halving = batch_size if isinstance(batch_size, Halving) else Halving(batch_size)
     if halving.size < 1:
         raise ValueError(f"evaluate_language(batch_size=...) must be >= 1, got {halving.size}")
-    if not 0 < characters_per_token < math.inf:
-        raise ValueError(f"evaluate_language(characters_per_token=...) must be > 0, got {characters_per_token}")
+    _check_characters(characters_per_token)
     model = module_of(model)
     _check_texts(x, y)
     check_device(model, x)
@@ -96,21 +97,31 @@ def evaluate_language(
     with frozen_eval(model), logits_as_float(model), torch.autocast(x.device.type, enabled=False):
         x, y, ids = as_computed(x, model), y.to(torch.int64).clone(), ids.clone()
         look = Forwards(model, halving, check=check_token_logits)
-        untouched, rng, scale = Untouched(model), SampleRng(seed, ids), math.log(2) * characters_per_token
+        untouched, rng = Untouched(model), SampleRng(seed, ids)
         seed_random_state(seed, x.device)
-        bits = torch.zeros(y.shape, device=x.device)
+        bits, characters = torch.zeros(2, *y.shape, device=x.device)
 
         def foretell(rows: slice) -> None:
-            logits = look(x[rows], ids[rows], "before any attack")
+            try:
+                logits = look(x[rows], ids[rows], "before any attack")
+            except IndexError as error:
+                raise ValueError(
+                    f"the model fails on texts with ids from {int(x.min())} to {int(x.max())}: are they all in its "
+                    f"vocabulary? ({error})"
+                ) from error
             check_labels(y[rows], logits.shape[2])
-            bits[rows] = token_losses(logits, y[rows]).float() / scale
+            bits[rows] = token_losses(logits, y[rows]).float() / math.log(2)
+            characters[rows] = _characters(characters_per_token, y[rows], logits.shape[2])
 
         halving.run(len(x), foretell)
+        _check_causal(look, x[:1], ids[:1])
         untouched.ignore_changes()
-        report = LanguageReport(dict(attacks), ids, characters_per_token, bits.mean(1))
+        everywhere = torch.ones_like(bits)
+        clean = _per_character(bits, characters, everywhere)
+        report = LanguageReport(dict(attacks), ids, _per_token(characters, everywhere), clean)
         for name, attack in attacks.items():
             seed_random_state(seed, x.device)
-            x_adv = _judge(report, name, attack, model, x, y, bits, rng, look, halving)
+            x_adv = _judge(report, name, attack, model, x, y, bits, characters, rng, look, halving)
             changed = untouched.change()
             if changed is not None:
                 raise ValueError(f"attack {name!r} changed the model: {changed} is not what it was before")
@@ -129,6 +140,7 @@ def _judge(
     x: Tensor,
     y: Tensor,
     bits: Tensor,
+    characters: Tensor,
     rng: SampleRng,
     look: Forwards,
     halving: Halving,
@@ -140,7 +152,6 @@ def _judge(
     before, after = bits.new_zeros(len(x)), bits.new_zeros(len(x))
     success = torch.zeros(len(x), dtype=torch.bool, device=x.device)
     changed = torch.zeros_like(y, dtype=torch.bool)
-    scale = math.log(2) * report.characters_per_token
 
     def measure(part_of: slice) -> None:
         nonlocal cost
@@ -153,8 +164,9 @@ def _judge(
             changed[rows] = x_adv[rows] != x[rows]
         left = torch.ones_like(changed[rows])
         left[:, :-1] = ~changed[rows, 1:]
-        now = token_losses(logits, y[rows]).float() / scale
-        before[rows], after[rows] = _mean(bits[rows], left), _mean(now, left)
+        now = token_losses(logits, y[rows]).float() / math.log(2)
+        before[rows] = _per_character(bits[rows], characters[rows], left)
+        after[rows] = _per_character(now, characters[rows], left)
         success[rows] = part.objective.reached(logits, y[rows]) & ~reached
         cost += spent  # last: where memory did not suffice, all this is done again for less
 
@@ -167,9 +179,59 @@ def _judge(
     return x_adv
 
 
-def _mean(bits: Tensor, left: Tensor) -> Tensor:
-    """The mean of each text over the tokens that were left: never none, since the last `y` is beyond the text."""
-    return (bits * left).sum(1) / left.sum(1)
+def _per_character(bits: Tensor, characters: Tensor, left: Tensor) -> Tensor:
+    """Bits per character of each text over the tokens that were left, `(N,)`."""
+    return (bits * left).sum(1) / left.sum(1) / _per_token(characters, left)
+
+
+def _per_token(characters: Tensor, left: Tensor) -> Tensor:
+    """Characters of a token, of each text, over those that were left: never none, since the last `y` is beyond it."""
+    total = (characters * left).sum(1)
+    return total.masked_fill(total == 0, 1) / left.sum(1)  # tokens in which none begins are a part of one
+
+
+def _characters(given: float | Tensor, y: Tensor, vocab_size: int) -> Tensor:
+    """How many characters each of the tokens has, float `(N, T)`."""
+    if not isinstance(given, Tensor):
+        return torch.full(y.shape, float(given), device=y.device)
+    if len(given) != vocab_size:
+        raise ValueError(
+            f"evaluate_language(characters_per_token=...) must be a number, or one for each of the {vocab_size} tokens "
+            f"of the model, got {len(given)}"
+        )
+    return given.to(y.device, torch.float32)[y]
+
+
+def _check_characters(given: float | Tensor) -> None:
+    if isinstance(given, Tensor):
+        if given.ndim != 1 or bool((given < 0).any()) or not bool(given.isfinite().all()):
+            raise ValueError(
+                "evaluate_language(characters_per_token=...) must be a number, or one for each token of the vocabulary "
+                f"`(V,)`, finite and >= 0, got the shape {tuple(given.shape)}"
+                + (f" and values from {float(given.min())}" if given.numel() else "")
+            )
+    elif not 0 < given < math.inf:
+        raise ValueError(f"evaluate_language(characters_per_token=...) must be > 0, got {given}")
+
+
+def _check_causal(look: Forwards, x: Tensor, ids: Tensor) -> None:
+    """Raises ValueError where logits change with tokens behind them, in a model that gives the same ones twice."""
+    half = x.shape[1] // 2
+    if not len(x) or x.min() == x.max():
+        return
+    others = x.clone()  # of the text itself, since a model need not take every number below that of its logits
+    others[:, half:] = torch.where(x == x.min(), x.max(), x.min())[:, half:]
+    before, after = (look(text, ids, "before any attack")[:, :half] for text in (x, others))
+    if _alike(before, after) or not _alike(before, look(x, ids, "before any attack")[:, :half]):
+        return
+    raise ValueError(
+        "a language model's logits must depend on none of the tokens behind them, or it would only have to look: those "
+        f"of the first {half} tokens change with the rest; is it causal?"
+    )
+
+
+def _alike(some: Tensor, others: Tensor) -> bool:
+    return torch.allclose(some, others, rtol=1e-3, atol=1e-3)
 
 
 def _check_texts(x: Tensor, y: Tensor) -> None:

@@ -19,7 +19,7 @@ class LanguageReport:
     Attributes:
         attacks: the attacks by name.
         sample_id: int64 `(N,)`.
-        characters_per_token: what turns bits per token into bits per character.
+        characters_per_token: of each text, what turns its bits per token into bits per character, float `(N,)`.
         clean: bits per character before any attack, over the whole text, float `(N,)`.
         before: by attack, bits per character before it, over the tokens that it left, float `(N,)`.
         after: by attack, the same after it.
@@ -32,7 +32,7 @@ class LanguageReport:
 
     attacks: dict[str, Attack]
     sample_id: Tensor
-    characters_per_token: float
+    characters_per_token: Tensor
     clean: Tensor
     before: dict[str, Tensor] = field(default_factory=dict)
     after: dict[str, Tensor] = field(default_factory=dict)

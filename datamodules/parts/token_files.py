@@ -112,10 +112,11 @@ def read_tokens(folder: Path) -> tuple[Vocabulary, dict[str, np.ndarray], dict[s
 
 
 def _at_character(file: BinaryIO, position: int, size: int) -> int:
-    """The next position at which a character begins."""
-    if position >= size:
-        return size
+    """The next position at which a character begins; the beginning of a file is one, whatever stands there."""
+    if not 0 < position < size:
+        return position
     file.seek(position)
     following = file.read(4)
-    inside = next((i for i, byte in enumerate(following) if byte & 0xC0 != 0x80), 0)
-    return position + inside
+    # The rest of a character is three bytes at most: four are of none, and are left for the decoder to refuse.
+    none_begins = len(following) if len(following) < 4 else 0
+    return position + next((i for i, byte in enumerate(following) if byte & 0xC0 != 0x80), none_begins)

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+_PART = 1 << 14
+
 
 class Vocabulary(ABC):
     """The tokens that a text is made of."""
@@ -36,6 +38,11 @@ class Vocabulary(ABC):
     @abstractmethod
     def dump(self) -> Any:
         """What `load_vocabulary` makes the same one from, as JSON."""
+
+    @property
+    @abstractmethod
+    def num_characters(self) -> np.ndarray:
+        """How many characters begin in each token, int64 `(V,)`; of all tokens of a text, as many as it has."""
 
     @property
     def dtype(self) -> np.dtype:
@@ -84,6 +91,10 @@ class Characters(Vocabulary):
     def decode(self, ids: Sequence[int]) -> str:
         return "".join(self.characters[token] for token in ids)
 
+    @property
+    def num_characters(self) -> np.ndarray:
+        return np.ones(len(self), np.int64)
+
     def dump(self) -> Any:
         return {"characters": self.characters}
 
@@ -99,6 +110,10 @@ class Bytes(Vocabulary):
 
     def decode(self, ids: Sequence[int]) -> str:
         return bytes(ids).decode(errors="replace")
+
+    @property
+    def num_characters(self) -> np.ndarray:
+        return (np.arange(256) & 0xC0 != 0x80).astype(np.int64)  # all but the later bytes of a character
 
     def dump(self) -> Any:
         return {"bytes": True}
@@ -126,7 +141,9 @@ class BytePairs(Vocabulary):
             show_progress=False,
             initial_alphabet=library.pre_tokenizers.ByteLevel.alphabet(),
         )
-        tokenizer.train_from_iterator(texts, trainer)
+        # The library gathers 256 parts before it counts their words: together they are to need little memory.
+        parts = (text[start : start + _PART] for text in texts for start in range(0, len(text), _PART))
+        tokenizer.train_from_iterator(parts, trainer)
         return BytePairs(tokenizer.to_str())
 
     @cached_property
@@ -141,6 +158,14 @@ class BytePairs(Vocabulary):
 
     def decode(self, ids: Sequence[int]) -> str:
         return self._tokenizer.decode([int(token) for token in ids])
+
+    @cached_property
+    def num_characters(self) -> np.ndarray:
+        # A token is written with one sign for each byte; U+0080 to U+00BF end in every later byte that there is.
+        split = self._tokenizer.pre_tokenizer.pre_tokenize_str
+        later = {split(chr(code))[0][0][-1] for code in range(0x80, 0xC0)}
+        written = (self._tokenizer.id_to_token(token) for token in range(len(self)))
+        return np.array([sum(sign not in later for sign in token) for token in written], np.int64)
 
     def dump(self) -> Any:
         return {"byte_pairs": self.definition}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
@@ -31,15 +31,17 @@ def check_input(suite: Mapping[str, Attack], x: Tensor) -> None:
         naming(name, attack.threat.check_input, x)
 
 
-def try_out_training_samples(probe: Probe, suite: Mapping[str, Attack], module: pl.LightningModule, batch: Any) -> None:
-    """Warns where an attack cannot start from the samples of a training batch; those of a validation may be others."""
+def try_out_training_samples(
+    probe: Probe, module: pl.LightningModule, batch: Any, check: Callable[[Samples], None]
+) -> None:
+    """Warns where a check of the samples of a training batch raises ValueError; those of a validation may be others."""
     try:
         x, y = images_and_labels(batch, probe.batch_keys)
         check_batch(x, y)
     except ValueError:
         return  # batches that are only for training
     try:
-        check_input(suite, probe.as_measured(module, Samples(x, y, y))[1].x)
+        check(probe.as_measured(module, Samples(x, y, y))[1])
     except ValueError as error:
         name = type(probe).__name__
         rank_zero_warn(f"{name} could not attack the training samples, nor any that are like them: {error}")

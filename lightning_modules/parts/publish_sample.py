@@ -1,0 +1,23 @@
+"""`publish_sample`: what a language model wrote, for TensorBoard and for the run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import lightning.pytorch as pl
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_warn
+
+
+def publish_sample(module: pl.LightningModule, text: str) -> None:
+    """Shows a text as `val/sample`, and appends it to `samples.txt`."""
+    for logger in module.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            as_it_is = "\n".join("    " + line for line in text.splitlines())
+            logger.experiment.add_text("val/sample", as_it_is, module.global_step)
+    if module.loggers and module.trainer.log_dir is not None:
+        try:
+            with (Path(module.trainer.log_dir) / "samples.txt").open("a", encoding="utf-8") as file:
+                file.write(f"=== step {module.global_step}\n{text}\n")
+        except OSError as error:  # no reason to end a training
+            rank_zero_warn(f"samples.txt cannot be written: {error.strerror}")

@@ -1,0 +1,54 @@
+"""Sets of several sizes are learnt through `Classifier`: handwritten digits as the points that are inked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import lightning.pytorch as pl
+import torch
+from sklearn.datasets import load_digits
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset, random_split
+
+from touchstone.lightning_modules import Classifier
+from touchstone.nets import SetClassifier
+
+from .lightning_programs import trainer
+
+
+def digits_as_points() -> tuple[Tensor, Tensor]:
+    """Of every inked pixel its ink, row and column (one-hot), in an order drawn for each digit: `(N, 48, 17)`."""
+    images, y = (torch.from_numpy(array) for array in load_digits(return_X_y=True))
+    places = torch.cat([torch.eye(8).repeat_interleave(8, 0), torch.eye(8).repeat(8, 1)], 1)  # (64, 16)
+    generator, sets = torch.Generator().manual_seed(0), torch.zeros(len(y), 48, 17)
+    for points, ink in zip(sets, images.float() / 16, strict=True):
+        inked = ink.nonzero()[:, 0]
+        inked = inked[torch.randperm(len(inked), generator=generator)]
+        points[: len(inked)] = torch.cat([ink[:, None], places], 1)[inked]
+    return sets, y
+
+
+def test_digits_are_learnt_as_sets_of_points(tmp_path: Path) -> None:
+    x, y = digits_as_points()
+    sizes = (x != 0).any(2).sum(1)
+    assert sizes.max() > 2 * sizes.min()
+    split = [1400, len(y) - 1400]
+    train, held_out = random_split(TensorDataset(x, y), split, torch.Generator().manual_seed(0))
+    pl.seed_everything(0)
+    net = SetClassifier(17, 10, dim=32, num_heads=2, num_blocks=1, zeros_pad=True)
+    module = Classifier(net, lambda parameters: torch.optim.Adam(parameters, lr=1e-2))
+    run = trainer(tmp_path, max_epochs=8)
+    run.fit(module, DataLoader(train, 64, shuffle=True), DataLoader(held_out, 397))
+    assert float(run.callback_metrics["val/accuracy"]) > 0.9
+
+
+def test_zeros_count_as_padding_where_they_are_said_to() -> None:
+    torch.manual_seed(0)
+    net, plain = (SetClassifier(3, 10, dim=8, zeros_pad=zeros_pad).double().eval() for zeros_pad in (True, False))
+    plain.load_state_dict(net.state_dict())
+    x = torch.randn(4, 5, 3, dtype=torch.float64)
+    padded = torch.cat([x, torch.zeros(4, 2, 3, dtype=torch.float64)], 1)
+    torch.testing.assert_close(net(padded), plain(x))
+    assert not torch.allclose(plain(padded), plain(x))
+    none = torch.arange(7)[None].expand(4, -1) == 0
+    torch.testing.assert_close(net(padded, none), plain(x[:, 1:]))
