@@ -105,7 +105,7 @@ class Conv1d(nn.Module):
             raise ValueError(f"Conv1d(kernel_size=...) must be >= 1, got {kernel_size}")
         if boundary not in BOUNDARIES:
             raise ValueError(f"Conv1d(boundary=...) must be one of {', '.join(BOUNDARIES)}, got {boundary!r}")
-        self.boundary = boundary
+        self.in_channels, self.boundary = in_channels, boundary
         bound = (in_channels * kernel_size) ** -0.5
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(out_channels).uniform_(-bound, bound))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from .parts.circular import CircularPadding
 from .parts.dependence import Dependence, NoRuleError, Seen
 from .parts.rules import RULES, WINDOWED
 
@@ -43,7 +44,9 @@ def receptive_fields(net: nn.Module, input_size: int | Sequence[int] = 224) -> l
     """What each layer sees, in the order of the forward pass; branches that meet take the union.
 
     Nothing is computed: the net's operations are followed by their shapes, whatever the size, without changing the
-    net. Units are counted with those that see only padding. Attention and normalisation over positions see all.
+    net. Units are counted with those that see only padding. Attention and normalisation over positions see all. Where
+    an operation takes positions apart or puts others beside them, as a token for the class or windows of attention,
+    there are no axes any more: from there on a layer counts as one unit.
 
     Args:
         net: takes one batch, `(N, C, L)`, `(N, C, H, W)` or `(N, C, D, H, W)`.
@@ -51,8 +54,8 @@ def receptive_fields(net: nn.Module, input_size: int | Sequence[int] = 224) -> l
             where they are not given.
 
     Returns:
-        A record for each layer, that is each module without children that puts out a tensor of the input, and each
-        convolution, pooling or upsampling that a forward calls as a function; a layer called twice has two.
+        A record for each layer, that is each module without children that puts out a tensor of the input, attention,
+        and each convolution, pooling or upsampling that a forward calls as a function; a layer called twice has two.
 
     Raises:
         ValueError: the input does not fit the net, or the net cannot be traced, as where its path depends on values
@@ -81,8 +84,10 @@ def receptive_fields(net: nn.Module, input_size: int | Sequence[int] = 224) -> l
 
     def leave(module: nn.Module, args: object, output: object) -> None:
         where.pop()
-        seen = dependence.see(output)
-        if seen is not None and not any(True for _ in module.children()) and not isinstance(module, nn.Sequential):
+        first = output[0] if isinstance(output, tuple) and output else output  # of attention and recurrent layers
+        seen = dependence.see(first)
+        is_layer = not any(True for _ in module.children()) and not isinstance(module, nn.Sequential)
+        if seen is not None and (is_layer or isinstance(module, nn.MultiheadAttention)):
             found.append(_record(names[module], type(module).__name__, seen))
 
     tensors = {**dict(net.named_parameters()), **dict(net.named_buffers())}
@@ -94,7 +99,7 @@ def receptive_fields(net: nn.Module, input_size: int | Sequence[int] = 224) -> l
             dtype = next((w.dtype for w in weights.values() if w.is_floating_point()), torch.float32)
             x = torch.empty(shape, device="meta", dtype=dtype)
             dependence.set(x, Seen.of_input(shape))
-            with dependence:
+            with dependence, CircularPadding(dependence):
                 torch.func.functional_call(net, weights, (x,))
         except Exception as error:  # whatever a net does that cannot be followed
             reason = f"{error}" if isinstance(error, NoRuleError) else f"{type(error).__name__}: {error}"
@@ -160,13 +165,14 @@ def _input_shape(net: nn.Module, input_size: int | Sequence[int]) -> tuple[int, 
         )
     if len(sizes) == num_axes + 1:
         return (1, *sizes)
-    first = next((m for m in net.modules() if isinstance(m, nn.modules.conv._ConvNd)), None)
+    channels = (getattr(module, "in_channels", None) for module in net.modules())
+    first = next((number for number in channels if isinstance(number, int)), None)
     if first is None:
         raise ValueError(
             "receptive_fields(input_size=...) must begin with the channels, since the net has no convolution that "
             f"tells them, got {input_size}"
         )
-    return (1, first.in_channels, *(sizes * num_axes if len(sizes) == 1 else sizes))
+    return (1, first, *(sizes * num_axes if len(sizes) == 1 else sizes))
 
 
 @contextmanager

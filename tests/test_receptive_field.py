@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -177,6 +179,140 @@ def test_attention_and_pooling_over_everything_see_everything() -> None:
     assert receptive_fields(net, 9)[0].centre_sees == ((3, 5), (3, 5))
     assert all(record.centre_sees == ((1, 9), (1, 9)) for record in receptive_fields(net, 9)[1:])
     assert receptive_fields(net, 9)[-1].output_size == ()
+
+
+class Moved(nn.Module):
+    """A convolution of what some function made of the input."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor], channels: int = 2) -> None:
+        super().__init__()
+        self.function, self.conv = function, nn.Conv2d(channels, 2, (3, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(self.function(x))
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda: nn.Sequential(nn.Conv2d(2, 2, 3, padding=1, padding_mode="circular"), nn.Conv2d(2, 2, 5)), "1"),
+        (lambda: nn.Sequential(nn.Conv2d(2, 2, 3, padding=1, padding_mode="circular")), "0"),
+        (lambda: nn.Sequential(nn.Conv2d(2, 8, 3), nn.PixelShuffle(2), nn.Conv2d(2, 2, 2)), "2"),
+        (lambda: nn.Sequential(nn.Conv2d(2, 8, 3), nn.PixelShuffle(2)), "1"),
+        (lambda: nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(8, 2, 2)), "1"),
+        (lambda: Moved(lambda x: x.flip(3)), "conv"),
+        (lambda: Moved(lambda x: x.flip((2, 3))), "conv"),
+        (lambda: Moved(lambda x: x.roll((3, -4), (2, 3))), "conv"),
+        (lambda: Moved(lambda x: x.roll(7, 3)), "conv"),
+        (lambda: Moved(lambda x: x + x.flip(2)), "conv"),
+        (lambda: Moved(lambda x: x + x.new_ones(x.shape[2:])), "conv"),
+    ],
+)
+def test_what_moves_positions_is_seen_where_its_gradient_is(make: Callable[[], nn.Module], name: str) -> None:
+    for size in ((2, 12, 14), (2, 16, 18)):
+        records = {record.name: record for record in receptive_fields(make(), size)}
+        assert list(records[name].centre_sees) == seen_by_gradient(make(), name, size), size
+
+
+@pytest.mark.parametrize("boundary", ["zeros", "reflect", "circular"])
+def test_layers_by_hand_are_followed(boundary: Any) -> None:
+    from touchstone.nets import handmade
+
+    def make() -> nn.Sequential:
+        kernels = (5, 4, 3)
+        return nn.Sequential(*(handmade.Conv1d(1, 1, kernel, boundary=boundary) for kernel in kernels))
+
+    for size in (9, 30, 31):
+        records = receptive_fields(make(), size)
+        assert [record.output_size for record in records] == [(size,)] * 3
+        for record in records:
+            assert list(record.centre_sees) == seen_by_gradient(make(), record.name, (1, size))
+    assert [record.receptive_field for record in records] == [(5,), (8,), (10,)]
+
+
+def test_the_net_by_hand_is_followed_to_its_end() -> None:
+    from touchstone.nets import HandmadeNet
+
+    found = receptive_fields(HandmadeNet(), 64)
+    kinds = [record.kind for record in found]
+    assert {"Conv1d", "MaxPool1d", "Linear"} <= set(kinds)
+    for before, pool in itertools.pairwise(found):
+        if pool.kind == "MaxPool1d":  # of stride 1: each unit sees as much more as the window is wide
+            assert pool.receptive_field[0] > before.receptive_field[0]
+            assert pool.output_size == before.output_size
+
+
+def test_attention_has_a_record_and_sees_everything() -> None:
+    class Attends(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(2, 8, 3)
+            self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            tokens = self.conv(x).flatten(2).transpose(1, 2)
+            return self.attention(tokens, tokens, tokens)[0]
+
+    records = {record.name: record for record in receptive_fields(Attends(), 12)}
+    assert records["conv"].centre_sees == ((5, 7), (5, 7))
+    assert (records["attention"].kind, records["attention"].output_size) == ("MultiheadAttention", (10, 10))
+    assert records["attention"].centre_sees == ((1, 12), (1, 12))
+    x = torch.rand(1, 2, 12, 12, requires_grad=True)
+    (grad,) = torch.autograd.grad(Attends().eval()(x)[0, 44].sum(), x)  # the token in the middle of 10 x 10
+    assert bool((grad.abs().sum(1) > 0).all())
+
+
+def vision_transformer() -> nn.Module:
+    from torchvision.models import VisionTransformer
+
+    return VisionTransformer(32, 8, 2, 2, 16, 32)
+
+
+def swin() -> nn.Module:
+    from torchvision.models import SwinTransformer
+
+    return SwinTransformer([4, 4], 8, [2, 2], [2, 2], [2, 2], stochastic_depth_prob=0.0)
+
+
+def max_vit() -> nn.Module:
+    from torchvision.models import MaxVit
+
+    return MaxVit((32, 32), 8, 2, [8, 8], [1, 1], 4, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("make", "stem", "head"),
+    [
+        (vision_transformer, "conv_proj", "heads.head"),
+        (swin, "features.0.0", "head"),
+        (max_vit, "stem.0.0", "classifier.5"),
+    ],
+)
+def test_nets_that_take_positions_apart_are_followed_to_their_end(
+    make: Callable[[], nn.Module], stem: str, head: str
+) -> None:
+    records = {record.name: record for record in receptive_fields(make(), 32)}
+    assert list(records[stem].centre_sees) == seen_by_gradient(make(), stem, (3, 32, 32))
+    assert (records[head].output_size, records[head].centre_sees) == ((), ((1, 32), (1, 32)))
+    net, x = make().eval(), torch.rand(1, 3, 32, 32, requires_grad=True)
+    for parameter in net.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    (grad,) = torch.autograd.grad(net(x)[0, 0], x)
+    rows, columns = (grad.abs().sum((0, 1, axis)).nonzero()[:, 0] + 1 for axis in (3, 2))
+    assert (int(rows[0]), int(rows[-1]), int(columns[0]), int(columns[-1])) == (1, 32, 1, 32)
+
+
+def test_a_recurrent_layer_counts_as_one_unit() -> None:
+    class Reads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.lstm = nn.Conv1d(1, 3, 3), nn.LSTM(3, 4, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.lstm(self.conv(x).transpose(1, 2))[0]
+
+    record = receptive_fields(Reads(), 16)[-1]
+    assert (record.name, record.output_size, record.centre_sees) == ("lstm", (), ((1, 16),))
 
 
 def test_signals_have_one_axis() -> None:

@@ -28,6 +28,10 @@ class NoRuleError(Exception):
     """What an operation does with the axes of the input is not known; the message says which."""
 
 
+class CutAxisError(NoRuleError):
+    """An axis of the input is cut into parts."""
+
+
 @dataclass(frozen=True)
 class Seen:
     """What the elements of a tensor see of the input.
@@ -76,9 +80,14 @@ class Seen:
 
     def mixed(self, dims: Iterable[int], size: int) -> Seen:
         """Along these dimensions, whatever lies there is mixed to new units."""
-        gone = {axis for dim in dims for axis, _ in self.dims[dim]}
-        sights = (sight.everywhere() if axis in gone else sight for axis, sight in enumerate(self.sights))
-        kept = (((None, size),) if dim in dims else atoms for dim, atoms in enumerate(self.dims))
+        chosen = set(dims)
+        gone = {axis for dim in chosen for axis, _ in self.dims[dim]}
+        left = {axis for dim, atoms in enumerate(self.dims) if dim not in chosen for axis, _ in atoms}
+        sights = (
+            sight.everywhere(len(sight) if axis in left else 1) if axis in gone else sight
+            for axis, sight in enumerate(self.sights)
+        )
+        kept = (((None, size),) if dim in chosen else atoms for dim, atoms in enumerate(self.dims))
         return Seen(tuple(kept), tuple(sights))
 
     def shared(self, dims: Iterable[int]) -> Seen:
@@ -86,6 +95,10 @@ class Seen:
         whole = {axis for dim in dims for axis, _ in self.dims[dim]}
         sights = (s.everywhere(len(s)) if axis in whole else s for axis, s in enumerate(self.sights))
         return Seen(self.dims, tuple(sights))
+
+    def as_one_unit(self, shape: Sequence[int]) -> Seen:
+        """A tensor of this shape whose dimensions are no axes any more: as a whole it sees what all units see."""
+        return Seen(tuple(((None, size),) for size in shape), tuple(sight.everywhere() for sight in self.sights))
 
     def joined(self, other: Seen) -> Seen:
         """Two tensors combined element by element, with broadcasting."""
@@ -106,7 +119,7 @@ class Seen:
                 axis, count = atoms.pop(0)
                 if count > left:
                     if axis is not None or count % left:
-                        raise NoRuleError("it cuts an axis of the input into parts")
+                        raise CutAxisError("it cuts an axis of the input into parts")
                     atoms.insert(0, (None, count // left))
                     count = left
                 taken.append((axis, count))
@@ -133,6 +146,11 @@ def _broadcast(mine: Atoms, theirs: Atoms) -> Atoms:
 UNTAGGED = ("hardswish", "prelu", "_prelu_kernel", "native_dropout", "log_sigmoid_forward", "as_strided_")
 """Operations element by element that torch does not mark as such; the last changes the layout in memory."""
 
+CONSTANT = tuple(f"{kind}_like" for kind in ("zeros", "ones", "empty", "full")) + (
+    *(f"new_{kind}" for kind in ("zeros", "ones", "empty", "full")),
+)
+"""Operations that look at the shape of a tensor alone."""
+
 
 class Dependence(TorchDispatchMode):
     """While it is active, keeps for every tensor what it sees.
@@ -146,6 +164,7 @@ class Dependence(TorchDispatchMode):
         super().__init__()
         self.rules, self.report = rules, report
         self._seen: dict[int, tuple[Tensor, Seen]] = {}  # the tensors too, so that no address is used again
+        self._values: dict[int, tuple[Tensor, Tensor]] = {}  # of whole numbers that were moved to the meta device
 
     def see(self, tensor: Any) -> Seen | None:
         """What a tensor sees; None for one that does not depend on the input."""
@@ -161,9 +180,11 @@ class Dependence(TorchDispatchMode):
         output = func(*args, **kwargs)
         inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         seen = [found for found in map(self.see, inputs) if found is not None]
-        if not seen:
-            return output
         name = func.overloadpacket.__name__
+        if not seen or name in CONSTANT:
+            if name == "_to_copy" and output.is_meta and not output.is_floating_point() and not args[0].is_meta:
+                self._values[id(output)] = (output, args[0])
+            return output
         rule = self.rules.get(name)
         is_in_place = output is args[0]
         if is_in_place and (output._is_view() or rule is not None):
@@ -172,7 +193,7 @@ class Dependence(TorchDispatchMode):
         for tensor in outputs:
             try:
                 if rule is not None:
-                    result = rule(self.see, _filled_in(func, args, kwargs), tensor)
+                    result = rule(self.see, self._with_values(_filled_in(func, args, kwargs)), tensor)
                 elif torch.Tag.pointwise in func.tags or {name, name.rstrip("_")} & set(UNTAGGED):
                     result = reduce(Seen.joined, seen)
                 else:
@@ -186,6 +207,13 @@ class Dependence(TorchDispatchMode):
         if rule is not None and outputs:
             self.report(name, outputs[0])
         return output
+
+    def _with_values(self, args: Sequence[Any]) -> list[Any]:
+        """The arguments, with lists of places by their values where these are known."""
+        return [
+            [self._values.get(id(place), (place, place))[1] for place in arg] if isinstance(arg, (list, tuple)) else arg
+            for arg in args
+        ]
 
 
 def _filled_in(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:

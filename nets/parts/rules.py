@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from functools import partial, reduce
 from typing import Any
 
 from torch import Tensor
 
-from .dependence import NoRuleError, Seen, length
+from . import moving
+from .dependence import NoRuleError, Seen
+from .looking import Rule, See, known, looking
 from .sight import Sight
 from .windows import Window, adaptive, interpolated, nearest, padded, sliced, strided, transposed
 
-See = Callable[[Any], "Seen | None"]
-Rule = Callable[[See, Sequence[Any], Any], Seen]
-"""`rule(see, args, output)`: what an output sees; `see` says it of an argument. Defaults are filled in."""
-
-
 # Operations that look through windows at the last dimensions.
-
-
-def _looking(seen: Seen, output: Tensor, windows: Sequence[Callable[[int], Window]]) -> Seen:
-    """Each of the last dimensions is looked at through a window, made from its length; channels are mixed."""
-    first = output.ndim - len(windows)
-    for dim, window in enumerate(windows, start=first):
-        seen = seen.with_sight(dim, lambda sight, window=window: sight.through(window(len(sight))))  # type: ignore[misc]
-    return seen.with_channels(output.shape)
 
 
 def _each(values: Sequence[int], num: int, default: Sequence[int] = ()) -> Sequence[int]:
@@ -51,7 +40,7 @@ def _convolution(see: See, args: Sequence[Any], output: Tensor) -> Seen:
             strict=True,
         )
     ]
-    return _looking(known(see, x), output, windows)
+    return looking(known(see, x), output, windows)
 
 
 def _pooling(num: int, see: See, args: Sequence[Any], output: Tensor, *, dilated: bool) -> Seen:
@@ -61,12 +50,12 @@ def _pooling(num: int, see: See, args: Sequence[Any], output: Tensor, *, dilated
         lambda _, n=n, k=k, s=s, p=p, d=d: strided(n, kernel=k, stride=s, padding=p, dilation=d)
         for n, k, s, p, d in zip(output.shape[-num:], kernel, stride, _each(args[3], num), dilation, strict=True)
     ]
-    return _looking(known(see, args[0]), output, windows)
+    return looking(known(see, args[0]), output, windows)
 
 
 def _adaptive_pooling(num: int, see: See, args: Sequence[Any], output: Tensor) -> Seen:
     windows = [lambda below, n=n: adaptive(n, below) for n in output.shape[-num:]]
-    return _looking(known(see, args[0]), output, windows)
+    return looking(known(see, args[0]), output, windows)
 
 
 def _upsampling(num: int, reach: int, see: See, args: Sequence[Any], output: Tensor) -> Seen:
@@ -83,7 +72,7 @@ def _upsampling(num: int, reach: int, see: See, args: Sequence[Any], output: Ten
 
     given = [*scales, *([None] * num)][:num]
     windows = [partial(window, size=n, given=scale) for n, scale in zip(output.shape[-num:], given, strict=True)]
-    return _looking(known(see, args[0]), output, windows)
+    return looking(known(see, args[0]), output, windows)
 
 
 def _padding(mode: str, see: See, args: Sequence[Any], output: Tensor) -> Seen:
@@ -92,7 +81,7 @@ def _padding(mode: str, see: See, args: Sequence[Any], output: Tensor) -> Seen:
         lambda below, n=n, before=before: padded(n, below, before=before, mode=mode)
         for n, before in zip(output.shape[-len(befores) :], befores, strict=True)
     ]
-    return _looking(known(see, args[0]), output, windows)
+    return looking(known(see, args[0]), output, windows)
 
 
 def _slice(see: See, args: Sequence[Any], output: Tensor) -> Seen:
@@ -112,48 +101,6 @@ def _select(see: See, args: Sequence[Any], output: Tensor) -> Seen:
     return Seen(seen.dims[:dim] + seen.dims[dim + 1 :], seen.sights)
 
 
-# Operations that move or join dimensions.
-
-
-def _reshape(see: See, args: Sequence[Any], output: Tensor) -> Seen:
-    return known(see, args[0]).reshaped(output.shape)
-
-
-def _permute(see: See, args: Sequence[Any], output: Tensor) -> Seen:
-    seen = known(see, args[0])
-    return Seen(tuple(seen.dims[dim] for dim in args[1]), seen.sights)
-
-
-def _transpose(see: See, args: Sequence[Any], output: Tensor) -> Seen:
-    seen = known(see, args[0])
-    first, second = (args[1], args[2]) if len(args) == 3 else (0, 1)
-    dims = list(seen.dims)
-    if len(dims) > 1:
-        dims[first], dims[second] = dims[second], dims[first]
-    return Seen(tuple(dims), seen.sights)
-
-
-def _same(see: See, args: Sequence[Any], output: Tensor) -> Seen:
-    return known(see, args[0]).with_channels(output.shape)
-
-
-def _expand(see: See, args: Sequence[Any], output: Tensor) -> Seen:
-    seen = known(see, args[0])
-    dims = (((None, 1),),) * (output.ndim - len(seen.dims)) + seen.dims
-    wide = tuple(((None, n),) if length(dim) == 1 else dim for dim, n in zip(dims, output.shape, strict=True))
-    return Seen(wide, seen.sights)
-
-
-def _cat(see: See, args: Sequence[Any], output: Tensor) -> Seen:
-    parts = [seen for seen in map(see, args[0]) if seen is not None]
-    if any(axis is not None for seen in parts for axis, _ in seen.dims[args[1]]):
-        raise NoRuleError("it lengthens an axis of the input")
-    flat = [
-        seen.with_channels([1 if d == args[1] % output.ndim else None for d in range(output.ndim)]) for seen in parts
-    ]
-    return reduce(Seen.joined, flat).with_channels(output.shape)
-
-
 # Operations that mix what lies along a dimension.
 
 
@@ -166,6 +113,10 @@ def _reduction(see: See, args: Sequence[Any], output: Tensor) -> Seen:
         return reduce(lambda kept, dim: kept.with_sight(dim, Sight.everywhere), dims, seen).with_channels(output.shape)
     mixed = seen.mixed(dims, 1)
     return Seen(tuple(dim for number, dim in enumerate(mixed.dims) if number not in dims), mixed.sights)
+
+
+def _norm(see: See, args: Sequence[Any], output: Tensor) -> Seen:
+    return _reduction(see, [args[0], args[2]], output)
 
 
 def _softmax(see: See, args: Sequence[Any], output: Tensor) -> Seen:
@@ -199,14 +150,6 @@ def _product(first: int, see: See, args: Sequence[Any], output: Tensor) -> Seen:
     return mixed.with_channels(output.shape)
 
 
-def known(see: See, tensor: Tensor) -> Seen:
-    """What an argument sees that must be the one that depends on the input."""
-    seen = see(tensor)
-    if seen is None:
-        raise NoRuleError("something else of it than its first argument depends on the input")
-    return seen
-
-
 WINDOWED: Mapping[str, Rule] = {
     "convolution": _convolution,
     **{f"max_pool{n}d_with_indices": partial(_pooling, n, dilated=True) for n in (2, 3)},
@@ -226,20 +169,30 @@ RULES: Mapping[str, Rule] = {
     "constant_pad_nd": partial(_padding, "constant"),
     **{f"reflection_pad{n}d": partial(_padding, "reflect") for n in (1, 2, 3)},
     **{f"replication_pad{n}d": partial(_padding, "replicate") for n in (1, 2, 3)},
+    "flip": moving.flip,
+    "roll": moving.roll,
+    "pixel_shuffle": moving.pixel_shuffle,
+    "pixel_unshuffle": moving.pixel_unshuffle,
+    "index": moving.index,
+    **dict.fromkeys(("unbind", "stack", "im2col"), moving.as_one_unit),
     "slice": _slice,
     "select": _select,
-    **dict.fromkeys(("view", "_unsafe_view", "reshape", "_reshape_alias", "unsqueeze", "squeeze"), _reshape),
-    "permute": _permute,
-    **dict.fromkeys(("transpose", "t"), _transpose),
-    **dict.fromkeys(("clone", "_to_copy", "detach", "alias", "split", "split_with_sizes", "chunk"), _same),
-    "expand": _expand,
-    "cat": _cat,
+    **dict.fromkeys(("view", "_unsafe_view", "reshape", "_reshape_alias", "unsqueeze", "squeeze"), moving.reshape),
+    "permute": moving.permute,
+    **dict.fromkeys(("transpose", "t"), moving.transpose),
+    **dict.fromkeys(
+        ("clone", "_to_copy", "detach", "alias", "split", "unsafe_split", "split_with_sizes", "chunk"), moving.same
+    ),
+    "gather": moving.gather,
+    "expand": moving.expand,
+    "cat": moving.cat,
     **dict.fromkeys(("mean", "sum", "amax", "amin", "max", "min", "var", "std", "var_mean", "logsumexp"), _reduction),
-    **dict.fromkeys(("_softmax", "_log_softmax"), _softmax),
+    "linalg_vector_norm": _norm,
+    **dict.fromkeys(("_softmax", "_safe_softmax", "_log_softmax"), _softmax),
     "native_layer_norm": _layer_norm,
     "native_group_norm": _group_norm,
     "native_batch_norm": _batch_norm,
-    "_native_batch_norm_legit_no_training": _same,
+    "_native_batch_norm_legit_no_training": moving.same,
     **dict.fromkeys(("mm", "bmm"), partial(_product, 0)),
     **dict.fromkeys(("addmm", "baddbmm"), partial(_product, 1)),
 }

@@ -116,7 +116,7 @@ class Sight:
     @property
     def stride(self) -> float:
         """Positions of the input from one unit to the next."""
-        return float(max(stairs.stride for stairs in self.endless))
+        return float(max(abs(stairs.stride) for stairs in self.endless))  # negative the other way round
 
     @property
     def width(self) -> int:

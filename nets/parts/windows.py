@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from fractions import Fraction
 
 from .sight import Window
@@ -63,7 +64,7 @@ def interpolated(size: int, below: int, scale: Fraction, *, reach: int, align_co
 
 
 def padded(size: int, below: int, *, before: int, mode: str = "constant") -> Window:
-    """Padding by constants, or by what `reflect` or `replicate` repeats; negative padding cuts off."""
+    """Padding by constants, or by what `reflect`, `replicate` or `circular` repeats; negative padding cuts off."""
 
     def taps(unit: int) -> tuple[int]:
         return (unit - before,)
@@ -72,6 +73,8 @@ def padded(size: int, below: int, *, before: int, mode: str = "constant") -> Win
         place = unit - before
         if mode == "replicate":
             return (min(max(place, 0), below - 1),)
+        if mode == "circular":
+            return (place % below,)
         return (below - 1 - abs(below - 1 - abs(place)),)
 
     return Window(size, taps, 1, 1, None if mode == "constant" else at_border)
@@ -80,3 +83,38 @@ def padded(size: int, below: int, *, before: int, mode: str = "constant") -> Win
 def sliced(size: int, *, start: int, step: int = 1) -> Window:
     """Every `step`-th unit from `start`."""
     return Window(size, lambda unit: (start + unit * step,), 1, step)
+
+
+def flipped(size: int) -> Window:
+    """The other way round."""
+    return Window(size, lambda unit: (size - 1 - unit,), 1, -1)
+
+
+def rolled(size: int, *, shift: int) -> Window:
+    """Shifted, with what falls off one end at the other."""
+    return Window(size, lambda unit: (unit - shift,), 1, 1, lambda unit: ((unit - shift) % size,))
+
+
+def shuffled(size: int, *, factor: int) -> Window:
+    """Units whose channels become `factor` units along the axis each."""
+    return Window(size, lambda unit: (unit // factor,), factor, 1)
+
+
+def gathered(places: Sequence[Sequence[int]]) -> Window | None:
+    """Unit o takes from the places in the o-th row; None where those in the middle do not move on evenly.
+
+    Beyond the ends, the middle goes on as it is.
+    """
+    middle = len(places) // 2
+    own = tuple(places[middle])
+    steps = [tuple(b - a for a, b in zip(own, places[unit], strict=True)) for unit in (middle - 1, middle + 1)
+             if 0 <= unit < len(places)]  # fmt: skip
+    advances = {abs(step) for each in steps for step in each}
+    if len(advances) > 1:
+        return None
+    advance = steps[-1][0] if steps else 1
+
+    def taps(unit: int) -> list[int]:
+        return [tap + (unit - middle) * advance for tap in own]
+
+    return Window(len(places), taps, 1, advance, lambda unit: places[unit])
