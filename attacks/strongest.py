@@ -84,13 +84,13 @@ class Strongest(Attack):
         """In Linf no larger ball is of use: a change of eps in every pixel is as far as it goes."""
         samples.climb(samples.near(0.6), num_steps=20)
         samples.climb(samples.near(0.35), num_steps=40)
-        rows = samples.near(0.12)
-        for _ in range(3):
-            rows = samples.refine(rows)
         for _ in range(2):
             samples.climb(samples.scattered(_HOPE_AT_ONCE, within=0.7), num_steps=40)
         for rank in range(_NUM_CLASSES):
             samples.climb(samples.near(0.25), num_steps=15, rank=rank)
+        rows = samples.near(0.08)
+        for _ in range(3):
+            rows = samples.refine(rows)
         samples.search(samples.blind(), num_queries=QUERIES_PER_PASS * self.max_passes)
         if self.max_passes >= _THOROUGH:
             samples.begin_to_compare()
