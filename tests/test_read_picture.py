@@ -153,8 +153,12 @@ def icon() -> bytes:
     ("write", "size", "megabytes"),
     [
         (lambda: png(SIDE, SIDE, depth=16, colour=0, row=bytes(2 * SIDE)), 3500, 300),
-        (lambda: png(SIDE, SIDE, depth=8, colour=6, row=bytes(4 * SIDE)), 3500, 400),
-        (lambda: png(SIDE, SIDE, depth=16, colour=6, row=bytes(8 * SIDE)), 3500, 400),
+        pytest.param(
+            lambda: png(SIDE, SIDE, depth=8, colour=6, row=bytes(4 * SIDE)), 3500, 400, marks=pytest.mark.slow
+        ),
+        pytest.param(
+            lambda: png(SIDE, SIDE, depth=16, colour=6, row=bytes(8 * SIDE)), 3500, 400, marks=pytest.mark.slow
+        ),
         (icon, 0, 20),
     ],
     ids=["16 bits", "alpha", "16 bits with alpha", "icon"],
