@@ -68,8 +68,7 @@ def evaluate_language(
 
     Raises:
         ValueError: the texts or the logits are not what they must be, the model looks ahead (asked of the first text
-            alone), an objective is one for classes; or an attack
-            left its threat, or changed its input or the model.
+            alone), an objective is one for classes; or an attack left its threat, or changed its input or the model.
         RuntimeError: an attack failed; the message names it.
 
     Example:
