@@ -659,6 +659,8 @@ SIGNS = [
     MemoryError("no room"),
     RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"),
+    RuntimeError("could not create a primitive"),
+    RuntimeError("could not create a memory object"),
 ]
 
 
@@ -675,7 +677,7 @@ class Small(nn.Module):
         return self.net(x)
 
 
-@pytest.mark.parametrize("error", SIGNS, ids=lambda error: str(error)[:20])
+@pytest.mark.parametrize("error", SIGNS, ids=lambda error: str(error)[-20:])
 def test_a_batch_that_does_not_fit_is_halved_with_the_same_verdicts(error: Exception) -> None:
     x, pgd = images(40), PGD(threat=Linf(eps=0.05), num_steps=5)
     y = own_labels(small_net(), x)
@@ -701,6 +703,12 @@ def test_calls_that_share_a_halving_try_once_what_does_not_fit() -> None:
     with pytest.warns(UserWarning, match="a batch of 40 .* going on with 5 at a time"):
         halving.say()
     halving.say()  # nothing new
+
+
+def test_what_a_library_cannot_do_is_no_lack_of_memory() -> None:
+    x, error = images(4), RuntimeError("could not create a primitive descriptor for a convolution forward propagation")
+    with pytest.raises(RuntimeError, match="primitive descriptor"):  # and no warning of a smaller batch
+        evaluate(Small(0, error), x, own_labels(small_net(), x), {})
 
 
 def test_one_sample_that_does_not_fit_is_an_error() -> None:
