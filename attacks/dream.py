@@ -7,25 +7,21 @@ Source: Mordvintsev, Olah and Tyka, "Inceptionism: going deeper into neural netw
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .core.ascend import ascend
 from .core.checks import check_device, computing_dtype, module_of
 from .core.frozen_eval import frozen_eval
 from .core.sample_rng import SampleRng
 from .dreaming.canvas import Canvas
 from .dreaming.fourier import Fourier
-from .dreaming.jitter import jittered
 from .dreaming.layers import responses_to
-from .dreaming.octaves import octave_is_named, octave_sizes, resized
+from .dreaming.octave_climb import OctaveClimb
 from .dreaming.options import check_options
-from .dreaming.total_variation import total_variation
 
-Measured = tuple[Tensor, Tensor]
 NOISE = 0.3  # standard deviation of the coefficients of a decorrelated start: a soft grey
 
 
@@ -81,63 +77,29 @@ def dream(
     Example:
         >>> pictures = dream(model, layer="features.7", x=(4, 3, 224, 224), jitter=8)
     """
-    check_options(
-        {
-            "num_steps": num_steps,
-            "step_size": step_size,
-            "objective": objective,
-            "num_octaves": num_octaves,
-            "octave_scale": octave_scale,
-            "jitter": jitter,
-            "smoothing": smoothing,
-            "variation_penalty": variation_penalty,
-            "decorrelated": decorrelated,
-            "seed": seed,
-        }
-    )
+    options: dict[str, Any] = {
+        "num_steps": num_steps,
+        "step_size": step_size,
+        "num_octaves": num_octaves,
+        "octave_scale": octave_scale,
+        "jitter": jitter,
+        "smoothing": smoothing,
+        "variation_penalty": variation_penalty,
+        "decorrelated": decorrelated,
+        "seed": seed,
+    }
+    check_options({**options, "objective": objective})
     model, layers = module_of(model), [layer] if isinstance(layer, str) else list(layer)
-    canvas = Canvas(box=None) if decorrelated else Canvas(smoothing=smoothing)
-    num_measured = 0
     with frozen_eval(model), responses_to(model, layers, objective) as responses:
         begin = start_of(model, x, seed=seed, decorrelated=decorrelated)
-        detail = torch.zeros_like(begin)  # what the coarser octaves have changed
-        has_moved = torch.zeros(len(begin), dtype=torch.bool, device=begin.device)
-        for size in octave_sizes((begin.shape[2], begin.shape[3]), num_octaves, octave_scale):
-            fourier = Fourier(size)
-            shown = fourier.picture if decorrelated else _as_it_is
-
-            def measure(points: Tensor, rows: Tensor, shown: Callable[[Tensor], Tensor] = shown) -> Measured:
-                nonlocal num_measured
-                num_measured += 1
-                pictures = shown(points)
-                moved = jittered(pictures, jitter, seed=seed, step=num_measured) if jitter else pictures
-                gain = torch.stack(list(responses(moved).values())).sum(0)
-                if variation_penalty:
-                    gain = gain - variation_penalty * total_variation(pictures)
-                return gain, torch.zeros_like(rows, dtype=torch.bool)
-
-            base = resized(begin, size)
-            points = (base + resized(detail, size)).clamp(0, 1)
-            points = fourier.coefficients(points) if decorrelated else points
-            with octave_is_named(model, size) if size != begin.shape[2:] else nullcontext():
-                climbed, _ = ascend(
-                    measure,
-                    points,
-                    start=points,
-                    threat=canvas,
-                    num_steps=num_steps,
-                    step_size=lambda step, threat: step_size,
-                    early_stop=False,
-                )
-            has_moved |= (climbed != points).flatten(1).any(1)
-            detail = shown(climbed) - base
+        pictures, has_moved = OctaveClimb(model=model, responses=responses, **options)(begin)
     if not bool(has_moved.all()):
         warnings.warn(
             f"dream(layer={layer!r}): {int((~has_moved).sum())} of {len(begin)} pictures stay as they began, since no "
             "gradient comes from there: another seed, or other pictures to begin from, may have one",
             stacklevel=2,
         )
-    return (base + detail).clamp(0, 1).detach()
+    return pictures
 
 
 def start_of(model: nn.Module, x: Tensor | Sequence[int], *, seed: int = 0, decorrelated: bool = False) -> Tensor:
@@ -166,7 +128,3 @@ def start_of(model: nn.Module, x: Tensor | Sequence[int], *, seed: int = 0, deco
         return rng.uniform(like)
     fourier = Fourier((shape[2], shape[3]))
     return fourier.picture(NOISE * rng.normal(fourier.coefficients(like.zero_())))
-
-
-def _as_it_is(pictures: Tensor) -> Tensor:
-    return pictures

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from touchstone.attacks import dream
 from touchstone.attacks.dream import start_of
+from touchstone.attacks.dreaming import octave_climb
 from touchstone.attacks.dreaming.fourier import Fourier
 from touchstone.attacks.dreaming.jitter import jittered
 from touchstone.attacks.dreaming.layers import responses_to, select
@@ -164,6 +165,16 @@ def test_alone_or_in_a_batch_a_picture_becomes_the_same() -> None:
     assert torch.allclose(together[2:], dream(net, "4", x[2:], num_steps=5, jitter=2), atol=1e-12)
     assert torch.equal(together[:1], dream(net, "4", (1, 3, 16, 16), num_steps=5, jitter=2))
     assert not torch.equal(start_of(net, SHAPE, seed=1), start_of(net, SHAPE, seed=2))
+
+
+def test_few_pictures_go_through_the_net_at_once_and_become_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, options = make_net().double(), {"num_steps": 4, "jitter": 2, "num_octaves": 2}
+    together = dream(net, "4", (5, 3, 16, 16), **options)
+    sizes: list[int] = []
+    net.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
+    monkeypatch.setattr(octave_climb, "PIXELS_AT_ONCE", 2 * 16 * 16)
+    assert torch.allclose(dream(net, "4", (5, 3, 16, 16), **options), together, atol=1e-12)
+    assert sizes == [2] * 16 + [1] * 8
 
 
 def test_half_precision_is_dreamt_in_float32() -> None:

@@ -43,7 +43,7 @@ class Selection:
                     f"{tuple(output.shape[1:])}, so that there is no {', '.join(map(str, self.index))}"
                 )
         chosen: Any = (slice(None), *self.index)
-        return output[chosen].reshape(len(output), -1)
+        return (output[chosen] if self.index else output).reshape(len(output), -1)
 
 
 def select(model: nn.Module, layer: str, *, option: str = "dream(layer") -> Selection:

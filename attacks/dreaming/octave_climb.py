@@ -1,0 +1,95 @@
+"""`OctaveClimb`: gradient ascent of a net's response, from coarse to fine, each picture for itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import reduce
+
+import torch
+from torch import Tensor, nn
+
+from ..core.ascend import Measure, ascend
+from .canvas import Canvas
+from .fourier import Fourier
+from .jitter import jittered
+from .octaves import octave_is_named, octave_sizes, resized
+from .total_variation import total_variation
+
+PIXELS_AT_ONCE = 4 * 224 * 224  # of a CPU, whose caches hold what a layer makes of so many, and not of four times that
+
+
+@dataclass(frozen=True, kw_only=True)
+class OctaveClimb:
+    """Climbs as `dream` says, whose options these are.
+
+    Attributes:
+        model: for messages.
+        responses: pictures `(N, C, H, W)` to the responses of the layers, `(N,)` each, by their names.
+    """
+
+    model: nn.Module
+    responses: Callable[[Tensor], dict[str, Tensor]]
+    num_steps: int
+    step_size: float
+    num_octaves: int
+    octave_scale: float
+    jitter: int
+    smoothing: float
+    variation_penalty: float
+    decorrelated: bool
+    seed: int
+
+    def __call__(self, begin: Tensor) -> tuple[Tensor, Tensor]:
+        """The pictures that the climb ends at, `(N, C, H, W)`, and which of them have moved, bool `(N,)`."""
+        pixels = begin.shape[2] * begin.shape[3]
+        num_at_once = max(1, PIXELS_AT_ONCE // pixels) if begin.device.type == "cpu" else len(begin)
+        parts = [self._climb(part) for part in begin.split(max(1, num_at_once))]
+        pictures, has_moved = zip(*parts, strict=True)
+        return torch.cat(pictures), torch.cat(has_moved)
+
+    def _climb(self, begin: Tensor) -> tuple[Tensor, Tensor]:
+        canvas = Canvas(box=None) if self.decorrelated else Canvas(smoothing=self.smoothing)
+        detail = torch.zeros_like(begin)  # what the coarser octaves have changed
+        has_moved = torch.zeros(len(begin), dtype=torch.bool, device=begin.device)
+        sizes = octave_sizes((begin.shape[2], begin.shape[3]), self.num_octaves, self.octave_scale)
+        for octave, size in enumerate(sizes):
+            fourier = Fourier(size)
+            shown = fourier.picture if self.decorrelated else _as_it_is
+            base = resized(begin, size)
+            points = (base + resized(detail, size)).clamp(0, 1)
+            points = fourier.coefficients(points) if self.decorrelated else points
+            with octave_is_named(self.model, size) if size != begin.shape[2:] else nullcontext():
+                climbed, _ = ascend(
+                    self._measure(shown, octave),
+                    points,
+                    start=points,
+                    threat=canvas,
+                    num_steps=self.num_steps,
+                    step_size=lambda step, threat: self.step_size,
+                    early_stop=False,
+                )
+            has_moved |= (climbed != points).flatten(1).any(1)
+            detail = shown(climbed) - base
+        return (base + detail).clamp(0, 1).detach(), has_moved
+
+    def _measure(self, shown: Callable[[Tensor], Tensor], octave: int) -> Measure:
+        """The gain of points whose pictures are `shown`, none of which is ever done."""
+        num_measured = octave * self.num_steps
+
+        def measure(points: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+            nonlocal num_measured
+            num_measured += 1
+            pictures = shown(points)
+            moved = jittered(pictures, self.jitter, seed=self.seed, step=num_measured) if self.jitter else pictures
+            gain = reduce(torch.add, self.responses(moved).values())
+            if self.variation_penalty:
+                gain = gain - self.variation_penalty * total_variation(pictures)
+            return gain, rows < 0
+
+        return measure
+
+
+def _as_it_is(pictures: Tensor) -> Tensor:
+    return pictures
