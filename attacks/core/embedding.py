@@ -66,7 +66,12 @@ class FromEmbedding(nn.Module):
         """Which vectors stand for padding: bool `(N, T)`."""
         if self._padding is None:
             return torch.zeros(vectors.shape[:2], dtype=torch.bool, device=vectors.device)
-        return (vectors == self.embedding.weight[self._padding].to(vectors.dtype)).all(-1)
+        padding = self.embedding.weight[self._padding].to(vectors.dtype)
+        if vectors.device.type != "cpu":
+            return (vectors == padding).all(-1)
+        maybe = vectors[..., 0] == padding[0]  # so that the rest is read of few vectors
+        maybe[maybe.clone()] = (vectors[maybe] == padding).all(-1)
+        return maybe
 
     def forward(self, vectors: Tensor) -> Any:
         """Vectors `(N, T, D)` to what the model returns for tokens with this embedding.

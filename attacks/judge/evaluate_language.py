@@ -99,6 +99,7 @@ def evaluate_language(
         untouched, rng = Untouched(model), SampleRng(seed, ids)
         seed_random_state(seed, x.device)
         bits, characters = torch.zeros(2, *y.shape, device=x.device)
+        reached = {name: torch.zeros(len(x), dtype=torch.bool, device=x.device) for name in attacks}
 
         def foretell(rows: slice) -> None:
             try:
@@ -111,6 +112,9 @@ def evaluate_language(
             check_labels(y[rows], logits.shape[2])
             bits[rows] = token_losses(logits, y[rows]).float() / math.log(2)
             characters[rows] = _characters(characters_per_token, y[rows], logits.shape[2])
+            part = torch.arange(len(x), device=x.device)[rows]
+            for name, attack in attacks.items():
+                reached[name][rows] = naming(name, attack.take(part).objective.reached, logits, y[rows])
 
         halving.run(len(x), foretell)
         _check_causal(look, x[:1], ids[:1])
@@ -120,7 +124,7 @@ def evaluate_language(
         report = LanguageReport(dict(attacks), ids, _per_token(characters, everywhere), clean)
         for name, attack in attacks.items():
             seed_random_state(seed, x.device)
-            x_adv = _judge(report, name, attack, model, x, y, bits, characters, rng, look, halving)
+            x_adv = _judge(report, name, attack, model, x, y, bits, characters, reached[name], rng, look, halving)
             changed = untouched.change()
             if changed is not None:
                 raise ValueError(f"attack {name!r} changed the model: {changed} is not what it was before")
@@ -140,6 +144,7 @@ def _judge(
     y: Tensor,
     bits: Tensor,
     characters: Tensor,
+    reached: Tensor,
     rng: SampleRng,
     look: Forwards,
     halving: Halving,
@@ -156,7 +161,6 @@ def _judge(
         nonlocal cost
         rows = torch.arange(len(x), device=x.device)[part_of]
         part, ids = attack.take(rows), report.sample_id[rows]
-        reached = part.objective.reached(look(start[rows], ids, f"before attack {name!r}"), y[rows])
         x_adv[rows], spent = run_attack(name, part, model, start[rows], y[rows], rng.take(rows))
         logits = look.elsewhere(x_adv[rows], ids, f"after attack {name!r}")
         if not x_adv.is_floating_point():
@@ -166,7 +170,7 @@ def _judge(
         now = token_losses(logits, y[rows]).float() / math.log(2)
         before[rows] = _per_character(bits[rows], characters[rows], left)
         after[rows] = _per_character(now, characters[rows], left)
-        success[rows] = part.objective.reached(logits, y[rows]) & ~reached
+        success[rows] = part.objective.reached(logits, y[rows]) & ~reached[rows]
         cost += spent  # last: where memory did not suffice, all this is done again for less
 
     if not attack.pools:

@@ -85,14 +85,14 @@ class TokenBalls(Threat):
         return self.project(x + self._eps(x) * radius * self.direction(rng.normal(x)), x)
 
     def direction(self, grad: Tensor) -> Tensor:
-        grad = torch.where(self.free[..., None], grad, 0)
-        grad = grad / grad.abs().amax(-1, keepdim=True).clamp_min(torch.finfo(grad.dtype).tiny)
-        return grad / _lengths(grad).clamp_min(torch.finfo(grad.dtype).tiny)
+        tiny = torch.finfo(grad.dtype).tiny
+        grad = grad / grad.abs().amax(-1, keepdim=True).clamp_min(tiny)  # so that no square is too small
+        return grad * (self.free[..., None] / _lengths(grad).clamp_min(tiny))
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         change = x_adv - x
         scale = (self._eps(x) / _lengths(change).clamp_min(torch.finfo(x.dtype).tiny)).clamp_max(1)
-        return torch.where(self.free[..., None], x + scale * change, x)
+        return x.addcmul(scale * self.free[..., None], change)
 
     def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """The length of the longest change of a vector, float `(N,)`; infinite where a vector moved that may not."""
