@@ -82,12 +82,12 @@ class Strongest(Attack):
 
     def _inside(self, samples: Survivors) -> None:
         """In Linf no larger ball is of use: a change of eps in every pixel is as far as it goes."""
-        samples.climb(samples.near(0.6), num_steps=20)
-        samples.climb(samples.near(0.35), num_steps=40)
-        for _ in range(2):
-            samples.climb(samples.scattered(_HOPE_AT_ONCE, within=0.7), num_steps=40)
+        samples.climb(samples.near(0.6), num_steps=20, smooth=True)
+        samples.climb(samples.near(0.35), num_steps=40, smooth=True)
+        for smooth in (False, True):
+            samples.climb(samples.scattered(_HOPE_AT_ONCE, within=0.7), num_steps=40, smooth=smooth)
         for rank in range(_NUM_CLASSES):
-            samples.climb(samples.near(0.25), num_steps=15, rank=rank)
+            samples.climb(samples.near(0.25), num_steps=15, rank=rank, smooth=rank == 1)
         rows = samples.near(0.08)
         for _ in range(3):
             rows = samples.refine(rows)
@@ -95,12 +95,14 @@ class Strongest(Attack):
         if self.max_passes >= _THOROUGH:
             samples.begin_to_compare()
             for _ in range(_NUM_SCATTERED):
-                samples.climb(samples.near(torch.inf), num_steps=20)
+                samples.climb(samples.near(torch.inf), num_steps=20, smooth=True)
             rows = samples.near(0.2)
             while len(rows):
                 rows = samples.refine(rows)
+            smooth = False
             while len(rows := samples.affordable(samples.scattered(_HOPE), num_steps=100)):
-                samples.climb(rows, num_steps=100)
+                samples.climb(rows, num_steps=100, smooth=smooth)
+                smooth = not smooth
         if self.max_passes >= _PATIENT:
             samples.search(samples.near(0.8), num_queries=QUERIES_PER_PASS * self.max_passes)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from ..apgd import APGD
 from ..core.ascend import Measure, ascend, cosine_steps, gradient_of
 from ..core.sample_rng import SampleRng
+from ..core.smooth_backward import smooth_backward
 from ..core.threat import Threat
 from ..objectives.losses import Loss, Margin
 from ..objectives.untargeted import Untargeted
@@ -106,13 +108,16 @@ class Survivors:
 
     # Kinds of climbs, each with the samples whose budget allows it.
 
-    def climb(self, rows: Tensor, *, num_steps: int, momentum: float = 0.0, rank: int | None = None) -> None:
+    def climb(
+        self, rows: Tensor, *, num_steps: int, momentum: float = 0.0, smooth: bool = False, rank: int | None = None
+    ) -> None:
         """Climbs from a random start.
 
         Args:
             rows: who climbs.
             num_steps: how many steps.
             momentum: as in `ascend`.
+            smooth: whether along gradients that see units at rest (`smooth_backward`).
             rank: None to climb towards any class, softly; 0 towards the nearest one, 1 towards the next.
         """
         rows = self.affordable(rows, num_steps=num_steps)
@@ -121,7 +126,7 @@ class Survivors:
         targets = None if rank is None else self.class_gaps[rows].topk(rank + 1, dim=1).indices[:, rank]
         threat = self.threat.take(rows)
         points, _ = ascend(
-            self._measure(rows, targets),
+            self._measure(rows, targets, smooth=smooth),
             self.x[rows],
             start=threat.start(self.x[rows], self._noise(rows)),
             threat=threat,
@@ -187,7 +192,7 @@ class Survivors:
         if not len(rows):
             return rows
         points, _ = ascend(
-            self._measure(rows, None),
+            self._measure(rows, None, smooth=True),
             self.x[rows],
             start=self.best[rows],
             threat=self.threat.take(rows),
@@ -216,13 +221,14 @@ class Survivors:
     def _has_windows(self) -> bool:
         return self.x.ndim == 4 and isinstance(self.threat, Square.supports)
 
-    def _measure(self, rows: Tensor, targets: Tensor | None) -> Measure:
+    def _measure(self, rows: Tensor, targets: Tensor | None, *, smooth: bool = False) -> Measure:
         """The margin over a class or, softly, over all; and whether any class has won. Counts the passes."""
 
         def measure(points: Tensor, part: Tensor) -> tuple[Tensor, Tensor]:
             which = rows[part]
             self.num_passes[which] += 1
-            gaps = self._gaps(points, which)
+            with smooth_backward() if smooth else nullcontext():
+                gaps = self._gaps(points, which)
             highest = gaps.amax(1)
             seen = highest.detach()
             self.first[which] = torch.where(self.first[which].isinf(), seen.clamp_max(-1e-12), self.first[which])

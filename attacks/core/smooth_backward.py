@@ -1,0 +1,49 @@
+"""`smooth_backward`: gradients that see beyond the kink of a ReLU.
+
+Source: the idea of a backward that is smoother than the forward, as in Athalye, Carlini and Wagner, "Obfuscated
+gradients give a false sense of security", 2018, section 4.1.1 (BPDA); here for the ReLU alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import Function
+from torch.overrides import TorchFunctionMode
+
+WIDTH = 0.1  # of the mean size of what a layer's units are given
+
+_RELUS: frozenset[Callable[..., Tensor]] = frozenset({F.relu, torch.relu, Tensor.relu})
+
+
+class smooth_backward(TorchFunctionMode):  # noqa: N801, as torch's own contexts are named
+    """Inside, the slope of a ReLU is a sigmoid instead of a step; what a model gives stays what it is.
+
+    A unit at rest passes no gradient, and where many are at rest, as in nets trained to be robust, no step along the
+    gradient wakes them. The sigmoid is so wide that units a tenth of the mean size below 0 still pass a quarter. Each
+    sample has its own width for each layer, so that its gradient is the same in any batch.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func in _RELUS:
+            return _Smooth.apply((*args, *(kwargs or {}).values())[0])
+        return func(*args, **(kwargs or {}))
+
+
+class _Smooth(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.relu()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        size = x.abs().flatten(1).mean(1).clamp_min(torch.finfo(x.dtype).tiny)
+        return grad * torch.sigmoid(x / (WIDTH * size.view(-1, *[1] * (x.ndim - 1))))
