@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from touchstone.nets import Normalize
 
+from .parts.passes.averaged_weights import check_order
 from .parts.passes.first_batch import grey_picture
 from .parts.passes.fresh_figures import check_ranking, rankings
 from .parts.passes.loaders import loader_suffix, running_loaders
@@ -173,6 +174,8 @@ class Probe(pl.Callback):
     # The schedule.
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage == "fit":
+            check_order(self, trainer)
         self._has_seen_samples, self._has_tried = False, not self.tries_on_training
         self._fresh.clear()
 
