@@ -158,8 +158,16 @@ class Probe(pl.Callback):
         loader_index: int,
         **options: Any,
     ) -> None:
-        """Logs a figure of a whole pass, equal on all processes."""
+        """Logs a figure of a whole pass, equal on all processes.
+
+        Raises:
+            ValueError: another callback has logged one under this tag: Lightning would log the mean of both.
+        """
         tag += loader_suffix(trainer, loader_index)
+        for other in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(other, Probe) and other is not self and tag in other._fresh:
+                names = f"{type(other).__name__} and {type(self).__name__}"
+                raise ValueError(f"two callbacks, {names}, log {tag!r}, which would be the mean of both: leave one out")
         self._fresh.add(tag)
         module.log(tag, value, add_dataloader_idx=False, sync_dist=True, **options)
 

@@ -550,6 +550,29 @@ def test_a_measurement_of_the_wrong_shape_names_itself(tmp_path: Path) -> None:
         trainer(tmp_path, Mean()).validate(OrdinaryModule(), val_loader(), verbose=False)
 
 
+def test_two_callbacks_that_log_one_tag_are_an_error(tmp_path: Path) -> None:
+    """Lightning would log the mean of both."""
+    run = trainer(tmp_path, GradientNorm(max_samples=1), GradientNorm(max_samples=20))
+    with pytest.raises(ValueError, match="two callbacks, GradientNorm and GradientNorm, log 'grad_norm/val/input'"):
+        run.validate(OrdinaryModule(), val_loader(), verbose=False)
+
+
+def test_callbacks_with_tags_of_their_own_may_be_of_one_class(tmp_path: Path) -> None:
+    class Named(Confidence):
+        def __init__(self, name: str, **options: Any) -> None:
+            super().__init__(**options)
+            self.name = name
+
+        def measure(self, model: nn.Module, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+            return {self.name: super().measure(model, x, y)["confidence"]}
+
+    run = trainer(tmp_path, Named("all"), Named("few", max_samples=1), max_epochs=3, val_check_interval=2)
+    run.fit(OrdinaryModule(), train_loader(), val_loader())
+    run.validate(OrdinaryModule(), val_loader(), verbose=False)
+    run.validate(OrdinaryModule(), val_loader(), verbose=False)
+    assert run.callback_metrics["val/all"] != run.callback_metrics["val/few"]
+
+
 @pytest.mark.filterwarnings("ignore:Total length of `DataLoader` across ranks is zero")
 def test_an_empty_dataset_is_an_error_that_says_so(tmp_path: Path) -> None:
     run = trainer(tmp_path, RobustAccuracy(ATTACKS))
