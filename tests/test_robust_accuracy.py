@@ -397,6 +397,18 @@ def test_batches_that_are_lists_or_dicts(tmp_path: Path) -> None:
     assert robust_of(named) == robust_of(plain)
 
 
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true", "64-true", "bf16-mixed"])
+def test_every_precision_of_a_trainer_is_measured(tmp_path: Path, precision: Any) -> None:
+    module = OrdinaryModule()
+    x, y = val_loader().dataset.tensors  # type: ignore[attr-defined]
+    expected = evaluate(module, x, y, ATTACKS)
+    run = trainer(tmp_path, RobustAccuracy(ATTACKS), GradientNorm(), precision=precision)
+    run.validate(module, val_loader(), verbose=False)
+    stored = np.load(Path(run.log_dir) / "verdicts.npz")  # type: ignore[arg-type]
+    for name in ATTACKS:  # rounded weights and images may differ on a sample or two
+        assert abs(int(stored[f"robust_{name}"].sum()) - int(expected.robust[name].sum())) <= 2, name
+
+
 @pytest.mark.parametrize(
     ("make", "keys", "message"),
     [
