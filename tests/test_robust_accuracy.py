@@ -409,6 +409,20 @@ def test_every_precision_of_a_trainer_is_measured(tmp_path: Path, precision: Any
         assert abs(int(stored[f"robust_{name}"].sum()) - int(expected.robust[name].sum())) <= 2, name
 
 
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int16, torch.uint8])
+def test_labels_of_every_whole_type_are_classes(tmp_path: Path, dtype: torch.dtype) -> None:
+    class Casting(OrdinaryModule):
+        def _loss(self, batch: Any) -> Tensor:
+            return super()._loss((batch[0], batch[1].long()))
+
+    found = []
+    for make in (lambda x, y: (x, y), lambda x, y: (x, y.to(dtype))):
+        run = trainer(tmp_path, RobustAccuracy(ATTACKS), GradientNorm(), Confidence())
+        run.validate(Casting(), DataLoader(Mapped(make), 10), verbose=False)
+        found.append({tag: float(value) for tag, value in run.callback_metrics.items()})
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize(
     ("make", "keys", "message"),
     [
