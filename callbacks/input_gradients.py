@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .parts.figures.class_names import class_names
 from .parts.passes.measuring import measuring
 from .parts.passes.samples import Samples
 from .parts.pictures.attack_picture import captions, class_name
@@ -76,7 +77,7 @@ class InputGradients(Probe):
         if loader_index or not self._shown or not trainer.is_global_zero:
             return
         x, gradient, logits, y = (torch.cat(parts) for parts in zip(*self._shown, strict=True))
-        names = getattr(getattr(trainer, "datamodule", None), "class_names", None)
+        names = class_names(trainer, logits.shape[1])
         publish_picture(trainer, folder, TAG, _picture(x, gradient, logits, y, names))
 
 

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from touchstone.attacks import FGSM, PGD, Attack, Linf, RandomNoise, SampleRng, Targeted, Threat, evaluate
 from touchstone.attacks.judge import halving
-from touchstone.callbacks import GradientNorm, Probe, RobustAccuracy
+from touchstone.callbacks import GradientNorm, InputGradients, Probe, RobustAccuracy
 from touchstone.nets import Normalize
 
 from .lightning_programs import OrdinaryModule, events, samples, train_loader, trainer, val_loader, weights
@@ -395,6 +395,36 @@ def test_batches_that_are_lists_or_dicts(tmp_path: Path) -> None:
     named = trainer(tmp_path / "named", RobustAccuracy(ATTACKS, batch_keys=("image", "label")))
     named.validate(module, DataLoader(Mapped(lambda x, y: {"image": x, "label": y}), 10), verbose=False)
     assert robust_of(named) == robust_of(plain)
+
+
+@pytest.mark.parametrize(
+    ("names", "called"),
+    [
+        (["cat", "dog"], ["cat", "dog", "2", "3"]),  # the net has four outputs
+        (np.array(["a", "b", "c", "d"]), ["a", "b", "c", "d"]),
+        ({0: "cat", 3: "dog"}, ["cat", "1", "2", "dog"]),
+        ({"cat": 0, "dog": 1}, ["0", "1", "2", "3"]),
+        (None, ["0", "1", "2", "3"]),
+    ],
+)
+def test_classes_that_a_data_module_does_not_name_are_called_by_their_numbers(
+    tmp_path: Path, names: Any, called: list[str]
+) -> None:
+    class Named(pl.LightningDataModule):
+        class_names = names
+
+        def val_dataloader(self) -> DataLoader:
+            return val_loader()
+
+    run = trainer(tmp_path, RobustAccuracy({"fgsm": ATTACKS["fgsm"]}, per_class=True), InputGradients())
+    run.validate(OrdinaryModule(), datamodule=Named(), verbose=False)
+    labels = val_loader().dataset.tensors[1].unique().tolist()  # type: ignore[attr-defined]
+    seen = {tag.rpartition("/")[2] for tag in run.callback_metrics if tag.startswith("val/robust_recall/fgsm/")}
+    assert seen == {called[label] for label in labels}
+    assert {path.name for path in (Path(run.log_dir) / "figures").iterdir()} == {  # type: ignore[arg-type]
+        "attack_fgsm.png",
+        "input_gradients.png",
+    }
 
 
 @pytest.mark.parametrize("precision", ["bf16-true", "16-true", "64-true", "bf16-mixed"])

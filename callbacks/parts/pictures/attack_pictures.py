@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from touchstone.attacks import Attack, Report, SampleRng, Targeted
 
+from ..figures.class_names import class_names
 from ..passes.loaders import loader_suffix
 from ..passes.measuring import measuring
 from ..passes.samples import Samples
@@ -65,18 +66,15 @@ class AttackPictures:
 
     def publish(self, trainer: pl.Trainer, folder: Path | None, loader_index: int) -> None:
         """Shows what was kept of a loader, and drops it. For rank zero."""
-        data = getattr(trainer, "datamodule", None)
-        class_names, names = (
-            getattr(data, "class_names", None),
-            getattr(getattr(data, "vocabulary", None), "names", None),
-        )
+        names = getattr(getattr(getattr(trainer, "datamodule", None), "vocabulary", None), "names", None)
         for name, parts in self._kept.pop(loader_index, {}).items():
             attacked = Attacked(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(Attacked)))
+            called = class_names(trainer, attacked.logits_before.shape[1])
             title = f"{name}, {_place(trainer)}: {self._suite[name].threat!r}"
             if _is_text(attacked.before):
-                figure = text_picture(flipped_texts(attacked, names, class_names), title=title)
+                figure = text_picture(flipped_texts(attacked, names, called), title=title)
             else:
-                figure = attack_picture(attacked, title=title, class_names=class_names)
+                figure = attack_picture(attacked, title=title, class_names=called)
             publish_picture(trainer, folder, f"attack/{name}{loader_suffix(trainer, loader_index)}", figure)
 
     def forget(self) -> None:
