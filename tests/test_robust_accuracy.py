@@ -13,13 +13,26 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from touchstone.attacks import FGSM, PGD, Attack, Linf, RandomNoise, SampleRng, Targeted, Threat, evaluate
+from touchstone.attacks import (
+    DLR,
+    FGSM,
+    PGD,
+    Attack,
+    Linf,
+    RandomNoise,
+    SampleRng,
+    Targeted,
+    Threat,
+    Untargeted,
+    evaluate,
+)
 from touchstone.attacks.judge import halving
 from touchstone.callbacks import GradientNorm, InputGradients, Probe, RobustAccuracy
 from touchstone.nets import Normalize
@@ -535,6 +548,36 @@ def test_without_a_sanity_check_the_first_training_batch_is_looked_at(tmp_path: 
     message = r"could not attack the training samples, nor any that are like them: attack 'noise': images must lie in"
     with pytest.raises(UserWarning, match=message):  # made an error
         run.fit(OrdinaryModule(), wrong_batches(lambda x, y: (255 * x, y)), val_loader())
+
+
+@pytest.mark.parametrize("num_sanity_val_steps", [0, 1])
+@pytest.mark.parametrize(
+    ("function", "objective", "message"),
+    [
+        (lambda logits: logits, Targeted(target=12), r"attack 'pgd': Targeted\(target=12\): the model has 4 classes"),
+        (lambda logits: logits[:, :2], Untargeted(loss=DLR()), r"attack 'pgd': DLR\(\) needs a model of 3 classes"),
+        (lambda logits: (logits, logits), Untargeted(), "it returned a tuple: wrap it"),
+        (lambda logits: logits[:, :1], Untargeted(), r"logits of shape \(\d+, classes\) with 2 classes or more, got"),
+        (lambda logits: logits.softmax(1), Untargeted(), "probabilities where logits are due"),
+    ],
+)
+def test_what_is_wrong_with_the_output_is_said_before_the_second_step(
+    tmp_path: Path, function: Any, objective: Any, message: str, num_sanity_val_steps: int
+) -> None:
+    class Module(OrdinaryModule):
+        def forward(self, x: Tensor) -> Any:
+            return function(self.net(x))
+
+        def _loss(self, batch: Any) -> Tensor:
+            return F.cross_entropy(self.net(batch[0]), batch[1])
+
+    attack = PGD(threat=LINF, objective=objective)
+    few = DataLoader(TensorDataset(*(part % 2 for part in samples(40).tensors)), 8)  # of two classes
+    measuring = RobustAccuracy({"pgd": attack}, every_n_epochs=3)
+    run = trainer(tmp_path, measuring, num_sanity_val_steps=num_sanity_val_steps)
+    with pytest.raises(ValueError, match=message):
+        run.fit(Module(), few, few)
+    assert run.global_step == 1 - num_sanity_val_steps
 
 
 def test_training_batches_of_another_kind_are_none_of_its_business(tmp_path: Path) -> None:
