@@ -294,7 +294,7 @@ def test_per_sample_values_must_fit_the_batch(net: nn.Module, x: Tensor, y: Tens
         evaluate(net, x, y, {"a": attack})
 
 
-@pytest.mark.parametrize("name", ["worst_case", "a/b", "", "pgd 20", "pgd\n"])
+@pytest.mark.parametrize("name", ["worst_case", "clean", "a/b", "", "pgd 20", "pgd\n"])
 def test_a_name_that_cannot_be_a_tag_is_refused(net: nn.Module, x: Tensor, y: Tensor, name: str) -> None:
     with pytest.raises(ValueError, match="an attack's name must be"):
         evaluate(net, x, y, {name: PGD_5})

@@ -16,7 +16,7 @@ from ..core.sample_rng import SampleRng
 from ..core.threat import Threat
 from .meter import Cost, metered
 
-RESERVED_NAMES = ("worst_case",)
+RESERVED_NAMES = ("worst_case", "clean")  # what figures beside those of the attacks are called
 Result = TypeVar("Result")
 
 
@@ -28,7 +28,7 @@ def check_names(attacks: Mapping[str, Attack]) -> None:
         if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_.-]+", name) or name in RESERVED_NAMES:
             raise ValueError(
                 f"an attack's name must be letters, digits, '_', '-' and '.', since it becomes a tag, "
-                f"and not {' or '.join(RESERVED_NAMES)!r}, got {name!r}"
+                f"and not {' or '.join(map(repr, RESERVED_NAMES))}, got {name!r}"
             )
         if not isinstance(attack, Attack) or not isinstance(getattr(attack, "threat", None), Threat):
             raise ValueError(
