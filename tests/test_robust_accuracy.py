@@ -543,6 +543,17 @@ def test_what_is_wrong_with_the_samples_is_said_before_training(tmp_path: Path, 
         run.fit(Lenient(), train_loader(), wrong_batches(make))
 
 
+def test_logits_that_are_not_finite_are_said_with_the_positions_of_their_batch(tmp_path: Path) -> None:
+    class Breaking(OrdinaryModule):
+        def forward(self, x: Tensor) -> Tensor:
+            broken = (x == val_loader().dataset.tensors[0][[18, 20]][:, None]).flatten(2).all(2).any(0)  # type: ignore[attr-defined]
+            return self.net(x).masked_fill(broken[:, None], torch.nan)
+
+    run = trainer(tmp_path, RobustAccuracy(ATTACKS, batch_size=10))
+    with pytest.raises(ValueError, match=r"for 1 of 10 samples \(.* of samples 10 to 19, first sample id 18\)"):
+        run.validate(Breaking(), val_loader(10), verbose=False)
+
+
 def test_without_a_sanity_check_the_first_training_batch_is_looked_at(tmp_path: Path) -> None:
     run = trainer(tmp_path, RobustAccuracy(ATTACKS), num_sanity_val_steps=0)
     message = r"could not attack the training samples, nor any that are like them: attack 'noise': images must lie in"

@@ -144,7 +144,8 @@ def _check_finite(logits: Tensor, sample_ids: Tensor, where: str) -> None:
     if bool(bad.any()):
         raise ValueError(
             f"the model returned NaN or infinite logits for {int(bad.sum())} of {len(logits)} samples "
-            f"({where}, first sample id {int(sample_ids[bad][0])})"
+            f"({where} of samples {int(sample_ids.min())} to {int(sample_ids.max())}, first sample id "
+            f"{int(sample_ids[bad].min())})"
         )
 
 
