@@ -609,6 +609,39 @@ def test_a_model_that_keeps_inference_tensors_is_told_what_to_do(x: Tensor) -> N
             evaluate(model, x, y, {"pgd": PGD_5})
 
 
+class InPlace(nn.Module):
+    """Normalizes its input where it lies."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Linear(64, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(x.sub_(0.5).div_(0.25).flatten(1))
+
+
+@pytest.mark.parametrize("attack", [RandomNoise(threat=LINF), PGD_5])
+def test_a_model_that_changes_its_input_in_place_is_named(attack: Attack) -> None:
+    x = torch.rand(12, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    before = x.clone()
+    with pytest.raises(
+        ValueError, match=r"the model changes its input in place.*first at sample id 100.*`x = x - mean`"
+    ):
+        evaluate(InPlace(), x, torch.zeros(12, dtype=torch.int64), {"a": attack}, sample_ids=torch.arange(100, 112))
+    assert torch.equal(x, before)
+
+
+def test_a_first_layer_that_works_in_place_is_told_to_gradient_attacks(x: Tensor, y: Tensor) -> None:
+    """On pixels a relu changes nothing, so that an attack without gradients is measured as ever."""
+    torch.manual_seed(0)
+    last = nn.Sequential(nn.Flatten(), nn.Linear(x[0].numel(), 4))
+    noise = {"noise": RandomNoise(threat=LINF)}
+    in_place = nn.Sequential(nn.ReLU(inplace=True), last)
+    assert torch.equal(evaluate(in_place, x, y, noise).robust["noise"], evaluate(last, x, y, noise).robust["noise"])
+    with pytest.raises(RuntimeError, match=r"attack 'pgd': .*the model changes its input in place, as .*ReLU\(inplace"):
+        evaluate(in_place, x, last(x).argmax(1), {"pgd": PGD_5})
+
+
 # frozen_eval.
 
 

@@ -87,6 +87,8 @@ def naming(name: str, function: Callable[..., Result], *args: Any, **kwargs: Any
         if is_out_of_memory(error):
             raise  # whoever tries smaller batches looks for this
         hint = ""
+        if "leaf Variable that requires grad is being used in an in-place" in str(error):
+            hint = " (the model changes its input in place, as a first layer ReLU(inplace=True) does: make it a copy)"
         if "nference tensor" in str(error):
             hint = (
                 " (the model keeps a tensor that it made in inference mode: use `Trainer(inference_mode=False)`, "
