@@ -22,6 +22,8 @@ from .parts.passes.measuring import measuring
 from .parts.passes.processes import gather_by_id
 from .parts.passes.samples import Samples, SampleStream
 
+NUM_TOLD_BY = 8  # images without a dark pixel tell pixels from normalized batches; one alone may be a bright picture
+
 
 class Probe(pl.Callback):
     """Measures something on the samples of each validation and test pass, and changes nothing.
@@ -72,6 +74,7 @@ class Probe(pl.Callback):
         self._fresh: set[str] = set()
         self._has_seen_samples = False
         self._has_tried = False
+        self._num_seen, self._were_beyond_pixels = 0, False  # of the loader that is measured
 
     def measure(self, model: nn.Module, x: Tensor, y: Tensor) -> Mapping[str, Tensor]:
         """Measures a batch, in evaluation mode, with gradients on and the weights frozen.
@@ -122,7 +125,9 @@ class Probe(pl.Callback):
         assert self.normalize is not None
         name = type(self).__name__
         is_there_below_0 = bool((self.normalize.mean > 0).any())  # a value that a black pixel has
-        if len(x) and float(x.min()) >= 0 and float(x.max()) <= 1 and is_there_below_0:
+        self._num_seen += len(x)
+        self._were_beyond_pixels |= bool(len(x)) and (float(x.min()) < 0 or float(x.max()) > 1)
+        if is_there_below_0 and not self._were_beyond_pixels and self._num_seen >= NUM_TOLD_BY:
             raise ValueError(
                 f"{name}(normalization=...): the batches lie in [0, 1] and hold no value below 0, so that they are "
                 "pixels already; leave the option out"
@@ -199,6 +204,7 @@ class Probe(pl.Callback):
             return
         is_first = index not in self._streams
         if is_first:
+            self._num_seen, self._were_beyond_pixels = 0, False
             stream = SampleStream(trainer, running_loaders(trainer)[index], self.max_samples, self.batch_keys)
             if stream.caveat is not None and (stream.leaves_some_out or self.depends_on_ids):
                 rank_zero_warn(stream.caveat)

@@ -502,6 +502,31 @@ def test_pixels_with_the_option_are_an_error_that_says_so(tmp_path: Path) -> Non
         run.validate(OrdinaryModule(), val_loader(), verbose=False)
 
 
+@pytest.mark.parametrize("place", [0, 20])
+def test_a_bright_picture_alone_in_its_batch_may_be_normalized(tmp_path: Path, place: int) -> None:
+    x, y = samples(21, seed=2).tensors
+    x = x.clone()
+    x[place] = 0.5 + 0.25 * x[place]  # normalized it lies in [0, 1], as pixels do
+    sizes = [1, 20] if place == 0 else [20, 1]
+
+    def loader(make: Any) -> DataLoader:
+        parts = list(zip(make(x).split(sizes), y.split(sizes), strict=True))
+        return DataLoader(parts, batch_size=None)  # type: ignore[arg-type]
+
+    plain = trainer(tmp_path / "plain", RobustAccuracy(ATTACKS))
+    plain.validate(OrdinaryModule(), loader(lambda x: x), verbose=False)
+    normalized = trainer(tmp_path / "normalized", RobustAccuracy(ATTACKS, normalization=([0.5], [0.25])))
+    normalized.validate(Denormalizing(), loader(Normalize([0.5], [0.25])), verbose=False)
+    assert robust_of(normalized) == robust_of(plain)
+
+
+def test_pixels_of_a_second_loader_are_told_from_the_normalized_ones_of_the_first(tmp_path: Path) -> None:
+    run = trainer(tmp_path, RobustAccuracy(ATTACKS, normalization=([0.5], [0.25])))
+    first = DataLoader(Mapped(lambda x, y: (Normalize([0.5], [0.25])(x), y)), 10)
+    with pytest.raises(ValueError, match="they are pixels already; leave the option out"):
+        run.validate(Denormalizing(), [first, val_loader(4)], verbose=False)
+
+
 def test_normalized_batches_without_the_option_are_an_error_that_names_it(tmp_path: Path) -> None:
     run = trainer(tmp_path, RobustAccuracy(ATTACKS))
     loader = DataLoader(Mapped(lambda x, y: (Normalize([0.5], [0.25])(x), y)), 10)
