@@ -63,6 +63,8 @@ class InputGradients(Probe):
             return
         if samples.x.ndim != 4 or samples.x.shape[1] not in (1, 3):
             raise ValueError(f"InputGradients draws images (N, 1 or 3, H, W), got {tuple(samples.x.shape)}")
+        if self._shown and self._shown[0][0].shape[1:] != samples.x.shape[1:]:
+            return  # they stand in one picture
         with measuring(model, samples) as (x, y):
             logits = model(x.requires_grad_())
             (gradient,) = torch.autograd.grad(F.cross_entropy(logits, y, reduction="sum"), x)

@@ -217,10 +217,19 @@ class RobustAccuracy(Probe):
 
     def see(self, model: nn.Module, samples: Samples, loader_index: int) -> None:
         self._check_classes(samples.y)
+        pooling = [name for name, attack in self._suite.items() if attack.pools]
+        before = self._waiting.get(loader_index)
+        if before and before[-1].x.shape[1:] != samples.x.shape[1:]:
+            if pooling:
+                raise ValueError(
+                    f"attack {pooling[0]!r} wants to see all samples at once, which must have one shape, got "
+                    f"{tuple(before[-1].x.shape[1:])} and {tuple(samples.x.shape[1:])}"
+                )
+            self._attack_waiting(loader_index)
         self._model, waiting = model, self._waiting.setdefault(loader_index, [])
         waiting.append(samples)
-        if any(attack.pools for attack in self._suite.values()):
-            return  # such an attack wants to see them all at once
+        if pooling:
+            return
         if sum(len(part) for part in waiting) >= self.batch_size:
             self._attack_waiting(loader_index)
 

@@ -479,6 +479,32 @@ def test_a_dict_without_its_keys_is_an_error(tmp_path: Path, make: Any, keys: An
         run.validate(OrdinaryModule(), DataLoader(Mapped(make), 10), verbose=False)
 
 
+def test_batches_of_several_shapes_are_attacked_each_by_itself(tmp_path: Path) -> None:
+    class AnySize(OrdinaryModule):
+        def __init__(self) -> None:
+            super().__init__()
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                self.net = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+    shapes = [(6, 8), (6, 8), (8, 7), (6, 8)]
+    generator = torch.Generator().manual_seed(0)
+    x = [torch.rand(4, 1, *shape, generator=generator) for shape in shapes]
+    module = AnySize().eval()
+    y = [module(part).argmax(1) for part in x]
+    expected = [
+        evaluate(module, *part, ATTACKS, sample_ids=torch.arange(4 * i, 4 * i + 4))
+        for i, part in enumerate(zip(x, y, strict=True))
+    ]
+    loader = DataLoader(list(zip(x, y, strict=True)), batch_size=None)  # type: ignore[arg-type]
+    run = trainer(tmp_path, RobustAccuracy(ATTACKS), GradientNorm(), InputGradients())
+    run.validate(module, loader, verbose=False)
+    assert robust_of(run) == torch.cat([report.robust["pgd"] for report in expected]).tolist()
+    assert (Path(run.log_dir) / "figures" / "attack_pgd.png").is_file()  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"attack 'mean' wants.* one shape, got \(1, 6, 8\) and \(1, 8, 7\)"):
+        trainer(tmp_path, RobustAccuracy({"mean": Pooling(threat=LINF)})).validate(module, loader, verbose=False)
+
+
 class Denormalizing(OrdinaryModule):
     """A module whose net expects normalized images, as most people train theirs."""
 

@@ -43,7 +43,13 @@ class AttackPictures:
         return self._num_samples - max((sum(len(p.label) for p in parts) for parts in kept.values()), default=0)
 
     def keep(self, model: nn.Module, samples: Samples, report: Report, loader_index: int) -> None:
-        """Keeps the first samples, where they can be drawn, with the model's logits before and after."""
+        """Keeps the first samples, where they can be drawn, with the model's logits before and after.
+
+        Of samples of several shapes, those that are shaped as the first.
+        """
+        kept = next(iter(self._kept.get(loader_index, {}).values()), None)
+        if kept and kept[0].before.shape[1:] != samples.x.shape[1:]:
+            return
         if _is_text(samples.x) or _is_signal(samples.x) or samples.x.ndim == 4 and samples.x.shape[1] in (1, 3):
             self._keep(model, samples, report, loader_index)
 
