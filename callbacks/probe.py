@@ -100,7 +100,13 @@ class Probe(pl.Callback):
     def keep(self, samples: Samples, measured: Mapping[str, Tensor], loader_index: int) -> None:
         """Keeps what was measured of the next samples of the pass, one value per sample, `(N,)`, by name."""
         kept = self._values.setdefault(loader_index, {})
-        for name, values in {"_id": samples.ids, **measured}.items():
+        named = {"_id": samples.ids, **measured}
+        if kept and kept.keys() != named.keys():
+            raise ValueError(
+                f"{type(self).__name__}.measure: it must have the same names for every batch, "
+                f"got {list(kept)[1:]} and then {list(measured)}"
+            )
+        for name, values in named.items():
             if values.shape != samples.ids.shape:
                 raise ValueError(
                     f"{type(self).__name__}.measure: {name!r} must have one value per sample, "

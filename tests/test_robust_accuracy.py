@@ -711,6 +711,16 @@ def test_a_measurement_of_the_wrong_shape_names_itself(tmp_path: Path) -> None:
         trainer(tmp_path, Mean()).validate(OrdinaryModule(), val_loader(), verbose=False)
 
 
+def test_a_measurement_whose_names_change_names_itself(tmp_path: Path) -> None:
+    class Changing(Probe):
+        def measure(self, model: nn.Module, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+            return {"full" if len(x) == 10 else "rest": x.flatten(1).mean(1)}
+
+    message = r"Changing.measure: it must have the same names.*got \['full'\] and then \['rest'\]"
+    with pytest.raises(ValueError, match=message):
+        trainer(tmp_path, Changing()).validate(OrdinaryModule(), val_loader(10), verbose=False)
+
+
 def test_two_callbacks_that_log_one_tag_are_an_error(tmp_path: Path) -> None:
     """Lightning would log the mean of both."""
     run = trainer(tmp_path, GradientNorm(max_samples=1), GradientNorm(max_samples=20))
