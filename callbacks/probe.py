@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
 from touchstone.nets import Normalize
@@ -19,6 +19,7 @@ from .parts.passes.first_batch import grey_picture
 from .parts.passes.fresh_figures import check_ranking, rankings
 from .parts.passes.loaders import loader_suffix, running_loaders
 from .parts.passes.measuring import measuring
+from .parts.passes.no_pass import why_no_pass, why_too_late
 from .parts.passes.processes import gather_by_id
 from .parts.passes.samples import Samples, SampleStream
 
@@ -50,6 +51,9 @@ class Probe(pl.Callback):
     """Whether what is measured of a sample depends on its id, as random starts do."""
     tries_on_training: ClassVar[bool] = False
     """Whether `try_out` gets a grey picture before the first step of a training that had no sanity check."""
+
+    measures_training: ClassVar[bool] = False
+    """Whether it has figures of the training itself, too."""
 
     def __init__(
         self,
@@ -246,10 +250,16 @@ class Probe(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._check_rankings(trainer)
         probes = [callback for callback in trainer.callbacks if isinstance(callback, Probe)]  # type: ignore[attr-defined]
-        is_empty = trainer.limit_val_batches != 0 and trainer.num_val_batches and not sum(trainer.num_val_batches)
-        if is_empty and probes[0] is self:  # one speaks for all
-            names = " and ".join(dict.fromkeys(type(probe).__name__ for probe in probes))
-            rank_zero_warn(f"{names} will measure nothing: the validation has no samples; look at the data loader")
+        if probes[0] is not self:  # one speaks for all
+            return
+        idle = [probe for probe in probes if not probe.measures_training]
+        if idle and (reason := why_no_pass(trainer)):
+            names = " and ".join(dict.fromkeys(type(probe).__name__ for probe in idle))
+            rank_zero_warn(f"{names} will measure nothing: {reason}")
+            return
+        for probe in idle:
+            if reason := why_too_late(trainer, probe.every_n_epochs):  # which was chosen, and may be for a later test
+                rank_zero_info(f"{type(probe).__name__} will measure nothing in this fit: {reason}")
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int

@@ -636,7 +636,7 @@ def test_what_is_wrong_with_the_output_is_said_before_the_second_step(
     attack = PGD(threat=LINF, objective=objective)
     few = DataLoader(TensorDataset(*(part % 2 for part in samples(40).tensors)), 8)  # of two classes
     measuring = RobustAccuracy({"pgd": attack}, every_n_epochs=3)
-    run = trainer(tmp_path, measuring, num_sanity_val_steps=num_sanity_val_steps)
+    run = trainer(tmp_path, measuring, num_sanity_val_steps=num_sanity_val_steps, max_epochs=3)
     with pytest.raises(ValueError, match=message):
         run.fit(Module(), few, few)
     assert run.global_step == 1 - num_sanity_val_steps
@@ -656,6 +656,41 @@ def test_a_fit_without_validation_samples_says_so(tmp_path: Path) -> None:
     run = trainer(tmp_path, RobustAccuracy(ATTACKS), max_epochs=1)
     with pytest.raises(UserWarning, match="RobustAccuracy will measure nothing: the validation has no samples"):
         run.fit(OrdinaryModule(), train_loader(), DataLoader(samples(0), 4))
+
+
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no")
+def test_a_fit_without_a_validation_says_so(tmp_path: Path) -> None:
+    run = trainer(tmp_path, GradientNorm(), RobustAccuracy(ATTACKS), max_epochs=1)
+    with pytest.raises(UserWarning, match="^RobustAccuracy will measure nothing: the training has no validation: give"):
+        run.fit(OrdinaryModule(), train_loader())
+    trainer(tmp_path, GradientNorm(), max_epochs=1).fit(OrdinaryModule(), train_loader())  # it measures the training
+    switched_off = trainer(tmp_path, RobustAccuracy(ATTACKS), max_epochs=1, limit_val_batches=0)
+    switched_off.fit(OrdinaryModule(), train_loader(), val_loader())
+
+
+@pytest.mark.parametrize(
+    ("every_n_epochs", "options", "reason"),
+    [
+        (3, {}, "that it measures is that of epoch 3, and the training has 2"),
+        (2, {"check_val_every_n_epoch": 3, "max_epochs": 5}, "that of epoch 6, and the training has 5"),
+        (2, {"check_val_every_n_epoch": 3, "max_epochs": 6}, None),
+        (3, {"fast_dev_run": True}, None),
+        (3, {"max_epochs": -1, "max_steps": 2}, None),
+    ],
+)
+def test_a_fit_that_ends_before_the_first_measurement_says_so(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    every_n_epochs: int,
+    options: dict[str, Any],
+    reason: str | None,
+) -> None:
+    run = trainer(tmp_path, GradientNorm(), RobustAccuracy(ATTACKS, every_n_epochs=every_n_epochs), **options)
+    with caplog.at_level("INFO"):
+        run.fit(OrdinaryModule(), train_loader(), val_loader())
+    said = [record.message for record in caplog.records if "will measure nothing" in record.message]
+    assert len(said) == (reason is not None)
+    assert not said or (said[0].startswith("RobustAccuracy will measure nothing in this fit: ") and reason in said[0])  # type: ignore[operator]
 
 
 @pytest.mark.parametrize(
