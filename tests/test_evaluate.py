@@ -191,6 +191,7 @@ def test_a_perturb_that_changes_its_input_is_named(net: nn.Module, x: Tensor, y:
         (lambda x: x.where(x < 0.9, 1.0000001), r"got values from .* to 1.00000012; .*clip them by `x.clamp\(0, 1\)`$"),
         (lambda x: (x * 255).to(torch.uint8), r"images must be floating point, got torch.uint8; for uint8 use"),
         (lambda x: x.where(x < 0.9, torch.nan), r"images must lie in \[0, 1\], got values from nan"),
+        (lambda x: torch.cat([x[:5], x[5:7] / 0 * 0, x[7:]]), "to nan; 2 of 12 images hold NaN, the first is row 5$"),
         (lambda x: x[0, 0, 0], r"images must be a batch"),
         (lambda x: x.numpy(), r"images must be a tensor, got ndarray"),
     ],

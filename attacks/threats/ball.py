@@ -179,6 +179,10 @@ class Ball(Threat):
         smallest, largest = float(x.min()), float(x.max())
         if not (smallest >= low and largest <= high):
             given = f"images must lie in [{low:g}, {high:g}], got values from {smallest:.9g} to {largest:.9g}; "
+            broken = x.isnan().flatten(1).any(1)
+            if bool(broken.any()):
+                row = int(broken.nonzero()[0])
+                raise ValueError(given + f"{int(broken.sum())} of {len(x)} images hold NaN, the first is row {row}")
             if max(low - smallest, largest - high) < MOST_ROUNDING:
                 raise ValueError(given + f"rounding may move them so far: clip them by `x.clamp({low:g}, {high:g})`")
             raise ValueError(
