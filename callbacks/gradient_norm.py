@@ -41,6 +41,8 @@ class GradientNorm(Probe):
         every_n_epochs, normalization, batch_keys: as in `Probe`, for validation and test.
     """
 
+    measures_training = True
+
     def __init__(
         self,
         *,

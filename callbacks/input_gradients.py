@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .parts.figures.class_names import class_names
 from .parts.passes.measuring import measuring
 from .parts.passes.samples import Samples
 from .parts.pictures.attack_picture import captions, class_name
@@ -62,6 +63,8 @@ class InputGradients(Probe):
             return
         if samples.x.ndim != 4 or samples.x.shape[1] not in (1, 3):
             raise ValueError(f"InputGradients draws images (N, 1 or 3, H, W), got {tuple(samples.x.shape)}")
+        if self._shown and self._shown[0][0].shape[1:] != samples.x.shape[1:]:
+            return  # they stand in one picture
         with measuring(model, samples) as (x, y):
             logits = model(x.requires_grad_())
             (gradient,) = torch.autograd.grad(F.cross_entropy(logits, y, reduction="sum"), x)
@@ -76,7 +79,7 @@ class InputGradients(Probe):
         if loader_index or not self._shown or not trainer.is_global_zero:
             return
         x, gradient, logits, y = (torch.cat(parts) for parts in zip(*self._shown, strict=True))
-        names = getattr(getattr(trainer, "datamodule", None), "class_names", None)
+        names = class_names(trainer, logits.shape[1])
         publish_picture(trainer, folder, TAG, _picture(x, gradient, logits, y, names))
 
 

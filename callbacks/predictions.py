@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from .parts.figures.class_names import class_names
 from .parts.records.publish import run_folder
 from .parts.records.shown import shown
 from .parts.records.table_file import TableFile
@@ -67,7 +68,7 @@ class Predictions(BasePredictionWriter):
                 "samples, so that nobody knows whose they are; for pictures, some of which may be damaged, take "
                 "NamedPredictions"
             )
-        names = getattr(getattr(trainer, "datamodule", None), "class_names", None)
+        names = class_names(trainer, prediction.shape[1])
         probability, label = prediction.float().topk(min(self.top_k, prediction.shape[1]), dim=1)
         numbers = range(1, label.shape[1] + 1)
         columns = ["sample", *(f"{column}_{k}" for k in numbers for column in ("class", "probability"))]

@@ -9,17 +9,21 @@ from typing import Any, ClassVar
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
 from touchstone.nets import Normalize
 
+from .parts.passes.averaged_weights import check_order
 from .parts.passes.first_batch import grey_picture
 from .parts.passes.fresh_figures import check_ranking, rankings
 from .parts.passes.loaders import loader_suffix, running_loaders
 from .parts.passes.measuring import measuring
+from .parts.passes.no_pass import why_no_pass, why_too_late
 from .parts.passes.processes import gather_by_id
 from .parts.passes.samples import Samples, SampleStream
+
+NUM_TOLD_BY = 8  # images without a dark pixel tell pixels from normalized batches; one alone may be a bright picture
 
 
 class Probe(pl.Callback):
@@ -48,6 +52,9 @@ class Probe(pl.Callback):
     tries_on_training: ClassVar[bool] = False
     """Whether `try_out` gets a grey picture before the first step of a training that had no sanity check."""
 
+    measures_training: ClassVar[bool] = False
+    """Whether it has figures of the training itself, too."""
+
     def __init__(
         self,
         *,
@@ -71,6 +78,7 @@ class Probe(pl.Callback):
         self._fresh: set[str] = set()
         self._has_seen_samples = False
         self._has_tried = False
+        self._num_seen, self._were_beyond_pixels = 0, False  # of the loader that is measured
 
     def measure(self, model: nn.Module, x: Tensor, y: Tensor) -> Mapping[str, Tensor]:
         """Measures a batch, in evaluation mode, with gradients on and the weights frozen.
@@ -96,7 +104,13 @@ class Probe(pl.Callback):
     def keep(self, samples: Samples, measured: Mapping[str, Tensor], loader_index: int) -> None:
         """Keeps what was measured of the next samples of the pass, one value per sample, `(N,)`, by name."""
         kept = self._values.setdefault(loader_index, {})
-        for name, values in {"_id": samples.ids, **measured}.items():
+        named = {"_id": samples.ids, **measured}
+        if kept and kept.keys() != named.keys():
+            raise ValueError(
+                f"{type(self).__name__}.measure: it must have the same names for every batch, "
+                f"got {list(kept)[1:]} and then {list(measured)}"
+            )
+        for name, values in named.items():
             if values.shape != samples.ids.shape:
                 raise ValueError(
                     f"{type(self).__name__}.measure: {name!r} must have one value per sample, "
@@ -121,7 +135,9 @@ class Probe(pl.Callback):
         assert self.normalize is not None
         name = type(self).__name__
         is_there_below_0 = bool((self.normalize.mean > 0).any())  # a value that a black pixel has
-        if len(x) and float(x.min()) >= 0 and float(x.max()) <= 1 and is_there_below_0:
+        self._num_seen += len(x)
+        self._were_beyond_pixels |= bool(len(x)) and (float(x.min()) < 0 or float(x.max()) > 1)
+        if is_there_below_0 and not self._were_beyond_pixels and self._num_seen >= NUM_TOLD_BY:
             raise ValueError(
                 f"{name}(normalization=...): the batches lie in [0, 1] and hold no value below 0, so that they are "
                 "pixels already; leave the option out"
@@ -157,8 +173,16 @@ class Probe(pl.Callback):
         loader_index: int,
         **options: Any,
     ) -> None:
-        """Logs a figure of a whole pass, equal on all processes."""
+        """Logs a figure of a whole pass, equal on all processes.
+
+        Raises:
+            ValueError: another callback has logged one under this tag: Lightning would log the mean of both.
+        """
         tag += loader_suffix(trainer, loader_index)
+        for other in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(other, Probe) and other is not self and tag in other._fresh:
+                names = f"{type(other).__name__} and {type(self).__name__}"
+                raise ValueError(f"two callbacks, {names}, log {tag!r}, which would be the mean of both: leave one out")
         self._fresh.add(tag)
         module.log(tag, value, add_dataloader_idx=False, sync_dist=True, **options)
 
@@ -173,6 +197,8 @@ class Probe(pl.Callback):
     # The schedule.
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage == "fit":
+            check_order(self, trainer)
         self._has_seen_samples, self._has_tried = False, not self.tries_on_training
         self._fresh.clear()
 
@@ -188,6 +214,7 @@ class Probe(pl.Callback):
             return
         is_first = index not in self._streams
         if is_first:
+            self._num_seen, self._were_beyond_pixels = 0, False
             stream = SampleStream(trainer, running_loaders(trainer)[index], self.max_samples, self.batch_keys)
             if stream.caveat is not None and (stream.leaves_some_out or self.depends_on_ids):
                 rank_zero_warn(stream.caveat)
@@ -223,10 +250,16 @@ class Probe(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._check_rankings(trainer)
         probes = [callback for callback in trainer.callbacks if isinstance(callback, Probe)]  # type: ignore[attr-defined]
-        is_empty = trainer.limit_val_batches != 0 and trainer.num_val_batches and not sum(trainer.num_val_batches)
-        if is_empty and probes[0] is self:  # one speaks for all
-            names = " and ".join(dict.fromkeys(type(probe).__name__ for probe in probes))
-            rank_zero_warn(f"{names} will measure nothing: the validation has no samples; look at the data loader")
+        if probes[0] is not self:  # one speaks for all
+            return
+        idle = [probe for probe in probes if not probe.measures_training]
+        if idle and (reason := why_no_pass(trainer)):
+            names = " and ".join(dict.fromkeys(type(probe).__name__ for probe in idle))
+            rank_zero_warn(f"{names} will measure nothing: {reason}")
+            return
+        for probe in idle:
+            if reason := why_too_late(trainer, probe.every_n_epochs):  # which was chosen, and may be for a later test
+                rank_zero_info(f"{type(probe).__name__} will measure nothing in this fit: {reason}")
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int

@@ -15,7 +15,7 @@ from touchstone.attacks.judge.halving import Halving
 from touchstone.attacks.judge.probed import probed
 from touchstone.attacks.judge.running import check_names
 
-from .parts.passes.before_training import check_input, check_model, try_out_training_samples
+from .parts.passes.before_training import check_input, check_model, check_output, try_out_training_samples
 from .parts.passes.closer_look import CloserLook
 from .parts.passes.entries import common_suite
 from .parts.passes.first_samples import FirstSamples
@@ -144,6 +144,7 @@ class RobustAccuracy(Probe):
         self._first_samples = FirstSamples(batch_size)  # probed for gradient masking
         self._warned = False
         self._has_checked = False  # whether samples of this fit have been looked at before its first validation
+        self._tried: tuple[nn.Module, Samples] | None = None  # whose output has not been looked at
         self._preparation = Preparation({}, num_prepare_samples, seed, None)
 
     # One pass of several entries.
@@ -177,6 +178,7 @@ class RobustAccuracy(Probe):
             return
         self._check_input(samples)
         evaluate(model, samples.x, samples.y, {}, batch_size=self._halving)  # checks the labels and the logits
+        check_output(self._suite, model, samples)
         self._has_checked = True
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -192,7 +194,14 @@ class RobustAccuracy(Probe):
         if self._has_checked or not self._suite:
             return
         self._has_checked = True
-        try_out_training_samples(self, pl_module, batch, self._check_input)
+        self._tried = try_out_training_samples(self, pl_module, batch, self._check_input)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self._tried is not None:  # not before the first step, which a net may learn its scales from
+            check_output(self._suite, *self._tried)
+            self._tried = None
 
     def _check_input(self, samples: Samples) -> None:
         self._check_classes(samples.y)
@@ -208,10 +217,19 @@ class RobustAccuracy(Probe):
 
     def see(self, model: nn.Module, samples: Samples, loader_index: int) -> None:
         self._check_classes(samples.y)
+        pooling = [name for name, attack in self._suite.items() if attack.pools]
+        before = self._waiting.get(loader_index)
+        if before and before[-1].x.shape[1:] != samples.x.shape[1:]:
+            if pooling:
+                raise ValueError(
+                    f"attack {pooling[0]!r} wants to see all samples at once, which must have one shape, got "
+                    f"{tuple(before[-1].x.shape[1:])} and {tuple(samples.x.shape[1:])}"
+                )
+            self._attack_waiting(loader_index)
         self._model, waiting = model, self._waiting.setdefault(loader_index, [])
         waiting.append(samples)
-        if any(attack.pools for attack in self._suite.values()):
-            return  # such an attack wants to see them all at once
+        if pooling:
+            return
         if sum(len(part) for part in waiting) >= self.batch_size:
             self._attack_waiting(loader_index)
 

@@ -86,7 +86,14 @@ class Classifier(pl.LightningModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Pixels in [0, 1], `(N, C, H, W)`, to logits `(N, classes)`."""
-        logits = logits_of(self.net(x))
+        try:
+            logits = logits_of(self.net(x))
+        except RuntimeError as error:
+            if x.ndim == 4 and not x.is_floating_point():  # some nets take them
+                raise ValueError(
+                    f"images must be floating point, got {x.dtype}; for uint8 use `x.float() / 255` ({error})"
+                ) from error
+            raise
         self.train_loss.check_classes(logits)  # here, since a strategy need not ask for the loss
         return logits
 

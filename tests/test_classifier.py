@@ -131,6 +131,34 @@ def test_a_training_batch_with_labels_outside_the_classes_is_named(tmp_path: Pat
         trainer(tmp_path).fit(Classifier(small_net()), loader, val_loader())
 
 
+@pytest.mark.parametrize(
+    ("function", "shape"),
+    [
+        (lambda logits: logits[:, 0], r"\(8,\)"),
+        (lambda logits: logits[:, None], r"\(8, 1, 4\)"),
+        (lambda logits: logits[..., None, None].expand(-1, -1, 6, 6), r"\(8, 4, 6, 6\)"),
+    ],
+)
+def test_an_output_that_is_no_row_of_logits_for_each_image_is_named(tmp_path: Path, function: Any, shape: str) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = small_net()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return function(self.inner(x))
+
+    with pytest.raises(ValueError, match=rf"the model must return logits of shape \(8, classes\), got {shape}"):
+        trainer(tmp_path, num_sanity_val_steps=0).fit(Classifier(Net()), train_loader(8), val_loader())
+
+
+def test_images_of_whole_numbers_are_told_to_be_divided(tmp_path: Path) -> None:
+    x, y = samples(8).tensors
+    loader = DataLoader(TensorDataset((x * 255).byte(), y), 8)
+    with pytest.raises(ValueError, match=r"images must be floating point, got torch.uint8; .*`x.float\(\) / 255`"):
+        trainer(tmp_path).fit(Classifier(small_net()), loader, loader)
+
+
 @pytest.mark.parametrize("class_weights", [None, [1, 2, 3, 4]])
 def test_shares_of_more_or_fewer_classes_than_the_net_has_are_named(tmp_path: Path, class_weights: Any) -> None:
     """As MixUp makes them that was told another number."""

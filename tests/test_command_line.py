@@ -15,16 +15,20 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from torch.utils.data import DataLoader
 
 import train
+from touchstone.attacks import FGSM, Linf
+from touchstone.callbacks import RobustAccuracy
 from touchstone.cli.given import Given, gather
 from touchstone.cli.jobs import JOBS
-from touchstone.cli.report_table import print_end, report_table
+from touchstone.cli.report_table import print_end, read_report, report_table
 from touchstone.datamodules import DigitsDataModule
 from touchstone.lightning_modules import Classifier
 from touchstone.nets import SmallCNN
 
 from .command_lines import ATTACK, BEST, ROOT, TINY, with_value, write
+from .lightning_programs import trainer
 
 pytestmark = pytest.mark.usefixtures("here")
 
@@ -206,6 +210,21 @@ def test_the_table_names_each_threat_where_they_differ_and_prints_warnings(capsy
     table = report_table(report)
     assert list(table.columns[4].cells) == ["", "2.0", "2.0", ""]  # 160 gradients for the 80 samples that were right
     assert list(table.columns[2].cells)[0] == "70.0 - 90.0 %"
+
+
+def test_reports_of_further_data_loaders_are_named(tmp_path: Path, capsys: Any) -> None:
+    class Twice(DigitsDataModule):
+        def test_dataloader(self) -> list[DataLoader]:  # type: ignore[override]
+            return [super().test_dataloader(), super().val_dataloader()]
+
+    attacks = {"fgsm": FGSM(threat=Linf(eps=0.1))}
+    for data, is_named in ((DigitsDataModule(), False), (Twice(), True)):
+        run = trainer(tmp_path, RobustAccuracy(attacks, max_samples=20, num_images=0))
+        run.test(Classifier(SmallCNN()), datamodule=data, verbose=False)
+        folder = Path(run.log_dir)  # type: ignore[arg-type]
+        print_end(folder, read_report(folder / "report.json", 0), None)
+        said = "the table is of the first data loader; of the others: report_1.json" in capsys.readouterr().out
+        assert said == is_named
 
 
 def test_a_language_model_has_a_table_in_bits_per_character(capsys: Any) -> None:

@@ -188,8 +188,10 @@ def test_a_perturb_that_changes_its_input_is_named(net: nn.Module, x: Tensor, y:
     [
         (lambda x: x * 2, r"images must lie in \[0, 1\], got values from .*normalization=\(mean, std\)"),
         (lambda x: x - 1, r"images must lie in \[0, 1\]"),
+        (lambda x: x.where(x < 0.9, 1.0000001), r"got values from .* to 1.00000012; .*clip them by `x.clamp\(0, 1\)`$"),
         (lambda x: (x * 255).to(torch.uint8), r"images must be floating point, got torch.uint8; for uint8 use"),
         (lambda x: x.where(x < 0.9, torch.nan), r"images must lie in \[0, 1\], got values from nan"),
+        (lambda x: torch.cat([x[:5], x[5:7] / 0 * 0, x[7:]]), "to nan; 2 of 12 images hold NaN, the first is row 5$"),
         (lambda x: x[0, 0, 0], r"images must be a batch"),
         (lambda x: x.numpy(), r"images must be a tensor, got ndarray"),
     ],
@@ -237,11 +239,11 @@ def nan_for_the_eighth(x: Tensor) -> Tensor:
         (lambda x: x[:, :, :2, :2], r"got \(5, 1, 2, 2\)"),
         (
             lambda x: x.flatten(1)[:, :4] * torch.inf,
-            "NaN or infinite logits for 5 of 5 samples .*batch 0, first sample id 100",
+            "NaN or infinite logits for 5 of 5 samples .*batch 0 of samples 100 to 104, first sample id 100",
         ),
         (
             nan_for_the_eighth,
-            r"NaN or infinite logits for 1 of 5 samples \(before any attack, batch 1, first sample id 107",
+            r"NaN or infinite logits for 1 of 5 samples \(.*, batch 1 of samples 105 to 109, first sample id 107",
         ),
         (lambda x: x.flatten(1)[:, :4].argmax(1, keepdim=True).expand(-1, 4), "must return floating point logits"),
     ],
@@ -294,7 +296,7 @@ def test_per_sample_values_must_fit_the_batch(net: nn.Module, x: Tensor, y: Tens
         evaluate(net, x, y, {"a": attack})
 
 
-@pytest.mark.parametrize("name", ["worst_case", "a/b", "", "pgd 20", "pgd\n"])
+@pytest.mark.parametrize("name", ["worst_case", "clean", "a/b", "", "pgd 20", "pgd\n"])
 def test_a_name_that_cannot_be_a_tag_is_refused(net: nn.Module, x: Tensor, y: Tensor, name: str) -> None:
     with pytest.raises(ValueError, match="an attack's name must be"):
         evaluate(net, x, y, {name: PGD_5})
@@ -606,6 +608,39 @@ def test_a_model_that_keeps_inference_tensors_is_told_what_to_do(x: Tensor) -> N
         y = model(x).argmax(1)
         with pytest.raises(RuntimeError, match=r"attack 'pgd': .*use `Trainer\(inference_mode=False\)`"):
             evaluate(model, x, y, {"pgd": PGD_5})
+
+
+class InPlace(nn.Module):
+    """Normalizes its input where it lies."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Linear(64, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(x.sub_(0.5).div_(0.25).flatten(1))
+
+
+@pytest.mark.parametrize("attack", [RandomNoise(threat=LINF), PGD_5])
+def test_a_model_that_changes_its_input_in_place_is_named(attack: Attack) -> None:
+    x = torch.rand(12, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    before = x.clone()
+    with pytest.raises(
+        ValueError, match=r"the model changes its input in place.*first at sample id 100.*`x = x - mean`"
+    ):
+        evaluate(InPlace(), x, torch.zeros(12, dtype=torch.int64), {"a": attack}, sample_ids=torch.arange(100, 112))
+    assert torch.equal(x, before)
+
+
+def test_a_first_layer_that_works_in_place_is_told_to_gradient_attacks(x: Tensor, y: Tensor) -> None:
+    """On pixels a relu changes nothing, so that an attack without gradients is measured as ever."""
+    torch.manual_seed(0)
+    last = nn.Sequential(nn.Flatten(), nn.Linear(x[0].numel(), 4))
+    noise = {"noise": RandomNoise(threat=LINF)}
+    in_place = nn.Sequential(nn.ReLU(inplace=True), last)
+    assert torch.equal(evaluate(in_place, x, y, noise).robust["noise"], evaluate(last, x, y, noise).robust["noise"])
+    with pytest.raises(RuntimeError, match=r"attack 'pgd': .*the model changes its input in place, as .*ReLU\(inplace"):
+        evaluate(in_place, x, last(x).argmax(1), {"pgd": PGD_5})
 
 
 # frozen_eval.

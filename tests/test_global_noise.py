@@ -46,6 +46,12 @@ def test_it_is_named_once_and_its_cost_is_its_own() -> None:
     assert report.cost["a"].num_forwards == Cost().num_forwards == 0
 
 
+def test_it_is_named_on_a_model_of_half_precision() -> None:
+    net, x = small_net().bfloat16(), images(12)
+    with pytest.warns(UserWarning, match="Careless.perturb draws from torch's global random state"):
+        evaluate(net, x, torch.zeros(12, dtype=torch.int64), ATTACKS, probe_masking=False)
+
+
 def test_a_model_that_draws_is_no_attack_that_draws() -> None:
     net, x = Randomised(small_net()), images(12)
     attacks: dict[str, Attack] = {

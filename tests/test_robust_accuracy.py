@@ -13,15 +13,28 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from touchstone.attacks import FGSM, PGD, Attack, Linf, RandomNoise, SampleRng, Targeted, Threat, evaluate
+from touchstone.attacks import (
+    DLR,
+    FGSM,
+    PGD,
+    Attack,
+    Linf,
+    RandomNoise,
+    SampleRng,
+    Targeted,
+    Threat,
+    Untargeted,
+    evaluate,
+)
 from touchstone.attacks.judge import halving
-from touchstone.callbacks import GradientNorm, Probe, RobustAccuracy
+from touchstone.callbacks import GradientNorm, InputGradients, Probe, RobustAccuracy
 from touchstone.nets import Normalize
 
 from .lightning_programs import OrdinaryModule, events, samples, train_loader, trainer, val_loader, weights
@@ -398,6 +411,62 @@ def test_batches_that_are_lists_or_dicts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("names", "called"),
+    [
+        (["cat", "dog"], ["cat", "dog", "2", "3"]),  # the net has four outputs
+        (np.array(["a", "b", "c", "d"]), ["a", "b", "c", "d"]),
+        ({0: "cat", 3: "dog"}, ["cat", "1", "2", "dog"]),
+        ({"cat": 0, "dog": 1}, ["0", "1", "2", "3"]),
+        (None, ["0", "1", "2", "3"]),
+    ],
+)
+def test_classes_that_a_data_module_does_not_name_are_called_by_their_numbers(
+    tmp_path: Path, names: Any, called: list[str]
+) -> None:
+    class Named(pl.LightningDataModule):
+        class_names = names
+
+        def val_dataloader(self) -> DataLoader:
+            return val_loader()
+
+    run = trainer(tmp_path, RobustAccuracy({"fgsm": ATTACKS["fgsm"]}, per_class=True), InputGradients())
+    run.validate(OrdinaryModule(), datamodule=Named(), verbose=False)
+    labels = val_loader().dataset.tensors[1].unique().tolist()  # type: ignore[attr-defined]
+    seen = {tag.rpartition("/")[2] for tag in run.callback_metrics if tag.startswith("val/robust_recall/fgsm/")}
+    assert seen == {called[label] for label in labels}
+    assert {path.name for path in (Path(run.log_dir) / "figures").iterdir()} == {  # type: ignore[arg-type]
+        "attack_fgsm.png",
+        "input_gradients.png",
+    }
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true", "64-true", "bf16-mixed"])
+def test_every_precision_of_a_trainer_is_measured(tmp_path: Path, precision: Any) -> None:
+    module = OrdinaryModule()
+    x, y = val_loader().dataset.tensors  # type: ignore[attr-defined]
+    expected = evaluate(module, x, y, ATTACKS)
+    run = trainer(tmp_path, RobustAccuracy(ATTACKS), GradientNorm(), precision=precision)
+    run.validate(module, val_loader(), verbose=False)
+    stored = np.load(Path(run.log_dir) / "verdicts.npz")  # type: ignore[arg-type]
+    for name in ATTACKS:  # rounded weights and images may differ on a sample or two
+        assert abs(int(stored[f"robust_{name}"].sum()) - int(expected.robust[name].sum())) <= 2, name
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int16, torch.uint8])
+def test_labels_of_every_whole_type_are_classes(tmp_path: Path, dtype: torch.dtype) -> None:
+    class Casting(OrdinaryModule):
+        def _loss(self, batch: Any) -> Tensor:
+            return super()._loss((batch[0], batch[1].long()))
+
+    found = []
+    for make in (lambda x, y: (x, y), lambda x, y: (x, y.to(dtype))):
+        run = trainer(tmp_path, RobustAccuracy(ATTACKS), GradientNorm(), Confidence())
+        run.validate(Casting(), DataLoader(Mapped(make), 10), verbose=False)
+        found.append({tag: float(value) for tag, value in run.callback_metrics.items()})
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
     ("make", "keys", "message"),
     [
         (lambda x, y: {"image": x, "label": y}, None, r"keys \['image', 'label'\]: say which"),
@@ -408,6 +477,33 @@ def test_a_dict_without_its_keys_is_an_error(tmp_path: Path, make: Any, keys: An
     run = trainer(tmp_path, RobustAccuracy(ATTACKS, batch_keys=keys))
     with pytest.raises(ValueError, match=message):
         run.validate(OrdinaryModule(), DataLoader(Mapped(make), 10), verbose=False)
+
+
+def test_batches_of_several_shapes_are_attacked_each_by_itself(tmp_path: Path) -> None:
+    class AnySize(OrdinaryModule):
+        def __init__(self) -> None:
+            super().__init__()
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                self.net = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+    shapes = [(6, 8), (6, 8), (8, 7), (6, 8)]
+    generator = torch.Generator().manual_seed(0)
+    x = [torch.rand(4, 1, *shape, generator=generator) for shape in shapes]
+    module, suite = AnySize().eval(), {"pgd": PGD(threat=Linf(eps=0.8), num_steps=5)}
+    y = [module(part).argmax(1) for part in x]
+    expected = [
+        evaluate(module, *part, suite, sample_ids=torch.arange(4 * i, 4 * i + 4)).robust["pgd"]
+        for i, part in enumerate(zip(x, y, strict=True))
+    ]
+    loader = DataLoader(list(zip(x, y, strict=True)), batch_size=None)  # type: ignore[arg-type]
+    run = trainer(tmp_path, RobustAccuracy(suite), GradientNorm(), InputGradients())
+    run.validate(module, loader, verbose=False)
+    assert robust_of(run) == torch.cat(expected).tolist()
+    assert 0 < torch.cat(expected).sum() < 16
+    assert (Path(run.log_dir) / "figures" / "attack_pgd.png").is_file()  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"attack 'mean' wants.* one shape, got \(1, 6, 8\) and \(1, 8, 7\)"):
+        trainer(tmp_path, RobustAccuracy({"mean": Pooling(threat=LINF)})).validate(module, loader, verbose=False)
 
 
 class Denormalizing(OrdinaryModule):
@@ -431,6 +527,31 @@ def test_pixels_with_the_option_are_an_error_that_says_so(tmp_path: Path) -> Non
     run = trainer(tmp_path, RobustAccuracy(ATTACKS, normalization=([0.5], [0.25])))
     with pytest.raises(ValueError, match="they are pixels already; leave the option out"):
         run.validate(OrdinaryModule(), val_loader(), verbose=False)
+
+
+@pytest.mark.parametrize("place", [0, 20])
+def test_a_bright_picture_alone_in_its_batch_may_be_normalized(tmp_path: Path, place: int) -> None:
+    x, y = samples(21, seed=2).tensors
+    x = x.clone()
+    x[place] = 0.5 + 0.25 * x[place]  # normalized it lies in [0, 1], as pixels do
+    sizes = [1, 20] if place == 0 else [20, 1]
+
+    def loader(make: Any) -> DataLoader:
+        parts = list(zip(make(x).split(sizes), y.split(sizes), strict=True))
+        return DataLoader(parts, batch_size=None)  # type: ignore[arg-type]
+
+    plain = trainer(tmp_path / "plain", RobustAccuracy(ATTACKS))
+    plain.validate(OrdinaryModule(), loader(lambda x: x), verbose=False)
+    normalized = trainer(tmp_path / "normalized", RobustAccuracy(ATTACKS, normalization=([0.5], [0.25])))
+    normalized.validate(Denormalizing(), loader(Normalize([0.5], [0.25])), verbose=False)
+    assert robust_of(normalized) == robust_of(plain)
+
+
+def test_pixels_of_a_second_loader_are_told_from_the_normalized_ones_of_the_first(tmp_path: Path) -> None:
+    run = trainer(tmp_path, RobustAccuracy(ATTACKS, normalization=([0.5], [0.25])))
+    first = DataLoader(Mapped(lambda x, y: (Normalize([0.5], [0.25])(x), y)), 10)
+    with pytest.raises(ValueError, match="they are pixels already; leave the option out"):
+        run.validate(Denormalizing(), [first, val_loader(4)], verbose=False)
 
 
 def test_normalized_batches_without_the_option_are_an_error_that_names_it(tmp_path: Path) -> None:
@@ -474,11 +595,52 @@ def test_what_is_wrong_with_the_samples_is_said_before_training(tmp_path: Path, 
         run.fit(Lenient(), train_loader(), wrong_batches(make))
 
 
+def test_logits_that_are_not_finite_are_said_with_the_positions_of_their_batch(tmp_path: Path) -> None:
+    class Breaking(OrdinaryModule):
+        def forward(self, x: Tensor) -> Tensor:
+            broken = (x == val_loader().dataset.tensors[0][[18, 20]][:, None]).flatten(2).all(2).any(0)  # type: ignore[attr-defined]
+            return self.net(x).masked_fill(broken[:, None], torch.nan)
+
+    run = trainer(tmp_path, RobustAccuracy(ATTACKS, batch_size=10))
+    with pytest.raises(ValueError, match=r"for 1 of 10 samples \(.* of samples 10 to 19, first sample id 18\)"):
+        run.validate(Breaking(), val_loader(10), verbose=False)
+
+
 def test_without_a_sanity_check_the_first_training_batch_is_looked_at(tmp_path: Path) -> None:
     run = trainer(tmp_path, RobustAccuracy(ATTACKS), num_sanity_val_steps=0)
     message = r"could not attack the training samples, nor any that are like them: attack 'noise': images must lie in"
     with pytest.raises(UserWarning, match=message):  # made an error
         run.fit(OrdinaryModule(), wrong_batches(lambda x, y: (255 * x, y)), val_loader())
+
+
+@pytest.mark.parametrize("num_sanity_val_steps", [0, 1])
+@pytest.mark.parametrize(
+    ("function", "objective", "message"),
+    [
+        (lambda logits: logits, Targeted(target=12), r"attack 'pgd': Targeted\(target=12\): the model has 4 classes"),
+        (lambda logits: logits[:, :2], Untargeted(loss=DLR()), r"attack 'pgd': DLR\(\) needs a model of 3 classes"),
+        (lambda logits: (logits, logits), Untargeted(), "it returned a tuple: wrap it"),
+        (lambda logits: logits[:, :1], Untargeted(), r"logits of shape \(\d+, classes\) with 2 classes or more, got"),
+        (lambda logits: logits.softmax(1), Untargeted(), "probabilities where logits are due"),
+    ],
+)
+def test_what_is_wrong_with_the_output_is_said_before_the_second_step(
+    tmp_path: Path, function: Any, objective: Any, message: str, num_sanity_val_steps: int
+) -> None:
+    class Module(OrdinaryModule):
+        def forward(self, x: Tensor) -> Any:
+            return function(self.net(x))
+
+        def _loss(self, batch: Any) -> Tensor:
+            return F.cross_entropy(self.net(batch[0]), batch[1])
+
+    attack = PGD(threat=LINF, objective=objective)
+    few = DataLoader(TensorDataset(*(part % 2 for part in samples(40).tensors)), 8)  # of two classes
+    measuring = RobustAccuracy({"pgd": attack}, every_n_epochs=3)
+    run = trainer(tmp_path, measuring, num_sanity_val_steps=num_sanity_val_steps, max_epochs=3)
+    with pytest.raises(ValueError, match=message):
+        run.fit(Module(), few, few)
+    assert run.global_step == 1 - num_sanity_val_steps
 
 
 def test_training_batches_of_another_kind_are_none_of_its_business(tmp_path: Path) -> None:
@@ -495,6 +657,41 @@ def test_a_fit_without_validation_samples_says_so(tmp_path: Path) -> None:
     run = trainer(tmp_path, RobustAccuracy(ATTACKS), max_epochs=1)
     with pytest.raises(UserWarning, match="RobustAccuracy will measure nothing: the validation has no samples"):
         run.fit(OrdinaryModule(), train_loader(), DataLoader(samples(0), 4))
+
+
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no")
+def test_a_fit_without_a_validation_says_so(tmp_path: Path) -> None:
+    run = trainer(tmp_path, GradientNorm(), RobustAccuracy(ATTACKS), max_epochs=1)
+    with pytest.raises(UserWarning, match="^RobustAccuracy will measure nothing: the training has no validation: give"):
+        run.fit(OrdinaryModule(), train_loader())
+    trainer(tmp_path, GradientNorm(), max_epochs=1).fit(OrdinaryModule(), train_loader())  # it measures the training
+    switched_off = trainer(tmp_path, RobustAccuracy(ATTACKS), max_epochs=1, limit_val_batches=0)
+    switched_off.fit(OrdinaryModule(), train_loader(), val_loader())
+
+
+@pytest.mark.parametrize(
+    ("every_n_epochs", "options", "reason"),
+    [
+        (3, {}, "that it measures is that of epoch 3, and the training has 2"),
+        (2, {"check_val_every_n_epoch": 3, "max_epochs": 5}, "that of epoch 6, and the training has 5"),
+        (2, {"check_val_every_n_epoch": 3, "max_epochs": 6}, None),
+        (3, {"fast_dev_run": True}, None),
+        (3, {"max_epochs": -1, "max_steps": 2}, None),
+    ],
+)
+def test_a_fit_that_ends_before_the_first_measurement_says_so(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    every_n_epochs: int,
+    options: dict[str, Any],
+    reason: str | None,
+) -> None:
+    run = trainer(tmp_path, GradientNorm(), RobustAccuracy(ATTACKS, every_n_epochs=every_n_epochs), **options)
+    with caplog.at_level("INFO"):
+        run.fit(OrdinaryModule(), train_loader(), val_loader())
+    said = [record.message for record in caplog.records if "will measure nothing" in record.message]
+    assert len(said) == (reason is not None)
+    assert not said or (said[0].startswith("RobustAccuracy will measure nothing in this fit: ") and reason in said[0])  # type: ignore[operator]
 
 
 @pytest.mark.parametrize(
@@ -548,6 +745,39 @@ def test_a_measurement_of_the_wrong_shape_names_itself(tmp_path: Path) -> None:
 
     with pytest.raises(ValueError, match=r"Mean.measure: 'mean' must have one value per sample, \(10,\), got \(\)"):
         trainer(tmp_path, Mean()).validate(OrdinaryModule(), val_loader(), verbose=False)
+
+
+def test_a_measurement_whose_names_change_names_itself(tmp_path: Path) -> None:
+    class Changing(Probe):
+        def measure(self, model: nn.Module, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+            return {"full" if len(x) == 10 else "rest": x.flatten(1).mean(1)}
+
+    message = r"Changing.measure: it must have the same names.*got \['full'\] and then \['rest'\]"
+    with pytest.raises(ValueError, match=message):
+        trainer(tmp_path, Changing()).validate(OrdinaryModule(), val_loader(10), verbose=False)
+
+
+def test_two_callbacks_that_log_one_tag_are_an_error(tmp_path: Path) -> None:
+    """Lightning would log the mean of both."""
+    run = trainer(tmp_path, GradientNorm(max_samples=1), GradientNorm(max_samples=20))
+    with pytest.raises(ValueError, match="two callbacks, GradientNorm and GradientNorm, log 'grad_norm/val/input'"):
+        run.validate(OrdinaryModule(), val_loader(), verbose=False)
+
+
+def test_callbacks_with_tags_of_their_own_may_be_of_one_class(tmp_path: Path) -> None:
+    class Named(Confidence):
+        def __init__(self, name: str, **options: Any) -> None:
+            super().__init__(**options)
+            self.name = name
+
+        def measure(self, model: nn.Module, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+            return {self.name: super().measure(model, x, y)["confidence"]}
+
+    run = trainer(tmp_path, Named("all"), Named("few", max_samples=1), max_epochs=3, val_check_interval=2)
+    run.fit(OrdinaryModule(), train_loader(), val_loader())
+    run.validate(OrdinaryModule(), val_loader(), verbose=False)
+    run.validate(OrdinaryModule(), val_loader(), verbose=False)
+    assert run.callback_metrics["val/all"] != run.callback_metrics["val/few"]
 
 
 @pytest.mark.filterwarnings("ignore:Total length of `DataLoader` across ranks is zero")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from touchstone.attacks import PGD, Linf
-from touchstone.callbacks import ExactResume, RobustAccuracy
+from touchstone.callbacks import ExactResume, GradientNorm, RobustAccuracy
 from touchstone.lightning_modules import (
     AWP,
     FGSMRS,
@@ -154,6 +154,14 @@ def test_robust_accuracy_is_that_of_the_averaged_weights(name: str, tmp_path: Pa
         for seen in measured:
             torch.testing.assert_close(seen[key], value, rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(stored[f"net.{key}"], value, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("probe", [RobustAccuracy({"pgd": PGD_3}), GradientNorm()])
+def test_what_would_end_its_pass_on_weights_before_averaging_is_refused(probe: pl.Callback, tmp_path: Path) -> None:
+    """An average that is listed in front takes itself back before the others end their pass."""
+    run = trainer(tmp_path, EMAWeightAveraging(decay=0.8), probe, max_epochs=1, num_sanity_val_steps=0)
+    with pytest.raises(ValueError, match=f"{type(probe).__name__} must stand before EMAWeightAveraging"):
+        run.fit(Classifier(small_net(7), sgd), train_loader(), val_loader())
 
 
 class Noisy(pl.LightningDataModule):

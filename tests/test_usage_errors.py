@@ -146,6 +146,8 @@ FILES_THAT_ARE_NO_CONFIG = {
     "only a comment": (b"# nothing\n", "holds keys"),
     "a list": (b"- a\n- b\n", "holds keys"),
     "a word": (b"abc\n", "holds keys"),
+    "a key twice": (b"model: 3\ntrainer:\n  a: 1\n  a: 2\n", "line 4: the key 'a' stands here and in line 3"),
+    "a key twice in a line": (b"model: {a: 1, b: 2, a: 3}\n", "line 1: the key 'a' stands here and in line 1"),
     "binary": (bytes(range(256)), "is not a text file"),
 }
 

@@ -144,7 +144,8 @@ def _check_finite(logits: Tensor, sample_ids: Tensor, where: str) -> None:
     if bool(bad.any()):
         raise ValueError(
             f"the model returned NaN or infinite logits for {int(bad.sum())} of {len(logits)} samples "
-            f"({where}, first sample id {int(sample_ids[bad][0])})"
+            f"({where} of samples {int(sample_ids.min())} to {int(sample_ids.max())}, first sample id "
+            f"{int(sample_ids[bad].min())})"
         )
 
 
@@ -154,4 +155,14 @@ def check_not_probabilities(logits: Tensor) -> None:
         raise ValueError(
             "the model returned probabilities where logits are due (every row is >= 0 and sums to 1): "
             "leave out the last softmax, or attack `log(probabilities)`"
+        )
+
+
+def check_unchanged(x: Tensor, before: Tensor, ids: Tensor) -> None:
+    """Raises ValueError where samples `(N, ...)` with these ids are no longer what they were before a forward."""
+    changed = (x != before).flatten(1).any(1)
+    if bool(changed.any()):
+        raise ValueError(
+            f"the model changes its input in place, first at sample id {int(ids[changed][0])}, so that nobody knows "
+            "what is measured next: normalize by `x = x - mean`, not by `x -= mean` or `x.sub_(mean)`"
         )

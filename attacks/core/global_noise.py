@@ -9,6 +9,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from .logits import half_precision
+
 _ASKED = set[str]()  # of these attacks it has been asked once whose draws they were
 
 
@@ -31,8 +33,9 @@ def noticing_global_noise(name: str, model: nn.Module, x: Tensor) -> Iterator[No
         return
     _ASKED.add(name)
     before = _random_states(x.device)
+    half = half_precision(model) if x.is_floating_point() else None
     with torch.no_grad():
-        model.forward(x[:1])  # not counted as the attack's
+        model.forward(x[:1].to(half or x.dtype))  # not `model(x)`: that is counted as the attack's, and casts the input
     if not _alike(before, _random_states(x.device)):
         return
     warnings.warn(

@@ -29,11 +29,16 @@ def logits_of(output: Any) -> Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
+def half_precision(model: nn.Module) -> torch.dtype | None:
+    """That of all floating point weights of a model, where it is a half one."""
+    dtypes = {p.dtype for p in model.parameters() if p.is_floating_point()}
+    return next(iter(dtypes)) if len(dtypes) == 1 and dtypes <= {torch.bfloat16, torch.float16} else None
+
+
 @contextmanager
 def logits_as_float(model: nn.Module) -> Iterator[None]:
     """Inside, `model(x)` takes float32 whatever precision its weights have, and gives `logits_of` its output."""
-    dtypes = {p.dtype for p in model.parameters() if p.is_floating_point()}
-    half = next(iter(dtypes)) if len(dtypes) == 1 and dtypes <= {torch.bfloat16, torch.float16} else None
+    half = half_precision(model)
 
     def cast_input(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         if half is None or not args or not isinstance(args[0], Tensor) or not args[0].is_floating_point():

@@ -17,6 +17,7 @@ from ..core.checks import (
     check_device,
     check_labels,
     check_not_probabilities,
+    check_unchanged,
     module_of,
     read_sample_ids,
 )
@@ -153,11 +154,13 @@ def evaluate(
 
     with frozen_eval(model), logits_as_float(model), torch.autocast(x.device.type, enabled=False):
         # Clones made here can carry gradients even where the caller's tensors come from inference mode.
-        x, y, ids = as_computed(x, model), y.to(torch.int64).clone(), ids.clone()
+        given, x, y, ids = x, as_computed(x, model), y.to(torch.int64).clone(), ids.clone()
         look = Forwards(model, halving)
         untouched = Untouched(model)
         seed_random_state(seed, x.device)
         logits = look(x, ids, "before any attack")
+        if x._version:
+            check_unchanged(x, as_computed(given, model), ids)
         if len(x):
             check_not_probabilities(logits)
             check_labels(y, logits.shape[1])

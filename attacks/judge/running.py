@@ -16,7 +16,7 @@ from ..core.sample_rng import SampleRng
 from ..core.threat import Threat
 from .meter import Cost, metered
 
-RESERVED_NAMES = ("worst_case",)
+RESERVED_NAMES = ("worst_case", "clean")  # what figures beside those of the attacks are called
 Result = TypeVar("Result")
 
 
@@ -28,7 +28,7 @@ def check_names(attacks: Mapping[str, Attack]) -> None:
         if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_.-]+", name) or name in RESERVED_NAMES:
             raise ValueError(
                 f"an attack's name must be letters, digits, '_', '-' and '.', since it becomes a tag, "
-                f"and not {' or '.join(RESERVED_NAMES)!r}, got {name!r}"
+                f"and not {' or '.join(map(repr, RESERVED_NAMES))}, got {name!r}"
             )
         if not isinstance(attack, Attack) or not isinstance(getattr(attack, "threat", None), Threat):
             raise ValueError(
@@ -87,6 +87,8 @@ def naming(name: str, function: Callable[..., Result], *args: Any, **kwargs: Any
         if is_out_of_memory(error):
             raise  # whoever tries smaller batches looks for this
         hint = ""
+        if "leaf Variable that requires grad is being used in an in-place" in str(error):
+            hint = " (the model changes its input in place, as a first layer ReLU(inplace=True) does: make it a copy)"
         if "nference tensor" in str(error):
             hint = (
                 " (the model keeps a tensor that it made in inference mode: use `Trainer(inference_mode=False)`, "

@@ -18,6 +18,7 @@ from .mask import read_mask
 # Sums of float32 rounding errors: relative to eps, and absolute at the scale of pixels near 1.
 RELATIVE_TOLERANCE = 1e-5
 ABSOLUTE_TOLERANCE = 1e-6
+MOST_ROUNDING = 1e-3  # of images that were moved out of the box by a resize or a normalization and back
 
 
 def parse_number(text: float | str, name: str) -> float:
@@ -177,8 +178,15 @@ class Ball(Threat):
         low, high = self.box
         smallest, largest = float(x.min()), float(x.max())
         if not (smallest >= low and largest <= high):
+            given = f"images must lie in [{low:g}, {high:g}], got values from {smallest:.9g} to {largest:.9g}; "
+            broken = x.isnan().flatten(1).any(1)
+            if bool(broken.any()):
+                row = int(broken.nonzero()[0])
+                raise ValueError(given + f"{int(broken.sum())} of {len(x)} images hold NaN, the first is row {row}")
+            if max(low - smallest, largest - high) < MOST_ROUNDING:
+                raise ValueError(given + f"rounding may move them so far: clip them by `x.clamp({low:g}, {high:g})`")
             raise ValueError(
-                f"images must lie in [{low:g}, {high:g}], got values from {smallest:g} to {largest:g}; "
+                given
                 + ("divide by 255; " if smallest >= 0 and largest > 2 else "")
                 + "if the batch is already normalized, give `normalization=(mean, std)` to the callback, "
                 "or put the normalization inside the model (`touchstone.nets.Normalize`)"

@@ -55,6 +55,10 @@ class ClassifierLoss(nn.Module):
             each = F.cross_entropy(logits, y, weights, label_smoothing=self.label_smoothing, reduction="none")
             return each.sum() / _or_infinite(_weights_of(y, weights).sum())
         except (IndexError, RuntimeError):
+            if logits.ndim < 2 or y.ndim == 1 and logits.ndim != 2:
+                raise ValueError(
+                    f"the model must return logits of shape ({len(x)}, classes), got {tuple(logits.shape)}"
+                ) from None
             if y.is_floating_point() and y.ndim == 2 and y.shape[1] != logits.shape[1]:
                 raise ValueError(
                     f"labels that are shares of classes must be `(N, {logits.shape[1]})`, one for each class of the "

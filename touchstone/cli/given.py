@@ -188,6 +188,7 @@ def _read(loader: _Loader, node: yaml.Node, name: str, place: str) -> Given:
     if loader.num_values > MOST_VALUES:
         raise UsageError(f"{name}: a config holds at most {MOST_VALUES:,} values, what its aliases repeat included")
     if isinstance(node, yaml.MappingNode):
+        _check_keys(node, name)
         loader.flatten_mapping(node)
         children = {
             str(loader.construct_object(key)): _read(loader, value, name, f"{name}, line {key.start_mark.line + 1}")
@@ -198,6 +199,18 @@ def _read(loader: _Loader, node: yaml.Node, name: str, place: str) -> Given:
         items = [_read(loader, item, name, f"{name}, line {item.start_mark.line + 1}") for item in node.value]
         return Given(items, place)
     return Given(loader.construct_object(node), place)
+
+
+def _check_keys(node: yaml.MappingNode, name: str) -> None:
+    """Raises UsageError where a key stands twice: YAML would drop what stands at the first, as an attack of a suite."""
+    lines: dict[str, int] = {}
+    for key, _ in node.value:
+        line = key.start_mark.line + 1
+        if not isinstance(key, yaml.ScalarNode) or key.value == "<<":  # a merge
+            continue
+        if key.value in lines:
+            raise UsageError(f"{name}, line {line}: the key {key.value!r} stands here and in line {lines[key.value]}")
+        lines[key.value] = line
 
 
 def _options(arguments: Sequence[str]) -> Iterator[tuple[str, str | None]]:

@@ -131,6 +131,8 @@ def print_end(
         console.print(escape(line))
     if (folder / "predictions.csv").is_file():
         console.print(f"predictions: {escape(str(folder / 'predictions.csv'))}", soft_wrap=True)
+    if report is not None and (others := sorted(path.name for path in folder.glob("report_[0-9]*.json"))):
+        console.print(f"the table is of the first data loader; of the others: {', '.join(others)}", soft_wrap=True)
     console.print(f"run folder: {escape(str(folder))}", soft_wrap=True)
     if log_folder is not None:
         in_clone = log_folder == Path("logs") and Path("Makefile").is_file() and Path("train.py").is_file()

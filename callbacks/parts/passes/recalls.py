@@ -10,6 +10,8 @@ from torchmetrics.functional.classification import multiclass_recall
 
 from touchstone.attacks import Report
 
+from ..figures.class_names import class_names
+
 
 def recalls(trainer: pl.Trainer, right: Tensor, label: Tensor) -> dict[str, float]:
     """The recall of each class that has samples, by its name in the data module, else by its number.
@@ -24,9 +26,9 @@ def recalls(trainer: pl.Trainer, right: Tensor, label: Tensor) -> dict[str, floa
     num_classes = int(label.max()) + 1
     predicted = label.where(right, num_classes)  # a class that no label has
     shares = multiclass_recall(predicted, label, num_classes=num_classes + 1, average=None)
-    names = getattr(getattr(trainer, "datamodule", None), "class_names", None) or range(num_classes)
-    num_called = Counter(map(str, names))
-    called = {n: f"{names[n]} ({n})" if num_called[str(names[n])] > 1 else str(names[n]) for n in range(num_classes)}
+    names = class_names(trainer, num_classes) or list(map(str, range(num_classes)))
+    num_called = Counter(names)
+    called = {n: f"{names[n]} ({n})" if num_called[names[n]] > 1 else names[n] for n in range(num_classes)}
     return {called[number]: float(shares[number]) for number in label.unique().tolist()}
 
 

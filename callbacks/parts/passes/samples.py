@@ -84,7 +84,7 @@ class SampleStream:
         first, self._next_id = self._next_id, self._next_id + self._stride * len(x)
         num_taken = len(range(first, min(self._next_id, self._end), self._stride))
         ids = first + self._stride * torch.arange(num_taken, device=x.device)
-        return Samples(x[:num_taken], y[:num_taken], ids) if num_taken else None
+        return Samples(x[:num_taken], y[:num_taken].to(torch.int64), ids) if num_taken else None
 
 
 def _size(loader: Any) -> float:

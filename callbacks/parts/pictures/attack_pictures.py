@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from touchstone.attacks import Attack, Report, SampleRng, Targeted
 
+from ..figures.class_names import class_names
 from ..passes.loaders import loader_suffix
 from ..passes.measuring import measuring
 from ..passes.samples import Samples
@@ -42,7 +43,13 @@ class AttackPictures:
         return self._num_samples - max((sum(len(p.label) for p in parts) for parts in kept.values()), default=0)
 
     def keep(self, model: nn.Module, samples: Samples, report: Report, loader_index: int) -> None:
-        """Keeps the first samples, where they can be drawn, with the model's logits before and after."""
+        """Keeps the first samples, where they can be drawn, with the model's logits before and after.
+
+        Of samples of several shapes, those that are shaped as the first.
+        """
+        kept = next(iter(self._kept.get(loader_index, {}).values()), None)
+        if kept and kept[0].before.shape[1:] != samples.x.shape[1:]:
+            return
         if _is_text(samples.x) or _is_signal(samples.x) or samples.x.ndim == 4 and samples.x.shape[1] in (1, 3):
             self._keep(model, samples, report, loader_index)
 
@@ -65,18 +72,15 @@ class AttackPictures:
 
     def publish(self, trainer: pl.Trainer, folder: Path | None, loader_index: int) -> None:
         """Shows what was kept of a loader, and drops it. For rank zero."""
-        data = getattr(trainer, "datamodule", None)
-        class_names, names = (
-            getattr(data, "class_names", None),
-            getattr(getattr(data, "vocabulary", None), "names", None),
-        )
+        names = getattr(getattr(getattr(trainer, "datamodule", None), "vocabulary", None), "names", None)
         for name, parts in self._kept.pop(loader_index, {}).items():
             attacked = Attacked(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(Attacked)))
+            called = class_names(trainer, attacked.logits_before.shape[1])
             title = f"{name}, {_place(trainer)}: {self._suite[name].threat!r}"
             if _is_text(attacked.before):
-                figure = text_picture(flipped_texts(attacked, names, class_names), title=title)
+                figure = text_picture(flipped_texts(attacked, names, called), title=title)
             else:
-                figure = attack_picture(attacked, title=title, class_names=class_names)
+                figure = attack_picture(attacked, title=title, class_names=called)
             publish_picture(trainer, folder, f"attack/{name}{loader_suffix(trainer, loader_index)}", figure)
 
     def forget(self) -> None:

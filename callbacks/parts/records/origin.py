@@ -37,7 +37,8 @@ def samples_fingerprint(samples: Samples) -> int:
 
     So it does not depend on batches, their order, or the number of processes.
     """
-    x, rows = samples.x.detach().cpu().contiguous().numpy(), zip(samples.ids.tolist(), samples.y.tolist(), strict=True)
+    x = samples.x.detach().cpu().contiguous().view(torch.uint8).numpy()  # as bytes: numpy knows no bfloat16
+    rows = zip(samples.ids.tolist(), samples.y.tolist(), strict=True)
     return (
         sum(
             int.from_bytes(hashlib.sha256(f"{number},{label},{zlib.crc32(x[row])}".encode()).digest()[:8], "big")
