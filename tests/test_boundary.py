@@ -129,6 +129,30 @@ def test_fab_finds_the_minimal_distance_on_a_linear_model(threat: Ball, num_targ
     assert np.allclose(found, minimal_distances(model, x, y, threat.p), rtol=1e-5)
 
 
+@pytest.mark.parametrize("threat", [Linf(eps=1), L2(eps=4), L1(eps=12)], ids=["linf", "l2", "l1"])
+@pytest.mark.parametrize("objective", [Untargeted(), Targeted(target=1)], ids=["untargeted", "targeted"])
+def test_inside_a_mask_fab_finds_the_minimal_distance_of_the_free_pixels(
+    threat: Ball, objective: Untargeted | Targeted
+) -> None:
+    """Of the samples that they can turn; the steepest pixels lie outside the mask."""
+    model, free = LinearModel(num_classes=2), torch.arange(12) % 2 == 0
+    with torch.no_grad():
+        model.linear.weight[:, ~free] *= 10
+        model.linear.bias.zero_()
+    x = torch.rand(400, 1, 3, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    weight, pixels = (model.linear.weight[1] - model.linear.weight[0]).detach().numpy(), x.flatten(1).numpy()
+    gaps = pixels @ weight
+    right = [row for row, gap in enumerate(gaps) if gap < 0]
+    mine = free.numpy()
+    wanted = {row: shortest(pixels[row][mine], gaps[row], weight[mine], threat.p) for row in right}
+    rows = [row for row, length in wanted.items() if length is not None]
+    assert len(rows) > 40
+    masked = replace(threat, mask=free.reshape(1, 1, 3, 4))  # type: ignore[type-var]
+    y = torch.zeros(len(rows), dtype=torch.int64)
+    found = found_distances(FAB(threat=masked, objective=objective, **AT_ONCE), model, x[rows], y)
+    assert np.allclose(found, [wanted[row] for row in rows], rtol=1e-5)
+
+
 @pytest.mark.parametrize("threat", [Linf(eps=9, box=None), L2(eps=9, box=None), L1(eps=99, box=None)])
 def test_fab_finds_the_nearest_of_several_boundaries(threat: Ball) -> None:
     """Without a box, where the nearest boundary is the one with the smallest gap over the dual norm of its slope."""
