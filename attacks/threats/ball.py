@@ -130,6 +130,11 @@ class Ball(Threat):
             return torch.full((1, 1), x.shape[1:].numel())
         return self.mask.expand(-1, *x.shape[1:]).flatten(1).sum(1, keepdim=True)
 
+    @property
+    def width(self) -> float:
+        """The width of the box, 1 without one: the unit of what an attack measures in pixels and not in eps."""
+        return 1.0 if self.box is None else self.box[1] - self.box[0]
+
     def radius(self, x: Tensor) -> Tensor:
         """Eps in the dtype and on the device of `x`, `(N, ...)`, shaped to multiply it row by row."""
         assert not isinstance(self.eps, str)  # read in __post_init__
