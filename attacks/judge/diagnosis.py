@@ -20,6 +20,7 @@ from ..objectives.losses import Margin
 from ..objectives.untargeted import Untargeted
 from ..pgd import PGD
 from ..threats.ball import Ball
+from ..threats.l2 import L2
 from .forwards import Forwards
 from .meter import Cost, metered
 from .running import naming
@@ -145,10 +146,12 @@ class Diagnosis:
                         has_gradient = False
                         return
                     gains.append(gain.detach())
-                    grads.append(torch.autograd.grad(gain.sum(), leaf)[0].flatten(1))
-                step = _SMALL_PART * part.radius(x) * part.direction(grads[0].reshape(x.shape))
+                    grads.append(torch.autograd.grad(gain.sum(), leaf)[0])
+                can_move = part.clip(x + part.width * grads[0].sign()) != x
+                step = _SMALL_PART * part.radius(x) * part.direction(torch.where(can_move, grads[0], 0))
                 after = Margin()(self._model(part.project(x + step, x)).detach(), y)
-            turns = torch.cosine_similarity(grads[0], grads[1]) < 0.5
+            one, other = (L2(eps=1).direction(grad).flatten(1) for grad in grads)
+            turns = torch.cosine_similarity(one, other) < 0.5
             num_astray += int((turns | (after <= gains[0])).sum())
             self.cost += meter.cost(0.0)
 
