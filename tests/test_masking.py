@@ -47,6 +47,11 @@ class Tempered(Before):
         return self.inner(x) * 3000
 
 
+class Faint(Before):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x) * 1e-8
+
+
 class Shattered(Before):
     """High-frequency waves on top of the image: too small to change an answer, with gradients that drown all others."""
 
@@ -126,6 +131,14 @@ def test_an_honest_net_shows_no_sign(eps: float, seed: int) -> None:
     }
     assert warnings_of(small_net(seed), attacks) == []
     assert warnings_of(LinearModel(num_features=36, num_classes=4, dtype=torch.float32), attacks) == []
+
+
+def test_logits_that_hardly_differ_are_a_sign_where_the_margin_turns_more() -> None:
+    """Where all classes seem equally likely, cross-entropy climbs towards all at once, and not to the nearest."""
+    net, pgd = small_net(num_classes=10), PGD(threat=Linf(eps=0.03))
+    assert warnings_of(net, {"pgd": pgd}, num_samples=96) == []
+    warnings = warnings_of(Faint(net), {"pgd": pgd}, num_samples=96)
+    assert any("20 steps on the margin turned" in warning for warning in warnings), warnings
 
 
 @pytest.mark.parametrize("scale", [1e-20, 1e-9, 1e6])

@@ -31,6 +31,7 @@ _FEWEST_SURVIVORS = 4
 _SAME = 1e-3
 _SMALL_PART = 0.05
 _FLAT = 15  # beyond 16.6 the probability of the true class is 1 in float32
+_LEVEL = 1e-3  # below it all classes seem equally likely
 
 
 class Diagnosis:
@@ -119,11 +120,12 @@ class Diagnosis:
         probe = PGD(threat=attack.threat, objective=Untargeted(loss=Margin()))
         turned = len(rows) - self._num_standing(name, probe, rows)
         gap = float(-Margin()(self._logits[rows], self._y[rows]).median())
-        if turned <= max(1, 0.1 * len(rows)) or gap < _FLAT:
+        if turned <= max(1, 0.1 * len(rows)) or _LEVEL < gap < _FLAT:
             return []
+        there = "softmax is flat" if gap >= _FLAT else "softmax hardly tells one class from another"
         return [
             f"{name}: 20 steps on the margin turned {turned} of {len(rows)} samples that it left standing; their "
-            f"logits are {gap:.3g} apart, where softmax is flat: attack with `Untargeted(loss=Margin())`"
+            f"logits are {gap:.3g} apart, where {there}: attack with `Untargeted(loss=Margin())`"
         ]
 
     def _near_by(self, name: str, threat: Threat, rows: Tensor) -> list[str]:
