@@ -143,7 +143,9 @@ def test_eps_is_read_as_people_write_it() -> None:
 
 
 @pytest.mark.parametrize("threat", [Linf, L1, L2])
-@pytest.mark.parametrize("eps", [0, -0.1, float("nan"), float("inf"), torch.tensor([0.1, 0.0])])
+@pytest.mark.parametrize(
+    "eps", [0, -0.1, float("nan"), float("inf"), torch.tensor([0.1, 0.0]), torch.tensor([0.1, torch.inf])]
+)
 def test_an_eps_that_is_not_positive_is_an_error(threat: type, eps: object) -> None:
     with pytest.raises(ValueError, match=r"\(eps=...\) must be > 0"):
         threat(eps=eps)
@@ -167,9 +169,10 @@ def test_an_eps_that_is_no_number_is_an_error(eps: object) -> None:
         Linf(eps=eps)  # type: ignore[arg-type]
 
 
-def test_a_box_without_width_is_an_error() -> None:
-    with pytest.raises(ValueError, match=r"box=...\) must be \(low, high\)"):
-        L2(eps=1, box=(1, 1))
+@pytest.mark.parametrize("box", [(1, 1), (0,), (0, 1, 2), 1, "01", (0, "white"), (0, float("inf")), (float("nan"), 1)])
+def test_a_box_that_is_no_range_is_an_error(box: object) -> None:
+    with pytest.raises(ValueError, match=r"L2\(box=...\) must be \(low, high\), two finite numbers, or None, got"):
+        L2(eps=1, box=box)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("threat", [Linf(eps=0.01), L2(eps=0.25), L1(eps=4), L1(eps=4, box=None), L1(eps=40)])

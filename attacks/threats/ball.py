@@ -34,6 +34,21 @@ def parse_number(text: float | str, name: str) -> float:
         raise ValueError(f"{name} must be a number such as 0.03 or 8/255, got {text!r}") from None
 
 
+def read_box(box: object, name: str) -> tuple[float, float]:
+    """Reads the lowest and the highest value that a pixel can have.
+
+    Raises:
+        ValueError: `box` is no such pair; the message begins with `name`.
+    """
+    try:
+        low, high = map(float, () if isinstance(box, str) else box)  # type: ignore[call-overload]
+    except (TypeError, ValueError):
+        low = high = float("nan")
+    if not -float("inf") < low < high < float("inf"):
+        raise ValueError(f"{name} must be (low, high), two finite numbers, or None, got {box!r}")
+    return low, high
+
+
 class Ball(Threat):
     """A norm ball around each image, cut by the box of valid pixels; a subclass is a frozen dataclass (`repr=False`).
 
@@ -56,17 +71,14 @@ class Ball(Threat):
         if isinstance(self.eps, Tensor):
             if not self.eps.is_floating_point() or self.eps.ndim > 1:
                 raise ValueError(f"{call} as a tensor must be float with one eps per sample, `(N,)`")
-            smallest = float(self.eps.min()) if self.eps.numel() else 1.0
         else:
             object.__setattr__(self, "eps", parse_number(self.eps, call))
-            smallest = float(self.eps)
-        if not 0 < smallest < float("inf"):
-            raise ValueError(f"{call} must be > 0 and finite, got {smallest:g}")
+        each = torch.as_tensor(self.eps).reshape(-1)
+        broken = ~((each > 0) & each.isfinite())
+        if bool(broken.any()):
+            raise ValueError(f"{call} must be > 0 and finite, got {float(each[broken][0]):g}")
         if self.box is not None:
-            low, high = (float(bound) for bound in self.box)
-            if not low < high:
-                raise ValueError(f"{type(self).__name__}(box=...) must be (low, high), got {self.box!r}")
-            object.__setattr__(self, "box", (low, high))
+            object.__setattr__(self, "box", read_box(self.box, f"{type(self).__name__}(box=...)"))
         if isinstance(self.mask, str):
             object.__setattr__(self, "mask", read_mask(self.mask, f"{type(self).__name__}(mask=...)"))
         if self.mask is not None:
