@@ -91,6 +91,16 @@ def test_without_a_box_the_move_has_the_length_of_the_dual_norm(p: float) -> Non
     assert np.allclose(gap.numpy() + (slope.flatten(1).numpy() * move).sum(1), 0)
 
 
+@pytest.mark.parametrize("p", NORMS)
+@pytest.mark.parametrize("scale", [1e-25, 1e25])
+def test_the_move_does_not_depend_on_the_scale_of_the_function_in_float32(p: float, scale: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, slope, gap = torch.rand(20, 12, generator=generator), torch.randn(20, 12, generator=generator), torch.ones(20)
+    expected = to_hyperplane(x, gap, slope, p=p, box=(0, 1))
+    assert (expected != 0).any(1).all()
+    assert torch.allclose(to_hyperplane(x, scale * gap, scale * slope, p=p, box=(0, 1)), expected, atol=1e-5)
+
+
 def test_where_nothing_slopes_nothing_moves() -> None:
     x = torch.full((2, 3), 0.5)
     for p in NORMS:
