@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from touchstone.attacks import L0, Attack, Linf, Surrogate, Transfer, Universal, WarmStarted, evaluate
+from touchstone.attacks import L0, L2, Attack, DeepFool, Linf, Surrogate, Transfer, Universal, WarmStarted, evaluate
 
 from .attacks_table import ATTACKS
 from .oracles import images, own_labels, small_net
@@ -47,6 +47,15 @@ def test_verdicts_are_the_same_in_any_range_of_pixels(attack: Attack, box: tuple
     wide = x * (box[1] - box[0]) + box[0]
     got = evaluate(Ranged(net, box).eval(), wide, y, {"a": ranged(attack, box)}, probe_masking=False)
     assert torch.equal(got.robust["a"], expected.robust["a"])
+
+
+def test_deepfool_crosses_the_boundary_in_float32_in_any_range_of_pixels() -> None:
+    """Near 255 float32 is spaced 1.5e-5."""
+    net, x, box = small_net().eval(), images(400), (0.0, 255.0)
+    y, attack = own_labels(net, x), DeepFool(threat=L2(eps=0.5))
+    assert not evaluate(net, x, y, {"a": attack}, probe_masking=False).robust["a"].any()
+    wide = evaluate(Ranged(net, box).eval(), 255 * x, y, {"a": ranged(attack, box)}, probe_masking=False)
+    assert not wide.robust["a"].any()
 
 
 @pytest.mark.parametrize("box", BOXES, ids=["-1 to 1", "0 to 255"])
