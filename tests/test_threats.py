@@ -113,6 +113,19 @@ def test_projected_points_are_contained_and_stay_where_they_are(threat: Ball, dt
     assert not threat.contains(x + 1.5, x).any()
 
 
+@pytest.mark.parametrize("box", [(0, 255), (200, 201), None])
+@pytest.mark.parametrize("threat", [Linf, L2, L1])
+@pytest.mark.parametrize("eps", [1e-3, 0.1, 1])
+def test_float32_is_enough_for_pixels_far_from_0(threat: type[Ball], box: tuple[int, int] | None, eps: float) -> None:
+    """Near 200 it is spaced 1.5e-5."""
+    x = 200 + images(20, shape=(3, 32, 32))
+    far = x + torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    ball = threat(eps=eps, box=box)  # type: ignore[call-arg]
+    assert ball.contains(ball.project(far, x), x).all()
+    assert ball.contains(ball.start(x, SampleRng.numbered(20)), x).all()
+    assert not ball.contains(ball.project(far, x) + 1.5 * eps * ball.direction(torch.ones_like(x)), x).any()
+
+
 @pytest.mark.parametrize("threat", [Linf(eps=0.1), L2(eps=0.5), L1(eps=0.3)])
 def test_a_point_just_outside_is_not_contained(threat: Ball) -> None:
     x = torch.full((1, 4), 0.5)

@@ -15,7 +15,7 @@ from ..core.sample_rng import SampleRng
 from ..core.threat import Threat
 from .mask import read_mask
 
-# Sums of float32 rounding errors: relative to eps, and absolute at the scale of pixels near 1.
+# Sums of float32 rounding errors: relative to eps, and absolute for pixels near 1.
 RELATIVE_TOLERANCE = 1e-5
 ABSOLUTE_TOLERANCE = 1e-6
 
@@ -170,12 +170,16 @@ class Ball(Threat):
 
     def contains(self, x_adv: Tensor, x: Tensor) -> Tensor:
         distance = self.distance(x_adv, x)
-        inside = distance <= self.radius(distance) * (1 + RELATIVE_TOLERANCE) + ABSOLUTE_TOLERANCE
+        inside = distance <= self.radius(distance) * (1 + RELATIVE_TOLERANCE) + ABSOLUTE_TOLERANCE * self._scale(x)
         if self.box is not None:
             low, high = self.box
             pixels = x_adv.flatten(1)
             inside &= ((pixels >= low) & (pixels <= high)).all(1)
         return inside
+
+    def _scale(self, x: Tensor) -> float | Tensor:
+        """How large pixels are, by which float32 rounds them: at least 1, one number or one per sample, `(N,)`."""
+        return x.flatten(1).abs().amax(1).clamp_min(1) if self.box is None else max(1.0, *map(abs, self.box))
 
     def check_input(self, x: Tensor) -> None:
         if not x.is_floating_point():
