@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -174,6 +176,16 @@ def test_an_eps_is_read_as_people_write_it() -> None:
     assert Linf(eps="8 / 255").eps == Linf(eps=8 / 255).eps
     assert repr(Linf(eps=0.1)) == "Linf(eps=0.1)"
     assert repr(Linf(eps=0.1, box=(-1, 1))) == "Linf(eps=0.1, box=(-1.0, 1.0))"
+
+
+def test_one_eps_per_sample_is_told_in_a_line_that_tells_it_from_others() -> None:
+    """By what they print, the signs of masking know which attacks work inside the same threat."""
+    eps = torch.linspace(0.1, 0.2, 2000)
+    other = eps.clone()
+    other[1000] += 1e-3
+    assert re.fullmatch(r"Linf\(eps=<2000 from 0.1 to 0.2, [0-9a-f]{8}>\)", repr(Linf(eps=eps)))
+    assert repr(Linf(eps=eps)) == repr(Linf(eps=eps.clone())) != repr(Linf(eps=other))
+    assert repr(L2(eps=torch.tensor([0.5, 1.0], dtype=torch.bfloat16))).startswith("L2(eps=<2 from 0.5 to 1,")
 
 
 @pytest.mark.parametrize("eps", ["eight", "8/0", "1/2/3", None])

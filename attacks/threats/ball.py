@@ -49,6 +49,10 @@ def read_box(box: object, name: str) -> tuple[float, float]:
     return low, high
 
 
+def _checksum(values: Tensor) -> str:
+    return f"{zlib.crc32(values.numpy().tobytes()):08x}"
+
+
 class Ball(Threat):
     """A norm ball around each image, cut by the box of valid pixels; a subclass is a frozen dataclass (`repr=False`).
 
@@ -99,14 +103,16 @@ class Ball(Threat):
             )
 
     def __repr__(self) -> str:
-        mask = ""
+        # With checksums, since the signs of masking know two threats apart by what they print.
+        eps, mask = repr(self.eps), ""
+        if isinstance(self.eps, Tensor) and self.eps.numel():
+            each = self.eps.detach().cpu().double()  # numpy knows no bfloat16
+            eps = f"<{len(each.flatten())} from {float(each.min()):g} to {float(each.max()):g}, {_checksum(each)}>"
         if isinstance(self.mask, Tensor):
-            # With a checksum, since the signs of masking know two threats apart by what they print.
-            checksum = zlib.crc32(self.mask.cpu().numpy().tobytes())
             share = f"{float(self.mask.float().mean()):.2g} of the pixels may change"
-            mask = f", mask=<{tuple(self.mask.shape)}: {share}, {checksum:08x}>"
+            mask = f", mask=<{tuple(self.mask.shape)}: {share}, {_checksum(self.mask.cpu())}>"
         box = "" if self.box == (0.0, 1.0) else f", box={self.box!r}"
-        return f"{type(self).__name__}(eps={self.eps!r}{box}{mask})"
+        return f"{type(self).__name__}(eps={eps}{box}{mask})"
 
     def start(self, x: Tensor, rng: SampleRng) -> Tensor:
         return self.project(x + self._noise(x, rng), x)
