@@ -99,7 +99,7 @@ class APGD(Attack):
         def only_gain(points: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
             return measure(points, rows)[0], torch.zeros(len(rows), dtype=torch.bool, device=x.device)
 
-        points, part = x + rng.normal(x), 3 * self.num_steps // 10
+        points, part = x + threat.width * rng.normal(x), 3 * self.num_steps // 10
         for factor, num_steps in ((3, part), (2, part), (1, self.num_steps - 2 * part)):
             ball = replace(threat, eps=factor * threat.radius(x).flatten())
             points = ball.project(points, x)

@@ -95,8 +95,12 @@ class AutoAttack(Attack):
         ]
 
     def check_classes(self, num_classes: int) -> None:
-        for attack in self.attacks():
-            attack.check_classes(num_classes)
+        least = DLR.min_classes if self.version == "rand" else DLR.min_classes_towards
+        if num_classes < least:
+            raise ValueError(
+                f"AutoAttack(version={self.version!r}) needs a model of {least} classes or more, for its loss DLR, "
+                f"this one has {num_classes}; Strongest works for any number"
+            )
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:
         return in_turn(self.attacks(), gain_of(model, self.objective, y), model, x, y, rng)

@@ -35,7 +35,7 @@ class CarliniWagner(Attack):
         num_steps: steps of Adam in each round, >= 1.
         num_rounds: weights tried for each sample, >= 1.
         step_size: of Adam, in the variable whose tanh spans the box, > 0.
-        first_weight: the weight of the margin in the first round, > 0.
+        first_weight: the weight of the margin in the first round, beside the change in widths of the box, > 0.
         confidence: the margin that a point must have to count as found, >= 0.
         minimal: whether to search on for the smallest change; otherwise a sample is done as soon as a point inside
             the threat is found.
@@ -85,7 +85,8 @@ class CarliniWagner(Attack):
             points = self.threat.take(rows).masked(self._boxed(variable), x[rows])
             logits = model(points)
             gain = aimed.gain(logits, labels)
-            loss = (points - x[rows]).flatten(1).square().sum(1) + weight[rows] * (self.confidence - gain).clamp_min(0)
+            change = ((points - x[rows]) / self.threat.width).flatten(1)
+            loss = change.square().sum(1) + weight[rows] * (self.confidence - gain).clamp_min(0)
             grad = gradient_of(loss, variable)
             with torch.no_grad():
                 reached = aimed.reached(logits, labels) & (gain >= self.confidence)

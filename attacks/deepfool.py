@@ -21,7 +21,7 @@ from .threats.l2 import L2
 from .threats.linf import Linf
 
 _NUDGE = 1e-6
-"""Added to each step, in the unit of eps, so that a sample that lies on a boundary crosses it."""
+"""Added to each step, in widths of the box, so that a sample that lies on a boundary crosses it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +82,6 @@ class DeepFool(Attack):
             length = torch.where(slope > 0, -gaps[:, rank].detach() / slope, torch.inf)
             nearer = length < shortest
             shortest = torch.where(nearer, length, shortest)
-            move = per_sample(length + _NUDGE, points) * direction
+            move = per_sample(length + _NUDGE * self.threat.width, points) * direction
             change = torch.where(wide(nearer, points), move, change)
         return change

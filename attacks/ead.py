@@ -41,7 +41,7 @@ class EAD(Attack):
         step_size: of the gradient steps, falling with the square root of the steps left, > 0.
         first_weight: the weight of the margin in the first round, > 0.
         penalty: the weight of the L1 change beside the squared L2 change (beta), which is also the change below which
-            a pixel stays as it is, > 0.
+            a pixel stays as it is, > 0. The unit of all changes is the width of the box.
         confidence: the margin that a point must have to count as found, >= 0.
         rule: which of the points found is the best: the one with the smallest `"l1"` change or `"elastic net"`.
         minimal: whether to search on for the smallest change; otherwise a sample is done as soon as a point inside
@@ -83,7 +83,7 @@ class EAD(Attack):
 
     def _descend(self, model: nn.Module, x: Tensor, y: Tensor, weight: Tensor, nearest: Nearest) -> Tensor:
         """One round: shows `nearest` all it finds, and returns for which samples it found something, bool `(N,)`."""
-        objective = with_margin(self.objective)
+        objective, width = with_margin(self.objective), self.threat.width
         points, ahead = x.clone(), x.clone()  # `ahead` runs before the points, as Nesterov's method does
         found, loss_before = torch.zeros_like(nearest.inside), torch.full_like(weight, torch.inf)
         rows = nearest.wanted(torch.arange(len(x), device=x.device))
@@ -92,8 +92,8 @@ class EAD(Attack):
                 break
             aimed, labels, here = objective.take(rows), y[rows], ahead[rows].requires_grad_()
             hinge = (self.confidence - aimed.gain(model(here), labels)).clamp_min(0)
-            loss = weight[rows] * hinge + (here - x[rows]).flatten(1).square().sum(1)
-            grad = gradient_of(loss, here)
+            loss = weight[rows] * hinge + ((here - x[rows]) / width).flatten(1).square().sum(1)
+            grad = width**2 * gradient_of(loss, here)  # of a step in a box of width 1, and that step in this box
             with torch.no_grad():
                 step_size = self.step_size * (1 - step / self.num_steps) ** 0.5
                 moved = self._shrink(here - step_size * grad, x[rows], rows)
@@ -101,7 +101,7 @@ class EAD(Attack):
                 points[rows] = moved
                 logits = model(moved)
                 reached = aimed.reached(logits, labels) & (aimed.gain(logits, labels) >= self.confidence)
-                nearest.see(rows, moved, reached, self._size(moved - x[rows]))
+                nearest.see(rows, moved, reached, self._size((moved - x[rows]) / width))
                 found[rows] |= reached
                 if step % ceil(self.num_steps / 10) == 0:
                     falls = loss < _PROGRESS * loss_before[rows]
@@ -111,9 +111,9 @@ class EAD(Attack):
         return found
 
     def _shrink(self, points: Tensor, x: Tensor, rows: Tensor) -> Tensor:
-        """Takes `penalty` from every change, at most all of it, and clips to the box: equation 8."""
+        """Takes `penalty` of the box's width from every change, at most all of it, and clips to the box: equation 8."""
         change = points - x
-        shrunk = change.sign() * (change.abs() - self.penalty).clamp_min(0)
+        shrunk = change.sign() * (change.abs() - self.penalty * self.threat.width).clamp_min(0)
         threat = self.threat.take(rows)
         return threat.masked(threat.clip(x + shrunk), x)
 

@@ -128,12 +128,12 @@ class FAB(Attack):
         return torch.where(wide(near, points), points, self.threat.project(points, everyone))
 
     def _nearest_boundary(self, model: nn.Module, here: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """The gap `(N,)` to the nearest boundary, as a linear function of the point, and its gradient `(N, ...)`."""
+        """The gap `(N,)` to the nearest boundary, linear in the free pixels, and its gradient `(N, ...)`."""
         here = here.detach().requires_grad_()
         logits = model(here)
         if isinstance(self.objective, Targeted):
             gain = replace(self.objective, loss=Margin()).gain(logits, y)
-            return gain.detach(), gradient_of(gain, here)
+            return gain.detach(), self._ball.masked(gradient_of(gain, here), 0.0)
         dual = {1: torch.inf, 2: 2, torch.inf: 1}[self._ball.p]
         own, nearest = logits.gather(1, y[:, None])[:, 0], torch.full_like(logits[:, 0], torch.inf)
         gap, slope = torch.zeros_like(nearest), torch.zeros_like(here)
@@ -141,6 +141,7 @@ class FAB(Attack):
             other = number + (y <= number).long()  # the classes without the true one
             gain = logits.gather(1, other[:, None])[:, 0] - own
             grad = gradient_of(gain, here, keep_graph=number + 2 < logits.shape[1])
+            grad = self._ball.masked(grad, 0.0)
             far = gain.detach().abs() / norms(grad, dual).clamp_min(torch.finfo(grad.dtype).tiny)
             closer = far < nearest
             nearest = torch.where(closer, far, nearest)
@@ -156,7 +157,8 @@ class FAB(Attack):
         from_x = to_hyperplane(x, gap_at_x, slope, p=ball.p, box=ball.box)
         length, length_from_x = (norms(move, ball.p).clamp_min(1e-8) for move in (from_here, from_x))
         alpha = per_sample((length / (length + length_from_x)).clamp_max(self.alpha_max), x)
-        return ball.clip((1 - alpha) * (here + self.eta * from_here) + alpha * (x + self.eta * from_x))
+        blended = (1 - alpha) * (here + self.eta * from_here) + alpha * (x + self.eta * from_x)
+        return ball.masked(ball.clip(blended), x)  # outside the mask to the last bit
 
     @property
     def _ball(self) -> Ball:

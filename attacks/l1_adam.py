@@ -18,6 +18,7 @@ from .core.sample_rng import SampleRng
 from .core.threat import Threat
 from .objectives.untargeted import Untargeted
 from .parts.minimal import Adam
+from .threats.ball import Ball
 from .threats.l1 import L1
 from .threats.l2 import L2
 from .threats.linf import Linf
@@ -34,9 +35,10 @@ class L1Adam(Attack):
         threat: what the attacker may do; Linf, L2 or L1.
         objective: what the attacker wants.
         num_steps: steps of Adam at most, >= 1.
-        step_size: of Adam, in pixels of [0, 1], > 0.
-        penalty: the price of the L1 length of the change, in gain per unit, >= 0; a pixel whose slope is less steep
-            is drawn back to where it was, and hovers within a step of it. A number, or one for each sample, `(N,)`.
+        step_size: of Adam, as a share of the width of the box, > 0.
+        penalty: the price of the L1 length of the change, in gain per width of the box, >= 0; a pixel whose slope is
+            less steep is drawn back to where it was, and hovers within a step of it. A number, or one for each sample,
+            `(N,)`.
 
     Raises:
         ValueError: a value is outside its range.
@@ -59,12 +61,14 @@ class L1Adam(Attack):
             raise ValueError("L1Adam(penalty=...) must be >= 0 and finite for every sample")
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:
-        measure, points, adam = gain_of(model, self.objective, y), x.clone(), Adam(x, self.step_size)
+        assert isinstance(self.threat, Ball)  # of `supports`
+        width = self.threat.width
+        measure, points, adam = gain_of(model, self.objective, y), x.clone(), Adam(x, self.step_size * width)
         rows = torch.arange(len(x), device=x.device)  # the samples that have not fallen
         for _ in range(self.num_steps):
             here = points[rows].requires_grad_()
             gain, reached = measure(here, rows)
-            grad = gradient_of(gain - self._price(rows) * norms(here - x[rows], 1), here)
+            grad = gradient_of(gain - self._price(rows) * norms(here - x[rows], 1) / width, here)
             with torch.no_grad():
                 rows, here, grad = rows[~reached], here[~reached], grad[~reached]
                 if not len(rows):

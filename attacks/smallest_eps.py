@@ -84,6 +84,7 @@ def smallest_eps(
             sample_ids=ids[rows],
             batch_size=halving,
             keep_adversarial=True,
+            probe_masking=False,
         )
         turned, x_adv = report.success["attack"], report.x_adv["attack"]
         distance = part.threat.distance(x_adv, x[rows].to(x_adv)).to(eps)

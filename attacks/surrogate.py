@@ -47,7 +47,7 @@ class Surrogate(Attack):
         num_epochs: how often each round goes through the points so far, >= 1.
         batch_size: samples per step of training, and per query, >= 1.
         lr: learning rate of Adam, > 0.
-        augment_step: the step to new points, in pixels of [0, 1], > 0.
+        augment_step: the step to new points, as a share of the width of the box, > 0.
 
     Raises:
         ValueError: a value is outside its range; or, when it learns, the net does not fit the model, or diverges.
@@ -133,7 +133,7 @@ class Surrogate(Attack):
             told = labels[start : start + self.batch_size]
             # The logarithm has the sign of the probability's gradient, and does not vanish where that is near 1.
             grad = gradient_of(-F.cross_entropy(logits_of(net(here)), told, reduction="none"), here)
-            parts.append(self.threat.clip(here.detach() + self.augment_step * grad.sign()))
+            parts.append(self.threat.clip(here.detach() + self.augment_step * self.threat.width * grad.sign()))
         return torch.cat(parts[1:] or parts)
 
     @torch.no_grad()

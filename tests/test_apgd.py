@@ -139,6 +139,23 @@ def test_reaches_the_worst_case_of_a_linear_model_where_the_box_cuts_the_ball(th
         assert least <= slope @ (end - start) / worst_case(start, slope, threat) <= 1 + 1e-6
 
 
+@pytest.mark.parametrize("threat", [Linf(eps=0.3), L2(eps=0.8), L1(eps=2.0)], ids=["linf", "l2", "l1"])
+def test_inside_a_mask_it_reaches_the_worst_case_of_the_free_pixels(threat: Ball) -> None:
+    """Outside the mask the gradient is ten times as steep, and leads nowhere."""
+    model, free = LinearModel(num_features=36, num_classes=2, seed=3), np.arange(36) % 2 == 0
+    with torch.no_grad():
+        model.linear.weight[:, torch.from_numpy(~free)] *= 10
+        model.linear.bias.copy_(torch.tensor([900.0, -900.0]))  # nothing falls
+    x = images(8, dtype=torch.float64)
+    y = model(x).argmax(1)
+    masked = replace(threat, mask=torch.from_numpy(free).reshape(1, 1, 6, 6))  # type: ignore[type-var]
+    x_adv = APGD(threat=masked, objective=Untargeted(loss=Margin()))(model, x, y)
+    weight = model.linear.weight.detach().numpy()
+    for start, end, own in zip(x.flatten(1).numpy(), x_adv.flatten(1).numpy(), y.tolist(), strict=True):
+        slope = (weight[1 - own] - weight[own])[free]
+        assert slope @ (end - start)[free] >= 0.95 * worst_case(start[free], slope, threat)
+
+
 def test_sparse_steps_change_few_pixels_and_reach_more_than_dense_ones() -> None:
     net, x = small_net(seed=3).eval(), images(64)
     y, threat = own_labels(net, x), L1(eps=1.2)

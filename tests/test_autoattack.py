@@ -149,10 +149,13 @@ def test_where_gradients_vanish_the_black_box_still_turns_samples() -> None:
     assert any("exactly zero" in warning for warning in report.warnings)
 
 
-@pytest.mark.parametrize(("version", "num_classes"), [("standard", 3), ("rand", 2)])
-def test_too_few_classes_are_an_error(version: Any, num_classes: int) -> None:
+@pytest.mark.parametrize(
+    ("version", "num_classes", "least"), [("standard", 3, 4), ("standard", 2, 4), ("plus", 3, 4), ("rand", 2, 3)]
+)
+def test_too_few_classes_are_an_error(version: Any, num_classes: int, least: int) -> None:
     net, x = LinearModel(num_features=36, num_classes=num_classes, dtype=torch.float32), images(4)
-    with pytest.raises(ValueError, match=f"attack 'aa': DLR.* needs a model of {num_classes + 1} classes or more"):
+    message = f"attack 'aa': AutoAttack.* needs a model of {least} classes or more.*Strongest works for any"
+    with pytest.raises(ValueError, match=message):
         evaluate(net, x, net(x).argmax(1), {"aa": AutoAttack(threat=LINF, version=version)})
 
 

@@ -91,6 +91,16 @@ def test_without_a_box_the_move_has_the_length_of_the_dual_norm(p: float) -> Non
     assert np.allclose(gap.numpy() + (slope.flatten(1).numpy() * move).sum(1), 0)
 
 
+@pytest.mark.parametrize("p", NORMS)
+@pytest.mark.parametrize("scale", [1e-25, 1e25])
+def test_the_move_does_not_depend_on_the_scale_of_the_function_in_float32(p: float, scale: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, slope, gap = torch.rand(20, 12, generator=generator), torch.randn(20, 12, generator=generator), torch.ones(20)
+    expected = to_hyperplane(x, gap, slope, p=p, box=(0, 1))
+    assert (expected != 0).any(1).all()
+    assert torch.allclose(to_hyperplane(x, scale * gap, scale * slope, p=p, box=(0, 1)), expected, atol=1e-5)
+
+
 def test_where_nothing_slopes_nothing_moves() -> None:
     x = torch.full((2, 3), 0.5)
     for p in NORMS:
@@ -127,6 +137,30 @@ def test_fab_finds_the_minimal_distance_on_a_linear_model(threat: Ball, num_targ
     y = model(x).argmax(1)
     found = found_distances(FAB(threat=threat, num_targets=num_targets, **AT_ONCE), model, x, y)
     assert np.allclose(found, minimal_distances(model, x, y, threat.p), rtol=1e-5)
+
+
+@pytest.mark.parametrize("threat", [Linf(eps=1), L2(eps=4), L1(eps=12)], ids=["linf", "l2", "l1"])
+@pytest.mark.parametrize("objective", [Untargeted(), Targeted(target=1)], ids=["untargeted", "targeted"])
+def test_inside_a_mask_fab_finds_the_minimal_distance_of_the_free_pixels(
+    threat: Ball, objective: Untargeted | Targeted
+) -> None:
+    """Of the samples that they can turn; the steepest pixels lie outside the mask."""
+    model, free = LinearModel(num_classes=2), torch.arange(12) % 2 == 0
+    with torch.no_grad():
+        model.linear.weight[:, ~free] *= 10
+        model.linear.bias.zero_()
+    x = torch.rand(400, 1, 3, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    weight, pixels = (model.linear.weight[1] - model.linear.weight[0]).detach().numpy(), x.flatten(1).numpy()
+    gaps = pixels @ weight
+    right = [row for row, gap in enumerate(gaps) if gap < 0]
+    mine = free.numpy()
+    wanted = {row: shortest(pixels[row][mine], gaps[row], weight[mine], threat.p) for row in right}
+    rows = [row for row, length in wanted.items() if length is not None]
+    assert len(rows) > 40
+    masked = replace(threat, mask=free.reshape(1, 1, 3, 4))  # type: ignore[type-var]
+    y = torch.zeros(len(rows), dtype=torch.int64)
+    found = found_distances(FAB(threat=masked, objective=objective, **AT_ONCE), model, x[rows], y)
+    assert np.allclose(found, [wanted[row] for row in rows], rtol=1e-5)
 
 
 @pytest.mark.parametrize("threat", [Linf(eps=9, box=None), L2(eps=9, box=None), L1(eps=99, box=None)])

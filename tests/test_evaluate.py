@@ -20,6 +20,7 @@ from touchstone.attacks import (
     Objective,
     RandomNoise,
     SampleRng,
+    Square,
     Strongest,
     Targeted,
     Threat,
@@ -342,9 +343,29 @@ def test_pgd_refuses_values_outside_their_range(options: dict[str, Any], message
 
 
 def test_a_model_without_a_gradient_is_an_error_that_says_where_to_look(x: Tensor) -> None:
-    model = Called(lambda x: x.detach().flatten(1)[:, :4] * 3)
-    with pytest.raises(ValueError, match="attack 'pgd': the model's output does not depend on its input by a diff"):
-        evaluate(model, x, model(x).argmax(1), {"pgd": PGD_5})
+    free = torch.ones(4, requires_grad=True)  # a weight that no module knows, so that it is not frozen
+    for function in (lambda x: x.detach().flatten(1)[:, :4] * 3, lambda x: x.detach().flatten(1)[:, :4] * free):
+        model = Called(function)
+        with pytest.raises(ValueError, match="attack 'pgd': the model's output does not depend on its input by a diff"):
+            evaluate(model, x, model(x).argmax(1), {"pgd": PGD_5})
+
+
+def test_a_model_that_leaves_torch_is_told_of_the_black_boxes(x: Tensor) -> None:
+    model = Called(lambda x: torch.from_numpy(x.numpy().reshape(len(x), -1)[:, :4] * 3))
+    y = model(x).argmax(1)
+    with pytest.raises(RuntimeError, match=r"attack 'pgd': Can't call numpy\(\).*attack by a black box \(Square"):
+        evaluate(model, x, y, {"pgd": PGD_5})
+    report = evaluate(model, x, y, {"square": Square(threat=LINF, num_queries=20)})
+    assert report.success["square"].any()
+
+
+@pytest.mark.parametrize("attack", [PGD_5, RandomNoise(threat=LINF)])
+def test_a_model_that_writes_into_its_input_is_named(net: nn.Module, x: Tensor, y: Tensor, attack: Attack) -> None:
+    """Its second answer would be one about other images, and the attack was blamed for them."""
+    before = x.clone()
+    with pytest.raises(ValueError, match=r"the model changes its input in place.*before any attack"):
+        evaluate(Called(lambda x: net(x.mul_(0.9))), x, y, {"a": attack})
+    assert torch.equal(x, before)
 
 
 # What must work, with the same verdicts.

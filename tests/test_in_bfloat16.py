@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from touchstone.attacks import PGD, InBfloat16, Linf, Targeted, Universal, evaluate
+from touchstone.attacks import PGD, FeatureDistance, InBfloat16, Linf, Targeted, Universal, evaluate
 from touchstone.datamodules import PicturesDataModule
 from touchstone.nets import EfficientNetLite0
 
@@ -45,6 +45,12 @@ def test_objective_and_threat_are_those_of_the_attack() -> None:
     attack = InBfloat16(attack=PLAIN).with_objective(Targeted(2)).inside(Linf(eps=0.2))
     assert attack.attack.objective.target == attack.objective.target == 2  # type: ignore[attr-defined]
     assert attack.attack.threat.eps == attack.threat.eps == 0.2
+
+
+def test_a_layer_has_the_name_that_it_has_without_it() -> None:
+    net, x = small_net(seed=7).eval(), images(40, seed=1)
+    attack = InBfloat16(attack=FeatureDistance(threat=Linf(eps=0.1), layer="2", num_steps=8))
+    assert evaluate(net, x, own_labels(net, x), {"features": attack}).success["features"].any()
 
 
 @pytest.mark.parametrize("attack", [Universal(threat=Linf(eps=0.1)), 3])

@@ -8,7 +8,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from touchstone.attacks import EAD, FGSM, L1, L2, PGD, Attack, Linf, RandomNoise, Strongest, evaluate
+from touchstone.attacks import (
+    EAD,
+    FGSM,
+    L1,
+    L2,
+    PGD,
+    Attack,
+    Linf,
+    Margin,
+    RandomNoise,
+    Strongest,
+    Untargeted,
+    evaluate,
+)
 
 from .oracles import LinearModel, images, own_labels, small_net
 
@@ -32,6 +45,11 @@ class Quantised(Before):
 class Tempered(Before):
     def forward(self, x: Tensor) -> Tensor:
         return self.inner(x) * 3000
+
+
+class Faint(Before):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x) * 1e-8
 
 
 class Shattered(Before):
@@ -113,6 +131,33 @@ def test_an_honest_net_shows_no_sign(eps: float, seed: int) -> None:
     }
     assert warnings_of(small_net(seed), attacks) == []
     assert warnings_of(LinearModel(num_features=36, num_classes=4, dtype=torch.float32), attacks) == []
+
+
+def test_logits_that_hardly_differ_are_a_sign_where_the_margin_turns_more() -> None:
+    """Where all classes seem equally likely, cross-entropy climbs towards all at once, and not to the nearest."""
+    net, pgd = small_net(num_classes=10), PGD(threat=Linf(eps=0.03))
+    assert warnings_of(net, {"pgd": pgd}, num_samples=96) == []
+    warnings = warnings_of(Faint(net), {"pgd": pgd}, num_samples=96)
+    assert any("20 steps on the margin turned" in warning for warning in warnings), warnings
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e-9, 1e6])
+def test_the_scale_of_an_honest_net_is_no_sign(scale: float) -> None:
+    class Scaled(Before):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.inner(x) * scale
+
+    attacks: dict[str, Attack] = {"pgd": PGD(threat=LINF, objective=Untargeted(loss=Margin()))}
+    assert warnings_of(Scaled(small_net()), attacks) == []
+
+
+@pytest.mark.parametrize("eps", [0.1, 0.3, 1.0])
+def test_pixels_that_cannot_move_on_are_no_sign(eps: float) -> None:
+    """Of black and white pixels the steepest one lies as often as not at the end of the box that it leads to."""
+    model = LinearModel(num_features=64, num_classes=10, dtype=torch.float32).centred()
+    x = images(100, seed=1, shape=(1, 8, 8)).round()
+    attacks = {"pgd": PGD(threat=L1(eps=eps), objective=Untargeted(loss=Margin()))}
+    assert evaluate(model, x, own_labels(model, x), attacks).warnings == []
 
 
 class OneClass(Before):

@@ -14,7 +14,24 @@ from jsonargparse import ArgumentParser
 from PIL import Image
 from torch import Tensor, nn
 
-from touchstone.attacks import L1, L2, PGD, Attack, Linf, RandomNoise, SampleRng, Threat, evaluate
+from touchstone.attacks import (
+    EAD,
+    FAB,
+    FGSM,
+    L0,
+    L1,
+    L2,
+    PGD,
+    Attack,
+    CarliniWagner,
+    DeepFool,
+    L1Adam,
+    Linf,
+    RandomNoise,
+    SampleRng,
+    Threat,
+    evaluate,
+)
 from touchstone.attacks.threats.ball import Ball
 
 from .attacks_table import ATTACKS
@@ -138,6 +155,45 @@ def test_attacks_stay_inside_the_mask_and_turn_fewer(attack: Attack) -> None:
     assert report.success["patch"].any()
     assert report.success["patch"].sum() < report.success["all"].sum()
     assert not ((report.x_adv["patch"] != x) & ~masks(24, share=0.1)).any()
+
+
+class FreePixels(nn.Module):
+    """A net whose images are plain grey but for the pixels that it is given, `(N, P)`."""
+
+    def __init__(self, net: nn.Module, mask: Tensor) -> None:
+        super().__init__()
+        self.net, self.places, self.shape = net, mask.flatten().nonzero()[:, 0], mask.shape[1:]
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        grey = pixels.new_full((len(pixels), self.shape.numel()), 0.5)
+        return self.net(grey.index_copy(1, self.places, pixels).unflatten(1, self.shape))
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        FGSM(threat=L2(eps=0.2)),
+        PGD(threat=L1(eps=0.8), num_steps=6, random_start=False),
+        PGD(threat=L0(eps=1), num_steps=6, random_start=False),
+        FAB(threat=Linf(eps=0.06), num_steps=6),
+        FAB(threat=L2(eps=0.25), num_steps=6, num_targets=2),
+        FAB(threat=L1(eps=0.8), num_steps=6),
+        DeepFool(threat=Linf(eps=0.06)),
+        DeepFool(threat=L2(eps=0.25)),
+        CarliniWagner(threat=L2(eps=0.35), num_steps=50, num_rounds=4),
+        EAD(threat=L1(eps=1.2), num_steps=50, num_rounds=6, first_weight=1e-2),
+        L1Adam(threat=L2(eps=0.35), num_steps=20),
+    ],
+    ids=repr,
+)
+def test_an_attack_inside_a_mask_is_the_attack_on_fewer_pixels(attack: Attack) -> None:
+    net, mask = small_net(dtype=torch.float64).eval(), masks(1, share=0.5)
+    x = torch.where(mask, images(30, dtype=torch.float64), 0.5)
+    y, fewer = own_labels(net, x), FreePixels(net, mask)
+    inside = attack.inside(replace(attack.threat, mask=mask))(net, x, y)  # type: ignore[type-var]
+    expected = attack(fewer, x[:, mask[0]], y)
+    assert (fewer(expected).argmax(1) != y).any()
+    assert torch.allclose(inside[:, mask[0]], expected, atol=1e-9)
 
 
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS.keys())

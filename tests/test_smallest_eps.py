@@ -95,6 +95,20 @@ def test_every_value_is_an_eps_at_which_the_sample_falls() -> None:
     assert evaluate(net, x[fell], y[fell], {"a": wider}).success["a"].float().mean() > 0.9
 
 
+def test_nothing_is_asked_but_what_decides() -> None:
+    """Before the attack, at each of its steps, and again; signs of masking, which nobody would read, cost nothing."""
+    net, x, num_forwards = small_net().eval(), images(40), 0
+
+    def count(module: torch.nn.Module, args: tuple[Tensor]) -> None:
+        nonlocal num_forwards
+        num_forwards += len(args[0])
+
+    y = own_labels(net, x)
+    net.register_forward_pre_hook(count)
+    smallest_eps(net, x, y, PGD(threat=Linf(eps=1), num_steps=4, early_stop=False), largest=0.1, num_rounds=1)
+    assert num_forwards == (1 + 4 + 1) * 40
+
+
 def test_the_curve_is_the_accuracy_at_each_eps(model: LinearModel, x: Tensor) -> None:
     y = model(x).argmax(1)
     y[:3] = 1 - y[:3]

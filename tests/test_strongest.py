@@ -71,5 +71,5 @@ def test_a_shrinking_ball_ends_near_the_distance_of_a_flat_boundary() -> None:
 
 
 def test_a_threat_that_is_no_ball_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"Strongest\(threat=...\) must be Ball, got TokenFlips"):
+    with pytest.raises(ValueError, match=r"Strongest\(threat=...\) must be a ball such as Linf, got TokenFlips"):
         Strongest(threat=TokenFlips(num_flips=1, vocab_size=5))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -113,6 +115,19 @@ def test_projected_points_are_contained_and_stay_where_they_are(threat: Ball, dt
     assert not threat.contains(x + 1.5, x).any()
 
 
+@pytest.mark.parametrize("box", [(0, 255), (200, 201), None])
+@pytest.mark.parametrize("threat", [Linf, L2, L1])
+@pytest.mark.parametrize("eps", [1e-3, 0.1, 1])
+def test_float32_is_enough_for_pixels_far_from_0(threat: type[Ball], box: tuple[int, int] | None, eps: float) -> None:
+    """Near 200 it is spaced 1.5e-5."""
+    x = 200 + images(20, shape=(3, 32, 32))
+    far = x + torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    ball = threat(eps=eps, box=box)  # type: ignore[call-arg]
+    assert ball.contains(ball.project(far, x), x).all()
+    assert ball.contains(ball.start(x, SampleRng.numbered(20)), x).all()
+    assert not ball.contains(ball.project(far, x) + 1.5 * eps * ball.direction(torch.ones_like(x)), x).any()
+
+
 @pytest.mark.parametrize("threat", [Linf(eps=0.1), L2(eps=0.5), L1(eps=0.3)])
 def test_a_point_just_outside_is_not_contained(threat: Ball) -> None:
     x = torch.full((1, 4), 0.5)
@@ -143,7 +158,9 @@ def test_eps_is_read_as_people_write_it() -> None:
 
 
 @pytest.mark.parametrize("threat", [Linf, L1, L2])
-@pytest.mark.parametrize("eps", [0, -0.1, float("nan"), float("inf"), torch.tensor([0.1, 0.0])])
+@pytest.mark.parametrize(
+    "eps", [0, -0.1, float("nan"), float("inf"), torch.tensor([0.1, 0.0]), torch.tensor([0.1, torch.inf])]
+)
 def test_an_eps_that_is_not_positive_is_an_error(threat: type, eps: object) -> None:
     with pytest.raises(ValueError, match=r"\(eps=...\) must be > 0"):
         threat(eps=eps)
@@ -161,15 +178,26 @@ def test_an_eps_is_read_as_people_write_it() -> None:
     assert repr(Linf(eps=0.1, box=(-1, 1))) == "Linf(eps=0.1, box=(-1.0, 1.0))"
 
 
+def test_one_eps_per_sample_is_told_in_a_line_that_tells_it_from_others() -> None:
+    """By what they print, the signs of masking know which attacks work inside the same threat."""
+    eps = torch.linspace(0.1, 0.2, 2000)
+    other = eps.clone()
+    other[1000] += 1e-3
+    assert re.fullmatch(r"Linf\(eps=<2000 from 0.1 to 0.2, [0-9a-f]{8}>\)", repr(Linf(eps=eps)))
+    assert repr(Linf(eps=eps)) == repr(Linf(eps=eps.clone())) != repr(Linf(eps=other))
+    assert repr(L2(eps=torch.tensor([0.5, 1.0], dtype=torch.bfloat16))).startswith("L2(eps=<2 from 0.5 to 1,")
+
+
 @pytest.mark.parametrize("eps", ["eight", "8/0", "1/2/3", None])
 def test_an_eps_that_is_no_number_is_an_error(eps: object) -> None:
     with pytest.raises(ValueError, match=r"Linf\(eps=...\) must be a number such as"):
         Linf(eps=eps)  # type: ignore[arg-type]
 
 
-def test_a_box_without_width_is_an_error() -> None:
-    with pytest.raises(ValueError, match=r"box=...\) must be \(low, high\)"):
-        L2(eps=1, box=(1, 1))
+@pytest.mark.parametrize("box", [(1, 1), (0,), (0, 1, 2), 1, "01", (0, "white"), (0, float("inf")), (float("nan"), 1)])
+def test_a_box_that_is_no_range_is_an_error(box: object) -> None:
+    with pytest.raises(ValueError, match=r"L2\(box=...\) must be \(low, high\), two finite numbers, or None, got"):
+        L2(eps=1, box=box)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("threat", [Linf(eps=0.01), L2(eps=0.25), L1(eps=4), L1(eps=4, box=None), L1(eps=40)])

@@ -118,11 +118,13 @@ def gradient_of(gain: Tensor, x: Tensor, *, keep_graph: bool = False) -> Tensor:
     Raises:
         ValueError: the gain does not depend on `x` by a differentiable path.
     """
-    if not gain.requires_grad:
+    grad = None
+    if gain.requires_grad:
+        (grad,) = torch.autograd.grad(gain.sum(), x, retain_graph=keep_graph, allow_unused=True)
+    if grad is None:
         raise ValueError(
             "the model's output does not depend on its input by a differentiable path, so that no gradient attack "
             "can climb: check for `detach`, `no_grad`, `argmax`, rounding or numpy inside the model, or attack by a "
             "black box (Square, HopSkipJump)"
         )
-    (grad,) = torch.autograd.grad(gain.sum(), x, retain_graph=keep_graph)
     return grad.nan_to_num(nan=0.0)  # the meter counts such gradients; one bad pixel must not cost the others

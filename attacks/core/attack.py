@@ -5,6 +5,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from inspect import isabstract
 from typing import ClassVar, Literal, TypeVar
 
 import torch
@@ -55,8 +56,9 @@ class Attack(PerSample):
         if not isinstance(self.threat, Threat):
             raise ValueError(f"{call} must be a threat such as Linf(eps=8 / 255), got {self.threat!r:.80}")
         if not isinstance(self.threat, self.supports):
-            names = " or ".join(kind.__name__ for kind in self.supports)
-            raise ValueError(f"{call} must be {names}, got {self.threat!r:.80}")
+            names = [kind.__name__ for kind in self.supports if not isabstract(kind)]
+            names += [f"a {kind.__name__.lower()} such as Linf" for kind in self.supports if isabstract(kind)]
+            raise ValueError(f"{call} must be {' or '.join(names)}, got {self.threat!r:.80}")
         if not isinstance(self.objective, Objective):
             raise ValueError(
                 f"{type(self).__name__}(objective=...) must be an objective such as Untargeted() or "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .ascend import Measure
+from .ascend import Measure, gradient_of
 from .objective import Objective
 
 
@@ -23,10 +23,32 @@ def gain_of(model: nn.Module, objective: Objective, y: Tensor, *, num_eot_sample
 
     def measure(points: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         aimed, labels = objective.take(rows), y[rows]
-        logits = [model(points) for _ in range(num_eot_samples)]
-        gains = [aimed.gain(each, labels) for each in logits]
         if num_eot_samples == 1:
-            return gains[0], aimed.reached(logits[0].detach(), labels)
-        return torch.stack(gains).mean(0), aimed.reached(torch.stack(logits).mean(0).detach(), labels)
+            logits = model(points)
+            return aimed.gain(logits, labels), aimed.reached(logits.detach(), labels)
+        gain, logits = _mean_over_draws(model, aimed, points, labels, num_eot_samples)
+        return gain, aimed.reached(logits, labels)
 
     return measure
+
+
+def _mean_over_draws(
+    model: nn.Module, objective: Objective, points: Tensor, y: Tensor, number: int
+) -> tuple[Tensor, Tensor]:
+    """The means of the gain `(M,)` and of the logits `(M, C)` over so many draws.
+
+    The gradient is taken draw by draw, so that no more than one graph is held in memory.
+    """
+    climbs = points.requires_grad and torch.is_grad_enabled()
+    gains, all_logits, slope = [], [], torch.zeros_like(points)
+    for _ in range(number):
+        logits = model(points)
+        gain = objective.gain(logits, y)
+        if climbs:
+            slope += gradient_of(gain, points) / number
+        gains.append(gain.detach() if climbs else gain)
+        all_logits.append(logits.detach())
+    gain = torch.stack(gains).mean(0)
+    if climbs:
+        gain = gain + ((points - points.detach()) * slope).flatten(1).sum(1)  # which adds the gradient, and 0
+    return gain, torch.stack(all_logits).mean(0)

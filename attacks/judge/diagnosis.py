@@ -20,6 +20,7 @@ from ..objectives.losses import Margin
 from ..objectives.untargeted import Untargeted
 from ..pgd import PGD
 from ..threats.ball import Ball
+from ..threats.l2 import L2
 from .forwards import Forwards
 from .meter import Cost, metered
 from .running import naming
@@ -30,6 +31,7 @@ _FEWEST_SURVIVORS = 4
 _SAME = 1e-3
 _SMALL_PART = 0.05
 _FLAT = 15  # beyond 16.6 the probability of the true class is 1 in float32
+_LEVEL = 1e-3  # below it all classes seem equally likely
 
 
 class Diagnosis:
@@ -118,11 +120,12 @@ class Diagnosis:
         probe = PGD(threat=attack.threat, objective=Untargeted(loss=Margin()))
         turned = len(rows) - self._num_standing(name, probe, rows)
         gap = float(-Margin()(self._logits[rows], self._y[rows]).median())
-        if turned <= max(1, 0.1 * len(rows)) or gap < _FLAT:
+        if turned <= max(1, 0.1 * len(rows)) or _LEVEL < gap < _FLAT:
             return []
+        there = "softmax is flat" if gap >= _FLAT else "softmax hardly tells one class from another"
         return [
             f"{name}: 20 steps on the margin turned {turned} of {len(rows)} samples that it left standing; their "
-            f"logits are {gap:.3g} apart, where softmax is flat: attack with `Untargeted(loss=Margin())`"
+            f"logits are {gap:.3g} apart, where {there}: attack with `Untargeted(loss=Margin())`"
         ]
 
     def _near_by(self, name: str, threat: Threat, rows: Tensor) -> list[str]:
@@ -145,10 +148,12 @@ class Diagnosis:
                         has_gradient = False
                         return
                     gains.append(gain.detach())
-                    grads.append(torch.autograd.grad(gain.sum(), leaf)[0].flatten(1))
-                step = _SMALL_PART * part.radius(x) * part.direction(grads[0].reshape(x.shape))
+                    grads.append(torch.autograd.grad(gain.sum(), leaf)[0])
+                can_move = part.clip(x + part.width * grads[0].sign()) != x
+                step = _SMALL_PART * part.radius(x) * part.direction(torch.where(can_move, grads[0], 0))
                 after = Margin()(self._model(part.project(x + step, x)).detach(), y)
-            turns = torch.cosine_similarity(grads[0], grads[1]) < 0.5
+            one, other = (L2(eps=1).direction(grad).flatten(1) for grad in grads)
+            turns = torch.cosine_similarity(one, other) < 0.5
             num_astray += int((turns | (after <= gains[0])).sum())
             self.cost += meter.cost(0.0)
 

@@ -94,6 +94,8 @@ def naming(name: str, function: Callable[..., Result], *args: Any, **kwargs: Any
                 " (the model keeps a tensor that it made in inference mode: use `Trainer(inference_mode=False)`, "
                 "or make it anew in every forward)"
             )
+        elif "Can't call numpy()" in str(error):
+            hint = " (a model that leaves torch has no gradient: attack by a black box (Square, HopSkipJump))"
         raise RuntimeError(f"attack {name!r}: {error}{hint}") from error
     except Exception as error:
         raise RuntimeError(f"attack {name!r}: {type(error).__name__}: {error}") from error

@@ -145,11 +145,11 @@ class SparseClimb(Climb):
         self.go_back(sparser)
 
     def advance(self, first: bool) -> None:
-        size = self.grad.flatten(1).abs()
-        num_pixels = size.shape[1]
+        grad = self.threat.masked(self.grad, 0.0).flatten(1)
+        size, num_pixels = grad.abs(), grad.shape[1]
         place = ((1 - self.share) * num_pixels).long().clamp(0, num_pixels - 1)
         smallest = size.sort(dim=1).values.gather(1, place[:, None])
-        signs = torch.where(size >= smallest, self.grad.flatten(1).sign(), 0)
+        signs = torch.where(size >= smallest, grad.sign(), 0)
         length = self.step / signs.abs().sum(1).clamp_min(1)
         self.here = self.threat.project(self.here + per_sample(length, self.x) * signs.reshape(self.x.shape), self.x)
 

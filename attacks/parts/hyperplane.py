@@ -25,6 +25,8 @@ def to_hyperplane(x: Tensor, gap: Tensor, slope: Tensor, *, p: float, box: tuple
     """
     downhill = -(slope * torch.where(gap < 0, -1.0, 1.0).to(x).reshape(-1, *[1] * (x.ndim - 1)))
     falls, gap = downhill.flatten(1).abs(), gap.abs()[:, None]  # by how much the gap falls per unit of each pixel
+    steepest = falls.amax(1, keepdim=True).clamp_min(torch.finfo(falls.dtype).tiny)
+    falls, gap = falls / steepest, gap / steepest  # the square of a small float32 number is 0, of a large one infinite
     low, high = box or (-torch.inf, torch.inf)
     room = torch.where(downhill > 0, high - x, x - low).flatten(1).clamp_min(0)
     room = torch.where(falls > 0, room, 0)

@@ -15,7 +15,7 @@ from ..core.sample_rng import SampleRng
 from ..core.threat import Threat
 from .mask import read_mask
 
-# Sums of float32 rounding errors: relative to eps, and absolute at the scale of pixels near 1.
+# Sums of float32 rounding errors: relative to eps, and absolute for pixels near 1.
 RELATIVE_TOLERANCE = 1e-5
 ABSOLUTE_TOLERANCE = 1e-6
 MOST_ROUNDING = 1e-3  # of images that were moved out of the box by a resize or a normalization and back
@@ -33,6 +33,25 @@ def parse_number(text: float | str, name: str) -> float:
         return float(Fraction(text.replace(" ", ""))) if isinstance(text, str) else float(text)
     except (ValueError, ZeroDivisionError, OverflowError, TypeError):
         raise ValueError(f"{name} must be a number such as 0.03 or 8/255, got {text!r}") from None
+
+
+def read_box(box: object, name: str) -> tuple[float, float]:
+    """Reads the lowest and the highest value that a pixel can have.
+
+    Raises:
+        ValueError: `box` is no such pair; the message begins with `name`.
+    """
+    try:
+        low, high = map(float, () if isinstance(box, str) else box)  # type: ignore[call-overload]
+    except (TypeError, ValueError):
+        low = high = float("nan")
+    if not -float("inf") < low < high < float("inf"):
+        raise ValueError(f"{name} must be (low, high), two finite numbers, or None, got {box!r}")
+    return low, high
+
+
+def _checksum(values: Tensor) -> str:
+    return f"{zlib.crc32(values.numpy().tobytes()):08x}"
 
 
 class Ball(Threat):
@@ -57,17 +76,14 @@ class Ball(Threat):
         if isinstance(self.eps, Tensor):
             if not self.eps.is_floating_point() or self.eps.ndim > 1:
                 raise ValueError(f"{call} as a tensor must be float with one eps per sample, `(N,)`")
-            smallest = float(self.eps.min()) if self.eps.numel() else 1.0
         else:
             object.__setattr__(self, "eps", parse_number(self.eps, call))
-            smallest = float(self.eps)
-        if not 0 < smallest < float("inf"):
-            raise ValueError(f"{call} must be > 0 and finite, got {smallest:g}")
+        each = torch.as_tensor(self.eps).reshape(-1)
+        broken = ~((each > 0) & each.isfinite())
+        if bool(broken.any()):
+            raise ValueError(f"{call} must be > 0 and finite, got {float(each[broken][0]):g}")
         if self.box is not None:
-            low, high = (float(bound) for bound in self.box)
-            if not low < high:
-                raise ValueError(f"{type(self).__name__}(box=...) must be (low, high), got {self.box!r}")
-            object.__setattr__(self, "box", (low, high))
+            object.__setattr__(self, "box", read_box(self.box, f"{type(self).__name__}(box=...)"))
         if isinstance(self.mask, str):
             object.__setattr__(self, "mask", read_mask(self.mask, f"{type(self).__name__}(mask=...)"))
         if self.mask is not None:
@@ -88,14 +104,16 @@ class Ball(Threat):
             )
 
     def __repr__(self) -> str:
-        mask = ""
+        # With checksums, since the signs of masking know two threats apart by what they print.
+        eps, mask = repr(self.eps), ""
+        if isinstance(self.eps, Tensor) and self.eps.numel():
+            each = self.eps.detach().cpu().double()  # numpy knows no bfloat16
+            eps = f"<{len(each.flatten())} from {float(each.min()):g} to {float(each.max()):g}, {_checksum(each)}>"
         if isinstance(self.mask, Tensor):
-            # With a checksum, since the signs of masking know two threats apart by what they print.
-            checksum = zlib.crc32(self.mask.cpu().numpy().tobytes())
             share = f"{float(self.mask.float().mean()):.2g} of the pixels may change"
-            mask = f", mask=<{tuple(self.mask.shape)}: {share}, {checksum:08x}>"
+            mask = f", mask=<{tuple(self.mask.shape)}: {share}, {_checksum(self.mask.cpu())}>"
         box = "" if self.box == (0.0, 1.0) else f", box={self.box!r}"
-        return f"{type(self).__name__}(eps={self.eps!r}{box}{mask})"
+        return f"{type(self).__name__}(eps={eps}{box}{mask})"
 
     def start(self, x: Tensor, rng: SampleRng) -> Tensor:
         return self.project(x + self._noise(x, rng), x)
@@ -131,6 +149,11 @@ class Ball(Threat):
             return torch.full((1, 1), x.shape[1:].numel())
         return self.mask.expand(-1, *x.shape[1:]).flatten(1).sum(1, keepdim=True)
 
+    @property
+    def width(self) -> float:
+        """The width of the box, 1 without one: the unit of what an attack measures in pixels and not in eps."""
+        return 1.0 if self.box is None else self.box[1] - self.box[0]
+
     def radius(self, x: Tensor) -> Tensor:
         """Eps in the dtype and on the device of `x`, `(N, ...)`, shaped to multiply it row by row."""
         assert not isinstance(self.eps, str)  # read in __post_init__
@@ -154,12 +177,16 @@ class Ball(Threat):
 
     def contains(self, x_adv: Tensor, x: Tensor) -> Tensor:
         distance = self.distance(x_adv, x)
-        inside = distance <= self.radius(distance) * (1 + RELATIVE_TOLERANCE) + ABSOLUTE_TOLERANCE
+        inside = distance <= self.radius(distance) * (1 + RELATIVE_TOLERANCE) + ABSOLUTE_TOLERANCE * self._scale(x)
         if self.box is not None:
             low, high = self.box
             pixels = x_adv.flatten(1)
             inside &= ((pixels >= low) & (pixels <= high)).all(1)
         return inside
+
+    def _scale(self, x: Tensor) -> float | Tensor:
+        """How large pixels are, by which float32 rounds them: at least 1, one number or one per sample, `(N,)`."""
+        return x.flatten(1).abs().amax(1).clamp_min(1) if self.box is None else max(1.0, *map(abs, self.box))
 
     def check_input(self, x: Tensor) -> None:
         if not x.is_floating_point():

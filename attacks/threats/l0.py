@@ -57,13 +57,13 @@ class L0(Ball):
         return self.masked(torch.where(chosen, value if self.box is None else value - x, 0), 0.0)
 
     def _direction(self, grad: Tensor) -> Tensor:
-        """The gradient itself, its steepest entry scaled to 1.
+        """The gradient itself, its steepest entry scaled to the width of the box.
 
-        How far a pixel moves is free. A step of eps takes the steepest pixels across the box, whose width it exceeds,
-        and the projection keeps eps of them; the smaller steps that follow move the less steep ones by degrees.
+        How far a pixel moves is free. A step of eps takes the steepest pixels across the box, and the projection keeps
+        eps of them; the smaller steps that follow move the less steep ones by degrees.
         """
         steepest = norms(grad, float("inf")).clamp_min(torch.finfo(grad.dtype).tiny)
-        return grad / per_sample(steepest, grad)
+        return self.width * (grad / per_sample(steepest, grad))
 
     def _project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         # A pixel that may change goes to the box's nearest point; what that saves of the squared distance to x_adv,

@@ -53,8 +53,7 @@ class L1(Ball):
         size = grad.flatten(1).abs()
         num_free = self.num_free(grad)
         eps = torch.as_tensor(self.eps).reshape(-1, 1).to(num_free.device)
-        width = 1.0 if self.box is None else self.box[1] - self.box[0]
-        num_changed = (_PIXELS_PER_EPS * eps / width).round().clamp_min(1).minimum(num_free)
+        num_changed = (_PIXELS_PER_EPS * eps / self.width).round().clamp_min(1).minimum(num_free)
         most = int(num_changed.max())
         chosen = (torch.arange(most, device=num_changed.device) < num_changed) / num_changed
         step = torch.zeros_like(size).scatter_(1, size.topk(most, dim=1).indices, chosen.to(size).expand(len(size), -1))

@@ -34,9 +34,9 @@ class Linf(Ball):
     def __post_init__(self) -> None:
         super().__post_init__()
         largest = float(self.eps.max()) if isinstance(self.eps, Tensor) and self.eps.numel() else self.eps
-        if self.box is not None and not isinstance(largest, Tensor | str) and largest > self.box[1] - self.box[0]:
+        if self.box is not None and not isinstance(largest, Tensor | str) and largest > self.width:
             raise ValueError(
-                f"Linf(eps=...) must be <= {self.box[1] - self.box[0]:g}, the width of the box, got {largest:g}; "
+                f"Linf(eps=...) must be <= {self.width:g}, the width of the box, got {largest:g}; "
                 f"did you mean {largest if largest <= 128 else 8:g}/255?"
             )
 
