@@ -17,12 +17,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from .cascade import QUERIES_PER_PASS, Cascade
 from .core.attack import Attack
 from .core.checks import check_counts
 from .core.sample_rng import SampleRng
 from .core.threat import Threat
 from .objectives.losses import CrossEntropy, Margin
-from .parts.survivors import QUERIES_PER_PASS, Survivors
 from .threats.ball import Ball
 from .threats.l1 import L1
 from .threats.linf import Linf
@@ -33,6 +33,8 @@ _NUM_SCATTERED = 3  # equal climbs whose ends are compared
 _HOPE = 8.0  # standard deviations between the mean end and the boundary, up to which another climb may reach it
 _HOPE_AT_ONCE = 3.0  # the same after climbs of unlike lengths
 _NUM_CLASSES = 3  # the nearest ones, towards which the nearest survivors climb
+_TIE = 1e-3  # of the first margin
+_LIKELY_STEPS = 20  # of a climb of the likelihood
 _SPARSE = (CrossEntropy(), Margin())  # losses of climbs inside L1, which find unlike things
 _FAR = 8  # of eps: the first ball of a climb from afar
 
@@ -71,7 +73,7 @@ class Strongest(Attack):
         check_counts(self, "max_passes")
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:
-        samples = Survivors(self.threat, self.max_passes, model, x, y, rng)
+        samples = Cascade(self.threat, self.max_passes, model, x, y, rng)
         num_steps = 8 if isinstance(self.threat, Linf) else 5
         samples.climb(samples.everyone, num_steps=min(num_steps, self.max_passes), momentum=0.25)
         if isinstance(self.threat, Linf):
@@ -80,7 +82,7 @@ class Strongest(Attack):
             self._from_afar(samples)
         return samples.best
 
-    def _inside(self, samples: Survivors) -> None:
+    def _inside(self, samples: Cascade) -> None:
         """In Linf no larger ball is of use: a change of eps in every pixel is as far as it goes."""
         samples.climb(samples.near(0.6), num_steps=20, smooth=True)
         samples.climb(samples.near(0.35), num_steps=40, smooth=True)
@@ -91,7 +93,7 @@ class Strongest(Attack):
         rows = samples.near(0.08)
         for _ in range(3):
             rows = samples.refine(rows)
-        samples.search(samples.blind(), num_queries=QUERIES_PER_PASS * self.max_passes)
+        self._without_gradients(samples)
         if self.max_passes >= _THOROUGH:
             samples.begin_to_compare()
             for _ in range(_NUM_SCATTERED):
@@ -106,7 +108,13 @@ class Strongest(Attack):
         if self.max_passes >= _PATIENT:
             samples.search(samples.near(0.8), num_queries=QUERIES_PER_PASS * self.max_passes)
 
-    def _from_afar(self, samples: Survivors) -> None:
+    def _without_gradients(self, samples: Cascade) -> None:
+        """Where the margin's gradient leads nowhere, or only to a tie, that of the likelihood may; else a black box."""
+        for rows in (samples.blind(), samples.near(_TIE)):
+            samples.climb_the_likelihood(rows, num_steps=_LIKELY_STEPS)
+        samples.search(samples.blind(), num_queries=QUERIES_PER_PASS * self.max_passes)
+
+    def _from_afar(self, samples: Cascade) -> None:
         """In L2, L1 and L0 a few pixels may change by much, and the way there need not begin inside eps."""
         is_l1 = isinstance(self.threat, L1)
         for number in range(4 if is_l1 else 0):
@@ -115,7 +123,7 @@ class Strongest(Attack):
         samples.climb_from_afar(samples.within(2), num_steps=30, factor=_FAR)
         for rank in range(_NUM_CLASSES):
             samples.climb(samples.within(1.2), num_steps=20, rank=rank)
-        samples.search(samples.blind(), num_queries=QUERIES_PER_PASS * self.max_passes)
+        self._without_gradients(samples)
         for number in range(2):
             if is_l1:
                 samples.climb_sparsely(samples.near(0.6), num_steps=15, loss=_SPARSE[number])

@@ -69,3 +69,15 @@ def test_drawing_changes_no_random_state() -> None:
     before = torch.get_rng_state()
     SampleRng.numbered(200).normal(LIKE)
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_number_of_its_own_gives_each_sample_noise_of_its_own() -> None:
+    rng, like = SampleRng.numbered(200), LIKE
+    numbers = torch.arange(200) % 3
+    folded = rng.fold_each(numbers).uniform(like)
+    assert torch.equal(folded[5:9], rng.take(torch.arange(5, 9)).fold_each(numbers[5:9]).uniform(like[5:9]))
+    others = rng.fold_each(numbers + 1).uniform(like)
+    assert stats.kstest(folded.flatten().numpy(), "uniform").pvalue > 1e-3
+    for noise in (others, rng.uniform(like)):
+        assert abs(float(torch.corrcoef(torch.stack([folded.flatten(), noise.flatten()]))[0, 1])) < 0.04
+    assert len(torch.unique(rng.fold_each(numbers)._words(1, torch.device("cpu")))) == 200

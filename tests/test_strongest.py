@@ -25,7 +25,7 @@ class Threshold(nn.Module):
 @pytest.mark.parametrize("threat", [L2(eps=0.8), L1(eps=0.65)], ids=["l2", "l1"])
 def test_it_finds_a_boundary_that_no_gradient_near_the_sample_shows(threat: Ball) -> None:
     """Pixels of 0.1: one that rises by 0.6 is enough, and random points of the ball hardly ever raise one by 0.4."""
-    x, y = torch.full((16, 1, 6, 6), 0.1), torch.zeros(16, dtype=torch.int64)
+    x, y = torch.full((100, 1, 6, 6), 0.1), torch.zeros(100, dtype=torch.int64)
     pgd = PGD(threat=threat, num_steps=40, objective=Untargeted(loss=Margin()))
     attacks = {"strongest": Strongest(threat=threat), "pgd": pgd}
     report = evaluate(Threshold(), x, y, attacks, probe_masking=False)
@@ -51,6 +51,56 @@ def test_windows_go_on_where_a_climb_has_ended_near_the_boundary() -> None:
     report = evaluate(HiddenPixel(), x, y, attacks, probe_masking=False)
     assert report.success["pgd"].float().mean() <= 0.25
     assert report.success["strongest"].float().mean() >= 0.6
+
+
+class Reversed(nn.Module):
+    """An honest net whose input gradients have the wrong sign."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(2 * x.detach() - x)
+
+
+def test_a_black_box_searches_where_every_step_leads_away_from_the_boundary() -> None:
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Flatten(), nn.Linear(36, 2)).eval(), images(40, shape=(1, 6, 6))
+    model[1].bias.data -= model(x).mean(0).detach()  # so that both classes occur
+    y, threat = model(x).argmax(1), Linf(eps=0.03)
+    honest = evaluate(model, x, y, {"s": Strongest(threat=threat)}).success["s"]
+    attacks = {"s": Strongest(threat=threat), "pgd": PGD(threat=threat, num_steps=20)}
+    report = evaluate(Reversed(model), x, y, attacks, probe_masking=False)
+    assert report.success["pgd"].sum() <= 0.2 * honest.sum()
+    assert report.success["s"].sum() >= 0.9 * honest.sum() > 0
+
+
+def test_ties_count_as_argmax_breaks_them_and_clamped_margins_are_left_for_the_likelihood() -> None:
+    """Of logits that nothing raises above 1 several are equal, and margins have no gradient there."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(36, 5), nn.Hardtanh(-1, 1)).eval()
+    net[1].weight.data *= 8
+    x = images(200, shape=(1, 6, 6))
+    net[1].bias.data -= net[1](x.flatten(1)).mean(0).detach()
+    y, threat = net(x).argmax(1), Linf(eps=0.06)
+    attacks = {"s": Strongest(threat=threat), "pgd": PGD(threat=threat, num_steps=40)}
+    report = evaluate(net, x, y, attacks, probe_masking=False)
+    assert 20 < int(report.robust["s"].sum()) <= int(report.robust["pgd"].sum())
+
+
+def test_what_is_tried_on_a_sample_does_not_depend_on_who_else_is_in_the_batch() -> None:
+    torch.manual_seed(1)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 24), nn.ReLU(), nn.Linear(24, 4)).double().eval()
+    x = images(60, shape=(1, 8, 8), dtype=torch.float64)
+    y = net(x).argmax(1)
+    attack = {"s": Strongest(threat=Linf(eps=0.02), max_passes=450)}
+    whole, parts = (
+        evaluate(net, x, y, attack, batch_size=size, probe_masking=False, keep_adversarial=True) for size in (60, 7)
+    )
+    assert 10 < int(whole.robust["s"].sum()) < 50
+    assert torch.equal(whole.robust["s"], parts.robust["s"])
+    assert torch.allclose(whole.x_adv["s"], parts.x_adv["s"], atol=1e-9)
 
 
 def test_a_shrinking_ball_ends_near_the_distance_of_a_flat_boundary() -> None:

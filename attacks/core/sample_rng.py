@@ -56,6 +56,11 @@ class SampleRng:
         z = torch.tensor(_wrap(self.seed + 1)) * _GOLDEN_GAMMA + _wrap(number)
         return replace(self, seed=int(_mix(z)))
 
+    def fold_each(self, numbers: Tensor) -> SampleRng:
+        """As `fold`, with a number of its own for each sample, int64 `(N,)`; the sample ids are others after it."""
+        ids = self.sample_ids.to(numbers.device)
+        return replace(self, sample_ids=_mix(_mix(ids * _GOLDEN_GAMMA) + numbers))
+
     def take(self, rows: Tensor) -> SampleRng:
         """The same generator for some samples of the batch: bool `(N,)` or int64 `(M,)`."""
         return replace(self, sample_ids=self.sample_ids[rows.to(self.sample_ids.device)])

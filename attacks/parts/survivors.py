@@ -1,31 +1,21 @@
-"""`Survivors`: what a cascade has seen of each sample, who is worth more effort, and kinds of climbs for them."""
+"""`Survivors`: what a cascade has seen of each sample, and who is worth more effort."""
 
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from ..apgd import APGD
-from ..core.ascend import Measure, ascend, cosine_steps, gradient_of
+from ..core.ascend import Measure, gradient_of
 from ..core.sample_rng import SampleRng
 from ..core.smooth_backward import smooth_backward
 from ..core.threat import Threat
-from ..objectives.losses import Loss, Margin
-from ..objectives.untargeted import Untargeted
-from ..square import Square
+from ..objectives.losses import Margin
 from ..threats.ball import Ball
-from .shrinking import climb_shrinking
 
-QUERIES_PER_PASS = 5
 _SOFTNESS = 0.4  # of the sample's first margin
-_REFINING_STEPS = 10
-_REFINING_QUERIES = 100
-_SMALL = 0.1  # of the steps of a climb from elsewhere
-_WINDOW = 0.02  # the share of the pixels that a window covers
-_PAYS = 0.005  # of the first margin, the least that windows must gain
+_NOWHERE = 0.98  # of the first margin left after all climbs
 
 
 class Survivors:
@@ -56,7 +46,7 @@ class Survivors:
         # The nearest point beyond the boundary that a climb outside the threat has seen, and how far it is.
         self.nearest, self.distance = x.clone(), numbers + torch.inf
         self.num_passes = numbers.clone()
-        self._num_climbs = 0
+        self._num_draws = torch.zeros_like(self.everyone)
         # Of the ends of the climbs that are compared: their number, sum, and sum of squares.
         self._ends = torch.zeros(3, len(x), dtype=torch.float64, device=x.device)
 
@@ -93,135 +83,25 @@ class Survivors:
         return rows[self.num_passes[rows] + num_steps <= self.max_passes]
 
     def blind(self) -> Tensor:
-        """The survivors whose gradient vanishes, or turns round within a twentieth of eps: int64 `(M,)`."""
+        """The survivors whose gradient vanishes, leads nowhere, or turns round within a twentieth of eps: `(M,)`."""
         rows = self.affordable(self.near(torch.inf), num_steps=2)
-        rows = rows[(self.highest / self.first)[rows] >= 0.8]
+        left = self.highest / self.first
+        rows = rows[left[rows] >= 0.8]
         if not len(rows):
             return rows
-        x, start = self.x[rows], self.threat.take(rows).start(self.x[rows], self._noise(rows))
+        x, start = self.x[rows], self.threat.take(rows).start(self.x[rows], self.noise(rows))
         grads = []
         for points in (start, start + 0.05 * (x - start)):
             leaf = points.clone().requires_grad_()
             grads.append(gradient_of(Margin()(self.model(leaf), self.y[rows]), leaf).flatten(1))
         self.num_passes[rows] += 2
-        return rows[torch.cosine_similarity(grads[0], grads[1]) < 0.5]
+        one, other = (_of_unit_size(grad) for grad in grads)
+        turns = torch.cosine_similarity(one, other) < 0.5
+        return rows[turns | (left[rows] >= _NOWHERE)]
 
-    # Kinds of climbs, each with the samples whose budget allows it.
+    # What a climb measures and leaves behind.
 
-    def climb(
-        self, rows: Tensor, *, num_steps: int, momentum: float = 0.0, smooth: bool = False, rank: int | None = None
-    ) -> None:
-        """Climbs from a random start.
-
-        Args:
-            rows: who climbs.
-            num_steps: how many steps.
-            momentum: as in `ascend`.
-            smooth: whether along gradients that see units at rest (`smooth_backward`).
-            rank: None to climb towards any class, softly; 0 towards the nearest one, 1 towards the next.
-        """
-        rows = self.affordable(rows, num_steps=num_steps)
-        if not len(rows) or (rank is not None and rank >= self.class_gaps.shape[1] - 1):
-            return
-        targets = None if rank is None else self.class_gaps[rows].topk(rank + 1, dim=1).indices[:, rank]
-        threat = self.threat.take(rows)
-        points, _ = ascend(
-            self._measure(rows, targets, smooth=smooth),
-            self.x[rows],
-            start=threat.start(self.x[rows], self._noise(rows)),
-            threat=threat,
-            num_steps=num_steps,
-            step_size=cosine_steps(num_steps),
-            momentum=momentum,
-        )
-        self._finish(rows, points)
-
-    def climb_from_afar(self, rows: Tensor, *, num_steps: int, factor: float | None) -> None:
-        """Climbs in a ball that shrinks to eps: where the boundary is out of sight from inside the threat.
-
-        Args:
-            rows: who climbs.
-            num_steps: how many steps.
-            factor: of eps, the radius of the first ball; None goes on from the nearest point known.
-        """
-        rows = self.affordable(rows, num_steps=num_steps)
-        if not len(rows):
-            return
-        assert isinstance(self.threat, Ball)
-        threat, x = self.threat.take(rows), self.x[rows]
-        if factor is None:
-            radius, start = self.distance[rows], self.nearest[rows]
-        else:
-            radius = (factor * threat.radius(self.distance)).expand(len(rows))
-            larger: Ball = replace(threat, eps=radius)  # type: ignore[type-var]
-            start = larger.start(x, self._noise(rows))
-        measure = self._measure(rows, None)
-        points, nearest, distance = climb_shrinking(
-            measure, x, start=start, radius=radius, threat=threat, num_steps=num_steps
-        )
-        nearer = distance < self.distance[rows]
-        self.nearest[rows[nearer]], self.distance[rows[nearer]] = nearest[nearer], distance[nearer]
-        self._finish(rows, points)
-
-    def climb_sparsely(self, rows: Tensor, *, num_steps: int, loss: Loss) -> None:
-        """Climbs inside L1 by ever fewer pixels, from a random start in a larger ball (`APGD`)."""
-        rows = self.affordable(rows, num_steps=num_steps)
-        if not len(rows):
-            return
-        apgd = APGD(threat=self.threat.take(rows), objective=Untargeted(loss=loss), num_steps=num_steps)
-        self.num_passes[rows] += num_steps
-        self._finish(rows, apgd.perturb(self.model, self.x[rows], self.y[rows], self._noise(rows)))
-
-    def search(self, rows: Tensor, *, num_queries: int) -> None:
-        """Searches without gradients, by square windows, where the samples are images and the threat has such."""
-        if not len(rows) or not self._has_windows():
-            return
-        square = Square(threat=self.threat.take(rows), num_queries=num_queries, objective=Untargeted(loss=Margin()))
-        self._finish(rows, square.perturb(self.model, self.x[rows], self.y[rows], self._noise(rows)))
-
-    def refine(self, rows: Tensor) -> Tensor:
-        """Goes on from the best point, by a short climb of small steps and then by small windows at random places.
-
-        Each goes on where the other is stuck: where every step along the gradient fails, as on a net whose units
-        saturate, one of a hundred windows may help, and from there the gradient leads on.
-
-        Returns:
-            The survivors whom the windows have brought on, int64 `(M,)`: for them it is worth another turn.
-        """
-        rows = self.affordable(rows, num_steps=_REFINING_STEPS + _REFINING_QUERIES // QUERIES_PER_PASS)
-        if not len(rows):
-            return rows
-        points, _ = ascend(
-            self._measure(rows, None, smooth=True),
-            self.x[rows],
-            start=self.best[rows],
-            threat=self.threat.take(rows),
-            num_steps=_REFINING_STEPS,
-            step_size=lambda step, threat: _SMALL * cosine_steps(_REFINING_STEPS)(step, threat),
-        )
-        self._finish(rows, points)
-        rows = rows[~self.fallen[rows]]
-        if not len(rows) or not self._has_windows():
-            return rows[:0]
-        before = self.highest[rows]
-        square = Square(
-            threat=self.threat.take(rows),
-            objective=Untargeted(loss=Margin()),
-            num_queries=_REFINING_QUERIES,
-            initial_share=_WINDOW,
-            schedule_queries=10_000 * _REFINING_QUERIES,  # so that the windows stay as they are
-        )
-        noise = self._noise(rows)
-        found = square.search(self.model, self.x[rows], self.y[rows], noise, start=self.best[rows])
-        self.num_passes[rows] += _REFINING_QUERIES / QUERIES_PER_PASS
-        self._finish(rows, found)
-        brought_on = ~self.fallen[rows] & (self.highest[rows] - before > -_PAYS * self.first[rows])
-        return rows[brought_on]
-
-    def _has_windows(self) -> bool:
-        return self.x.ndim == 4 and isinstance(self.threat, Square.supports)
-
-    def _measure(self, rows: Tensor, targets: Tensor | None, *, smooth: bool = False) -> Measure:
+    def measure(self, rows: Tensor, targets: Tensor | None, *, smooth: bool = False) -> Measure:
         """The margin over a class or, softly, over all; and whether any class has won. Counts the passes."""
 
         def measure(points: Tensor, part: Tensor) -> tuple[Tensor, Tensor]:
@@ -232,26 +112,27 @@ class Survivors:
             highest = gaps.amax(1)
             seen = highest.detach()
             self.first[which] = torch.where(self.first[which].isinf(), seen.clamp_max(-1e-12), self.first[which])
+            turned = self._turned(gaps.detach(), which)
             if targets is not None:
-                return gaps.gather(1, targets[part, None])[:, 0], seen > 0
+                return gaps.gather(1, targets[part, None])[:, 0], turned
             softness = -_SOFTNESS * self.first[which]
-            return softness * torch.logsumexp(gaps / softness[:, None], 1), seen > 0
+            return softness * torch.logsumexp(gaps / softness[:, None], 1), turned
 
         return measure
 
     @torch.no_grad()
-    def _finish(self, rows: Tensor, points: Tensor) -> None:
+    def finish(self, rows: Tensor, points: Tensor) -> None:
         """Takes in where a climb has ended."""
         gaps = self._gaps(points, rows)
         if not len(self.class_gaps):
             self.class_gaps = gaps.new_full((len(self.x), gaps.shape[1]), -torch.inf)
         self.class_gaps[rows] = torch.maximum(self.class_gaps[rows], gaps)
-        end = gaps.amax(1)
+        end, turned = gaps.amax(1), self._turned(gaps, rows)
         # Of ends that rounding alone tells apart the first is kept.
-        better = (end > 0) | (end > self.highest[rows] - 1e-4 * self.first[rows])
+        better = turned | (end > self.highest[rows] - 1e-4 * self.first[rows])
         self.best[rows[better]] = points[better]
         self.highest[rows] = torch.maximum(self.highest[rows], end)
-        self.fallen[rows] |= end > 0
+        self.fallen[rows] |= turned
         share = (end / -self.first[rows]).double()
         self._ends[:, rows] += torch.stack([torch.ones_like(share), share, share.square()])
 
@@ -260,6 +141,17 @@ class Survivors:
         labels, logits = self.y[rows, None], self.model(points)
         return (logits - logits.gather(1, labels)).scatter(1, labels, -torch.inf)
 
-    def _noise(self, rows: Tensor) -> SampleRng:
-        self._num_climbs += 1
-        return self.rng.take(rows).fold(self._num_climbs)
+    def _turned(self, gaps: Tensor, rows: Tensor) -> Tensor:
+        """Which samples another class has won, of a tie the first one: bool `(M,)`."""
+        highest, winner = gaps.max(1)
+        return (highest > 0) | ((highest == 0) & (winner < self.y[rows]))
+
+    def noise(self, rows: Tensor) -> SampleRng:
+        """Noise that depends on what the sample itself has been through, not on who else is in the batch."""
+        self._num_draws[rows] += 1
+        return self.rng.take(rows).fold_each(self._num_draws[rows])
+
+
+def _of_unit_size(grad: Tensor) -> Tensor:
+    """Each row so that its largest number is 1, or 0: torch's cosine takes what is shorter than 1e-8 for nothing."""
+    return grad / grad.abs().amax(1, keepdim=True).clamp_min(torch.finfo(grad.dtype).tiny)

@@ -1,0 +1,150 @@
+"""`Cascade`: kinds of climbs and searches, for those survivors whose budget allows them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import Tensor
+
+from .apgd import APGD
+from .core.ascend import ascend, cosine_steps
+from .objectives.losses import Loss, Margin
+from .objectives.untargeted import Untargeted
+from .parts.shrinking import climb_shrinking
+from .parts.survivors import Survivors
+from .pgd import PGD
+from .square import Square
+from .threats.ball import Ball
+
+QUERIES_PER_PASS = 5
+_REFINING_STEPS = 10
+_REFINING_QUERIES = 100
+_SMALL = 0.1  # of the steps of a climb from elsewhere
+_WINDOW = 0.02  # the share of the pixels that a window covers
+_PAYS = 0.005  # of the first margin, the least that windows must gain
+
+
+class Cascade(Survivors):
+    """The samples of one batch, and what can be tried on some of them; made as `Survivors`."""
+
+    def climb(
+        self, rows: Tensor, *, num_steps: int, momentum: float = 0.0, smooth: bool = False, rank: int | None = None
+    ) -> None:
+        """Climbs from a random start.
+
+        Args:
+            rows: who climbs.
+            num_steps: how many steps.
+            momentum: as in `ascend`.
+            smooth: whether along gradients that see units at rest (`smooth_backward`).
+            rank: None to climb towards any class, softly; 0 towards the nearest one, 1 towards the next.
+        """
+        rows = self.affordable(rows, num_steps=num_steps)
+        if not len(rows) or (rank is not None and rank >= self.class_gaps.shape[1] - 1):
+            return
+        targets = None if rank is None else self.class_gaps[rows].topk(rank + 1, dim=1).indices[:, rank]
+        threat = self.threat.take(rows)
+        points, _ = ascend(
+            self.measure(rows, targets, smooth=smooth),
+            self.x[rows],
+            start=threat.start(self.x[rows], self.noise(rows)),
+            threat=threat,
+            num_steps=num_steps,
+            step_size=cosine_steps(num_steps),
+            momentum=momentum,
+        )
+        self.finish(rows, points)
+
+    def climb_from_afar(self, rows: Tensor, *, num_steps: int, factor: float | None) -> None:
+        """Climbs in a ball that shrinks to eps: where the boundary is out of sight from inside the threat.
+
+        Args:
+            rows: who climbs.
+            num_steps: how many steps.
+            factor: of eps, the radius of the first ball; None goes on from the nearest point known.
+        """
+        rows = self.affordable(rows, num_steps=num_steps)
+        if not len(rows):
+            return
+        assert isinstance(self.threat, Ball)
+        threat, x = self.threat.take(rows), self.x[rows]
+        if factor is None:
+            radius, start = self.distance[rows], self.nearest[rows]
+        else:
+            radius = (factor * threat.radius(self.distance)).expand(len(rows))
+            larger: Ball = replace(threat, eps=radius)  # type: ignore[type-var]
+            start = larger.start(x, self.noise(rows))
+        measure = self.measure(rows, None)
+        points, nearest, distance = climb_shrinking(
+            measure, x, start=start, radius=radius, threat=threat, num_steps=num_steps
+        )
+        nearer = distance < self.distance[rows]
+        self.nearest[rows[nearer]], self.distance[rows[nearer]] = nearest[nearer], distance[nearer]
+        self.finish(rows, points)
+
+    def climb_sparsely(self, rows: Tensor, *, num_steps: int, loss: Loss) -> None:
+        """Climbs inside L1 by ever fewer pixels, from a random start in a larger ball (`APGD`)."""
+        rows = self.affordable(rows, num_steps=num_steps)
+        if not len(rows):
+            return
+        apgd = APGD(threat=self.threat.take(rows), objective=Untargeted(loss=loss), num_steps=num_steps)
+        self.num_passes[rows] += num_steps
+        self.finish(rows, apgd.perturb(self.model, self.x[rows], self.y[rows], self.noise(rows)))
+
+    def climb_the_likelihood(self, rows: Tensor, *, num_steps: int) -> None:
+        """Climbs cross-entropy, which reads all logits: where those of margins are clamped, it has a gradient yet."""
+        rows = self.affordable(rows, num_steps=num_steps)
+        if not len(rows):
+            return
+        pgd = PGD(threat=self.threat.take(rows), num_steps=num_steps)
+        self.num_passes[rows] += num_steps
+        self.finish(rows, pgd.perturb(self.model, self.x[rows], self.y[rows], self.noise(rows)))
+
+    def search(self, rows: Tensor, *, num_queries: int) -> None:
+        """Searches without gradients, by square windows, where the samples are images and the threat has such."""
+        if not len(rows) or not self._has_windows():
+            return
+        square = Square(threat=self.threat.take(rows), num_queries=num_queries, objective=Untargeted(loss=Margin()))
+        self.finish(rows, square.perturb(self.model, self.x[rows], self.y[rows], self.noise(rows)))
+
+    def refine(self, rows: Tensor) -> Tensor:
+        """Goes on from the best point, by a short climb of small steps and then by small windows at random places.
+
+        Each goes on where the other is stuck: where every step along the gradient fails, as on a net whose units
+        saturate, one of a hundred windows may help, and from there the gradient leads on.
+
+        Returns:
+            The survivors whom the windows have brought on, int64 `(M,)`: for them it is worth another turn.
+        """
+        rows = self.affordable(rows, num_steps=_REFINING_STEPS + _REFINING_QUERIES // QUERIES_PER_PASS)
+        if not len(rows):
+            return rows
+        points, _ = ascend(
+            self.measure(rows, None, smooth=True),
+            self.x[rows],
+            start=self.best[rows],
+            threat=self.threat.take(rows),
+            num_steps=_REFINING_STEPS,
+            step_size=lambda step, threat: _SMALL * cosine_steps(_REFINING_STEPS)(step, threat),
+        )
+        self.finish(rows, points)
+        rows = rows[~self.fallen[rows]]
+        if not len(rows) or not self._has_windows():
+            return rows[:0]
+        before = self.highest[rows]
+        square = Square(
+            threat=self.threat.take(rows),
+            objective=Untargeted(loss=Margin()),
+            num_queries=_REFINING_QUERIES,
+            initial_share=_WINDOW,
+            schedule_queries=10_000 * _REFINING_QUERIES,  # so that the windows stay as they are
+        )
+        noise = self.noise(rows)
+        found = square.search(self.model, self.x[rows], self.y[rows], noise, start=self.best[rows])
+        self.num_passes[rows] += _REFINING_QUERIES / QUERIES_PER_PASS
+        self.finish(rows, found)
+        brought_on = ~self.fallen[rows] & (self.highest[rows] - before > -_PAYS * self.first[rows])
+        return rows[brought_on]
+
+    def _has_windows(self) -> bool:
+        return self.x.ndim == 4 and isinstance(self.threat, Square.supports)
