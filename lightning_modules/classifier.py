@@ -121,6 +121,9 @@ class Classifier(pl.LightningModule):
     def on_after_backward(self) -> None:
         self.strategy.after_backward(self)
 
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.strategy.restore_weights()  # no backward pass where weights are averaged, and their statistics measured
+
     def on_validation_epoch_start(self) -> None:
         combined = self.trainer._evaluation_loop._combined_loader
         assert combined is not None
