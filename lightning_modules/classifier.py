@@ -26,6 +26,7 @@ from .parts.wrong_size import wrong_size_is_said
 from .repeated_batches import RepeatedBatches
 
 Batch = tuple[Tensor, Tensor]
+REMEDY = "bring them to it, as `size` of ImageTree does, or take a net for theirs"
 
 
 class Classifier(pl.LightningModule):
@@ -114,7 +115,8 @@ class Classifier(pl.LightningModule):
         if len(x):
             noise = self._noise(len(x), batch_idx)
             criterion = Criterion(partial(self.train_loss, x=x), self.train_loss.mean)
-            learned = self.strategy.learn(self, x, y, criterion, noise)
+            with wrong_size_is_said(self.net, x, remedy=REMEDY):
+                learned = self.strategy.learn(self, x, y, criterion, noise)
         self._log("train", "of_train", learned, y)
         return None if learned is None else learned.loss
 
@@ -146,7 +148,7 @@ class Classifier(pl.LightningModule):
         x: Tensor = batch[0] if isinstance(batch, (tuple, list)) else batch
         if not len(x):  # of damaged files alone; not every net takes none
             return x.new_zeros(0, 0)
-        with wrong_size_is_said(self.net, x):
+        with wrong_size_is_said(self.net, x, remedy="--data.image_size {side}"):
             return self(x).softmax(1)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -170,7 +172,8 @@ class Classifier(pl.LightningModule):
         x, y = self._every_sample_once[loader].take(*_images_and_labels(batch))
         measured = None
         if len(x):
-            logits = self(x)
+            with wrong_size_is_said(self.net, x, remedy=REMEDY):
+                logits = self(x)
             measured = Learned(self.loss(logits, y, x=x), logits)
         self._log(stage, f"of_{stage}_{loader}", measured, y)
 
