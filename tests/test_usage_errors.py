@@ -193,6 +193,12 @@ MISTAKES_ON_THE_COMMAND_LINE = {
     "a class": (["--model", "Clasifier"], "did you mean 'Classifier'?"),
     "an appended class": (["--trainer.callbacks+=ModelCheckpoin"], "did you mean 'ModelCheckpoint'?"),
     "a class without its module": (["--trainer.callbacks+=Zuversicht"], "is named with its module, MODULE.Zuversicht"),
+    "a class of another kind": (["--model.strategy", "PGD"], "model.strategy must be Strategy or null, PGD is not"),
+    "a class without its parameter": (["--model.strategy", "TRADES"], "TRADES needs the parameter 'attack'"),
+    "a class for a function": (
+        ["--model.optimizer", "torch.optim.SGDD"],
+        "torch.optim has no 'SGDD'; did you mean 'SGD'?",
+    ),
     "a value": (["--trainer.max_epochs", "abc"], "trainer.max_epochs must be an integer or null, got 'abc'"),
     "a refused value": (["--model.label_smoothing", "2"], "Classifier(label_smoothing=...) must be in [0, 1), got 2"),
 }
