@@ -35,7 +35,7 @@ class ImagesDataModule(pl.LightningDataModule):
         test_share: share that is for the test where the source has none, in (0, 1).
         class_shares: how often each class is drawn for training, in proportion, one number >= 0 a class, or `"equal"`:
             against imbalance, with replacement, as many samples an epoch as there are. None for every image once.
-        split_seed: seeds both; the same seed gives the same sets.
+        split_seed: seeds both, >= 0; the same seed gives the same sets.
         channels: 1 or 3, to make grey of colours or to repeat grey; None for what there is.
         augment: modules that take training images, uint8 `(N, C, H, W)`, to others, one after another.
         mix: takes a training batch, float images and classes, to another one after that, such as `MixUp` and `CutMix`
@@ -76,6 +76,8 @@ class ImagesDataModule(pl.LightningDataModule):
         for name, share in (("val_share", val_share), ("test_share", test_share)):
             if not 0 < share < 1:
                 raise ValueError(f"ImagesDataModule({name}=...) must be in (0, 1), got {share}")
+        if split_seed < 0:
+            raise ValueError(f"ImagesDataModule(split_seed=...) must be >= 0, got {split_seed}")
         if channels not in (None, 1, 3):
             raise ValueError(f"ImagesDataModule(channels=...) must be 1, 3 or None, got {channels}")
         self.source, self.batch_size, self.eval_batch_size = source, batch_size, eval_batch_size

@@ -406,6 +406,7 @@ def test_a_wrong_download_is_an_error(tmp_path: Path, monkeypatch: pytest.Monkey
     [
         (lambda s: ImagesDataModule(s, batch_size=0), r"batch_size=.* >= 1, got 0"),
         (lambda s: ImagesDataModule(s, val_share=1.0), r"val_share=.* in \(0, 1\), got 1"),
+        (lambda s: ImagesDataModule(s, split_seed=-1), "split_seed=.* >= 0, got -1"),
         (lambda s: ImagesDataModule(s, channels=2), "channels=.* 1, 3 or None, got 2"),
         (lambda s: ImageTree(os.curdir, size=0), "size=.* >= 1"),
         (lambda s: ImageTree(os.curdir, corrupt="ask"), "error or skip, got 'ask'"),
