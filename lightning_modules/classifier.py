@@ -9,7 +9,7 @@ from typing import Any, Literal
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import BaseFinetuning
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
@@ -41,7 +41,8 @@ class Classifier(pl.LightningModule):
         net: pixels in [0, 1], float `(N, C, H, W)`, to logits `(N, classes)`, or to an output that has them as
             `.logits`; normalization belongs inside it.
         optimizer: makes the optimizer from the parameters, or from groups of them (`decay`).
-        lr_scheduler: makes the scheduler from the optimizer; None for none.
+        lr_scheduler: makes the scheduler from the optimizer; None for none. One that waits for a figure is
+            `lightning.pytorch.cli.ReduceLROnPlateau`, with `monitor: val/loss`.
         schedule: whether the scheduler steps after every `"epoch"`, or after every optimizer `"step"`, as one-cycle and
             a warm-up demand.
         decay: whether the optimizer's weight decay shrinks `"all"` parameters, or `"weights"` alone, and leaves
@@ -158,7 +159,10 @@ class Classifier(pl.LightningModule):
         optimizer = self.make_optimizer(trained if self.decay == "all" else weight_decay_groups(self))
         if self.make_scheduler is None:
             return optimizer
-        schedule = {"scheduler": self.make_scheduler(optimizer), "interval": self.schedule}
+        scheduler = self.make_scheduler(optimizer)
+        schedule: dict[str, Any] = {"scheduler": scheduler, "interval": self.schedule}
+        if isinstance(scheduler, ReduceLROnPlateau):
+            schedule["monitor"] = scheduler.monitor
         return {"optimizer": optimizer, "lr_scheduler": schedule}  # type: ignore[return-value]
 
     def _noise(self, num_samples: int, batch_idx: int) -> SampleRng:
