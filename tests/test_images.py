@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from touchstone.datamodules import ImagesDataModule, ImageTree, NpzImages, TorchvisionImages
+from touchstone.datamodules.augmentations import EachImage, RandomFlip
 from touchstone.datamodules.parts.stratified import stratified
 from touchstone.datamodules.parts.whole_batches import Rows, whole_batches
 from touchstone.lightning_modules import Classifier
@@ -176,6 +177,14 @@ def test_only_training_is_augmented_and_mixed(tmp_path: Path) -> None:
     trainer(tmp_path, seen).fit(Classifier(linear_net()), data)
     assert all(not x.any() for x in seen.of["train"])
     assert all(x.std() > 0.2 and x.min() >= 0 and x.max() <= 1 for x in seen.of["val"])
+
+
+@pytest.mark.parametrize("transform", [v2.RandAugment(), v2.RandomHorizontalFlip(), v2.ColorJitter(0.5)])
+def test_what_would_change_all_images_of_a_batch_alike_is_warned_of(tmp_path: Path, transform: nn.Module) -> None:
+    name = type(transform).__name__
+    with pytest.warns(UserWarning, match=rf"{name} draws once for a whole batch; EachImage\({name}\) draws for each"):
+        ImagesDataModule(NpzImages(npz(tmp_path)), augment=[transform])
+    ImagesDataModule(NpzImages(npz(tmp_path)), augment=[EachImage(transform), v2.Normalize([0.5], [0.5]), RandomFlip()])
 
 
 @pytest.mark.parametrize("mix", [v2.MixUp(num_classes=10), v2.CutMix(num_classes=10)])
