@@ -139,6 +139,15 @@ def test_a_config_without_model_or_data_says_which_is_missing(key: str, run: Any
     assert f"`{key}:`" in ended.first_line
 
 
+def test_a_config_that_stands_before_the_one_it_adds_to_is_told_where_it_goes(run: Any) -> None:
+    part = {"model": {"init_args": {"strategy": {"class_path": "touchstone.lightning_modules.Free"}}}}
+    arguments = ("--config", write(part, "part.yaml"), "--config", write(TINY))
+    ended = run("fit", *arguments)
+    assert ended.code == 2
+    message = "part.yaml, line 1: model has init_args and no class_path: this config goes behind one that has it"
+    assert ended.first_line == f"error: {message}"
+
+
 FILES_THAT_ARE_NO_CONFIG = {
     "broken": (b"trainer:\n  max_epochs: 3\n  x: [1,\nmodel: 3\n", "line 5: this is not YAML"),
     "tabs": (b"trainer:\n\tmax_epochs: 3\n", "line 2: this is not YAML"),
