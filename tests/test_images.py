@@ -266,6 +266,7 @@ def test_arrays_in_files_of_their_own_and_for_a_test_alone_are_read(tmp_path: Pa
         ({"x_val": np.zeros((2, 8, 8), np.uint8), "y_val": [0, 7]}, "val has the class 7, which train lacks"),
         ({"y_train": np.arange(30) % 2}, "test has the class 2, which train lacks"),
         ({"y_train": np.zeros(30)}, "classes must be integers"),
+        ({"y_train": np.arange(30) % 3 - 1}, r"classes must be integers >= 0, one for each image, got -1"),
         ({"y_train": np.arange(29) % 3}, "30 images and 29 classes"),
         ({"y_train": np.array([None] * 30)}, "allow_pickle=False"),
     ],
