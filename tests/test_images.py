@@ -321,6 +321,17 @@ def test_an_empty_folder_and_one_class_are_errors(tmp_path: Path) -> None:
         read(tmp_path / "nowhere", tmp_path)
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_root_one_level_too_high_is_told_where_the_classes_are(tmp_path: Path, packed: bool) -> None:
+    root = write_classes(tmp_path / "up" / "mine", "ab", 2).parent
+    if packed:
+        with tarfile.open(tmp_path / "mine.tgz", "w:gz") as archive:
+            archive.add(root / "mine", "mine")
+        root = tmp_path / "mine.tgz"
+    with pytest.raises(ValueError, match=r"one class, 'mine', with folders of its own, as a, b: one level too high\?"):
+        read(root, tmp_path)
+
+
 def test_a_corrupt_picture_is_named_or_skipped_and_counted(tmp_path: Path) -> None:
     root = write_classes(tmp_path / "tree", "ab", 3)
     whole = (root / "b/1.png").read_bytes()
