@@ -9,6 +9,7 @@ from typing import Literal
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -35,7 +36,7 @@ class ImagesDataModule(pl.LightningDataModule):
         test_share: share that is for the test where the source has none, in (0, 1).
         class_shares: how often each class is drawn for training, in proportion, one number >= 0 a class, or `"equal"`:
             against imbalance, with replacement, as many samples an epoch as there are. None for every image once.
-        split_seed: seeds both; the same seed gives the same sets.
+        split_seed: seeds both, >= 0; the same seed gives the same sets.
         channels: 1 or 3, to make grey of colours or to repeat grey; None for what there is.
         augment: modules that take training images, uint8 `(N, C, H, W)`, to others, one after another.
         mix: takes a training batch, float images and classes, to another one after that, such as `MixUp` and `CutMix`
@@ -76,8 +77,12 @@ class ImagesDataModule(pl.LightningDataModule):
         for name, share in (("val_share", val_share), ("test_share", test_share)):
             if not 0 < share < 1:
                 raise ValueError(f"ImagesDataModule({name}=...) must be in (0, 1), got {share}")
+        if split_seed < 0:
+            raise ValueError(f"ImagesDataModule(split_seed=...) must be >= 0, got {split_seed}")
         if channels not in (None, 1, 3):
             raise ValueError(f"ImagesDataModule(channels=...) must be 1, 3 or None, got {channels}")
+        if augment:
+            _warn_of_one_draw(augment)
         self.source, self.batch_size, self.eval_batch_size = source, batch_size, eval_batch_size
         self.val_share, self.test_share, self.split_seed = val_share, test_share, split_seed
         self.class_shares = class_shares
@@ -173,3 +178,13 @@ class ImagesDataModule(pl.LightningDataModule):
             return x.expand(-1, 3, -1, -1)
         shares = torch.tensor(GREY_SHARES, device=x.device).view(1, 3, 1, 1)
         return (x * shares).sum(1, keepdim=True).round().to(x.dtype)
+
+
+def _warn_of_one_draw(augment: Sequence[nn.Module]) -> None:
+    from .augmentations.each_image import draws_once  # torchvision's transforms take a while
+
+    for name in (type(part).__name__ for part in augment if draws_once(part)):
+        rank_zero_warn(
+            f"ImagesDataModule(augment=...): {name} draws once for a whole batch; "
+            f"EachImage({name}) draws for each image"
+        )

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import BaseFinetuning
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
@@ -26,6 +26,7 @@ from .parts.wrong_size import wrong_size_is_said
 from .repeated_batches import RepeatedBatches
 
 Batch = tuple[Tensor, Tensor]
+REMEDY = "bring them to it, as `size` of ImageTree does, or take a net for theirs"
 
 
 class Classifier(pl.LightningModule):
@@ -40,7 +41,8 @@ class Classifier(pl.LightningModule):
         net: pixels in [0, 1], float `(N, C, H, W)`, to logits `(N, classes)`, or to an output that has them as
             `.logits`; normalization belongs inside it.
         optimizer: makes the optimizer from the parameters, or from groups of them (`decay`).
-        lr_scheduler: makes the scheduler from the optimizer; None for none.
+        lr_scheduler: makes the scheduler from the optimizer; None for none. One that waits for a figure is
+            `lightning.pytorch.cli.ReduceLROnPlateau`, with `monitor: val/loss`.
         schedule: whether the scheduler steps after every `"epoch"`, or after every optimizer `"step"`, as one-cycle and
             a warm-up demand.
         decay: whether the optimizer's weight decay shrinks `"all"` parameters, or `"weights"` alone, and leaves
@@ -121,12 +123,16 @@ class Classifier(pl.LightningModule):
         if len(x):
             noise = self._noise(len(x), batch_idx)
             criterion = Criterion(partial(self.train_loss, x=x), self.train_loss.mean)
-            learned = self.strategy.learn(self, x, y, criterion, noise)
+            with wrong_size_is_said(self.net, x, remedy=REMEDY):
+                learned = self.strategy.learn(self, x, y, criterion, noise)
         self._log("train", "of_train", learned, y)
         return None if learned is None else learned.loss
 
     def on_after_backward(self) -> None:
         self.strategy.after_backward(self)
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.strategy.restore_weights()  # no backward pass where weights are averaged, and their statistics measured
 
     def on_validation_epoch_start(self) -> None:
         combined = self.trainer._evaluation_loop._combined_loader
@@ -150,7 +156,7 @@ class Classifier(pl.LightningModule):
         x: Tensor = batch[0] if isinstance(batch, (tuple, list)) else batch
         if not len(x):  # of damaged files alone; not every net takes none
             return x.new_zeros(0, 0)
-        with wrong_size_is_said(self.net, x):
+        with wrong_size_is_said(self.net, x, remedy="--data.image_size {side}"):
             return self(x).softmax(1)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -160,7 +166,10 @@ class Classifier(pl.LightningModule):
         optimizer = self.make_optimizer(trained if self.decay == "all" else weight_decay_groups(self))
         if self.make_scheduler is None:
             return optimizer
-        schedule = {"scheduler": self.make_scheduler(optimizer), "interval": self.schedule}
+        scheduler = self.make_scheduler(optimizer)
+        schedule: dict[str, Any] = {"scheduler": scheduler, "interval": self.schedule}
+        if isinstance(scheduler, ReduceLROnPlateau):
+            schedule["monitor"] = scheduler.monitor
         return {"optimizer": optimizer, "lr_scheduler": schedule}  # type: ignore[return-value]
 
     def _noise(self, num_samples: int, batch_idx: int) -> SampleRng:
@@ -174,7 +183,8 @@ class Classifier(pl.LightningModule):
         x, y = self._every_sample_once[loader].take(*_images_and_labels(batch))
         measured = None
         if len(x):
-            logits = self(x)
+            with wrong_size_is_said(self.net, x, remedy=REMEDY):
+                logits = self(x)
             measured = Learned(self.loss(logits, y, x=x), logits)
         self._log(stage, f"of_{stage}_{loader}", measured, y)
 

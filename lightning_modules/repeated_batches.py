@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,22 +25,24 @@ class RepeatedBatches:
         self._source, self.num_repeats = _DataLoaderSource(source.instance, source.name), num_repeats
 
     def loaders(self) -> Any:
-        """The loaders of the source, each of whose batches comes `num_repeats` times.
+        """Copies of the loaders of the source, each of whose batches comes `num_repeats` times.
 
         Raises:
             ValueError: the data come from something else than a `DataLoader`.
         """
         loaders = self._source.dataloader()
-        for loader in (loaders if isinstance(loaders, CombinedLoader) else CombinedLoader(loaders)).flattened:
-            if not isinstance(loader, DataLoader):
-                raise ValueError(f"batches are repeated of a DataLoader, got {type(loader).__name__}")
-            if not isinstance(loader, _Repeating):
-                kind = type(loader)
-                # A class of its own, so that one which Lightning makes like it, with another sampler, repeats too.
-                changes = {"num_repeats": self.num_repeats, "__module__": kind.__module__}
-                loader.__class__ = type(kind.__name__, (_Repeating, kind), changes)
-            type(loader).num_repeats = self.num_repeats  # type: ignore[attr-defined]  # of an earlier fit
-        return loaders
+        combined = copy.copy(loaders) if isinstance(loaders, CombinedLoader) else CombinedLoader(loaders)
+        combined.flattened = [self._repeating(loader) for loader in combined.flattened]
+        return combined if isinstance(loaders, CombinedLoader) else combined.iterables
+
+    def _repeating(self, loader: Any) -> DataLoader:
+        if not isinstance(loader, DataLoader):
+            raise ValueError(f"batches are repeated of a DataLoader, got {type(loader).__name__}")
+        kind, repeating = type(loader), copy.copy(loader)  # another run may be given the loader as it was
+        # A class of its own, so that one which Lightning makes like it, with another sampler, repeats too.
+        changes = {"num_repeats": self.num_repeats, "__module__": kind.__module__}
+        repeating.__class__ = type(kind.__name__, (_Repeating, kind), changes)
+        return repeating
 
 
 class _Repeating(DataLoader):

@@ -159,6 +159,26 @@ def test_images_of_whole_numbers_are_told_to_be_divided(tmp_path: Path) -> None:
         trainer(tmp_path).fit(Classifier(small_net()), loader, loader)
 
 
+@pytest.mark.parametrize("num_sanity_val_steps", [0, 2])
+@pytest.mark.parametrize("strategy", [None, PGDAT(PGD_3)])
+def test_images_of_a_size_that_the_net_does_not_take_are_named_with_one_that_it_takes(
+    tmp_path: Path, strategy: Any, num_sanity_val_steps: int
+) -> None:
+    module = Classifier(SmallCNN(image_size=16), strategy=strategy)
+    message = (
+        r"SmallCNN does not take pictures of 6 x 6 pixels, but of 16 x 16: bring them to it, as `size` of ImageTree"
+    )
+    with pytest.raises(ValueError, match=message):
+        trainer(tmp_path, num_sanity_val_steps=num_sanity_val_steps).fit(module, train_loader(), val_loader())
+
+
+def test_an_error_that_another_size_does_not_mend_stays_as_it_is(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(1), nn.Linear(1, 4))
+    loader = DataLoader(TensorDataset(torch.rand(1, 1, 6, 6), torch.zeros(1, dtype=torch.int64)))
+    with pytest.raises(ValueError, match="^Expected more than 1 value per channel when training"):
+        trainer(tmp_path).fit(Classifier(net), loader, val_loader())
+
+
 @pytest.mark.parametrize("class_weights", [None, [1, 2, 3, 4]])
 def test_shares_of_more_or_fewer_classes_than_the_net_has_are_named(tmp_path: Path, class_weights: Any) -> None:
     """As MixUp makes them that was told another number."""

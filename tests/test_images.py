@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from touchstone.datamodules import ImagesDataModule, ImageTree, NpzImages, TorchvisionImages
+from touchstone.datamodules.augmentations import EachImage, RandomFlip
 from touchstone.datamodules.parts.stratified import stratified
 from touchstone.datamodules.parts.whole_batches import Rows, whole_batches
 from touchstone.lightning_modules import Classifier
@@ -178,6 +179,14 @@ def test_only_training_is_augmented_and_mixed(tmp_path: Path) -> None:
     assert all(x.std() > 0.2 and x.min() >= 0 and x.max() <= 1 for x in seen.of["val"])
 
 
+@pytest.mark.parametrize("transform", [v2.RandAugment(), v2.RandomHorizontalFlip(), v2.ColorJitter(0.5)])
+def test_what_would_change_all_images_of_a_batch_alike_is_warned_of(tmp_path: Path, transform: nn.Module) -> None:
+    name = type(transform).__name__
+    with pytest.warns(UserWarning, match=rf"{name} draws once for a whole batch; EachImage\({name}\) draws for each"):
+        ImagesDataModule(NpzImages(npz(tmp_path)), augment=[transform])
+    ImagesDataModule(NpzImages(npz(tmp_path)), augment=[EachImage(transform), v2.Normalize([0.5], [0.5]), RandomFlip()])
+
+
 @pytest.mark.parametrize("mix", [v2.MixUp(num_classes=10), v2.CutMix(num_classes=10)])
 def test_mixed_batches_have_shares_of_classes(tmp_path: Path, mix: nn.Module) -> None:
     data = module(write_tree(tmp_path / "tree"), tmp_path, batch_size=10, mix=mix)
@@ -257,6 +266,7 @@ def test_arrays_in_files_of_their_own_and_for_a_test_alone_are_read(tmp_path: Pa
         ({"x_val": np.zeros((2, 8, 8), np.uint8), "y_val": [0, 7]}, "val has the class 7, which train lacks"),
         ({"y_train": np.arange(30) % 2}, "test has the class 2, which train lacks"),
         ({"y_train": np.zeros(30)}, "classes must be integers"),
+        ({"y_train": np.arange(30) % 3 - 1}, r"classes must be integers >= 0, one for each image, got -1"),
         ({"y_train": np.arange(29) % 3}, "30 images and 29 classes"),
         ({"y_train": np.array([None] * 30)}, "allow_pickle=False"),
     ],
@@ -309,6 +319,17 @@ def test_an_empty_folder_and_one_class_are_errors(tmp_path: Path) -> None:
         read(two, tmp_path)
     with pytest.raises(ValueError, match="there is no such folder or archive"):
         read(tmp_path / "nowhere", tmp_path)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_root_one_level_too_high_is_told_where_the_classes_are(tmp_path: Path, packed: bool) -> None:
+    root = write_classes(tmp_path / "up" / "mine", "ab", 2).parent
+    if packed:
+        with tarfile.open(tmp_path / "mine.tgz", "w:gz") as archive:
+            archive.add(root / "mine", "mine")
+        root = tmp_path / "mine.tgz"
+    with pytest.raises(ValueError, match=r"one class, 'mine', with folders of its own, as a, b: one level too high\?"):
+        read(root, tmp_path)
 
 
 def test_a_corrupt_picture_is_named_or_skipped_and_counted(tmp_path: Path) -> None:
@@ -406,6 +427,7 @@ def test_a_wrong_download_is_an_error(tmp_path: Path, monkeypatch: pytest.Monkey
     [
         (lambda s: ImagesDataModule(s, batch_size=0), r"batch_size=.* >= 1, got 0"),
         (lambda s: ImagesDataModule(s, val_share=1.0), r"val_share=.* in \(0, 1\), got 1"),
+        (lambda s: ImagesDataModule(s, split_seed=-1), "split_seed=.* >= 0, got -1"),
         (lambda s: ImagesDataModule(s, channels=2), "channels=.* 1, 3 or None, got 2"),
         (lambda s: ImageTree(os.curdir, size=0), "size=.* >= 1"),
         (lambda s: ImageTree(os.curdir, corrupt="ask"), "error or skip, got 'ask'"),

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging, StochasticWeightAveraging
+from lightning.pytorch.cli import ReduceLROnPlateau
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ExponentialLR
 from torch.utils.data import DataLoader, TensorDataset
@@ -102,6 +103,26 @@ def test_the_schedule_steps_as_often_as_told(tmp_path: Path, schedule: Any, num_
     assert [group["lr"] for group in trainer.optimizers[0].param_groups] == pytest.approx([0.1 * 0.9**num_steps])
     with pytest.raises(ValueError, match="must be epoch or step, got 'batch'"):
         Classifier(net(), schedule="batch")  # type: ignore[arg-type]
+
+
+def test_a_schedule_that_waits_for_a_figure_is_told_it(tmp_path: Path) -> None:
+    """A loss that stays is no better than at first in three of four epochs."""
+
+    class Still(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.net(x) * 0
+
+    module = Classifier(
+        Still(),
+        lambda groups: torch.optim.SGD(groups, lr=0.8),
+        lambda optimizer: ReduceLROnPlateau(optimizer, "val/loss", factor=0.5, patience=0),
+    )
+    trainer = fitted(module, tmp_path, max_epochs=4)
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.1)
 
 
 def test_the_loss_of_mixed_labels_is_the_mixture_of_losses(tmp_path: Path) -> None:

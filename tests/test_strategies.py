@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from touchstone.attacks import L2, PGD, Linf, RandomNoise, SampleRng
+from touchstone.attacks import FAB, L2, PGD, Linf, RandomNoise, SampleRng, Strongest, Universal
 from touchstone.lightning_modules import (
     AWP,
     FGSMRS,
@@ -163,6 +163,21 @@ def test_awp_takes_the_gradient_at_the_worst_weights_and_gives_the_weights_back(
     torch.testing.assert_close([p.grad for p in net.parameters()], gradients(other, worse), rtol=1e-6, atol=1e-12)
 
 
+def test_the_clean_part_of_a_mixture_is_learned_at_the_weights_as_they_are_and_the_other_at_the_worst() -> None:
+    net, x, y = net_and_batch()
+    mixed = Mixed(AWP(PGDAT(PGD_3), gamma=0.05), clean_share=0.3)
+    mixed.learn(net, x, y, Criterion(), RNG).loss.backward()
+    mixed.after_backward(net)
+
+    other, part = net_and_batch()[0], AWP(PGDAT(PGD_3), gamma=0.05)
+    of_clean = gradients(other, F.cross_entropy(other(x), y))
+    part.learn(other, x, y, Criterion(), RNG).loss.backward()
+    part.after_backward(other)
+    expected = [0.3 * clean + 0.7 * p.grad for clean, p in zip(of_clean, other.parameters(), strict=True)]
+    torch.testing.assert_close([p.grad for p in net.parameters()], expected, rtol=1e-7, atol=1e-12)
+    assert all(torch.equal(mine, its) for mine, its in zip(net.parameters(), other.parameters(), strict=True))
+
+
 @pytest.mark.parametrize("threat", [LINF, L2(eps=0.5)])
 def test_free_trains_and_attacks_by_one_gradient(threat: Any) -> None:
     """Algorithm 1 written out, over three batches of which the second is smaller."""
@@ -266,6 +281,9 @@ BAD: list[tuple[Callable[[], Any], str]] = [
     (lambda: TRADES(PGD_3, beta=-1), r"TRADES\(beta=...\) must be >= 0 and finite, got -1"),
     (lambda: TRADES(PGD_3, beta=math.nan), r"TRADES\(beta=...\) must be >= 0 and finite, got nan"),
     (lambda: TRADES(PGD(threat=Linf(eps=torch.rand(4)))), r"TRADES\(attack=...\) must hold for every sample"),
+    (lambda: TRADES(Strongest(threat=LINF)), r"TRADES\(attack=...\) must climb what it is told to, .* got Strongest"),
+    (lambda: TRADES(FAB(threat=LINF)), r"TRADES\(attack=...\) must climb what it is told to, .* got FAB"),
+    (lambda: PGDAT(Universal(threat=LINF)), r"PGDAT\(attack=...\) must be ready, .* got Universal, which learns"),
     (lambda: MART(PGD_3, weight=-0.5), r"MART\(weight=...\) must be >= 0 and finite, got -0.5"),
     (lambda: MART(PGD_3, mode="both"), r"MART\(mode=...\) must be 'eval' or 'train', got 'both'"),  # type: ignore[arg-type]
     (lambda: FGSMRS(LINF, rel_step_size=0), r"FGSMRS\(rel_step_size=...\) must be > 0 and finite, got 0"),

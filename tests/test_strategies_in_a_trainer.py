@@ -9,7 +9,8 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
-from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch.callbacks import EMAWeightAveraging, StochasticWeightAveraging
+from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -117,6 +118,26 @@ def test_free_gets_each_batch_several_times_in_a_row(tmp_path: Path) -> None:
     assert sorted(torch.cat(seen[::3]).flatten(1).sum(1).tolist()) == pytest.approx(
         sorted(samples(40, seed=1).tensors[0].flatten(1).sum(1).tolist())
     )
+
+
+@pytest.mark.parametrize("combine", [lambda loader: loader, lambda loader: CombinedLoader(loader, "min_size")])
+def test_the_loader_that_free_was_given_repeats_nothing_for_others(combine: Any, tmp_path: Path) -> None:
+    """A loader that a program makes, and gives to one run after another."""
+    loader, num_steps = combine(train_loader()), []
+    for strategy in (None, Free(LINF, num_repeats=3), Free(LINF, num_repeats=2), None):
+        run = trainer(tmp_path, max_epochs=1, num_sanity_val_steps=0)
+        run.fit(Classifier(small_net(7), sgd, strategy=strategy), loader, val_loader())
+        num_steps.append(run.global_step)
+    assert num_steps == [5, 15, 10, 5]
+
+
+def test_stochastic_averages_are_left_alone_by_the_pass_that_measures_their_statistics(tmp_path: Path) -> None:
+    """Lightning's callback passes the training data once more behind the last epoch, without a backward pass."""
+    average = StochasticWeightAveraging(swa_lrs=0.05, swa_epoch_start=2)
+    module = Classifier(small_net(7), sgd, strategy=AWP(PGDAT(PGD_3), gamma=0.1))
+    trainer(tmp_path, average, max_epochs=3, num_sanity_val_steps=0).fit(module, train_loader(), val_loader())
+    expected = dict(average._average_model.named_parameters())
+    assert all(torch.equal(value, expected[name]) for name, value in module.named_parameters())
 
 
 @pytest.mark.parametrize("name", ["awp", "free"])

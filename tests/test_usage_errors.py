@@ -139,6 +139,15 @@ def test_a_config_without_model_or_data_says_which_is_missing(key: str, run: Any
     assert f"`{key}:`" in ended.first_line
 
 
+def test_a_config_that_stands_before_the_one_it_adds_to_is_told_where_it_goes(run: Any) -> None:
+    part = {"model": {"init_args": {"strategy": {"class_path": "touchstone.lightning_modules.Free"}}}}
+    arguments = ("--config", write(part, "part.yaml"), "--config", write(TINY))
+    ended = run("fit", *arguments)
+    assert ended.code == 2
+    message = "part.yaml, line 1: model has init_args and no class_path: this config goes behind one that has it"
+    assert ended.first_line == f"error: {message}"
+
+
 FILES_THAT_ARE_NO_CONFIG = {
     "broken": (b"trainer:\n  max_epochs: 3\n  x: [1,\nmodel: 3\n", "line 5: this is not YAML"),
     "tabs": (b"trainer:\n\tmax_epochs: 3\n", "line 2: this is not YAML"),
@@ -195,6 +204,12 @@ MISTAKES_ON_THE_COMMAND_LINE = {
     "a class": (["--model", "Clasifier"], "did you mean 'Classifier'?"),
     "an appended class": (["--trainer.callbacks+=ModelCheckpoin"], "did you mean 'ModelCheckpoint'?"),
     "a class without its module": (["--trainer.callbacks+=Zuversicht"], "is named with its module, MODULE.Zuversicht"),
+    "a class of another kind": (["--model.strategy", "PGD"], "model.strategy must be Strategy or null, PGD is not"),
+    "a class without its parameter": (["--model.strategy", "TRADES"], "TRADES needs the parameter 'attack'"),
+    "a class for a function": (
+        ["--model.optimizer", "torch.optim.SGDD"],
+        "torch.optim has no 'SGDD'; did you mean 'SGD'?",
+    ),
     "a value": (["--trainer.max_epochs", "abc"], "trainer.max_epochs must be an integer or null, got 'abc'"),
     "a refused value": (["--model.label_smoothing", "2"], "Classifier(label_smoothing=...) must be in [0, 1), got 2"),
 }

@@ -103,6 +103,8 @@ class ImageTree(Source):
         if len(names) < 2:
             where = f"{inside}/ " if inside else ""
             found = f"one class, {names[0]!r}" if names else "no folders of classes"
+            if names and not inside and (inner := self._folders(names[0])):
+                found += f", with folders of its own, as {', '.join(inner[:3])}: one level too high?"
             raise ValueError(
                 f"{self._call}: {where}must have a folder for each of two classes or more, and has {found}"
             )

@@ -150,6 +150,8 @@ def _images(x: np.ndarray) -> np.ndarray:
 
 def _labels(y: np.ndarray) -> np.ndarray:
     y = y.reshape(-1) if y.ndim == 2 and y.shape[1] == 1 else y
-    if y.ndim != 1 or not len(y) or not np.issubdtype(y.dtype, np.integer) or y.min() < 0:
-        raise ValueError(f"classes must be integers >= 0, one for each image, got {y.dtype} {y.shape}")
+    is_integer = y.ndim == 1 and len(y) > 0 and np.issubdtype(y.dtype, np.integer)
+    if not is_integer or y.min() < 0:
+        given = y.min() if is_integer else f"{y.dtype} {y.shape}"
+        raise ValueError(f"classes must be integers >= 0, one for each image, got {given}")
     return y.astype(np.int64)

@@ -30,6 +30,9 @@ class Around(Strategy):
     def after_backward(self, model: nn.Module) -> None:
         self.strategy.after_backward(model)
 
+    def restore_weights(self) -> None:
+        self.strategy.restore_weights()
+
     def scale_eps(self, share: float) -> None:
         self.strategy.scale_eps(share)
 

@@ -45,7 +45,7 @@ class AWP(Around):
         self._kept: dict[Tensor, tuple[Tensor, RemovableHandle]] = {}
 
     def learn(self, model: nn.Module, x: Tensor, y: Tensor, criterion: Criterion, rng: SampleRng) -> Learned:
-        self._restore_all()  # where the last backward pass broke off
+        self.restore_weights()  # where the last backward pass broke off
         weights = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
         with buffers_kept(model):
             learned = self.strategy.learn(model, x, y, criterion, rng)
@@ -69,12 +69,13 @@ class AWP(Around):
             self._kept[w] = kept, w.register_post_accumulate_grad_hook(self._restore)
 
     def after_backward(self, model: nn.Module) -> None:
-        self._restore_all()  # what had no gradient
+        self.restore_weights()  # what had no gradient
         super().after_backward(model)
 
-    def _restore_all(self) -> None:
+    def restore_weights(self) -> None:
         for w in list(self._kept):
             self._restore(w)
+        super().restore_weights()
 
     def _restore(self, w: Tensor) -> None:
         value, hook = self._kept.pop(w)

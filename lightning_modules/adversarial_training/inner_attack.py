@@ -22,7 +22,7 @@ class InnerAttack(Strategy):
             them in the modes of training.
 
     Raises:
-        ValueError: `attack` holds one value per sample, or `mode` is another.
+        ValueError: `attack` holds one value per sample, or is not ready (`Attack.prepare`), or `mode` is another.
     """
 
     learns_from_attacks = True
@@ -30,6 +30,11 @@ class InnerAttack(Strategy):
     def __init__(self, attack: Attack, *, mode: Literal["eval", "train"] = "eval") -> None:
         super().__init__()
         name = type(self).__name__
+        if attack.needs_samples:
+            raise ValueError(
+                f"{name}(attack=...) must be ready, as the net changes with every batch, got "
+                f"{type(attack).__name__}, which learns from samples before it attacks"
+            )
         try:
             attack.check_rows(1)
         except ValueError as error:

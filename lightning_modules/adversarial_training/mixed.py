@@ -39,7 +39,8 @@ class Mixed(Around):
 
     def learn(self, model: nn.Module, x: Tensor, y: Tensor, criterion: Criterion, rng: SampleRng) -> Learned:
         def mixed(learn: Callable[[], Learned]) -> Learned:
-            of_clean = criterion(recomputed(model, x), y)
+            # By then the other part has its gradient: autograd goes from the last pass to the first.
+            of_clean = criterion(recomputed(model, x, before_again=self.strategy.restore_weights), y)
             learned = learn()
             loss = self.clean_share * of_clean + (1 - self.clean_share) * learned.loss
             again = learned.again

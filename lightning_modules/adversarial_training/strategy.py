@@ -86,6 +86,13 @@ class Strategy(nn.Module):
     def after_backward(self, model: nn.Module) -> None:
         """Called when the gradients of a batch are in `.grad`, before clipping and the optimizer's step."""
 
+    def restore_weights(self) -> None:
+        """Gives the weights back that it has moved for the backward pass.
+
+        Called where a pass is about to be recomputed that was made before they moved, and after a batch, which may have
+        had no backward pass.
+        """
+
     def scale_eps(self, share: float) -> None:
         """Learns within a share of eps from the next batch on, in (0, 1]; for `EpsWarmup`.
 

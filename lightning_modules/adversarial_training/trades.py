@@ -39,13 +39,21 @@ class TRADES(InnerAttack):
             the modes of training, so that a step updates the running statistics of BatchNorm twice.
 
     Raises:
-        ValueError: `beta` is negative or not finite, `attack` holds one value per sample, or `mode` is another.
+        ValueError: `beta` is negative or not finite, `attack` holds one value per sample, is not ready or takes no
+            other objective, or `mode` is another.
     """
 
     def __init__(self, attack: Attack, *, beta: float = 6.0, mode: Literal["eval", "train"] = "eval") -> None:
         super().__init__(attack, mode=mode)
         if not 0 <= beta < float("inf"):
             raise ValueError(f"TRADES(beta=...) must be >= 0 and finite, got {beta:g}")
+        try:
+            attack.with_objective(_Divergence(torch.full((1, 2), 0.5)))
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                "TRADES(attack=...) must climb what it is told to, here the divergence, as PGD, APGD and FGSM do, "
+                f"got {type(attack).__name__}, which chooses that itself"
+            ) from error
         self.beta = beta
 
     def learn(self, model: nn.Module, x: Tensor, y: Tensor, criterion: Criterion, rng: SampleRng) -> Learned:

@@ -19,8 +19,13 @@ ERRORS = (RuntimeError, AssertionError, ValueError)
 
 
 @contextmanager
-def wrong_size_is_said(net: nn.Module, x: Tensor) -> Iterator[None]:
+def wrong_size_is_said(net: nn.Module, x: Tensor, *, remedy: str) -> Iterator[None]:
     """Inside, an error of the net's on pictures `(N, C, H, W)` names a size that it takes, where there is one.
+
+    Args:
+        net: pixels to logits.
+        x: what it is given inside.
+        remedy: what to do, with `{side}` for the side of pictures that it takes.
 
     Raises:
         ValueError: the net takes pictures of another size. Any other error stays as it was.
@@ -28,14 +33,14 @@ def wrong_size_is_said(net: nn.Module, x: Tensor) -> Iterator[None]:
     try:
         yield
     except ERRORS as error:
-        if x.ndim != 4 or is_out_of_memory(error):
+        if x.ndim != 4 or is_out_of_memory(error) or _takes(net, x, *x.shape[2:]):
             raise
         side = _side_that_fits(net, x)
-        if side is None or (side, side) == tuple(x.shape[2:]):  # then something else is wrong
+        if side is None:  # then something else is wrong
             raise
         raise ValueError(
             f"{type(net).__name__} does not take pictures of {x.shape[2]} x {x.shape[3]} pixels, but of {side} x "
-            f"{side}: --data.image_size {side} ({str(error).splitlines()[0]})"
+            f"{side}: {remedy.format(side=side)} ({str(error).splitlines()[0]})"
         ) from error
 
 
@@ -43,10 +48,15 @@ def _side_that_fits(net: nn.Module, x: Tensor) -> int | None:
     """The side of a square picture that the net takes: of its weights, else the first of the usual ones."""
     preset = preset_of(net)
     for side in (*([preset.image_size] if preset else []), *SIZES):
-        try:
-            with frozen_eval(net), torch.no_grad():
-                net(x.new_zeros(1, x.shape[1], side, side))
-        except ERRORS:
-            continue
-        return side
+        if _takes(net, x, side, side):
+            return side
     return None
+
+
+def _takes(net: nn.Module, x: Tensor, height: int, width: int) -> bool:
+    try:
+        with frozen_eval(net), torch.no_grad():
+            net(x.new_zeros(1, x.shape[1], height, width))
+    except ERRORS:
+        return False
+    return True

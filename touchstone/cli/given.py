@@ -81,18 +81,29 @@ def gather(arguments: Sequence[str]) -> Given:
     """The configs and options of a subcommand, the later ones over the earlier ones.
 
     Raises:
-        UsageError: a config cannot be read, or an argument belongs to no option.
+        UsageError: a config cannot be read, or adds to a class that a later one names, or an argument belongs to no
+            option.
     """
     whole = Given({}, COMMAND_LINE)
     for name, text in _options(arguments):
         if name in ("config", "c"):
             whole = whole.updated(read_config(text or ""))
+            _check_order(whole)
         elif text is not None and name != "print_config" and not name.endswith("help"):
             value = _file_or_value(text)
             for key in reversed(name.split(".")):
                 value = Given({key: value}, COMMAND_LINE)
             whole = whole.updated(value)
     return whole
+
+
+def _check_order(whole: Given) -> None:
+    """A class must come before its parameters: jsonargparse takes no other order."""
+    for key in ("model", "data"):
+        given = whole.value.get(key)
+        if given and isinstance(given.value, dict) and list(given.value) == ["init_args"]:
+            where = "this config goes behind one that has it"
+            raise UsageError(f"{given.place}: {key} has init_args and no class_path: {where}")
 
 
 def check_configs(arguments: Sequence[str]) -> None:

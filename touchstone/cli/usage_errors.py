@@ -105,11 +105,9 @@ class _Search:
         if hint is None or _accepts(hint, given):
             return
         members, choices = _members(hint), _choices(hint)
-        if isinstance(value, str) and any(map(_is_class, members)) and not {int, float, bool} & set(members):
-            try:
-                find(value)
-            except LookupError as error:
-                yield f"{given.place}: {key}: {error}"
+        names_a_class = any(map(_is_class, members)) or _is_callable(hint)
+        if isinstance(value, str) and names_a_class and not {int, float, bool} & set(members):
+            yield from self.spec(Given({"class_path": given}, given.place), hint, key)
         near = nearest(value, choices) if isinstance(value, str) and choices else ""
         yield f"{given.place}: {key} must be {describe(hint)}, got {_short(given)}{near}"
 

@@ -5,7 +5,7 @@ A loss of two passes would hold the activations of both until its backward pass:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 
 import torch
@@ -16,7 +16,7 @@ Buffers = list[tuple[nn.Module, str, Tensor, Tensor]]
 """Whose, its name, the tensor, and a copy of what it held."""
 
 
-def recomputed(model: nn.Module, x: Tensor) -> Tensor:
+def recomputed(model: nn.Module, x: Tensor, *, before_again: Callable[[], None] | None = None) -> Tensor:
     """The logits of `model(x)`, whose activations are made anew in the backward pass, and held only there.
 
     The second time begins with the same buffers, such as the vectors of a spectral norm, draws the same random numbers,
@@ -29,9 +29,18 @@ def recomputed(model: nn.Module, x: Tensor) -> Tensor:
     Args:
         model: images to logits `(N, C)`.
         x: images, float `(N, ...)`.
+        before_again: called when the second time begins, such as to give back weights that have moved since the first.
     """
     before = _buffers(model)
-    contexts = nullcontext(), buffers_kept(model, begin=before)
+
+    @contextmanager
+    def again() -> Iterator[None]:
+        if before_again is not None:
+            before_again()
+        with buffers_kept(model, begin=before):
+            yield
+
+    contexts = nullcontext(), again()
     return checkpoint(model, x, use_reentrant=False, context_fn=lambda: contexts)
 
 
