@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 import lightning.pytorch as pl
+import numpy as np
 from lightning.pytorch.callbacks import LearningRateFinder
 from lightning.pytorch.tuner.lr_finder import _lr_find, _LRFinder
 from lightning.pytorch.utilities.exceptions import _TunerExitException
@@ -19,8 +22,8 @@ SMOOTHING = 0.98  # Lightning's
 class FindLearningRate(LearningRateFinder):
     """Trains some steps with a growing learning rate, says which one it would take, and ends the run there.
 
-    The suggestion, where the loss falls fastest, is the learning rate that the optimizer of the config should get; the
-    loss against it is the picture `learning_rate`. The net is as before; nothing is trained.
+    The suggestion, where the loss falls fastest over the logarithm of the rate, is what the optimizer of the config
+    should get; the loss against it is the picture `learning_rate`. The net is as before; nothing is trained.
 
     Lightning's `LearningRateFinder` does the same for modules that keep their learning rate as an attribute.
 
@@ -74,7 +77,7 @@ class FindLearningRate(LearningRateFinder):
         if found is None:  # a fast development run has none
             return
         found.results["loss"] = _without_bias(found.results["loss"])
-        self.suggestion = found.suggestion()
+        self.suggestion = _steepest(found.results["lr"], found.results["loss"])
         if trainer.is_global_zero:
             publish_picture(trainer, folder, TAG, _picture(found, self.suggestion))
         rank_zero_info(
@@ -93,6 +96,20 @@ def _without_bias(losses: list[float]) -> list[float]:
     return [
         loss * (1 - SMOOTHING ** (number + 1)) / (1 - SMOOTHING**number) for number, loss in enumerate(losses, start=1)
     ]
+
+
+def _steepest(rates: list[float], losses: list[float]) -> float | None:
+    """The rate at which the loss falls fastest over the logarithm of the rate; None where it falls nowhere.
+
+    Lightning takes the slope over the rate itself, which is steepest where rates are closest: always at the lowest.
+    The first losses are of few batches, and the last one has risen; as Lightning, it leaves them out.
+    """
+    seen = [(math.log(rate), loss) for rate, loss in zip(rates, losses, strict=True) if math.isfinite(loss)][10:-1]
+    if len(seen) < 2:
+        return None
+    logs, kept = np.array(seen).T
+    slopes = np.gradient(kept, logs)
+    return math.exp(logs[slopes.argmin()]) if slopes.min() < 0 else None
 
 
 def _picture(found: _LRFinder, suggestion: float | None) -> Figure:

@@ -198,6 +198,23 @@ def test_a_command_suggests_a_learning_rate_and_trains_nothing(
     assert not list(here.rglob("*.ckpt"))
 
 
+def test_the_suggestion_is_where_the_loss_falls_fastest_over_the_logarithm_of_the_rate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loss that falls by two in the decade from 1e-3 on, and by a hundredth in every other."""
+    module = Classifier(net(), lambda p: torch.optim.SGD(p, lr=0.5))
+
+    def loss(batch: Any) -> Tensor:
+        decades = float(np.log10(module.trainer.optimizers[0].param_groups[0]["lr"]))
+        return 0 * module(batch[0]).sum() + 5.0 - 2 * min(max(decades + 3, 0.0), 1.0) - 0.01 * decades
+
+    monkeypatch.setattr(module, "training_step", loss)
+    finder = FindLearningRate()
+    fitted(module, tmp_path, finder, max_epochs=1)
+    assert finder.suggestion is not None
+    assert 1e-3 < finder.suggestion < 2e-2
+
+
 def test_a_loss_that_stays_is_a_level_line_and_all_steps_are_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
