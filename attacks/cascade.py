@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 from torch import Tensor
 
 from .apgd import APGD
 from .core.ascend import ascend, cosine_steps
+from .core.smooth_backward import smooth_backward
 from .objectives.losses import Loss, Margin
 from .objectives.untargeted import Untargeted
 from .parts.shrinking import climb_shrinking
@@ -55,12 +57,13 @@ class Cascade(Survivors):
         )
         self.finish(rows, points)
 
-    def climb_from_afar(self, rows: Tensor, *, num_steps: int, factor: float | None) -> None:
+    def climb_from_afar(self, rows: Tensor, *, num_steps: int, factor: float | None, smooth: bool = False) -> None:
         """Climbs in a ball that shrinks to eps: where the boundary is out of sight from inside the threat.
 
         Args:
             rows: who climbs.
             num_steps: how many steps.
+            smooth: as in `climb`.
             factor: of eps, the radius of the first ball; None goes on from the nearest point known.
         """
         rows = self.affordable(rows, num_steps=num_steps)
@@ -74,7 +77,7 @@ class Cascade(Survivors):
             radius = (factor * threat.radius(self.distance)).expand(len(rows))
             larger: Ball = replace(threat, eps=radius)  # type: ignore[type-var]
             start = larger.start(x, self.noise(rows))
-        measure = self.measure(rows, None)
+        measure = self.measure(rows, None, smooth=smooth)
         points, nearest, distance = climb_shrinking(
             measure, x, start=start, radius=radius, threat=threat, num_steps=num_steps
         )
@@ -82,14 +85,16 @@ class Cascade(Survivors):
         self.nearest[rows[nearer]], self.distance[rows[nearer]] = nearest[nearer], distance[nearer]
         self.finish(rows, points)
 
-    def climb_sparsely(self, rows: Tensor, *, num_steps: int, loss: Loss) -> None:
+    def climb_sparsely(self, rows: Tensor, *, num_steps: int, loss: Loss, smooth: bool = False) -> None:
         """Climbs inside L1 by ever fewer pixels, from a random start in a larger ball (`APGD`)."""
         rows = self.affordable(rows, num_steps=num_steps)
         if not len(rows):
             return
         apgd = APGD(threat=self.threat.take(rows), objective=Untargeted(loss=loss), num_steps=num_steps)
         self.num_passes[rows] += num_steps
-        self.finish(rows, apgd.perturb(self.model, self.x[rows], self.y[rows], self.noise(rows)))
+        with smooth_backward() if smooth else nullcontext():
+            points = apgd.perturb(self.model, self.x[rows], self.y[rows], self.noise(rows))
+        self.finish(rows, points)
 
     def climb_the_likelihood(self, rows: Tensor, *, num_steps: int) -> None:
         """Climbs cross-entropy, which reads all logits: where those of margins are clamped, it has a gradient yet."""

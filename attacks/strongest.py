@@ -118,19 +118,19 @@ class Strongest(Attack):
         """In L2, L1 and L0 a few pixels may change by much, and the way there need not begin inside eps."""
         is_l1 = isinstance(self.threat, L1)
         for number in range(4 if is_l1 else 0):
-            samples.climb_sparsely(samples.near(torch.inf), num_steps=15, loss=_SPARSE[number % 2])
-        samples.climb_from_afar(samples.near(0.6 if is_l1 else torch.inf), num_steps=30, factor=_FAR)
-        samples.climb_from_afar(samples.within(2), num_steps=30, factor=_FAR)
+            samples.climb_sparsely(samples.near(torch.inf), num_steps=15, loss=_SPARSE[number % 2], smooth=number >= 2)
+        samples.climb_from_afar(samples.near(0.6 if is_l1 else torch.inf), num_steps=20, factor=_FAR, smooth=True)
+        samples.climb_from_afar(samples.within(1.5), num_steps=30, factor=_FAR, smooth=True)
         for rank in range(_NUM_CLASSES):
-            samples.climb(samples.within(1.2), num_steps=20, rank=rank)
+            samples.climb(samples.within(1.1), num_steps=10, rank=rank, smooth=True)
         self._without_gradients(samples)
         for number in range(2):
             if is_l1:
-                samples.climb_sparsely(samples.near(0.6), num_steps=15, loss=_SPARSE[number])
+                samples.climb_sparsely(samples.near(0.6), num_steps=15, loss=_SPARSE[number], smooth=True)
             else:
-                samples.climb_from_afar(samples.within(1.5), num_steps=30, factor=_FAR)
+                samples.climb_from_afar(samples.within(1.25), num_steps=30, factor=_FAR, smooth=True)
         while self.max_passes >= _THOROUGH and len(samples.affordable(samples.within(1.5), num_steps=90)):
             for loss in _SPARSE if is_l1 else ():
-                samples.climb_sparsely(samples.within(1.5), num_steps=15, loss=loss)
-            samples.climb_from_afar(samples.within(1.5), num_steps=30, factor=_FAR)
+                samples.climb_sparsely(samples.within(1.5), num_steps=15, loss=loss, smooth=True)
+            samples.climb_from_afar(samples.within(1.5), num_steps=30, factor=_FAR, smooth=True)
             samples.climb_from_afar(samples.within(1.5), num_steps=30, factor=None)
