@@ -761,6 +761,16 @@ def test_calls_that_share_a_halving_try_once_what_does_not_fit() -> None:
     halving.say()  # nothing new
 
 
+def test_two_logits_that_look_like_probabilities_by_chance_are_none() -> None:
+    class Fixed(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.tensor([[0.3, 0.7]]).expand(len(x), -1) + 0 * x.flatten(1)[:, :1]
+
+    assert evaluate(Fixed(), images(1), torch.tensor([1]), {}).clean_correct.all()
+    with pytest.raises(ValueError, match="returned probabilities"):
+        evaluate(Fixed(), images(4), torch.ones(4, dtype=torch.int64), {})
+
+
 def test_what_a_library_cannot_do_is_no_lack_of_memory() -> None:
     x, error = images(4), RuntimeError("could not create a primitive descriptor for a convolution forward propagation")
     with pytest.raises(RuntimeError, match="primitive descriptor"):  # and no warning of a smaller batch
