@@ -39,7 +39,7 @@ class Saturation(Probe):
 
     It looks at modules `nn.Tanh`, `nn.Sigmoid` and `nn.ReLU`, at the relu of a `FeedForward`, at the neurons of a
     `GraphNet` that others read, after its last step, and inside `RNN`, `LSTM` and `GRU` of `touchstone.nets`, whose
-    gates are layers of their own such as `net.recurrent.l0.f`, computed from a state of zeros. It passes the samples
+    gates are layers of their own such as `net.recurrent.l0.f`. It passes the samples
     through the model once more, which is why it measures the first 128 of them, unless told otherwise.
 
     Args:

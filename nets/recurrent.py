@@ -8,7 +8,7 @@ fast, with a backward written by hand.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal, TypeVar
 
@@ -28,6 +28,11 @@ def detach_state(state: AnyState) -> AnyState:
     return state.detach() if isinstance(state, Tensor) else tuple(part.detach() for part in state)
 
 
+Listener = Callable[[int, Tensor, State, Tensor, State], None]
+"""`listener(layer, read, first, output, states)`: inputs `(T, B, D)`, the state before them, what the next layer reads,
+and the states after every step, each part `(T, B, H)`."""
+
+
 class Recurrent(nn.Module):
     """The base of the three: layers, dropout, initial states and lengths. Computes in the dtype of its weights.
 
@@ -38,6 +43,9 @@ class Recurrent(nn.Module):
         dropout: share of the outputs of every layer but the last that training sets to zero, in [0, 1).
         bias: whether there are `bias_ih_l*` and `bias_hh_l*`.
         hand_written: whether to use the fast layers; False for the plain steps, which `torch.func` can differentiate.
+
+    Attributes:
+        listener: called with what every layer of a forward reads and gives, if it is not None.
 
     Raises:
         ValueError: a value is outside its range.
@@ -65,6 +73,7 @@ class Recurrent(nn.Module):
             raise ValueError(f"{name}(dropout=...) must be in [0, 1), got {dropout}")
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.dropout, self.bias, self.hand_written = dropout, bias, hand_written
+        self.listener: Listener | None = None
         num_rows = self.num_gates * hidden_size
         for layer in range(num_layers):
             width = hidden_size if layer else input_size
@@ -126,8 +135,11 @@ class Recurrent(nn.Module):
             for layer in range(self.num_layers):
                 if layer:
                     inputs = F.dropout(inputs, self.dropout, self.training)
-                inputs, states = self._layer(inputs, tuple(part[layer] for part in before), layer)
+                read, first = inputs, tuple(part[layer] for part in before)
+                inputs, states = self._layer(read, first, layer)
                 after.append(states)
+                if self.listener is not None:
+                    self.listener(layer, read, first, inputs, states)
             output = after[-1][0] if ends is None else after[-1][0].where(counts, 0)
             at = (-1,) if ends is None else (ends, torch.arange(len(ends), device=x.device))
             last = tuple(torch.stack([states[part][at] for states in after]) for part in range(len(before)))

@@ -14,7 +14,7 @@ from touchstone.callbacks.attention_maps import attention_maps
 from touchstone.lightning_modules import Classifier
 from touchstone.nets import GRU, LSTM, RNN, TextClassifier, TransformerBlock
 from touchstone.nets.graph import GraphNet
-from touchstone.nets.parts.gates import gates_of
+from touchstone.nets.parts.gates import Gates
 
 from .lightning_programs import events, trainer
 
@@ -28,6 +28,15 @@ def seeded(make):  # type: ignore[no-untyped-def]
 @pytest.fixture
 def x() -> Tensor:
     return torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def gates_of(net: RNN | LSTM | GRU, x: Tensor) -> dict[str, tuple[str, Tensor]]:
+    found: dict[str, tuple[str, Tensor]] = {}
+    gates = Gates(net, lambda name, kind, values: found.update({name: (kind, values)}))
+    net(x)
+    gates.remove()
+    net(2 * x)  # nobody listens any more
+    return found
 
 
 def test_the_gates_of_an_lstm_move_torchs_cell(x: Tensor) -> None:

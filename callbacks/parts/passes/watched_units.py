@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from touchstone.nets.graph import GraphNet
-from touchstone.nets.parts.gates import gates_of
+from touchstone.nets.parts.gates import Gates
 from touchstone.nets.recurrent import Recurrent
 from touchstone.nets.transformer import FeedForward
 
-from .real_steps import RealSteps, RecurrentCall
+from .real_steps import RealSteps
 
 KINDS: dict[type[nn.Module], str] = {nn.Tanh: "tanh", nn.Sigmoid: "sigmoid", nn.ReLU: "relu"}
 _OF_GRAPHS: dict[Callable[..., Tensor], str] = {torch.tanh: "tanh", torch.relu: "relu"}
@@ -43,11 +43,7 @@ def watched_units(model: nn.Module, keep: Keep) -> Iterator[None]:
         return lambda module, args: give(name, "relu", args[0], 1 if isinstance(module, nn.Conv1d) else -1)
 
     def of_recurrent(name: str) -> Callable[..., None]:
-        def look(net: Recurrent, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            for unit, (kind, values) in gates_of(net, RecurrentCall.read(net, args, kwargs).x).items():
-                give(f"{name}.{unit}", kind, values)
-
-        return look
+        return lambda unit, kind, values: give(f"{name}.{unit}", kind, values)
 
     def of_graph(name: str) -> Callable[..., None]:
         def look(net: GraphNet, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -59,14 +55,14 @@ def watched_units(model: nn.Module, keep: Keep) -> Iterator[None]:
 
         return look
 
-    handles = []
+    handles: list[Any] = []
     for name, module in model.named_modules():
         if type(module) in KINDS:
             handles.append(module.register_forward_hook(of_module(name, KINDS[type(module)])))
         elif isinstance(module, FeedForward) and module.activation == "relu":
             handles.append(module.second.register_forward_pre_hook(of_feed_forward(name)))
         elif isinstance(module, Recurrent):
-            handles.append(module.register_forward_pre_hook(of_recurrent(name), with_kwargs=True))
+            handles.append(Gates(module, of_recurrent(name)))
         elif isinstance(module, GraphNet):
             handles.append(module.register_forward_pre_hook(of_graph(name), with_kwargs=True))
     try:
