@@ -58,20 +58,12 @@ class Forwards:
             batch_size: samples in a forward, if it is to be fewer.
 
         Raises:
-            ValueError: what the model returned are no finite logits, or it changed its input.
+            ValueError: what the model returned are no finite logits.
         """
         parts: list[Tensor] = []
 
         def forward(rows: slice) -> None:
-            part = x[rows]
-            version = part._version
-            logits = self._forward(part)
-            if part._version != version:
-                raise ValueError(
-                    f"the model changes its input in place ({where}, batch {len(parts)}), so that it is asked about "
-                    "other images the next time: leave out `x.sub_`, `x[...] =`, `inplace=True` and the like at its "
-                    "beginning, or begin with `x = x.clone()`"
-                )
+            logits = self._forward(x[rows])
             self._check(logits, ids[rows], f"{where}, batch {len(parts)}")
             parts.append(logits)
             self._counted[0] += len(logits)

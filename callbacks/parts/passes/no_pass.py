@@ -13,7 +13,8 @@ def why_no_pass(trainer: pl.Trainer) -> str | None:
         return None
     if not trainer.enable_validation:
         return "the training has no validation: give it a val_dataloader, and its module a validation_step"
-    return None if sum(trainer.num_val_batches) else "the validation has no samples; look at the data loader"
+    counts = trainer.num_val_batches  # empty until a validation has set up its loaders
+    return "the validation has no samples; look at the data loader" if counts and not sum(counts) else None
 
 
 def why_too_late(trainer: pl.Trainer, measured_every: int) -> str | None:
