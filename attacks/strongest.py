@@ -120,7 +120,7 @@ class Strongest(Attack):
         for number in range(4 if is_l1 else 0):
             samples.climb_sparsely(samples.near(torch.inf), num_steps=15, loss=_SPARSE[number % 2], smooth=number >= 2)
         samples.climb_from_afar(samples.near(0.6 if is_l1 else torch.inf), num_steps=20, factor=_FAR, smooth=True)
-        samples.climb_from_afar(samples.within(1.5), num_steps=30, factor=_FAR, smooth=True)
+        samples.climb_from_afar(samples.within(2 if is_l1 else 1.5), num_steps=30, factor=_FAR, smooth=not is_l1)
         for rank in range(_NUM_CLASSES):
             samples.climb(samples.within(1.1), num_steps=10, rank=rank, smooth=True)
         self._without_gradients(samples)

@@ -214,6 +214,7 @@ def is_flat(looks: list[Any]) -> bool:
 
 
 @reads_proc
+@pytest.mark.slow
 def test_nothing_grows_from_validation_to_validation(benchmark: Any, tmp_path: Path) -> None:
     module = benchmark("long_run")
     seen = module.measure(tmp_path, "images", num_validations=30, every=5, pictures_every=100)

@@ -38,7 +38,10 @@ LONG = (
     "tiger_cat.yaml",
     "l1_example.yaml",
     "deep_dream.yaml",
+    "text_classifier.yaml",
 )
+
+LONG_ADD_ONS = ("gallery.yaml", "curves.yaml", "health.yaml", "black_box.yaml", "deep_dream.yaml", "strongest.yaml")
 
 
 @after_two_steps
@@ -184,10 +187,7 @@ def test_another_way_to_learn_is_one_more_config(
 @after_two_steps
 @pytest.mark.parametrize(
     "add_on",
-    [
-        pytest.param(name, marks=pytest.mark.slow) if name in ("gallery.yaml", "curves.yaml", "health.yaml") else name
-        for name in ADD_ONS
-    ],
+    [pytest.param(name, marks=pytest.mark.slow) if name in LONG_ADD_ONS else name for name in ADD_ONS],
 )
 def test_add_on_does_not_change_training(
     root: Path, add_on: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

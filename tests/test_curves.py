@@ -145,6 +145,7 @@ def test_file_and_picture_lie_in_the_run_folder_and_training_is_what_it_was(tmp_
         assert picture.stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_the_config_draws_curves_through_the_real_entry(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -74,6 +74,7 @@ def check_killed_often(num_kills: int) -> None:
     assert [path.name for path in Path("logs/tiny").iterdir()] == ["version_0"]
 
 
+@pytest.mark.slow
 def test_a_run_killed_twice_goes_on_and_ends_as_one_that_was_not() -> None:
     check_killed_often(2)
 

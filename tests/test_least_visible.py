@@ -44,6 +44,7 @@ def test_a_price_for_each_sample_is_what_each_would_get_alone() -> None:
         L1Adam(threat=Linf(eps=1), penalty=torch.tensor([1.0, -1.0]))
 
 
+@pytest.mark.slow
 def test_the_search_finds_about_the_smallest_change_of_a_fine_grid_of_prices() -> None:
     net, x, y, target = some()
     found = price_search(ATTACK.with_objective(Targeted(target)), net, x, y, SampleRng.numbered(6), 8)

@@ -32,6 +32,7 @@ def full() -> Any:
         yield file
 
 
+@pytest.mark.slow
 def test_a_training_whose_stdout_is_full_ends_as_any_other(here: Path, full: Any) -> None:
     ended = called("fit", "--config", write(TINY), stdout=full)
     assert (ended.returncode, ended.stderr.splitlines()[0]) == (0, LOST)

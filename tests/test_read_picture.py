@@ -152,7 +152,9 @@ def icon() -> bytes:
 @pytest.mark.parametrize(
     ("write", "size", "megabytes"),
     [
-        (lambda: png(SIDE, SIDE, depth=16, colour=0, row=bytes(2 * SIDE)), 3500, 300),
+        pytest.param(
+            lambda: png(SIDE, SIDE, depth=16, colour=0, row=bytes(2 * SIDE)), 3500, 300, marks=pytest.mark.slow
+        ),
         pytest.param(
             lambda: png(SIDE, SIDE, depth=8, colour=6, row=bytes(4 * SIDE)), 3500, 400, marks=pytest.mark.slow
         ),

@@ -64,7 +64,7 @@ def started(given: dict[str, Any]) -> subprocess.Popen[str]:
 @pytest.mark.parametrize(
     ("number", "data", "sign"),
     [
-        (signal.SIGTERM, "SlowDigits", "epoch 2/"),
+        pytest.param(signal.SIGTERM, "SlowDigits", "epoch 2/", marks=pytest.mark.slow),
         pytest.param(signal.SIGINT, "SlowDigits", "epoch 2/", marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, "SlowValidation", "in a validation", marks=pytest.mark.slow),
     ],
