@@ -5,7 +5,8 @@ is small (Gao et al., "Fast and reliable evaluation of adversarial robustness wi
 ball that shrinks to the nearest point found (`parts/shrinking.py`); a black box where gradients are blind. Its own: a
 margin that is soft on the scale of each sample's own margin, so that it neither saturates nor depends on the scale of
 the logits; restarts where the ends of earlier climbs scatter, since where they all end alike another one ends there
-too; and inside L2, L1 and L0 effort where a point is known that falls not far outside.
+too; gradients that see units at rest, in turns with plain ones (`core/smooth_backward.py`); and inside L2, L1 and L0
+effort where a point is known that falls not far outside.
 
 What is spent on a sample depends on that sample alone, so that its verdict is the same in any batch.
 """

@@ -68,3 +68,11 @@ def test_units_at_rest_are_woken_where_the_gradient_alone_is_blind() -> None:
     with smooth_backward():
         seeing = torch.relu(x.sum(1, keepdim=True) - 1.3)
     assert (torch.autograd.grad(seeing.sum(), x)[0] > 0).all()
+
+
+def test_a_relu_of_numbers_that_belong_to_no_sample_is_left_as_it_is() -> None:
+    for shape in ((), (3,)):
+        scale = torch.full(shape, -1.0, requires_grad=True)
+        with smooth_backward():
+            output = torch.relu(scale)
+        assert torch.equal(torch.autograd.grad(output.sum(), scale)[0], torch.zeros(shape))

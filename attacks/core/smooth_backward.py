@@ -31,8 +31,9 @@ class smooth_backward(TorchFunctionMode):  # noqa: N801, as torch's own contexts
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func in _RELUS:
-            return _Smooth.apply((*args, *(kwargs or {}).values())[0])
+        given = (*args, *(kwargs or {}).values())
+        if func in _RELUS and given[0].ndim > 1:  # what has no axis beside that of the samples is no layer's output
+            return _Smooth.apply(given[0])
         return func(*args, **(kwargs or {}))
 
 

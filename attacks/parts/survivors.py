@@ -13,6 +13,7 @@ from ..core.smooth_backward import smooth_backward
 from ..core.threat import Threat
 from ..objectives.losses import Margin
 from ..threats.ball import Ball
+from ..threats.l2 import L2
 
 _SOFTNESS = 0.4  # of the sample's first margin
 _NOWHERE = 0.98  # of the first margin left after all climbs
@@ -95,7 +96,8 @@ class Survivors:
             leaf = points.clone().requires_grad_()
             grads.append(gradient_of(Margin()(self.model(leaf), self.y[rows]), leaf).flatten(1))
         self.num_passes[rows] += 2
-        one, other = (_of_unit_size(grad) for grad in grads)
+        # Of unit length, since torch's cosine takes what is shorter than 1e-8 for nothing.
+        one, other = (L2(eps=1).direction(grad) for grad in grads)
         turns = torch.cosine_similarity(one, other) < 0.5
         return rows[turns | (left[rows] >= _NOWHERE)]
 
@@ -150,8 +152,3 @@ class Survivors:
         """Noise that depends on what the sample itself has been through, not on who else is in the batch."""
         self._num_draws[rows] += 1
         return self.rng.take(rows).fold_each(self._num_draws[rows])
-
-
-def _of_unit_size(grad: Tensor) -> Tensor:
-    """Each row so that its largest number is 1, or 0: torch's cosine takes what is shorter than 1e-8 for nothing."""
-    return grad / grad.abs().amax(1, keepdim=True).clamp_min(torch.finfo(grad.dtype).tiny)
