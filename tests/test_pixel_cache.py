@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import multiprocessing
+import os
 import shutil
 import tarfile
 from collections.abc import Iterator
@@ -129,42 +130,65 @@ def test_what_an_interrupted_process_left_is_not_found(tmp_path: Path) -> None:
     assert not list((tmp_path / "all").iterdir())
 
 
-@pytest.mark.parametrize("file", ["pixels.bin", "labels.npy", "cache.json"])
-@pytest.mark.parametrize("damage", ["cut off", "away"])
-def test_a_cache_that_has_lost_bytes_is_built_again(tmp_path: Path, file: str, damage: str) -> None:
-    cache = PixelCache(tmp_path / "cache")
+@pytest.mark.parametrize("left", ["all but the last byte", "half", "all but the first byte", "one byte", "nothing"])
+def test_a_cache_that_has_lost_bytes_is_built_again(tmp_path: Path, left: str) -> None:
+    path = tmp_path / "cache"
+    cache = PixelCache(path)
     cache.write(Built(IMAGES, []))
-    path = tmp_path / "cache" / file
     content = path.read_bytes()
-    path.unlink()
-    if damage == "cut off":
-        path.write_bytes(content[:-1])
+    kept = {"all but the last byte": content[:-1], "half": content[: len(content) // 2], "one byte": content[:1]}
+    path.write_bytes({**kept, "all but the first byte": content[1:]}.get(left, b""))
     assert cache.read() is None
     cache.write(Built(IMAGES, []))
-    assert cache.read() is not None
+    assert path.read_bytes() == content
 
 
-def _build(folder: Path, barrier: Any, failed: Any) -> None:
+def test_what_a_killed_process_left_is_taken_away_after_a_day(tmp_path: Path) -> None:
+    dead, alive = tmp_path / "building-dead", tmp_path / "building-alive"
+    for path in (dead, alive):
+        path.write_bytes(b"half")
+    os.utime(dead, (0, 0))
+    PixelCache(tmp_path / "cache").write(Built(IMAGES, []))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["building-alive", "cache"]
+
+
+def test_others_may_read_a_cache_as_any_file(tmp_path: Path) -> None:
+    before = os.umask(0o022)
     try:
-        barrier.wait(60)
-        cache = PixelCache(folder)
-        cache.write(Built(IMAGES * 50, []))
-        found = cache.read()
-        assert found is not None
-        assert len(found[1]) == 50 * len(IMAGES)
+        PixelCache(tmp_path / "cache").write(Built(IMAGES, []))
+    finally:
+        os.umask(before)
+    assert (tmp_path / "cache").stat().st_mode & 0o777 == 0o644
+
+
+def _build(path: Path, barrier: Any, failed: Any) -> None:
+    try:
+        for round in range(20):
+            cache = PixelCache(path / str(round))
+            if round % 2:
+                cache.path.write_bytes(b"damaged")
+            barrier.wait(60)
+            for _ in range(3):
+                if cache.read() is None:
+                    cache.write(Built(IMAGES, []))
+                found = cache.read()
+                assert found is not None
+                assert len(found[1]) == len(IMAGES)
+            barrier.wait(60)
     except BaseException:
         failed.set()
+        barrier.abort()
         raise
 
 
-def test_two_processes_that_build_it_at_once_get_the_same(tmp_path: Path) -> None:
+def test_processes_that_build_it_at_once_all_find_it_at_any_time(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     barrier, failed = context.Barrier(3), context.Event()
-    builders = [context.Process(target=_build, args=(tmp_path / "all/cache", barrier, failed)) for _ in range(3)]
+    builders = [context.Process(target=_build, args=(tmp_path, barrier, failed)) for _ in range(3)]
     for builder in builders:
         builder.start()
     for builder in builders:
         builder.join(60)
     assert not failed.is_set()
     assert [builder.exitcode for builder in builders] == [0, 0, 0]
-    assert [path.name for path in (tmp_path / "all").iterdir()] == ["cache"]
+    assert len(list(tmp_path.iterdir())) == 20

@@ -1,15 +1,16 @@
 """`PixelCache`: decoded images of one size as bytes in a file, read through a memory map.
 
-A cache is a folder that appears when all of it is written: what builds it writes beside it and renames. Two processes
-that build the same one do no harm, and of one that was interrupted nothing is found.
+A cache is one file that appears when all of it is written: what builds it writes beside it and renames, which takes
+the place of a damaged one in the same moment. Two processes that build the same one do no harm, and of one that was
+interrupted nothing is found.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
+import time
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ from torch import Tensor
 
 Decoded = tuple[np.ndarray, int]
 """One image, uint8 `(C, H, W)`, and its class."""
+
+_LENGTH = np.dtype("<i8")
+_SECONDS_OF_LIFE = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -38,24 +42,33 @@ class Built:
 
 
 class PixelCache:
-    """The cache of some images.
+    """The cache of some images: their pixels, then their classes, then a description in JSON, then its length.
 
     Args:
-        folder: where; its name should tell the content, as a hash does.
+        path: where; its name should tell the content, as a hash does.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, path: Path) -> None:
+        self.path = path
 
     def read(self) -> tuple[Tensor, Tensor, list[str]] | None:
         """The images, a memory map, uint8 `(N, C, H, W)`; their classes; why others were skipped.
 
-        None where there is no cache, or one that has lost bytes since it was written, which is taken away.
+        None where there is no cache, or one that has lost bytes since it was written.
         """
-        found = _read(self.folder)
-        if found is None and self.folder.exists():
-            self._take_away()
-        return found
+        try:
+            with self.path.open("rb") as file:
+                content = np.memmap(file, np.uint8, "c")  # copy on write: torch would warn of what cannot be written
+            length = int(content[-_LENGTH.itemsize :].view(_LENGTH)[0])
+            described = json.loads(content[-_LENGTH.itemsize - length : -_LENGTH.itemsize].tobytes())
+            shape = tuple(described["shape"])
+            num_pixels, num_bytes = int(np.prod(shape)), shape[0] * _LENGTH.itemsize
+            if len(content) != num_pixels + num_bytes + length + _LENGTH.itemsize:
+                return None
+            y = np.frombuffer(content[num_pixels : num_pixels + num_bytes].tobytes(), _LENGTH).astype(np.int64)
+            return torch.from_numpy(content[:num_pixels].reshape(shape)), torch.from_numpy(y), described["skipped"]
+        except (OSError, ValueError, KeyError, IndexError, TypeError):
+            return None
 
     def write(self, built: Built) -> None:
         """Writes all of the images, or nothing.
@@ -64,41 +77,36 @@ class PixelCache:
             ValueError: there are none.
             OSError: the disk is full, or cannot be written.
         """
-        with self._naming_the_folder():
-            self.folder.parent.mkdir(parents=True, exist_ok=True)
-            building = Path(tempfile.mkdtemp(prefix="building-", dir=self.folder.parent))
-        labels: list[int] = []
+        building = self.path.parent / f"building-{uuid.uuid4().hex}"
         try:
-            with (building / "pixels.bin").open("wb", buffering=0) as file:
+            with self._naming_the_folder():
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                _take_away_the_dead(self.path.parent)
+                file = building.open("xb", buffering=0)
+            with file:
+                labels: list[int] = []
                 for image, label in built.images:
                     with self._naming_the_folder():
                         _write_all(file, image)
                     labels.append(label)
-                os.fsync(file.fileno())
-            if not labels:
-                raise ValueError("there are no images")
-            described = {"shape": [len(labels), *image.shape], "skipped": list(built.skipped)}
+                if not labels:
+                    raise ValueError("there are no images")
+                described = json.dumps({"shape": [len(labels), *image.shape], "skipped": list(built.skipped)}).encode()
+                with self._naming_the_folder():
+                    _write_all(file, np.array(labels, _LENGTH).view(np.uint8))
+                    _write_all(file, np.frombuffer(described, np.uint8))
+                    _write_all(file, np.array([len(described)], _LENGTH).view(np.uint8))
+                    os.fsync(file.fileno())
             with self._naming_the_folder():
-                np.save(building / "labels.npy", np.array(labels, np.int64))
-                (building / "cache.json").write_text(json.dumps(described), encoding="utf-8")
-                if self.read() is None:  # another process may have been faster
-                    self._replace(building)
+                self._put_in_place(building)
         finally:
-            shutil.rmtree(building, ignore_errors=True)
+            building.unlink(missing_ok=True)
 
-    def _take_away(self) -> None:
-        """Takes away a cache that has lost bytes, but none that another process has put in its place meanwhile."""
-        with suppress(OSError), tempfile.TemporaryDirectory(prefix="damaged-", dir=self.folder.parent) as elsewhere:
-            aside = Path(elsewhere, "cache")
-            os.replace(self.folder, aside)
-            if _read(aside) is not None:
-                os.replace(aside, self.folder)
-
-    def _replace(self, building: Path) -> None:
+    def _put_in_place(self, building: Path) -> None:
         try:
-            os.replace(building, self.folder)
+            os.replace(building, self.path)
         except OSError:
-            if not (self.folder / "cache.json").is_file():  # not a process that was faster by a moment
+            if self.read() is None:  # not one that another process has open, where systems forbid to replace it
                 raise
 
     @contextmanager
@@ -106,24 +114,16 @@ class PixelCache:
         try:
             yield
         except OSError as error:
-            message = f"decoded images cannot be kept in {self.folder.parent}: {error.strerror or error}"
+            message = f"decoded images cannot be kept in {self.path.parent}: {error.strerror or error}"
             raise OSError(error.errno, message) from error
 
 
-def _read(folder: Path) -> tuple[Tensor, Tensor, list[str]] | None:
-    """What a cache in a folder holds, None where it is not there, or not whole."""
-    try:
-        described = json.loads((folder / "cache.json").read_text(encoding="utf-8"))
-        shape = tuple(described["shape"])
-        pixels = folder / "pixels.bin"
-        y = np.load(folder / "labels.npy")
-        if pixels.stat().st_size != int(np.prod(shape)):
-            return None
-        # Copy on write: torch would warn of an array that cannot be written.
-        x = torch.from_numpy(np.memmap(pixels, np.uint8, "c", shape=shape))
-        return x, torch.from_numpy(y), described["skipped"]
-    except (OSError, ValueError, KeyError, EOFError):
-        return None
+def _take_away_the_dead(folder: Path) -> None:
+    """What processes left that were killed while they built: nothing has been written to it for a day."""
+    for path in folder.glob("building-*"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > _SECONDS_OF_LIFE:
+                path.unlink()
 
 
 def _write_all(file: FileIO, image: np.ndarray) -> None:

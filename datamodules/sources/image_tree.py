@@ -120,7 +120,7 @@ class ImageTree(Source):
     def _key(self, inside: str, class_names: tuple[str, ...]) -> str:
         """Of all that decides what is kept: labels are, as places in these names, which another split may change."""
         options = repr((class_names, tree_hash(self.root, inside), self.size, self.grey, self.corrupt))
-        return hashlib.blake2b(options.encode(), digest_size=16).hexdigest()
+        return f"{hashlib.blake2b(options.encode(), digest_size=16).hexdigest()}.images"
 
     def _decode(self, inside: str, class_names: tuple[str, ...]) -> Built:
         skipped: list[str] = []
