@@ -9,21 +9,18 @@ from typing import Any, ClassVar
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
-
-from touchstone.nets import Normalize
 
 from .parts.passes.averaged_weights import check_order
 from .parts.passes.first_batch import grey_picture
-from .parts.passes.fresh_figures import check_ranking, rankings
+from .parts.passes.fresh_figures import check_rankings
 from .parts.passes.loaders import loader_suffix, running_loaders
 from .parts.passes.measuring import measuring
-from .parts.passes.no_pass import why_no_pass, why_too_late
+from .parts.passes.no_pass import refuse_empty_pass, say_who_measures_nothing
+from .parts.passes.normalized import NormalizedBatches
 from .parts.passes.processes import gather_by_id
 from .parts.passes.samples import Samples, SampleStream
-
-NUM_TOLD_BY = 8  # images without a dark pixel tell pixels from normalized batches; one alone may be a bright picture
 
 
 class Probe(pl.Callback):
@@ -71,14 +68,14 @@ class Probe(pl.Callback):
         self.every_n_epochs = every_n_epochs
         self.max_samples = max_samples
         self.normalization = None if normalization is None else tuple(tuple(part) for part in normalization)
-        self.normalize = None if normalization is None else Normalize(*normalization)
+        self._normalized = NormalizedBatches(self.normalization, name)
+        self.normalize = self._normalized.normalize
         self.batch_keys = None if batch_keys is None else tuple(batch_keys)
         self._streams: dict[int, SampleStream] = {}
         self._values: dict[int, dict[str, list[Tensor]]] = {}
         self._fresh: set[str] = set()
         self._has_seen_samples = False
         self._has_tried = False
-        self._num_seen, self._were_beyond_pixels = 0, False  # of the loader that is measured
 
     def measure(self, model: nn.Module, x: Tensor, y: Tensor) -> Mapping[str, Tensor]:
         """Measures a batch, in evaluation mode, with gradients on and the weights frozen.
@@ -123,35 +120,12 @@ class Probe(pl.Callback):
 
     def as_measured(self, module: nn.Module, samples: Samples) -> tuple[nn.Module, Samples]:
         """The model that is measured, and its samples: before any normalization of the batches."""
-        if self.normalize is None:
-            return module, samples
-        return self._of_pixels(module, samples.x.device), replace(samples, x=self._pixels(samples.x))
+        pixels = self._normalized.pixels(samples.x)
+        return self.of_pixels(module, pixels.device), replace(samples, x=pixels)
 
-    def _of_pixels(self, module: nn.Module, device: torch.device) -> nn.Module:
-        return module if self.normalize is None else nn.Sequential(self.normalize.to(device), module)
-
-    def _pixels(self, x: Tensor) -> Tensor:
-        """Batches as they were before they were normalized."""
-        assert self.normalize is not None
-        name = type(self).__name__
-        is_there_below_0 = bool((self.normalize.mean > 0).any())  # a value that a black pixel has
-        self._num_seen += len(x)
-        self._were_beyond_pixels |= bool(len(x)) and (float(x.min()) < 0 or float(x.max()) > 1)
-        if is_there_below_0 and not self._were_beyond_pixels and self._num_seen >= NUM_TOLD_BY:
-            raise ValueError(
-                f"{name}(normalization=...): the batches lie in [0, 1] and hold no value below 0, so that they are "
-                "pixels already; leave the option out"
-            )
-        pixels = self.normalize.undo(x)
-        rounded = pixels.clamp(0, 1)
-        rounding_error = 1e-3 if x.element_size() > 2 else 0.02
-        if not bool(((pixels - rounded).abs() < rounding_error).all()):
-            raise ValueError(
-                f"{name}(normalization=...) must be the mean and standard deviation that the batches were normalized "
-                f"with, so that undoing it gives pixels in [0, 1]; got {self.normalization}, and values from "
-                f"{float(pixels.min()):.3g} to {float(pixels.max()):.3g}"
-            )
-        return rounded
+    def of_pixels(self, module: nn.Module, device: torch.device) -> nn.Module:
+        """The model that is measured, for samples that never were normalized."""
+        return self._normalized.of_pixels(module, device)
 
     def conclude(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str, loader_index: int) -> None:
         """Logs what the pass has shown of a loader; called on every process, also on one without samples of it."""
@@ -160,8 +134,7 @@ class Probe(pl.Callback):
 
     def means(self, loader_index: int) -> dict[str, Tensor]:
         """The mean of what was kept by each name, over the samples of all processes; a collective that drops it."""
-        values = {name: torch.cat(parts) for name, parts in self._values.pop(loader_index, {}).items()}
-        values = gather_by_id(values)
+        values = gather_by_id({name: torch.cat(v) for name, v in self._values.pop(loader_index, {}).items()})
         return {name: value.double().mean().float() for name, value in values.items() if name != "_id"}
 
     def log_figure(
@@ -214,7 +187,7 @@ class Probe(pl.Callback):
             return
         is_first = index not in self._streams
         if is_first:
-            self._num_seen, self._were_beyond_pixels = 0, False
+            self._normalized.begin()
             stream = SampleStream(trainer, running_loaders(trainer)[index], self.max_samples, self.batch_keys)
             if stream.caveat is not None and (stream.leaves_some_out or self.depends_on_ids):
                 rank_zero_warn(stream.caveat)
@@ -235,31 +208,16 @@ class Probe(pl.Callback):
         if self.is_due(trainer):
             for index in range(len(running_loaders(trainer))):
                 self.conclude(trainer, module, stage, index)
-            self._check_rankings(trainer)
+            check_rankings(trainer, self.logs, self.every_n_epochs)
         self._streams.clear()
 
-    # New weights and old figures.
-
-    def _check_rankings(self, trainer: pl.Trainer) -> None:
-        if trainer.state.fn != TrainerFn.FITTING:
-            return
-        for ranking in rankings(trainer):
-            if self.logs(ranking.monitor):
-                check_ranking(ranking, trainer, self.every_n_epochs)
+    # A training around it.
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._check_rankings(trainer)
+        check_rankings(trainer, self.logs, self.every_n_epochs)
         probes = [callback for callback in trainer.callbacks if isinstance(callback, Probe)]  # type: ignore[attr-defined]
-        if probes[0] is not self:  # one speaks for all
-            return
-        idle = [probe for probe in probes if not probe.measures_training]
-        if idle and (reason := why_no_pass(trainer)):
-            names = " and ".join(dict.fromkeys(type(probe).__name__ for probe in idle))
-            rank_zero_warn(f"{names} will measure nothing: {reason}")
-            return
-        for probe in idle:
-            if reason := why_too_late(trainer, probe.every_n_epochs):  # which was chosen, and may be for a later test
-                rank_zero_info(f"{type(probe).__name__} will measure nothing in this fit: {reason}")
+        if probes[0] is self:  # one speaks for all
+            say_who_measures_nothing(trainer, [probe for probe in probes if not probe.measures_training])
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -267,7 +225,7 @@ class Probe(pl.Callback):
         while self._fresh:
             trainer.callback_metrics.pop(self._fresh.pop(), None)
         if not self._has_tried and (grey := grey_picture(batch, self.batch_keys)) is not None:
-            self.try_out(self._of_pixels(pl_module, grey.x.device), grey)
+            self.try_out(self.of_pixels(pl_module, grey.x.device), grey)
         self._has_tried = True
 
     # The hooks.
@@ -299,13 +257,5 @@ class Probe(pl.Callback):
         self._conclude_pass(trainer, pl_module, "test")
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if stage in ("validate", "test") and not self._has_seen_samples and self._limit(trainer, stage) != 0:
-            raise ValueError(
-                f"{type(self).__name__} has measured nothing: the {'validation' if stage == 'validate' else 'test'} "
-                "has no samples; look at the data loader"
-            )
-
-    @staticmethod
-    def _limit(trainer: pl.Trainer, stage: str) -> float | int:
-        """The share or number of batches that the user wants of the pass; 0 switches it off."""
-        return trainer.limit_val_batches if stage == "validate" else trainer.limit_test_batches
+        if stage in ("validate", "test") and not self._has_seen_samples:
+            refuse_empty_pass(trainer, stage, type(self).__name__)

@@ -7,11 +7,12 @@ the trainer is refused before it starts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.trainer.states import TrainerFn
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,19 @@ class Ranking:
     every_n_epochs: int | None
     at_epoch_end: bool
     remedy: str
+
+
+def check_rankings(trainer: pl.Trainer, is_measured: Callable[[str], bool], measured_every: int) -> None:
+    """Raises ValueError where someone would rank by a measured figure when there is none of the weights as they are.
+
+    Args:
+        trainer: outside of a fit nobody ranks.
+        is_measured: whether a tag is that of such a figure.
+        measured_every: the validations of every n-th epoch are measured.
+    """
+    for ranking in rankings(trainer) if trainer.state.fn == TrainerFn.FITTING else ():
+        if is_measured(ranking.monitor):
+            check_ranking(ranking, trainer, measured_every)
 
 
 def rankings(trainer: pl.Trainer) -> Iterator[Ranking]:

@@ -1,10 +1,27 @@
-"""Why a training will end without a validation that is measured."""
+"""Why there is nothing to measure: a training without a validation, or a pass without samples."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import lightning.pytorch as pl
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+
+if TYPE_CHECKING:
+    from ...probe import Probe
+
+
+def say_who_measures_nothing(trainer: pl.Trainer, probes: Sequence[Probe]) -> None:
+    """Warns where there will be no validation for these, and tells where that was chosen, perhaps for a later test."""
+    if probes and (reason := why_no_pass(trainer)):
+        names = " and ".join(dict.fromkeys(type(probe).__name__ for probe in probes))
+        rank_zero_warn(f"{names} will measure nothing: {reason}")
+        return
+    for probe in probes:
+        if reason := why_too_late(trainer, probe.every_n_epochs):
+            rank_zero_info(f"{type(probe).__name__} will measure nothing in this fit: {reason}")
 
 
 def why_no_pass(trainer: pl.Trainer) -> str | None:
@@ -29,3 +46,13 @@ def why_too_late(trainer: pl.Trainer, measured_every: int) -> str | None:
     if last is None or not 0 <= last < first or trainer.limit_val_batches == 0 or trainer.fast_dev_run:  # type: ignore[attr-defined]
         return None
     return f"the first validation that it measures is that of epoch {first}, and the training has {last}"
+
+
+def refuse_empty_pass(trainer: pl.Trainer, stage: str, asked_by: str) -> None:
+    """Raises ValueError after a validation or test without samples, unless the user has switched it off."""
+    limit = trainer.limit_val_batches if stage == "validate" else trainer.limit_test_batches
+    if limit != 0:
+        raise ValueError(
+            f"{asked_by} has measured nothing: the {'validation' if stage == 'validate' else 'test'} "
+            "has no samples; look at the data loader"
+        )

@@ -1,0 +1,64 @@
+"""`NormalizedBatches`: the pixels of batches that come normalized, and a model that takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from touchstone.nets import Normalize
+
+NUM_TOLD_BY = 8  # images without a dark pixel tell pixels from normalized batches; one alone may be a bright picture
+
+
+class NormalizedBatches:
+    """Undoes a normalization of batches, and looks whether they were normalized by it.
+
+    Args:
+        normalization: mean and standard deviation per channel; None where batches are pixels already.
+        asked_by: the class whose option it is, for messages.
+
+    Attributes:
+        normalize: the same as a layer, or None.
+    """
+
+    def __init__(self, normalization: Sequence[Sequence[float]] | None, asked_by: str) -> None:
+        self._normalization, self._option = normalization, f"{asked_by}(normalization=...)"
+        self.normalize = None if normalization is None else Normalize(*normalization)
+        self.begin()
+
+    def begin(self) -> None:
+        """Another data loader, of which nothing is known."""
+        self._num_seen, self._were_beyond_pixels = 0, False
+
+    def of_pixels(self, module: nn.Module, device: torch.device) -> nn.Module:
+        """The model from pixels, for one that takes the batches."""
+        return module if self.normalize is None else nn.Sequential(self.normalize.to(device), module)
+
+    def pixels(self, x: Tensor) -> Tensor:
+        """The next batch of the loader as it was before it was normalized, in [0, 1].
+
+        Raises:
+            ValueError: it has not been normalized, or by other numbers.
+        """
+        if self.normalize is None:
+            return x
+        is_there_below_0 = bool((self.normalize.mean > 0).any())  # a value that a black pixel has
+        self._num_seen += len(x)
+        self._were_beyond_pixels |= bool(len(x)) and (float(x.min()) < 0 or float(x.max()) > 1)
+        if is_there_below_0 and not self._were_beyond_pixels and self._num_seen >= NUM_TOLD_BY:
+            raise ValueError(
+                f"{self._option}: the batches lie in [0, 1] and hold no value below 0, so that they are "
+                "pixels already; leave the option out"
+            )
+        pixels = self.normalize.undo(x)
+        rounded = pixels.clamp(0, 1)
+        rounding_error = 1e-3 if x.element_size() > 2 else 0.02
+        if not bool(((pixels - rounded).abs() < rounding_error).all()):
+            raise ValueError(
+                f"{self._option} must be the mean and standard deviation that the batches were normalized "
+                f"with, so that undoing it gives pixels in [0, 1]; got {self._normalization}, and values from "
+                f"{float(pixels.min()):.3g} to {float(pixels.max()):.3g}"
+            )
+        return rounded
