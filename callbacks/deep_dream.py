@@ -15,6 +15,7 @@ from touchstone.attacks.dreaming.layers import responses_to, select
 
 from .parts.figures.dream_options import check_dream_options, try_dream
 from .parts.passes.samples import Samples
+from .parts.passes.try_out import GreyPicture
 from .parts.pictures.dream_picture import Dreamt, dream_picture
 from .parts.records.publish import publish_picture, run_folder
 from .probe import Probe
@@ -42,7 +43,7 @@ class DeepDream(Probe):
         >>> DeepDream(["features.7", "fc:76"], every_n_epochs=5, options={"jitter": 8})
     """
 
-    tries_on_training = True
+    stand_in = GreyPicture()
 
     def __init__(
         self,

@@ -83,6 +83,7 @@ class GradientNorm(Probe):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         if not self._stepping:
             return
         names, now = zip(*self._stepping, strict=True)

@@ -13,7 +13,6 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from .parts.passes.averaged_weights import check_order
-from .parts.passes.first_batch import grey_picture
 from .parts.passes.fresh_figures import check_rankings
 from .parts.passes.loaders import loader_suffix, running_loaders
 from .parts.passes.measuring import measuring
@@ -21,6 +20,7 @@ from .parts.passes.no_pass import refuse_empty_pass, say_who_measures_nothing
 from .parts.passes.normalized import NormalizedBatches
 from .parts.passes.processes import gather_by_id
 from .parts.passes.samples import Samples, SampleStream
+from .parts.passes.try_out import StandIn, TryOut
 
 
 class Probe(pl.Callback):
@@ -46,8 +46,9 @@ class Probe(pl.Callback):
 
     depends_on_ids: ClassVar[bool] = False
     """Whether what is measured of a sample depends on its id, as random starts do."""
-    tries_on_training: ClassVar[bool] = False
-    """Whether `try_out` gets a grey picture before the first step of a training that had no sanity check."""
+
+    stand_in: ClassVar[StandIn | None] = None
+    """On what it is tried out in a fit without a sanity check; None where it is not."""
 
     measures_training: ClassVar[bool] = False
     """Whether it has figures of the training itself, too."""
@@ -75,7 +76,7 @@ class Probe(pl.Callback):
         self._values: dict[int, dict[str, list[Tensor]]] = {}
         self._fresh: set[str] = set()
         self._has_seen_samples = False
-        self._has_tried = False
+        self._try_out = TryOut(self)
 
     def measure(self, model: nn.Module, x: Tensor, y: Tensor) -> Mapping[str, Tensor]:
         """Measures a batch, in evaluation mode, with gradients on and the weights frozen.
@@ -114,9 +115,6 @@ class Probe(pl.Callback):
                     f"({len(samples)},), got {tuple(values.shape)}"
                 )
             kept.setdefault(name, []).append(values.detach())
-
-    def try_out(self, model: nn.Module, samples: Samples) -> None:
-        """Looks at the first samples of the sanity check: what is wrong with them is better said before training."""
 
     def as_measured(self, module: nn.Module, samples: Samples) -> tuple[nn.Module, Samples]:
         """The model that is measured, and its samples: before any normalization of the batches."""
@@ -167,17 +165,33 @@ class Probe(pl.Callback):
         """Drops what was taken in; called before each pass, since an interrupted one may have left something."""
         self._values.clear()
 
+    # What a subclass says before a training rather than after its first epochs; see `TryOut`.
+
+    def try_out(self, model: nn.Module, samples: Samples) -> None:
+        """Looks at the first samples of a sanity check, or a grey picture; raises ValueError if it cannot measure."""
+
+    def try_input(self, samples: Samples) -> None:
+        """Looks at samples of the training: raises ValueError where the like of them could not be measured."""
+
+    def try_output(self, model: nn.Module, samples: Samples) -> None:
+        """Looks at what the model gives for these after the first step: raises ValueError as `try_out` does."""
+
     # The schedule.
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage == "fit":
             check_order(self, trainer)
-        self._has_seen_samples, self._has_tried = False, not self.tries_on_training
+        self._has_seen_samples = False
+        self._try_out.begin()
         self._fresh.clear()
+
+    def takes_part(self) -> bool:
+        """Whether it is this one that measures, and not another for it."""
+        return True
 
     def is_due(self, trainer: pl.Trainer) -> bool:
         """Whether the current pass is one to measure."""
-        if trainer.sanity_checking:
+        if trainer.sanity_checking or not self.takes_part():
             return False
         return trainer.state.fn != TrainerFn.FITTING or (trainer.current_epoch + 1) % self.every_n_epochs == 0
 
@@ -199,12 +213,13 @@ class Probe(pl.Callback):
         if not trainer.sanity_checking:
             self.see(model, samples, index)
         elif is_first:
-            self._has_tried = True
-            self.try_out(model, samples)
+            self._try_out.at_sanity_check(model, samples)
 
     def _conclude_pass(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
         # A process may have no samples of a loader, or none at all, and yet must take part in what all do together.
         self._has_seen_samples = trainer.strategy.reduce_boolean_decision(self._has_seen_samples, all=False)
+        if trainer.sanity_checking:
+            self._try_out.end_sanity_check(trainer)
         if self.is_due(trainer):
             for index in range(len(running_loaders(trainer))):
                 self.conclude(trainer, module, stage, index)
@@ -224,9 +239,12 @@ class Probe(pl.Callback):
     ) -> None:
         while self._fresh:
             trainer.callback_metrics.pop(self._fresh.pop(), None)
-        if not self._has_tried and (grey := grey_picture(batch, self.batch_keys)) is not None:
-            self.try_out(self.of_pixels(pl_module, grey.x.device), grey)
-        self._has_tried = True
+        self._try_out.before_step(pl_module, batch)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._try_out.after_step()
 
     # The hooks.
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_warn
-from torch import Tensor, nn
+from torch import nn
 
 from touchstone.attacks import Attack, Report, evaluate
 from touchstone.attacks.judge.halving import Halving
 from touchstone.attacks.judge.probed import probed
 from touchstone.attacks.judge.running import check_names
 
-from .parts.passes.before_training import check_input, check_model, check_output, try_out_training_samples
+from .parts.passes.before_training import check_input, check_labels, check_model, check_output
 from .parts.passes.closer_look import CloserLook
 from .parts.passes.entries import common_suite
 from .parts.passes.first_samples import FirstSamples
@@ -24,6 +24,7 @@ from .parts.passes.loaders import loader_suffix
 from .parts.passes.preparation import Preparation
 from .parts.passes.recalls import recalls_after_attacks
 from .parts.passes.samples import Samples
+from .parts.passes.try_out import TrainingSamples
 from .parts.passes.warm_starts import WarmStarts
 from .parts.pictures.attack_pictures import AttackPictures
 from .parts.records.origin import origin, samples_fingerprint
@@ -75,6 +76,7 @@ class RobustAccuracy(Probe):
     """
 
     depends_on_ids = True
+    stand_in = TrainingSamples()
 
     def __init__(
         self,
@@ -143,8 +145,6 @@ class RobustAccuracy(Probe):
         self._looks_closer = self._draws = False  # all processes look closer at some passes, and the first one draws
         self._first_samples = FirstSamples(batch_size)  # probed for gradient masking
         self._warned = False
-        self._has_checked = False  # whether samples of this fit have been looked at before its first validation
-        self._tried: tuple[nn.Module, Samples] | None = None  # whose output has not been looked at
         self._preparation = Preparation({}, num_prepare_samples, seed, None)
 
     # One pass of several entries.
@@ -152,7 +152,7 @@ class RobustAccuracy(Probe):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         entries = [callback for callback in trainer.callbacks if isinstance(callback, RobustAccuracy)]  # type: ignore[attr-defined]
-        self._suite, self._has_checked = {}, False
+        self._suite = {}
         self._closer_look = CloserLook(self.images_every_n_epochs, self.every_n_epochs)
         self._warm_starts = WarmStarts({})
         if entries[0] is not self:
@@ -163,60 +163,37 @@ class RobustAccuracy(Probe):
         self._warm_starts = WarmStarts(self._suite if self.warm_start and stage == "fit" else {})
         lay_out_charts(trainer, list(self._suite))
 
-    def is_due(self, trainer: pl.Trainer) -> bool:
-        return bool(self._suite) and super().is_due(trainer)
+    def takes_part(self) -> bool:
+        return bool(self._suite)
 
     def logs(self, tag: str) -> bool:
         return bool(self._suite) and tag.startswith(
             ("val/clean_accuracy", "val/robust_accuracy/", "val/robust_recall/", "val/attack_success/")
         )
 
-    # The pass.
-
-    def try_out(self, model: nn.Module, samples: Samples) -> None:
-        if not self._suite:
-            return
-        self._check_input(samples)
-        evaluate(model, samples.x, samples.y, {}, batch_size=self._halving)  # checks the labels and the logits
-        check_output(self._suite, model, samples)
-        self._has_checked = True
+    # Before a training.
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
-        if self._suite:
-            check_model(self._suite, pl_module)
-            self._preparation.draw(trainer)
+        check_model(self._suite, pl_module)
+        self._preparation.draw(trainer)
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
-        if self._has_checked or not self._suite:
-            return
-        self._has_checked = True
-        self._tried = try_out_training_samples(self, pl_module, batch, self._check_input)
+    def try_out(self, model: nn.Module, samples: Samples) -> None:
+        self.try_input(samples)
+        evaluate(model, samples.x, samples.y, {}, batch_size=self._halving)  # checks the labels and the logits
+        self.try_output(model, samples)
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if self._tried is not None:  # not before the first step, which a net may learn its scales from
-            check_output(self._suite, *self._tried)
-            self._tried = None
-
-    def _check_input(self, samples: Samples) -> None:
-        self._check_classes(samples.y)
+    def try_input(self, samples: Samples) -> None:
+        check_labels(samples.y)
         check_input(self._suite, samples.x)
 
-    @staticmethod
-    def _check_classes(y: Tensor) -> None:
-        if y.ndim != 1:
-            raise ValueError(
-                "RobustAccuracy measures classifiers, with labels `(N,)`; a language model, with the tokens that "
-                f"follow as labels, here {tuple(y.shape)}, is measured by RobustLanguage"
-            )
+    def try_output(self, model: nn.Module, samples: Samples) -> None:
+        check_output(self._suite, model, samples)
+
+    # The pass.
 
     def see(self, model: nn.Module, samples: Samples, loader_index: int) -> None:
-        self._check_classes(samples.y)
+        check_labels(samples.y)
         pooling = [name for name, attack in self._suite.items() if attack.pools]
         before = self._waiting.get(loader_index)
         if before and before[-1].x.shape[1:] != samples.x.shape[1:]:

@@ -13,10 +13,11 @@ from touchstone.attacks import Attack, Cost, LanguageReport, evaluate_language
 from touchstone.attacks.judge.halving import Halving
 from touchstone.attacks.judge.running import check_names
 
-from .parts.passes.before_training import check_input, check_model, try_out_training_samples
+from .parts.passes.before_training import check_input, check_model
 from .parts.passes.loaders import loader_suffix
 from .parts.passes.processes import gather_by_id, gather_costs
 from .parts.passes.samples import Samples
+from .parts.passes.try_out import TrainingSamples
 from .parts.pictures.text_picture import FlippedText, text_picture
 from .parts.records.logs import fit_may_lose, write_whole
 from .parts.records.origin import origin, samples_fingerprint
@@ -50,6 +51,7 @@ class RobustLanguage(Probe):
     """
 
     depends_on_ids = True
+    stand_in = TrainingSamples()
 
     def __init__(
         self,
@@ -84,11 +86,9 @@ class RobustLanguage(Probe):
         self._cost: dict[int, dict[str, Cost]] = {}
         self._shown: dict[int, dict[str, list[FlippedText]]] = {}
         self._fingerprints: dict[int, int] = {}
-        self._has_checked = False  # whether texts of this fit have been looked at before its first validation
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
-        self._has_checked = False
         data = getattr(trainer, "datamodule", None)
         self._characters_per_token = getattr(data, "characters_per_token", {})
         vocabulary = getattr(data, "vocabulary", None)
@@ -98,24 +98,15 @@ class RobustLanguage(Probe):
 
     # Before a training.
 
-    def try_out(self, model: nn.Module, samples: Samples) -> None:
-        self._check_input(samples)
-        evaluate_language(model, samples.x, samples.y, {}, batch_size=self._halving)  # checks the texts and the logits
-        self._has_checked = True
-
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         check_model(self.attacks, pl_module)
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
-        if not self._has_checked:
-            self._has_checked = True
-            try_out_training_samples(self, pl_module, batch, self._check_input)
+    def try_out(self, model: nn.Module, samples: Samples) -> None:
+        self.try_input(samples)
+        evaluate_language(model, samples.x, samples.y, {}, batch_size=self._halving)  # checks the texts and the logits
 
-    def _check_input(self, samples: Samples) -> None:
+    def try_input(self, samples: Samples) -> None:
         check_input(self.attacks, samples.x)
 
     # The pass.

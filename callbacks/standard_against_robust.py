@@ -20,6 +20,7 @@ from .parts.figures.low_frequency import low_frequency_share, share_of_white_noi
 from .parts.passes.loaders import loader_suffix
 from .parts.passes.measuring import measuring
 from .parts.passes.samples import Samples
+from .parts.passes.try_out import GreyPicture
 from .parts.pictures.side_by_side import DoneTo, first, side_by_side
 from .parts.records.publish import publish_picture, run_folder
 from .probe import Probe
@@ -52,7 +53,7 @@ class StandardAgainstRobust(Probe):
     """
 
     depends_on_ids = True
-    tries_on_training = True
+    stand_in = GreyPicture()
 
     def __init__(
         self,

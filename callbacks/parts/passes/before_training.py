@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
 
-import lightning.pytorch as pl
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from touchstone.attacks import Attack, frozen_eval
-from touchstone.attacks.core.checks import as_computed, check_batch, check_logits, check_not_probabilities
+from touchstone.attacks.core.checks import as_computed, check_logits, check_not_probabilities
 from touchstone.attacks.core.logits import logits_of
 from touchstone.attacks.judge.running import naming
 
-from .samples import Samples, images_and_labels
-
-if TYPE_CHECKING:
-    from ...probe import Probe
+from .samples import Samples
 
 NUM_PASSED = 8  # samples that show what a model gives
 
@@ -29,33 +23,19 @@ def check_model(suite: Mapping[str, Attack], model: nn.Module) -> None:
         naming(name, attack.threat.check_model, model)
 
 
+def check_labels(y: Tensor) -> None:
+    """Raises ValueError where labels are not those of a classifier."""
+    if y.ndim != 1:
+        raise ValueError(
+            "RobustAccuracy measures classifiers, with labels `(N,)`; a language model, with the tokens that "
+            f"follow as labels, here {tuple(y.shape)}, is measured by RobustLanguage"
+        )
+
+
 def check_input(suite: Mapping[str, Attack], x: Tensor) -> None:
     """Raises ValueError where an attack's threat cannot start from such samples."""
     for name, attack in suite.items():
         naming(name, attack.threat.check_input, x)
-
-
-def try_out_training_samples(
-    probe: Probe, module: pl.LightningModule, batch: Any, check: Callable[[Samples], None]
-) -> tuple[nn.Module, Samples] | None:
-    """Warns where a check of the samples of a training batch raises ValueError; those of a validation may be others.
-
-    Returns:
-        The model and the samples as they would be measured, where they could be.
-    """
-    try:
-        x, y = images_and_labels(batch, probe.batch_keys)
-        check_batch(x, y)
-    except ValueError:
-        return None  # batches that are only for training
-    try:
-        model, samples = probe.as_measured(module, Samples(x, y, torch.arange(len(y), device=y.device)))
-        check(samples)
-    except ValueError as error:
-        name = type(probe).__name__
-        rank_zero_warn(f"{name} could not attack the training samples, nor any that are like them: {error}")
-        return None
-    return model, samples
 
 
 def check_output(suite: Mapping[str, Attack], model: nn.Module, samples: Samples) -> None:
