@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -12,14 +11,12 @@ from torch import nn
 
 from touchstone.attacks import Attack, Report, evaluate
 from touchstone.attacks.judge.halving import Halving
-from touchstone.attacks.judge.probed import probed
 from touchstone.attacks.judge.running import check_names
 
+from .parts.passes.attacked_pass import AttackedPass
 from .parts.passes.before_training import check_input, check_labels, check_model, check_output
 from .parts.passes.closer_look import CloserLook
 from .parts.passes.entries import common_suite
-from .parts.passes.first_samples import FirstSamples
-from .parts.passes.gathered_report import gathered_report
 from .parts.passes.loaders import loader_suffix
 from .parts.passes.preparation import Preparation
 from .parts.passes.recalls import recalls_after_attacks
@@ -133,35 +130,36 @@ class RobustAccuracy(Probe):
         self.num_prepare_samples = num_prepare_samples
         self.warm_start, self.per_class = warm_start, per_class
         self.num_attacked = 0
-        self._warm_starts = WarmStarts({})
-        self._suite: dict[str, Attack] = {}  # the attacks of all entries; empty where another entry measures
-        self._model: nn.Module | None = None  # the one that the waiting samples are for
-        self._halving = Halving(batch_size)  # kept from batch to batch: what does not fit is tried once
-        self._waiting: dict[int, list[Samples]] = {}
-        self._reports: dict[int, list[Report]] = {}
-        self._fingerprints: dict[int, int] = {}
-        self._pictures = AttackPictures({}, num_images, seed)
-        self._closer_look = CloserLook(images_every_n_epochs, every_n_epochs)
-        self._looks_closer = self._draws = False  # all processes look closer at some passes, and the first one draws
-        self._first_samples = FirstSamples(batch_size)  # probed for gradient masking
         self._warned = False
-        self._preparation = Preparation({}, num_prepare_samples, seed, None)
+        self._halving = Halving(batch_size)  # kept from pass to pass: what does not fit is tried once
+        self._fingerprints: dict[int, int] = {}
+        self._set_up({}, warm_start=False)
 
     # One pass of several entries.
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         entries = [callback for callback in trainer.callbacks if isinstance(callback, RobustAccuracy)]  # type: ignore[attr-defined]
-        self._suite = {}
+        suite = common_suite(entries) if entries[0] is self else {}  # the first entry measures for all
+        self._set_up(suite, warm_start=self.warm_start and stage == "fit")
+        if suite:
+            lay_out_charts(trainer, list(suite))
+
+    def _set_up(self, suite: dict[str, Attack], *, warm_start: bool) -> None:
+        self._suite = suite  # the attacks of all entries; empty where another entry measures
         self._closer_look = CloserLook(self.images_every_n_epochs, self.every_n_epochs)
-        self._warm_starts = WarmStarts({})
-        if entries[0] is not self:
-            return  # the first entry measures for all
-        self._suite = common_suite(entries)
-        self._pictures = AttackPictures(self._suite, self.num_images, self.seed)
-        self._preparation = Preparation(self._suite, self.num_prepare_samples, self.seed, self.batch_keys)
-        self._warm_starts = WarmStarts(self._suite if self.warm_start and stage == "fit" else {})
-        lay_out_charts(trainer, list(self._suite))
+        self._preparation = Preparation(suite, self.num_prepare_samples, self.seed, self.batch_keys)
+        self._warm_starts = WarmStarts(suite if warm_start else {})
+        self._pictures = AttackPictures(suite, self.num_images, self.seed)
+        self._pass = AttackedPass(
+            suite,
+            batch_size=self.batch_size,
+            halving=self._halving,
+            seed=self.seed,
+            preparation=self._preparation,
+            warm_starts=self._warm_starts,
+            pictures=self._pictures,
+        )
 
     def takes_part(self) -> bool:
         return bool(self._suite)
@@ -192,64 +190,25 @@ class RobustAccuracy(Probe):
 
     # The pass.
 
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_validation_epoch_start(trainer, pl_module)
+        is_due = self.is_due(trainer)
+        looks_closer = is_due and self._closer_look.is_due(trainer)
+        self._fingerprints.clear()
+        self._pass.begin(looks_closer=looks_closer, draws=looks_closer and trainer.is_global_zero)
+        if is_due:
+            self._preparation.prepare(trainer, pl_module, self.as_measured)
+
+    on_test_epoch_start = on_validation_epoch_start
+
     def see(self, model: nn.Module, samples: Samples, loader_index: int) -> None:
         check_labels(samples.y)
-        pooling = [name for name, attack in self._suite.items() if attack.pools]
-        before = self._waiting.get(loader_index)
-        if before and before[-1].x.shape[1:] != samples.x.shape[1:]:
-            if pooling:
-                raise ValueError(
-                    f"attack {pooling[0]!r} wants to see all samples at once, which must have one shape, got "
-                    f"{tuple(before[-1].x.shape[1:])} and {tuple(samples.x.shape[1:])}"
-                )
-            self._attack_waiting(loader_index)
-        self._model, waiting = model, self._waiting.setdefault(loader_index, [])
-        waiting.append(samples)
-        if pooling:
-            return
-        if sum(len(part) for part in waiting) >= self.batch_size:
-            self._attack_waiting(loader_index)
-
-    def _attack_waiting(self, loader_index: int) -> None:
-        model, waiting = self._model, self._waiting.pop(loader_index, [])
-        if model is None or not waiting:
-            return
-        samples = Samples.join(waiting)
         fingerprint = self._fingerprints.get(loader_index, 0) + samples_fingerprint(samples)
         self._fingerprints[loader_index] = fingerprint
-        is_pictured = self._draws and self._pictures.num_wanted(loader_index) > 0
-        if self._looks_closer:
-            self._first_samples.keep(samples, loader_index)
-        report = evaluate(
-            model,
-            samples.x,
-            samples.y,
-            self._warm_starts.applied(self._preparation.attacks, samples, loader_index),
-            seed=self.seed,
-            sample_ids=samples.ids,
-            batch_size=self._halving,
-            keep_adversarial=is_pictured or bool(self._warm_starts),
-            probe_masking=False,
-        )
-        if self._warm_starts:
-            self._warm_starts.take_in(samples, report, loader_index)
-        if is_pictured:
-            self._pictures.keep(model, samples, report, loader_index)
-        report = self._preparation.with_overlap(replace(report, x_adv={}), samples.x)
-        self._reports.setdefault(loader_index, []).append(report)
+        self._pass.see(model, samples, loader_index)
 
     def conclude(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str, loader_index: int) -> None:
-        self._attack_waiting(loader_index)
-        self._halving.say()
-        report = self._preparation.with_cost(gathered_report(self._reports.pop(loader_index, []), self._suite))
-        first = self._first_samples.gather(loader_index)
-        if first is not None and self._model is not None and trainer.is_global_zero:
-            attacks = self._warm_starts.applied(self._preparation.attacks, first, loader_index)
-            x, y, ids = (tensor.to(module.device) for tensor in (first.x, first.y, first.ids))
-            report = probed(
-                report, self._model, x, y, attacks, sample_ids=ids, seed=self.seed, batch_size=self._halving
-            )
-        self._warm_starts.conclude(loader_index)
+        report = self._pass.conclude(loader_index, device=module.device, probes=trainer.is_global_zero)
         if loader_index == 0:
             self.num_attacked = len(report.sample_id)
         if not len(report.sample_id):
@@ -284,14 +243,7 @@ class RobustAccuracy(Probe):
             write_report(trainer, report, stage, folder, loader_index, where_from)
         self._pictures.publish(trainer, folder, loader_index)
 
-    def forget(self) -> None:
-        super().forget()
-        self._waiting.clear()
-        self._reports.clear()
-        self._fingerprints.clear()
-        self._pictures.forget()
-        self._first_samples.forget()
-        self._warm_starts.forget_pass()
+    # What a resumed fit goes on with.
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -305,14 +257,3 @@ class RobustAccuracy(Probe):
     ) -> None:
         self._warm_starts.load(checkpoint)
         self._closer_look.load(checkpoint)
-
-    # When.
-
-    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        super().on_validation_epoch_start(trainer, pl_module)
-        if self.is_due(trainer):
-            self._preparation.prepare(trainer, pl_module, self.as_measured)
-        self._looks_closer = self.is_due(trainer) and self._closer_look.is_due(trainer)
-        self._draws = self._looks_closer and trainer.is_global_zero
-
-    on_test_epoch_start = on_validation_epoch_start
