@@ -11,16 +11,15 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader
 
-from touchstone.attacks import FGSM, Linf
+from touchstone.attacks import FGSM
 from touchstone.callbacks import Probe, RobustAccuracy
 from touchstone.callbacks.parts.passes.samples import Samples
 from touchstone.callbacks.parts.passes.try_out import GreyPicture, StandIn, TrainingSamples, TryOut
 
 from .lightning_programs import OrdinaryModule, samples, train_loader, trainer, val_loader
-
-LINF = Linf(eps=0.08)
+from .measured_runs import LINF, wrong_batches
 
 
 class Watched(Probe):
@@ -105,12 +104,10 @@ def test_a_process_without_samples_goes_on_as_those_that_had_some() -> None:
 
 
 def test_the_entry_that_measures_for_all_speaks_for_all(tmp_path: Path) -> None:
-    x, y = samples(40).tensors
-    beyond_pixels = DataLoader(TensorDataset(255 * x, y), 8)
     entries = [RobustAccuracy({name: FGSM(threat=LINF)}) for name in "ab"]
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         trainer(tmp_path, *entries, num_sanity_val_steps=0, max_epochs=1).fit(
-            OrdinaryModule(), beyond_pixels, val_loader()
+            OrdinaryModule(), wrong_batches(lambda x, y: (255 * x, y)), val_loader()
         )
     assert ["attack 'a'" in str(one.message) for one in said if "could not attack" in str(one.message)] == [True]

@@ -1,0 +1,56 @@
+"""A `Probe` of one's own: what `measure` returns, and under which tags."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import Tensor, nn
+
+from touchstone.callbacks import GradientNorm, Probe
+
+from .lightning_programs import OrdinaryModule, train_loader, trainer, val_loader
+from .measured_runs import Confidence
+
+
+def test_a_measurement_of_the_wrong_shape_names_itself(tmp_path: Path) -> None:
+    class Mean(Probe):
+        def measure(self, model: nn.Module, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+            return {"mean": x.mean()}
+
+    with pytest.raises(ValueError, match=r"Mean.measure: 'mean' must have one value per sample, \(10,\), got \(\)"):
+        trainer(tmp_path, Mean()).validate(OrdinaryModule(), val_loader(), verbose=False)
+
+
+def test_a_measurement_whose_names_change_names_itself(tmp_path: Path) -> None:
+    class Changing(Probe):
+        def measure(self, model: nn.Module, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+            return {"full" if len(x) == 10 else "rest": x.flatten(1).mean(1)}
+
+    message = r"Changing.measure: it must have the same names.*got \['full'\] and then \['rest'\]"
+    with pytest.raises(ValueError, match=message):
+        trainer(tmp_path, Changing()).validate(OrdinaryModule(), val_loader(10), verbose=False)
+
+
+def test_two_callbacks_that_log_one_tag_are_an_error(tmp_path: Path) -> None:
+    """Lightning would log the mean of both."""
+    run = trainer(tmp_path, GradientNorm(max_samples=1), GradientNorm(max_samples=20))
+    with pytest.raises(ValueError, match="two callbacks, GradientNorm and GradientNorm, log 'grad_norm/val/input'"):
+        run.validate(OrdinaryModule(), val_loader(), verbose=False)
+
+
+def test_callbacks_with_tags_of_their_own_may_be_of_one_class(tmp_path: Path) -> None:
+    class Named(Confidence):
+        def __init__(self, name: str, **options: Any) -> None:
+            super().__init__(**options)
+            self.name = name
+
+        def measure(self, model: nn.Module, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+            return {self.name: super().measure(model, x, y)["confidence"]}
+
+    run = trainer(tmp_path, Named("all"), Named("few", max_samples=1), max_epochs=3, val_check_interval=2)
+    run.fit(OrdinaryModule(), train_loader(), val_loader())
+    run.validate(OrdinaryModule(), val_loader(), verbose=False)
+    run.validate(OrdinaryModule(), val_loader(), verbose=False)
+    assert run.callback_metrics["val/all"] != run.callback_metrics["val/few"]

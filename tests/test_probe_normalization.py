@@ -1,0 +1,81 @@
+"""Batches that come normalized are measured in pixels all the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from touchstone.callbacks import GradientNorm, RobustAccuracy
+from touchstone.nets import Normalize
+
+from .lightning_programs import OrdinaryModule, samples, trainer, val_loader
+from .measured_runs import ATTACKS, Mapped, robust_of
+
+pytestmark = pytest.mark.filterwarnings("ignore:signs of gradient masking")  # in nets as small as these
+
+
+class Denormalizing(OrdinaryModule):
+    """A module whose net expects normalized images, as most people train theirs."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x * 0.25 + 0.5)
+
+
+def test_normalized_batches_are_attacked_in_pixels(tmp_path: Path) -> None:
+    plain = trainer(tmp_path / "plain", RobustAccuracy(ATTACKS))
+    plain.validate(OrdinaryModule(), val_loader(), verbose=False)
+    callbacks = RobustAccuracy(ATTACKS, normalization=([0.5], [0.25])), GradientNorm(normalization=([0.5], [0.25]))
+    normalized = trainer(tmp_path / "normalized", *callbacks)
+    loader = DataLoader(Mapped(lambda x, y: (Normalize([0.5], [0.25])(x), y)), 10)
+    normalized.validate(Denormalizing(), loader, verbose=False)
+    assert robust_of(normalized) == robust_of(plain)
+
+
+def test_pixels_with_the_option_are_an_error_that_says_so(tmp_path: Path) -> None:
+    run = trainer(tmp_path, RobustAccuracy(ATTACKS, normalization=([0.5], [0.25])))
+    with pytest.raises(ValueError, match="they are pixels already; leave the option out"):
+        run.validate(OrdinaryModule(), val_loader(), verbose=False)
+
+
+@pytest.mark.parametrize("place", [0, 20])
+def test_a_bright_picture_alone_in_its_batch_may_be_normalized(tmp_path: Path, place: int) -> None:
+    x, y = samples(21, seed=2).tensors
+    x = x.clone()
+    x[place] = 0.5 + 0.25 * x[place]  # normalized it lies in [0, 1], as pixels do
+    sizes = [1, 20] if place == 0 else [20, 1]
+
+    def loader(make: Any) -> DataLoader:
+        parts = list(zip(make(x).split(sizes), y.split(sizes), strict=True))
+        return DataLoader(parts, batch_size=None)  # type: ignore[arg-type]
+
+    plain = trainer(tmp_path / "plain", RobustAccuracy(ATTACKS))
+    plain.validate(OrdinaryModule(), loader(lambda x: x), verbose=False)
+    normalized = trainer(tmp_path / "normalized", RobustAccuracy(ATTACKS, normalization=([0.5], [0.25])))
+    normalized.validate(Denormalizing(), loader(Normalize([0.5], [0.25])), verbose=False)
+    assert robust_of(normalized) == robust_of(plain)
+
+
+def test_pixels_of_a_second_loader_are_told_from_the_normalized_ones_of_the_first(tmp_path: Path) -> None:
+    run = trainer(tmp_path, RobustAccuracy(ATTACKS, normalization=([0.5], [0.25])))
+    first = DataLoader(Mapped(lambda x, y: (Normalize([0.5], [0.25])(x), y)), 10)
+    with pytest.raises(ValueError, match="they are pixels already; leave the option out"):
+        run.validate(Denormalizing(), [first, val_loader(4)], verbose=False)
+
+
+def test_normalized_batches_without_the_option_are_an_error_that_names_it(tmp_path: Path) -> None:
+    run = trainer(tmp_path, RobustAccuracy(ATTACKS))
+    loader = DataLoader(Mapped(lambda x, y: (Normalize([0.5], [0.25])(x), y)), 10)
+    with pytest.raises(ValueError, match=r"images must lie in \[0, 1\].*`normalization=\(mean, std\)`"):
+        run.validate(Denormalizing(), loader, verbose=False)
+
+
+def test_a_normalization_that_does_not_fit_is_an_error_that_says_so(tmp_path: Path) -> None:
+    run = trainer(tmp_path, RobustAccuracy(ATTACKS, normalization=([0.1], [0.5])))
+    loader = DataLoader(Mapped(lambda x, y: (Normalize([0.5], [0.25])(x), y)), 10)
+    message = r"RobustAccuracy\(normalization=...\) must be the mean.*got \(\(0.1,\), .* and values from -0.7"
+    with pytest.raises(ValueError, match=message):
+        run.validate(Denormalizing(), loader, verbose=False)
