@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy
 import pytest
 import torch
+from torch import Tensor, nn
 
 import train
 
 from .command_lines import TINY, Ended, write
+from .oracles import images, own_labels, small_net
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # the workers already share the CPUs
     torch.set_num_threads(1)
@@ -46,6 +48,24 @@ def shared(root: Path) -> Path:
     if not folder.is_dir():
         pytest.skip("there is no folder shared/ beside the project")
     return folder
+
+
+@pytest.fixture
+def net() -> nn.Module:
+    """A small net of four classes."""
+    return small_net()
+
+
+@pytest.fixture
+def x() -> Tensor:
+    """Images for it, `(12, 1, 6, 6)`."""
+    return images(12)
+
+
+@pytest.fixture
+def y(net: nn.Module, x: Tensor) -> Tensor:
+    """What it takes them for."""
+    return own_labels(net, x)
 
 
 @pytest.fixture

@@ -1,0 +1,190 @@
+"""The judge and attacks that break their word, fail, or are none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from touchstone.attacks import PGD, Attack, Margin, Untargeted, evaluate
+
+from .judged import LINF, PGD_5, Custom
+from .oracles import own_labels
+
+
+def train_and_run(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    model.train()
+    model(x)
+    model.eval()
+    return x
+
+
+def swap_weights(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    weight = model[5].weight.data  # type: ignore[index,union-attr]
+    weight[0, 5], weight[2, 9] = weight[2, 9].item(), weight[0, 5].item()
+    return x
+
+
+def scale_weights(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    model[5].weight.data.mul_(1.0001)  # type: ignore[index,union-attr]
+    return x
+
+
+def unfreeze(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    model[5].weight.requires_grad_(True)  # type: ignore[index,union-attr]
+    return x
+
+
+def one_pixel_nan(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    x = x.clone()
+    x[3, 0, 0, 0] = torch.nan
+    return x
+
+
+@pytest.mark.parametrize(
+    ("perturbation", "message"),
+    [
+        (lambda m, x, y: x + 0.11, r"'bad' left its threat Linf\(eps=0.1.*sample id 100: distance 0.11"),
+        (lambda m, x, y: x - 0.06, r"'bad' left its threat"),  # inside the ball, outside the box
+        (one_pixel_nan, r"'bad' returned NaN or infinite values, first at sample id 103"),
+        (lambda m, x, y: x[:, :, :3], r"'bad' must return torch.float32 \(12, 1, 6, 6\)"),
+        (lambda m, x, y: x[:5], r"'bad' must return torch.float32 \(12, 1, 6, 6\)"),
+        (lambda m, x, y: x.double(), r"'bad' must return torch.float32 .* got torch.float64"),
+        (lambda m, x, y: x.half(), r"'bad' must return torch.float32 .* got torch.float16"),
+        (train_and_run, r"'bad' changed the model: 1.running_mean"),
+        (scale_weights, r"'bad' changed the model: 5.weight"),
+        (swap_weights, r"'bad' changed the model: 5.weight"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Custom.perturb draws from torch's global")  # by the dropout of a net in training
+def test_an_attack_that_breaks_its_word_is_named(
+    net: nn.Module, x: Tensor, y: Tensor, perturbation: Callable[..., Any], message: str
+) -> None:
+    x = x - 0.05 if "0.06" in message else x
+    x[0, 0, 0, 0] = 0.05
+    y = own_labels(net, x)
+    with pytest.raises(ValueError, match=message):
+        evaluate(net, x, y, {"good": PGD_5, "bad": Custom(perturbation)}, sample_ids=torch.arange(100, 112))
+
+
+def test_an_attack_that_overrides_the_call_is_judged_as_well(net: nn.Module, x: Tensor, y: Tensor) -> None:
+    class Own(Attack):
+        threat = LINF
+
+        def __init__(self, function: Callable[..., Any]) -> None:
+            self.function = function
+
+        def __call__(self, model: nn.Module, x: Tensor, y: Tensor, rng: Any = None) -> Any:
+            return self.function(x)
+
+    assert evaluate(net, x, y, {"a": Own(lambda x: x)}).robust["a"].all()
+    with pytest.raises(ValueError, match="'a' left its threat"):
+        evaluate(net, x, y, {"a": Own(lambda x: (x + 0.2).clamp(0, 1))})
+    with pytest.raises(ValueError, match="'a' changed its input in place"):
+        evaluate(net, x, y, {"a": Own(lambda x: x.mul_(0.99))})
+    with pytest.raises(ValueError, match="'a' must return a tensor, got NoneType"):
+        evaluate(net, x, y, {"a": Own(lambda x: None)})
+    with pytest.raises(ValueError, match="'a' changed the model: requires_grad of 5.weight"):
+        evaluate(net, x, y, {"a": Own(lambda x: unfreeze(net, x, y))})
+    assert net[5].weight.requires_grad
+
+
+def test_an_attack_that_changes_its_input_is_named(net: nn.Module, x: Tensor, y: Tensor) -> None:
+    class InPlace(Attack):
+        threat = LINF
+
+        def __call__(self, model: nn.Module, x: Tensor, y: Tensor, rng: Any = None) -> Tensor:
+            y[0] = (y[0] + 1) % 4
+            return x
+
+    with pytest.raises(ValueError, match="attack 'a' changed its input in place"):
+        evaluate(net, x, y, {"a": InPlace()})
+
+
+def test_a_perturb_that_changes_its_input_is_named(net: nn.Module, x: Tensor, y: Tensor) -> None:
+    class Nudge(Attack):
+        threat = LINF
+
+        def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: Any) -> Tensor:
+            before = x.clone()
+            return self.threat.project(x.add_(0.01), before)
+
+    with pytest.raises(ValueError, match=r"attack 'a': Nudge.perturb changed its input in place"):
+        evaluate(net, x, y, {"a": Nudge()})
+
+
+@pytest.mark.parametrize("name", ["worst_case", "clean", "a/b", "", "pgd 20", "pgd\n"])
+def test_a_name_that_cannot_be_a_tag_is_refused(net: nn.Module, x: Tensor, y: Tensor, name: str) -> None:
+    with pytest.raises(ValueError, match="an attack's name must be"):
+        evaluate(net, x, y, {name: PGD_5})
+
+
+def test_what_is_no_attack_is_refused(net: nn.Module, x: Tensor, y: Tensor) -> None:
+    with pytest.raises(ValueError, match="attack 'a' must be an Attack with a threat"):
+        evaluate(net, x, y, {"a": lambda model, x, y: x})  # type: ignore[dict-item]
+    with pytest.raises(ValueError, match="attacks must be given by name"):
+        evaluate(net, x, y, [PGD_5])  # type: ignore[arg-type]
+
+
+def test_an_attack_without_perturb_says_what_to_define(net: nn.Module, x: Tensor, y: Tensor) -> None:
+    class Nothing(Attack):
+        threat = LINF
+
+    with pytest.raises(
+        RuntimeError, match=r"attack 'a': TypeError: Nothing must define perturb\(self, model, x, y, rng\)"
+    ):
+        evaluate(net, x, y, {"a": Nothing()})
+
+
+def test_an_uncertain_attack_is_not_believed(net: nn.Module, x: Tensor, y: Tensor) -> None:
+    """An attack that returns the clean image has turned nothing, whatever it says of itself."""
+    report = evaluate(net, x, y, {"lazy": Custom(lambda m, x, y: x)})
+    assert report.robust["lazy"].all()
+    assert not report.success["lazy"].any()
+    assert report.cost["lazy"].num_forwards == 0
+
+
+def test_an_attack_called_by_hand_checks_its_labels(net: nn.Module, x: Tensor, y: Tensor) -> None:
+    assert torch.equal(PGD_5(net, x, y.int()), PGD_5(net, x, y))
+    for attack in (PGD_5, PGD(threat=LINF, objective=Untargeted(loss=Margin()))):
+        with pytest.raises(ValueError, match="labels must be classes of the model, 0 to 3; sample 0 has the label"):
+            attack(net, x, y + 4)
+
+
+def test_an_error_inside_an_attack_names_it_and_leaves_everything_as_it_was(
+    net: nn.Module, x: Tensor, y: Tensor
+) -> None:
+    def fail(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        raise RuntimeError("shapes cannot be multiplied")
+
+    net.train()
+    with pytest.raises(RuntimeError, match="attack 'a': shapes cannot be multiplied"):
+        evaluate(net, x, y, {"a": Custom(fail)})
+    assert all(module.training for module in net.modules())
+    assert all(p.requires_grad for p in net.parameters())
+    assert not net._forward_hooks
+    assert not net._forward_pre_hooks
+
+
+@pytest.mark.parametrize(
+    ("perturbation", "kind", "message"),
+    [
+        (lambda m, x, y: None, ValueError, r"'a': Custom.perturb must return a tensor, got NoneType; does it end with"),
+        (lambda m, x, y: (x, y), ValueError, r"'a': Custom.perturb must return a tensor, got tuple"),
+        (lambda m, x, y: 1 / 0, RuntimeError, r"'a': ZeroDivisionError: division by zero"),
+        (lambda m, x, y: {}["k"], RuntimeError, r"'a': KeyError: 'k'"),
+        (
+            lambda m, x, y: (m.register_forward_hook(lambda a, b, o: o), x)[1],
+            ValueError,
+            "changed the model: the hooks",
+        ),
+    ],
+)
+def test_slips_in_an_attack_of_ones_own_are_named(
+    net: nn.Module, x: Tensor, y: Tensor, perturbation: Callable[..., Any], kind: type[Exception], message: str
+) -> None:
+    with pytest.raises(kind, match=message):
+        evaluate(net, x, y, {"a": Custom(perturbation)})

@@ -1,0 +1,89 @@
+"""The judge and models that it cannot measure: it says where to look."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from touchstone.attacks import Attack, RandomNoise, Square, evaluate
+
+from .judged import LINF, PGD_5, Called
+
+
+def test_a_model_without_a_gradient_is_an_error_that_says_where_to_look(x: Tensor) -> None:
+    free = torch.ones(4, requires_grad=True)  # a weight that no module knows, so that it is not frozen
+    for function in (lambda x: x.detach().flatten(1)[:, :4] * 3, lambda x: x.detach().flatten(1)[:, :4] * free):
+        model = Called(function)
+        with pytest.raises(ValueError, match="attack 'pgd': the model's output does not depend on its input by a diff"):
+            evaluate(model, x, model(x).argmax(1), {"pgd": PGD_5})
+
+
+def test_a_model_that_leaves_torch_is_told_of_the_black_boxes(x: Tensor) -> None:
+    model = Called(lambda x: torch.from_numpy(x.numpy().reshape(len(x), -1)[:, :4] * 3))
+    y = model(x).argmax(1)
+    with pytest.raises(RuntimeError, match=r"attack 'pgd': Can't call numpy\(\).*attack by a black box \(Square"):
+        evaluate(model, x, y, {"pgd": PGD_5})
+    report = evaluate(model, x, y, {"square": Square(threat=LINF, num_queries=20)})
+    assert report.success["square"].any()
+
+
+def test_a_model_that_is_no_module_is_refused(net: nn.Module, x: Tensor, y: Tensor) -> None:
+    for call in (lambda: evaluate(lambda x: x, x, y, {"pgd": PGD_5}), lambda: PGD_5(lambda x: x, x, y)):  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=r"the model must be a torch.nn.Module .* got function: put a function"):
+            call()
+
+
+def test_a_model_in_several_precisions_that_does_not_convert_says_so(net: nn.Module, x: Tensor, y: Tensor) -> None:
+    net[5].bfloat16()
+    with pytest.raises(ValueError, match=r"several precisions \(bfloat16, float32\) .* use `model.float\(\)`"):
+        evaluate(net, x, y, {"pgd": PGD_5})
+
+
+def test_a_model_that_keeps_inference_tensors_is_told_what_to_do(x: Tensor) -> None:
+    class Caching(nn.Module):
+        scale: Tensor | None = None
+
+        def forward(self, x: Tensor) -> Tensor:
+            if self.scale is None:
+                self.scale = torch.ones(1, 1, 1, 1) * 3
+            return (x * self.scale).flatten(1)[:, :4]
+
+    model = Caching()
+    with torch.inference_mode():
+        y = model(x).argmax(1)
+        with pytest.raises(RuntimeError, match=r"attack 'pgd': .*use `Trainer\(inference_mode=False\)`"):
+            evaluate(model, x, y, {"pgd": PGD_5})
+
+
+class InPlace(nn.Module):
+    """Normalizes its input where it lies."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Linear(64, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(x.sub_(0.5).div_(0.25).flatten(1))
+
+
+@pytest.mark.parametrize("attack", [RandomNoise(threat=LINF), PGD_5])
+def test_a_model_that_changes_its_input_in_place_is_named(attack: Attack) -> None:
+    x = torch.rand(12, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    before = x.clone()
+    with pytest.raises(
+        ValueError, match=r"the model changes its input in place.*first at sample id 100.*`x = x - mean`"
+    ):
+        evaluate(InPlace(), x, torch.zeros(12, dtype=torch.int64), {"a": attack}, sample_ids=torch.arange(100, 112))
+    assert torch.equal(x, before)
+
+
+def test_a_first_layer_that_works_in_place_is_told_to_gradient_attacks(x: Tensor, y: Tensor) -> None:
+    """On pixels a relu changes nothing, so that an attack without gradients is measured as ever."""
+    torch.manual_seed(0)
+    last = nn.Sequential(nn.Flatten(), nn.Linear(x[0].numel(), 4))
+    noise = {"noise": RandomNoise(threat=LINF)}
+    in_place = nn.Sequential(nn.ReLU(inplace=True), last)
+    assert torch.equal(evaluate(in_place, x, y, noise).robust["noise"], evaluate(last, x, y, noise).robust["noise"])
+    with pytest.raises(RuntimeError, match=r"attack 'pgd': .*the model changes its input in place, as .*ReLU\(inplace"):
+        evaluate(in_place, x, last(x).argmax(1), {"pgd": PGD_5})

@@ -1,0 +1,88 @@
+"""The figures of a report, against the same by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from touchstone.attacks import FGSM, PGD, Linf, RandomNoise, evaluate
+
+from .judged import LINF, PGD_5, Called, Custom
+from .oracles import images, own_labels
+
+
+def test_worst_case_needs_every_attack_and_the_clean_image(net: nn.Module, x: Tensor, y: Tensor) -> None:
+    y = y.clone()
+    y[0] = (y[0] + 1) % 4
+    report = evaluate(net, x, y, {"noise": RandomNoise(threat=LINF), "pgd": PGD_5, "fgsm": FGSM(threat=LINF)})
+    by_hand = [
+        bool(report.clean_correct[i]) and all(bool(verdict[i]) for verdict in report.robust.values()) for i in range(12)
+    ]
+    assert report.worst_case.tolist() == by_hand
+    assert not report.worst_case[0]
+
+
+def test_a_leaf_that_an_attack_uses_again_is_counted_once_for_each_gradient(
+    net: nn.Module, x: Tensor, y: Tensor
+) -> None:
+    def climb(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        x_adv = x.clone().requires_grad_()
+        for _ in range(4):
+            (grad,) = torch.autograd.grad(model(x_adv).sum(), x_adv)
+            x_adv.data = LINF.project(x_adv.data + 0.01 * grad.sign(), x)
+        return x_adv
+
+    cost = evaluate(net, x, y, {"a": Custom(climb)}).cost["a"]
+    assert (cost.num_forwards, cost.num_backwards) == (48, 48)
+
+
+@pytest.mark.parametrize(("levels", "change", "survives"), [(0.25, 0.45, False), (3.0, 3.8, True)])
+def test_success_that_rounding_to_a_picture_file_undoes_is_told_apart(
+    levels: float, change: float, survives: bool
+) -> None:
+    """A model that turns where the images are that many of 255 levels lighter."""
+    x, y = torch.full((6, 1, 4, 4), 100 / 255), torch.zeros(6, dtype=torch.int64)
+
+    def logits(points: Tensor) -> Tensor:
+        excess = points.flatten(1).mean(1) - (100 + levels) / 255
+        return torch.stack([-excess, excess], 1)
+
+    attack = Custom(lambda m, x, y: x + change / 255)
+    report = evaluate(Called(logits), x, y, {"a": attack}, check_8bit=True)
+    assert not report.robust["a"].any()
+    assert report.survives_8bit["a"].all() == survives
+
+
+@pytest.mark.parametrize("box", [(-1, 1), None])
+def test_rounding_to_a_picture_needs_pixels_of_0_to_1(box: tuple[int, int] | None, net: nn.Module) -> None:
+    x, attack = images(2), PGD(threat=Linf(eps=0.1, box=box))
+    with pytest.raises(ValueError, match=r"attack 'a': check_8bit=True rounds pixels of \[0, 1\]"):
+        evaluate(net, x, own_labels(net, x), {"a": attack}, check_8bit=True)
+
+
+def test_a_report_says_its_figures(net: nn.Module, x: Tensor, y: Tensor) -> None:
+    report = evaluate(net, x, y, {"pgd": PGD_5})
+    num_robust = int(report.robust["pgd"].sum())
+    assert report.accuracy("pgd") == report.accuracy() == pytest.approx(num_robust / 12)
+    assert report.accuracy("clean") == 1
+    assert f"{num_robust} of 12" in str(report)
+    assert str(evaluate(net, x[:0], y[:0], {"pgd": PGD_5})) == "no samples"
+    with pytest.raises(ValueError, match=r"Report.accuracy\('fgsm'\): there is pgd, clean, worst_case"):
+        report.accuracy("fgsm")
+
+
+def test_a_report_says_how_near_the_survivors_came(net: nn.Module, x: Tensor, y: Tensor) -> None:
+    report = evaluate(net, x, y, {"pgd": PGD_5}, keep_adversarial=True)
+    net.eval()
+    with torch.no_grad():
+        before, after = net(x).double(), net(report.x_adv["pgd"]).double()
+
+    def margin(logits: Tensor) -> list[float]:
+        return [float(row[c] - torch.cat([row[:c], row[c + 1 :]]).max()) for row, c in zip(logits, y, strict=True)]
+
+    expected = [late / early for late, early in zip(margin(after), margin(before), strict=True)]
+    assert report.margin_left["pgd"].tolist() == pytest.approx(expected, abs=1e-4)
+    num_standing = int(report.robust["pgd"].sum())
+    assert f"pgd: of {num_standing} samples that stand" in report.outlook("pgd")
+    assert (report.margin_left["pgd"] > 0).equal(report.robust["pgd"])

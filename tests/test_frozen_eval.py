@@ -1,0 +1,46 @@
+"""`frozen_eval` leaves everything as it was."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from touchstone.attacks import frozen_eval
+
+
+def test_frozen_eval_restores_module_by_module_even_after_an_error(net: nn.Module) -> None:
+    net.train()
+    net[1].eval()
+    net[0].weight.requires_grad_(False)
+    modes, needs = [m.training for m in net.modules()], [p.requires_grad for p in net.parameters()]
+
+    def run() -> None:
+        with frozen_eval(net):
+            assert not any(m.training for m in net.modules())
+            assert not any(p.requires_grad for p in net.parameters())
+            torch.rand(1)
+            raise KeyError
+
+    state = torch.get_rng_state()
+    with pytest.raises(KeyError):
+        run()
+    assert modes == [m.training for m in net.modules()]
+    assert needs == [p.requires_grad for p in net.parameters()]
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_frozen_eval_restores_what_was_unfrozen_inside(net: nn.Module) -> None:
+    net[0].weight.requires_grad_(False)
+    with frozen_eval(net):
+        net[0].weight.requires_grad_(True)
+    assert not net[0].weight.requires_grad
+
+
+def test_gradients_flow_inside_frozen_eval_under_inference_mode(net: nn.Module, x: Tensor) -> None:
+    with torch.inference_mode():
+        made_there = x + 0
+        with frozen_eval(net):
+            inside = made_there.clone().requires_grad_()
+            (grad,) = torch.autograd.grad(net(inside).sum(), inside)
+    assert grad.abs().sum() > 0
