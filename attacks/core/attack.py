@@ -11,7 +11,7 @@ from typing import ClassVar, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..objectives.untargeted import Untargeted
+from ..objectives.untargeted import Untargeted  # from above: so an attack that names no objective still has one
 from .checks import as_computed, check_batch, check_device, check_labels, module_of
 from .frozen_eval import frozen_eval, seed_random_state
 from .global_noise import noticing_global_noise
