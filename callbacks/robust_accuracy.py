@@ -24,6 +24,7 @@ from .parts.passes.loaders import loader_suffix
 from .parts.passes.preparation import Preparation
 from .parts.passes.recalls import recalls_after_attacks
 from .parts.passes.samples import Samples
+from .parts.passes.waiting import Waiting
 from .parts.passes.warm_starts import WarmStarts
 from .parts.pictures.attack_pictures import AttackPictures
 from .parts.records.origin import origin, samples_fingerprint
@@ -135,7 +136,7 @@ class RobustAccuracy(Probe):
         self._suite: dict[str, Attack] = {}  # the attacks of all entries; empty where another entry measures
         self._model: nn.Module | None = None  # the one that the waiting samples are for
         self._halving = Halving(batch_size)  # kept from batch to batch: what does not fit is tried once
-        self._waiting: dict[int, list[Samples]] = {}
+        self._waiting = Waiting(batch_size, {})
         self._reports: dict[int, list[Report]] = {}
         self._fingerprints: dict[int, int] = {}
         self._pictures = AttackPictures({}, num_images, seed)
@@ -158,6 +159,7 @@ class RobustAccuracy(Probe):
         if entries[0] is not self:
             return  # the first entry measures for all
         self._suite = common_suite(entries)
+        self._waiting = Waiting(self.batch_size, self._suite)
         self._pictures = AttackPictures(self._suite, self.num_images, self.seed)
         self._preparation = Preparation(self._suite, self.num_prepare_samples, self.seed, self.batch_keys)
         self._warm_starts = WarmStarts(self._suite if self.warm_start and stage == "fit" else {})
@@ -217,27 +219,11 @@ class RobustAccuracy(Probe):
 
     def see(self, model: nn.Module, samples: Samples, loader_index: int) -> None:
         self._check_classes(samples.y)
-        pooling = [name for name, attack in self._suite.items() if attack.pools]
-        before = self._waiting.get(loader_index)
-        if before and before[-1].x.shape[1:] != samples.x.shape[1:]:
-            if pooling:
-                raise ValueError(
-                    f"attack {pooling[0]!r} wants to see all samples at once, which must have one shape, got "
-                    f"{tuple(before[-1].x.shape[1:])} and {tuple(samples.x.shape[1:])}"
-                )
-            self._attack_waiting(loader_index)
-        self._model, waiting = model, self._waiting.setdefault(loader_index, [])
-        waiting.append(samples)
-        if pooling:
-            return
-        if sum(len(part) for part in waiting) >= self.batch_size:
-            self._attack_waiting(loader_index)
+        self._model = model
+        for ready in self._waiting.add(samples, loader_index):
+            self._attack(model, ready, loader_index)
 
-    def _attack_waiting(self, loader_index: int) -> None:
-        model, waiting = self._model, self._waiting.pop(loader_index, [])
-        if model is None or not waiting:
-            return
-        samples = Samples.join(waiting)
+    def _attack(self, model: nn.Module, samples: Samples, loader_index: int) -> None:
         fingerprint = self._fingerprints.get(loader_index, 0) + samples_fingerprint(samples)
         self._fingerprints[loader_index] = fingerprint
         is_pictured = self._draws and self._pictures.num_wanted(loader_index) > 0
@@ -262,7 +248,9 @@ class RobustAccuracy(Probe):
         self._reports.setdefault(loader_index, []).append(report)
 
     def conclude(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str, loader_index: int) -> None:
-        self._attack_waiting(loader_index)
+        for left in self._waiting.rest(loader_index):
+            assert self._model is not None  # they were seen with it
+            self._attack(self._model, left, loader_index)
         self._halving.say()
         report = self._preparation.with_cost(gathered_report(self._reports.pop(loader_index, []), self._suite))
         first = self._first_samples.gather(loader_index)
@@ -309,7 +297,7 @@ class RobustAccuracy(Probe):
 
     def forget(self) -> None:
         super().forget()
-        self._waiting.clear()
+        self._waiting.forget()
         self._reports.clear()
         self._fingerprints.clear()
         self._pictures.forget()
