@@ -70,10 +70,11 @@ class FromEmbedding(nn.Module):
         padding = self.embedding.weight[self._padding].to(vectors.dtype)
         if vectors.device.type != "cpu":
             return (vectors == padding).all(-1)
-        same = vectors[..., 0] == padding[0]
-        maybe = same.nonzero(as_tuple=True)  # so that the rest is read of few vectors
-        same[maybe] = norms(vectors[maybe] - padding, float("inf")) == 0  # in a third of the time of `all`
-        return same
+        flat = vectors.flatten(0, 1)
+        same = flat[:, 0] == padding[0]
+        maybe = same.nonzero()[:, 0]  # so that the rest is read of few vectors
+        same[maybe] = norms(flat.index_select(0, maybe) - padding, float("inf")) == 0  # in a third of the time of `all`
+        return same.view(vectors.shape[:2])
 
     def forward(self, vectors: Tensor) -> Any:
         """Vectors `(N, T, D)` to what the model returns for tokens with this embedding.
