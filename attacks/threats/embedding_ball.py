@@ -92,7 +92,8 @@ class TokenBalls(Threat):
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         change = x_adv - x
         scale = (self._eps(x) / _lengths(change).clamp_min(torch.finfo(x.dtype).tiny)).clamp_max(1)
-        return x.addcmul(scale * self.free[..., None], change)
+        into = None if torch.is_grad_enabled() else change  # in its memory, where nobody differentiates
+        return torch.addcmul(x, scale * self.free[..., None], change, out=into)
 
     def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """The length of the longest change of a vector, float `(N,)`; infinite where a vector moved that may not."""
