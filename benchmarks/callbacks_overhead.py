@@ -11,7 +11,6 @@ import copy
 import logging
 import tempfile
 import warnings
-from collections import defaultdict
 from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
@@ -19,6 +18,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
+from ledger import Ledger, the_rest
 from lightning.pytorch.loggers import TensorBoardLogger
 from timing import RATIO_HEADERS, ratio_cells, show, take_turns, use_threads
 from torch import Tensor, nn
@@ -36,58 +36,42 @@ NUM_GRADIENTS = 26  # of 200 samples, as `GradientNorm` measures 128 of 1,000
 Fit = tuple[Classifier, pl.Trainer, dict[str, Any]]
 
 
-class Ledger:
-    """Where the seconds go that callbacks spend: in which one, and in which calls of the model.
+class FitLedger(Ledger):
+    """The seconds of a whole fit. A gradient lasts from the forward of an input that needs it until it arrives there.
 
     Args:
         clock: gives the present time in seconds.
+
+    Attributes:
+        attacked: the batch sizes of the attack's gradients.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self.clock = clock
-        self.spent: dict[str, float] = defaultdict(float)
+        super().__init__(clock)
         self.attacked: list[int] = []
-        self._active: str | None = None
         self._forward_began = 0.0
 
-    def watch(self, module: nn.Module, callbacks: list[pl.Callback]) -> None:
+    def watch_fit(self, module: nn.Module, callbacks: list[pl.Callback]) -> None:
         """Times every hook of the callbacks, and what they ask of the module meanwhile."""
-        for callback in callbacks:
-            for hook in dir(pl.Callback):
-                if hook.startswith("on_") and getattr(type(callback), hook) is not getattr(pl.Callback, hook):
-                    when = "in validation" if "validation" in hook else "in training"
-                    name = f"{type(callback).__name__} {when}"
-                    setattr(callback, hook, self._timed(getattr(callback, hook), name))
+        self.watch(callbacks, _when)
         module.register_forward_pre_hook(self._see_forward)
         module.register_forward_hook(self._see_logits)
 
-    def _timed(self, hook: Callable, name: str) -> Callable:
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            self._active, start = name, self.clock()
-            try:
-                return hook(*args, **kwargs)
-            finally:
-                self.spent[name] += self.clock() - start
-                self._active = None
-
-        return timed
-
     def _see_forward(self, _: nn.Module, args: tuple[Tensor]) -> None:
         self._forward_began = start = self.clock()
-        if self._active is None or not args[0].requires_grad:
+        if self.active is None or not args[0].requires_grad:
             return
-        name = f"{self._active}: gradients"
-        if self._active == ATTACK:
+        if self.active == ATTACK:
             self.attacked.append(len(args[0]))
-
-        def arrived(_: Tensor) -> None:
-            self.spent[name] += self.clock() - start
-
-        args[0].register_hook(arrived)
+        args[0].register_hook(lambda _: self.add("gradients", self.clock() - start))
 
     def _see_logits(self, _: nn.Module, args: tuple[Tensor], logits: Tensor) -> None:
-        if self._active is not None and not args[0].requires_grad:
-            self.spent[f"{self._active}: forwards"] += self.clock() - self._forward_began
+        if not args[0].requires_grad:
+            self.add("forwards", self.clock() - self._forward_began)
+
+
+def _when(callback: pl.Callback, hook: str) -> str:
+    return f"{type(callback).__name__} {'in validation' if 'validation' in hook else 'in training'}"
 
 
 @cache
@@ -149,7 +133,7 @@ def measure(
 ) -> None:
     """Measures and prints two tables: by difference, and from inside."""
     attack = PGD(threat=Linf(eps=0.15 if make is digits_fit else 8 / 255), num_steps=2 if small else 20)
-    ledgers: list[Ledger] = []
+    ledgers: list[FitLedger] = []
     totals: list[float] = []
     module = None
 
@@ -163,8 +147,8 @@ def measure(
         with tempfile.TemporaryDirectory() as folder:
             module, trainer, data = make(folder, callbacks, small)
             if with_callbacks:
-                ledgers.append(Ledger(clock))
-                ledgers[-1].watch(module, callbacks)
+                ledgers.append(FitLedger(clock))
+                ledgers[-1].watch_fit(module, callbacks)
             start = clock()
             trainer.fit(module, **data)
             seconds = clock() - start
@@ -197,12 +181,11 @@ def measure(
 
     fastest = min(range(1, len(totals)), key=totals.__getitem__)  # the first one warms up
     spent, total = ledgers[fastest].spent, totals[fastest]
-    of_attack = spent[f"{ATTACK}: gradients"]
-    parts = dict(spent)
-    for name in {name.partition(":")[0] for name in spent}:
-        parts[f"{name}: the rest"] = parts.pop(name) - sum(
-            spent.get(f"{name}: {w}", 0) for w in ("gradients", "forwards")
-        )
+    of_attack = spent[ATTACK]["gradients"]
+    parts: dict[str, float] = {}
+    for name, of in spent.items():
+        parts |= {f"{name}: {kind}": of[kind] for kind in ("gradients", "forwards") if kind in of}
+        parts[f"{name}: the rest"] = the_rest(of)
     beyond = sum(parts.values()) - of_attack
     parts["all beyond the attack's gradients"] = beyond
     rest = total - beyond  # the fit and the attack's gradients

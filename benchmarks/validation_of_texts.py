@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import tempfile
 import warnings
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from ledger import Ledger, Spent, the_rest
 from lightning.pytorch.loggers import TensorBoardLogger
 from timing import show, use_threads
 from torch import nn
@@ -62,34 +62,37 @@ def classifier(folder: str, num_steps: int, small: bool) -> Run:
     )
 
 
-class Ledger(pl.Callback):
-    """The seconds of every validation, and those of its callbacks by name: all, gradients, and other forwards.
+class ValidationLedger(Ledger, pl.Callback):
+    """The seconds of every validation. A gradient is what `torch.autograd.grad` does, with the forward before it.
 
     Args:
         clock: gives the present time in seconds.
+
+    Attributes:
+        validations: how long each one took, and what the callbacks have spent in it.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self.clock = clock
-        self.validations: list[tuple[float, dict[str, dict[str, float]]]] = []
-        self._spent: dict[str, dict[str, float]] = {}
-        self._active: str | None = None
+        super().__init__(clock)
+        self.validations: list[tuple[float, Spent]] = []
         self._began, self._depth, self._forward_began = 0.0, 0, 0.0
         self._waiting: tuple[float, float] | None = None  # begin and end of a forward that a gradient may follow
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._spent, self._began = defaultdict(lambda: defaultdict(float)), self.clock()
+        self.spent.clear()
+        self._began = self.clock()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.validations.append((self.clock() - self._began, {name: dict(of) for name, of in self._spent.items()}))
+        self.validations.append((self.clock() - self._began, {name: dict(of) for name, of in self.spent.items()}))
+
+    def begin(self, name: str) -> None:
+        super().begin(name)
+        self._waiting = None
 
     @contextmanager
     def watching(self, module: nn.Module, callbacks: list[pl.Callback]) -> Iterator[None]:
         """Inside, every hook of the callbacks is timed, and what they ask of the module and of autograd meanwhile."""
-        for callback in callbacks:
-            for hook in dir(pl.Callback):
-                if hook.startswith("on_validation") and getattr(type(callback), hook) is not getattr(pl.Callback, hook):
-                    setattr(callback, hook, self._timed(getattr(callback, hook), type(callback).__name__))
+        self.watch(callbacks, lambda callback, hook: type(callback).__name__ if "on_validation" in hook else None)
         for part in module.modules():
             if part is module or isinstance(part, Recurrent):
                 part.register_forward_pre_hook(self._begin_forward)
@@ -103,7 +106,7 @@ class Ledger(pl.Callback):
             try:
                 return grad(*args, **kwargs)
             finally:
-                self._add("gradients", self.clock() - start)
+                self.add("gradients", self.clock() - start)
 
         torch.autograd.grad = timed_grad
         try:
@@ -111,27 +114,12 @@ class Ledger(pl.Callback):
         finally:
             torch.autograd.grad = grad
 
-    def _add(self, kind: str, seconds: float) -> None:
-        if self._active is not None:
-            self._spent[self._active][kind] += seconds
-
-    def _timed(self, hook: Callable, name: str) -> Callable:
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            self._active, start = name, self.clock()
-            try:
-                return hook(*args, **kwargs)
-            finally:
-                self._add("all", self.clock() - start)
-                self._active = self._waiting = None
-
-        return timed
-
     def _begin_forward(self, *_: Any) -> None:
         self._depth += 1
         if self._depth == 1:
             self._forward_began = self.clock()
             if self._waiting is not None:  # one of several that a gradient follows
-                self._add("gradients", self._waiting[1] - self._waiting[0])
+                self.add("gradients", self._waiting[1] - self._waiting[0])
 
     def _end_forward(self, module: nn.Module, args: Any, output: Any) -> None:
         self._depth -= 1
@@ -139,7 +127,7 @@ class Ledger(pl.Callback):
             first, now = output[0] if isinstance(output, tuple) else output, self.clock()
             self._waiting = (self._forward_began, now) if first.requires_grad else None
             if self._waiting is None:
-                self._add("forwards", now - self._forward_began)
+                self.add("forwards", now - self._forward_began)
 
 
 def measure(
@@ -147,7 +135,7 @@ def measure(
 ) -> None:
     """Trains between validations, and prints what the fastest of them, but for the first and last, spent."""
     torch.manual_seed(0)
-    ledger = Ledger(clock)
+    ledger = ValidationLedger(clock)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         module, data, callbacks = make(folder, 2 if small else 20, small)
@@ -172,9 +160,11 @@ def measure(
     rest = total - beyond
     rows = [("validation by itself", total - gradients - beyond)]
     for name, of in spent.items():
-        others = of["all"] - of.get("gradients", 0.0) - of.get("forwards", 0.0)
-        parts = {"gradients": of.get("gradients", 0.0), "other forwards": of.get("forwards", 0.0), "the rest": others}
-        rows += [(f"{name}: {part}", seconds) for part, seconds in parts.items()]
+        rows += [
+            (f"{name}: gradients", of.get("gradients", 0.0)),
+            (f"{name}: other forwards", of.get("forwards", 0.0)),
+            (f"{name}: the rest", the_rest(of)),
+        ]
     rows.append(("all beyond validation and gradients", beyond))
     cells = [(name, f"{seconds / rest:.2%}", f"{1000 * seconds:.1f}") for name, seconds in rows]
     show(

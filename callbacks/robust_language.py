@@ -18,6 +18,7 @@ from .parts.passes.loaders import loader_suffix
 from .parts.passes.processes import gather_by_id, gather_costs
 from .parts.passes.samples import Samples
 from .parts.passes.try_out import TrainingSamples
+from .parts.passes.waiting import Waiting
 from .parts.pictures.text_picture import FlippedText, text_picture
 from .parts.records.logs import fit_may_lose, write_whole
 from .parts.records.origin import origin, samples_fingerprint
@@ -37,7 +38,8 @@ class RobustLanguage(Probe):
 
     Args:
         attacks: attacks by name, with the objective `Surprise` or `NextToken`; the names become tags.
-        batch_size: texts attacked at a time, >= 1; halved for good, with a warning, where they do not fit into memory.
+        batch_size: texts attacked at a time, >= 1, whatever the loader's batch size; halved for good, with a warning,
+            where they do not fit into memory.
         seed: seeds the random starts, together with each text's position in the dataset.
         num_texts: texts shown in the pictures, 0 for no pictures.
         every_n_epochs, max_samples, batch_keys: as in `Probe`.
@@ -79,6 +81,8 @@ class RobustLanguage(Probe):
                 )
         self.attacks, self.batch_size, self.seed, self.num_texts = attacks, batch_size, seed, num_texts
         self._halving = Halving(batch_size)
+        self._waiting = Waiting(batch_size, attacks)
+        self._model: nn.Module | None = None  # the one that the waiting texts are for
         self._characters_per_token: dict[str, float] = {}
         self._num_characters: Tensor | None = None  # of each token
         self._names: tuple[str, ...] = ()
@@ -118,6 +122,11 @@ class RobustLanguage(Probe):
     on_test_epoch_start = on_validation_epoch_start
 
     def see(self, model: nn.Module, samples: Samples, loader_index: int) -> None:
+        self._model = model
+        for ready in self._waiting.add(samples, loader_index):
+            self._attack(model, ready, loader_index)
+
+    def _attack(self, model: nn.Module, samples: Samples, loader_index: int) -> None:
         shown = self._shown.setdefault(loader_index, {})
         num_wanted = self.num_texts - max(map(len, shown.values()), default=0) if self._names else 0
         per_token = self._characters_per_token.get(self._stage, 1.0)
@@ -162,6 +171,9 @@ class RobustLanguage(Probe):
         ]
 
     def conclude(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str, loader_index: int) -> None:
+        for left in self._waiting.rest(loader_index):
+            assert self._model is not None  # they were seen with it
+            self._attack(self._model, left, loader_index)
         values = gather_by_id({key: torch.cat(parts) for key, parts in self._values.pop(loader_index, {}).items()})
         cost = gather_costs(self._cost.pop(loader_index, dict.fromkeys(self.attacks, Cost())))
         shown, folder = self._shown.pop(loader_index, {}), run_folder(trainer)
@@ -203,6 +215,7 @@ class RobustLanguage(Probe):
 
     def forget(self) -> None:
         super().forget()
+        self._waiting.forget()
         self._cost.clear()
         self._shown.clear()
         self._fingerprints.clear()

@@ -62,8 +62,8 @@ class Saturation(Probe):
         counted = self._counted.setdefault(loader_index, {})
 
         def keep(layer: str, kind: str, values: Tensor) -> None:
-            flat = self.is_flat(kind, values)
-            now = Flat(int(flat.sum()), flat.numel(), (~flat).any(0).cpu())
+            times = self.is_flat(kind, values).sum(0, dtype=torch.int32).cpu()  # of each unit
+            now = Flat(int(times.sum()), values.numel(), times < len(values))
             counted[layer] = counted[layer] + now if layer in counted else now
 
         with measuring(model, samples) as (x, _), torch.no_grad(), watched_units(model, keep):

@@ -28,9 +28,9 @@ def detach_state(state: AnyState) -> AnyState:
     return state.detach() if isinstance(state, Tensor) else tuple(part.detach() for part in state)
 
 
-Listener = Callable[[int, Tensor, State, Tensor, State], None]
-"""`listener(layer, read, first, output, states)`: inputs `(T, B, D)`, the state before them, what the next layer reads,
-and the states after every step, each part `(T, B, H)`."""
+Listener = Callable[[int, State, Tensor], None]
+"""`listener(layer, states, gates)`: the states after every step, each part `(T, B, H)`, and the gates, without a
+gradient: of an LSTM i, f, g and o, of a GRU r, z and n, of an RNN its output alone, `(K, T, B, H)`."""
 
 
 class Recurrent(nn.Module):
@@ -45,7 +45,7 @@ class Recurrent(nn.Module):
         hand_written: whether to use the fast layers; False for the plain steps, which `torch.func` can differentiate.
 
     Attributes:
-        listener: called with what every layer of a forward reads and gives, if it is not None.
+        listener: called with what every layer of a forward gives, if it is not None.
 
     Raises:
         ValueError: a value is outside its range.
@@ -135,24 +135,38 @@ class Recurrent(nn.Module):
             for layer in range(self.num_layers):
                 if layer:
                     inputs = F.dropout(inputs, self.dropout, self.training)
-                read, first = inputs, tuple(part[layer] for part in before)
-                inputs, states = self._layer(read, first, layer)
+                inputs, states, gates = self._layer(inputs, tuple(part[layer] for part in before), layer)
                 after.append(states)
                 if self.listener is not None:
-                    self.listener(layer, read, first, inputs, states)
+                    assert gates is not None
+                    self.listener(layer, states, gates)
             output = after[-1][0] if ends is None else after[-1][0].where(counts, 0)
             at = (-1,) if ends is None else (ends, torch.arange(len(ends), device=x.device))
             last = tuple(torch.stack([states[part][at] for states in after]) for part in range(len(before)))
         return output.transpose(0, 1), last[0] if len(last) == 1 else last
 
     @abstractmethod
-    def _scan(self, x: Tensor, state: State, weights: Sequence[Tensor]) -> State:
-        """The states after every step, each part `(T, B, H)`."""
+    def _scan(self, x: Tensor, state: State, weights: Sequence[Tensor]) -> tuple[State, Tensor]:
+        """The states after every step, each part `(T, B, H)`, by the fast layers, and the gates for a listener."""
 
-    def _layer(self, x: Tensor, state: State, layer: int) -> tuple[Tensor, State]:
-        """What a layer hands to the one above, and its states."""
-        states = self._scan(x, state, self.weights_of(layer))
-        return states[0], states
+    @abstractmethod
+    def _unroll(self, x: Tensor, state: State, weights: Sequence[Tensor]) -> State:
+        """The states after every step, by plain ones."""
+
+    def _run(self, x: Tensor, state: State, weights: Sequence[Tensor]) -> tuple[State, Tensor | None]:
+        """The states after every step, and the gates, which plain steps leave out where nobody listens."""
+        if self.hand_written:
+            return self._scan(x, state, weights)
+        states = self._unroll(x, state, weights)
+        if self.listener is None:
+            return states, None
+        with torch.no_grad():
+            return states, self._scan(x, state, weights)[1]
+
+    def _layer(self, x: Tensor, state: State, layer: int) -> tuple[Tensor, State, Tensor | None]:
+        """What a layer hands to the one above, its states and its gates."""
+        states, gates = self._run(x, state, self.weights_of(layer))
+        return states[0], states, gates
 
     def weights_of(self, layer: int) -> list[Tensor]:
         """W_ih, W_hh, b_ih and b_hh of a layer; without biases, zeros for them."""
@@ -229,19 +243,23 @@ class RNN(Recurrent):
         super().__init__(input_size, hidden_size, num_layers, dropout=dropout, bias=bias, hand_written=hand_written)
         self.nonlinearity, self.pre_activation = nonlinearity, pre_activation
 
-    def _scan(self, x: Tensor, state: State, weights: Sequence[Tensor]) -> State:
+    def _scan(self, x: Tensor, state: State, weights: Sequence[Tensor]) -> tuple[State, Tensor]:
         w_ih, w_hh, b_ih, b_hh = weights
-        if self.hand_written:
-            return (rnn_scan(x, state[0], w_ih, w_hh, b_ih + b_hh, nonlinearity=self.nonlinearity),)
+        h = rnn_scan(x, state[0], w_ih, w_hh, b_ih + b_hh, nonlinearity=self.nonlinearity)
+        return (h,), h.detach()[None]
+
+    def _unroll(self, x: Tensor, state: State, weights: Sequence[Tensor]) -> State:
+        w_ih, w_hh, b_ih, b_hh = weights
         return unroll(partial(rnn_step, rho=RHO[self.nonlinearity]), x, state, w_ih, w_hh, b_ih + b_hh)
 
-    def _layer(self, x: Tensor, state: State, layer: int) -> tuple[Tensor, State]:
+    def _layer(self, x: Tensor, state: State, layer: int) -> tuple[Tensor, State, Tensor | None]:
         if not self.pre_activation:
             return super()._layer(x, state, layer)
         w_ih, w_hh, b_ih, b_hh = weights = self.weights_of(layer)
         first = RHO[self.nonlinearity](state[0])
-        (g,) = self._scan(x, (first,), weights)
-        return g, (F.linear(torch.cat([first[None], g[:-1]]), w_hh, b_hh) + F.linear(x, w_ih, b_ih),)
+        (g,), gates = self._run(x, (first,), weights)
+        h = F.linear(torch.cat([first[None], g[:-1]]), w_hh, b_hh) + F.linear(x, w_ih, b_ih)
+        return g, (h,), gates
 
 
 class LSTM(Recurrent):
@@ -250,10 +268,13 @@ class LSTM(Recurrent):
     num_gates = 4
     state_names = ("h", "c")
 
-    def _scan(self, x: Tensor, state: State, weights: Sequence[Tensor]) -> State:
+    def _scan(self, x: Tensor, state: State, weights: Sequence[Tensor]) -> tuple[State, Tensor]:
         w_ih, w_hh, b_ih, b_hh = weights
-        if self.hand_written:
-            return lstm_scan(x, state[0], state[1], w_ih, w_hh, b_ih + b_hh)
+        h, c, gates = lstm_scan(x, state[0], state[1], w_ih, w_hh, b_ih + b_hh)
+        return (h, c), gates
+
+    def _unroll(self, x: Tensor, state: State, weights: Sequence[Tensor]) -> State:
+        w_ih, w_hh, b_ih, b_hh = weights
         return unroll(lstm_step, x, state, w_ih, w_hh, b_ih + b_hh)
 
 
@@ -262,7 +283,9 @@ class GRU(Recurrent):
 
     num_gates = 3
 
-    def _scan(self, x: Tensor, state: State, weights: Sequence[Tensor]) -> State:
-        if self.hand_written:
-            return (gru_scan(x, state[0], *weights),)
+    def _scan(self, x: Tensor, state: State, weights: Sequence[Tensor]) -> tuple[State, Tensor]:
+        h, gates = gru_scan(x, state[0], *weights)
+        return (h,), gates
+
+    def _unroll(self, x: Tensor, state: State, weights: Sequence[Tensor]) -> State:
         return unroll(gru_step, x, state, *weights)

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import lightning.pytorch as pl
 import pytest
 import torch
 
@@ -22,6 +23,7 @@ from .oracles import images, own_labels, small_net
 
 NAMES = (
     "timing",
+    "ledger",
     "attack_cost",
     "dream_cost",
     "pgd_floor",
@@ -63,7 +65,7 @@ def test_every_script_is_tested_and_stands_in_the_readme(root: Path) -> None:
     scripts = {path.stem for path in (root / "benchmarks").glob("*.py")}
     assert scripts == set(NAMES)
     text = (root / "benchmarks" / "README.md").read_text()
-    assert all(f"`python benchmarks/{name}.py`" in text for name in scripts - {"timing", "long_runs_of"})
+    assert all(f"`python benchmarks/{name}.py`" in text for name in scripts - {"timing", "ledger", "long_runs_of"})
 
 
 def test_pgd_is_compared_with_its_floor_and_peers(benchmark: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -82,6 +84,29 @@ def test_a_peer_that_is_missing_is_named(
     net, x, y = pgd_floor.digits(0)
     pgd_floor.compare("", net, x[:4], y[:4], pgd_floor.Linf(0.1), num_steps=1, num_turns=1, clock=time.perf_counter)
     assert capsys.readouterr().out.count("not installed") == 2
+
+
+def test_a_ledger_keeps_what_each_callback_spends_on_what(benchmark: Any) -> None:
+    ticks = iter(range(100))
+    ledger = benchmark("ledger").Ledger(lambda: float(next(ticks)))
+
+    class Works(pl.Callback):
+        def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+            ledger.add("gradients", 0.25)
+
+        def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+            raise AssertionError("not watched")
+
+    works = Works()
+    ledger.watch([works], lambda callback, hook: type(callback).__name__ if "start" in hook else None)
+    works.on_fit_start(None, None)
+    works.on_fit_start(None, None)
+    ledger.add("gradients", 9.0)  # outside of the hooks
+    assert ledger.spent == {"Works": {"gradients": 0.5, "all": 2.0}}
+    assert benchmark("ledger").the_rest(ledger.spent["Works"]) == 1.5
+    with pytest.raises(AssertionError, match="not watched"):
+        works.on_fit_end(None, None)
+    assert ledger.spent["Works"]["all"] == 2.0
 
 
 def test_a_fit_is_measured_with_callbacks_and_without(benchmark: Any, capsys: pytest.CaptureFixture[str]) -> None:

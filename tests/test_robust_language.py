@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from touchstone.attacks import (
@@ -24,6 +25,7 @@ from touchstone.attacks import (
     TokenFlips,
     evaluate_language,
 )
+from touchstone.attacks.core.sample_rng import SampleRng
 from touchstone.callbacks import GradientNorm, RobustAccuracy, RobustLanguage
 from touchstone.callbacks.parts.pictures.text_picture import FlippedText, text_picture
 from touchstone.datamodules import PassagesDataModule, TextDataModule
@@ -77,6 +79,24 @@ def test_it_logs_what_the_judge_measures(data: TextDataModule, tmp_path: Path) -
     assert written["texts"]["bits_per_character/hot"] == pytest.approx(report.after["hot"].tolist(), rel=1e-4)
     assert written["attacks"]["ball"]["num_backwards"] == 21 * 3
     assert set(events(tmp_path).Tags()["images"]) == {"attack/hot", "attack/say"}
+
+
+@pytest.mark.parametrize(("batch_size", "sizes"), [(16, [16, 5]), (4, [4, 4, 4, 4, 4, 1]), (64, [21])])
+def test_texts_are_attacked_so_many_at_a_time_whatever_the_loader(
+    data: TextDataModule, tmp_path: Path, batch_size: int, sizes: list[int]
+) -> None:
+    attacked: list[int] = []
+
+    @dataclass(frozen=True)
+    class Counting(RandomFlips):
+        def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:
+            attacked.append(len(x))
+            return super().perturb(model, x, y, rng)
+
+    attack = Counting(threat=FLIPS, objective=Surprise(), num_candidates=2)
+    run = trainer(tmp_path, RobustLanguage({"flips": attack}, max_samples=21, batch_size=batch_size))
+    run.validate(module(), datamodule=data, verbose=False)  # its loader gives 8 at a time
+    assert attacked == sizes
 
 
 @pytest.mark.parametrize("tokens", ["bytes", "byte_pairs"])

@@ -39,9 +39,13 @@ def gates_of(net: RNN | LSTM | GRU, x: Tensor) -> dict[str, tuple[str, Tensor]]:
     return found
 
 
-def test_the_gates_of_an_lstm_move_torchs_cell(x: Tensor) -> None:
+both_ways = pytest.mark.parametrize("hand_written", [True, False])
+
+
+@both_ways
+def test_the_gates_of_an_lstm_move_torchs_cell(x: Tensor, hand_written: bool) -> None:
     """With torch's cell stepping, c_t = f c + i g and h_t = o tanh(c_t) at every step and layer."""
-    net = seeded(lambda: LSTM(4, 6, num_layers=2))
+    net = seeded(lambda: LSTM(4, 6, num_layers=2, hand_written=hand_written))
     gates, inputs = gates_of(net, x), x
     for layer in range(2):
         cell = nn.LSTMCell(4 if layer == 0 else 6, 6).double()
@@ -59,8 +63,9 @@ def test_the_gates_of_an_lstm_move_torchs_cell(x: Tensor) -> None:
         inputs = torch.stack(outputs, 1)
 
 
-def test_the_gates_of_a_gru_move_torchs_cell(x: Tensor) -> None:
-    net, cell = seeded(lambda: GRU(4, 6)), nn.GRUCell(4, 6).double()
+@both_ways
+def test_the_gates_of_a_gru_move_torchs_cell(x: Tensor, hand_written: bool) -> None:
+    net, cell = seeded(lambda: GRU(4, 6, hand_written=hand_written)), nn.GRUCell(4, 6).double()
     for name, weight in zip(("weight_ih", "weight_hh", "bias_ih", "bias_hh"), net.weights_of(0), strict=True):
         getattr(cell, name).data.copy_(weight)
     gates, h = gates_of(net, x), x.new_zeros(3, 6)
@@ -72,14 +77,25 @@ def test_the_gates_of_a_gru_move_torchs_cell(x: Tensor) -> None:
     assert ((gates["l0.r"][1] > 0) & (gates["l0.r"][1] < 1)).all()
 
 
+@both_ways
 @pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
-def test_the_units_of_an_rnn_are_torchs_outputs(x: Tensor, nonlinearity: str) -> None:
-    net = seeded(lambda: RNN(4, 6, num_layers=2, nonlinearity=nonlinearity))
+def test_the_units_of_an_rnn_are_torchs_outputs(x: Tensor, nonlinearity: str, hand_written: bool) -> None:
+    net = seeded(lambda: RNN(4, 6, num_layers=2, nonlinearity=nonlinearity, hand_written=hand_written))
     oracle = nn.RNN(4, 6, num_layers=2, nonlinearity=nonlinearity, batch_first=True).double()
     oracle.load_state_dict(net.state_dict())
     kind, values = gates_of(net, x)["l1"]
     assert kind == nonlinearity
     assert torch.allclose(values, oracle(x)[0])
+
+
+@pytest.mark.parametrize("kind", [RNN, LSTM, GRU])
+def test_who_listens_changes_no_gradient(x: Tensor, kind: type[RNN | LSTM | GRU]) -> None:
+    net = seeded(lambda: kind(4, 6, num_layers=2))
+    plain = torch.autograd.grad(net(x)[0].pow(2).sum(), list(net.parameters()))
+    gates = Gates(net, lambda name, kind, values: None)
+    heard = torch.autograd.grad(net(x)[0].pow(2).sum(), list(net.parameters()))
+    gates.remove()
+    assert all(torch.equal(one, other) for one, other in zip(plain, heard, strict=True))
 
 
 def measured(callback: Saturation, net: nn.Module, x: Tensor, folder: Path) -> dict[str, float]:

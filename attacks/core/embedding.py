@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .checks import computing_dtype
+from .per_sample import norms
 
 _NUM_COMPARED = 4
 
@@ -69,9 +70,11 @@ class FromEmbedding(nn.Module):
         padding = self.embedding.weight[self._padding].to(vectors.dtype)
         if vectors.device.type != "cpu":
             return (vectors == padding).all(-1)
-        maybe = vectors[..., 0] == padding[0]  # so that the rest is read of few vectors
-        maybe[maybe.clone()] = (vectors[maybe] == padding).all(-1)
-        return maybe
+        flat = vectors.flatten(0, 1)
+        same = flat[:, 0] == padding[0]
+        maybe = same.nonzero()[:, 0]  # so that the rest is read of few vectors
+        same[maybe] = norms(flat.index_select(0, maybe) - padding, float("inf")) == 0  # in a third of the time of `all`
+        return same.view(vectors.shape[:2])
 
     def forward(self, vectors: Tensor) -> Any:
         """Vectors `(N, T, D)` to what the model returns for tokens with this embedding.
@@ -109,9 +112,9 @@ class FromEmbedding(nn.Module):
         some = tokens[:_NUM_COMPARED]
         if not len(some):
             return
-        whole, again, from_here = self.model(some), self.model(some), self(self.vectors(some))
         alike = partial(torch.allclose, rtol=1e-3, atol=1e-3)
-        if alike(whole, again) and not alike(whole, from_here):
+        whole, from_here = self.model(some), self(self.vectors(some))
+        if not alike(whole, from_here) and alike(whole, self.model(some)):
             raise ValueError(
                 "the model reads more of its tokens than their embedding: what it returns for the embedding of a text "
                 "is not what it returns for the text. Where it masks padding, its embedding needs `padding_idx`"

@@ -78,7 +78,7 @@ def widest(device: torch.device) -> torch.dtype:
 
 def norms(rows: Tensor, p: float = 2) -> Tensor:
     """The p-norm of each sample of `rows`, `(N, ...)`, over all its other axes: `(N,)`."""
+    if p == float("inf"):  # on a CPU in a tenth of the time of torch's norm, and whatever the memory format
+        return rows.abs().amax(tuple(range(1, rows.ndim)))
     rows = rows.flatten(1)
-    if p == float("inf"):
-        return rows.abs().amax(1)  # which on a CPU takes a tenth of the time of torch's norm
     return rows.abs().sum(1) if p == 1 else torch.linalg.vector_norm(rows, ord=p, dim=1)

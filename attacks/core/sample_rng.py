@@ -18,15 +18,19 @@ _MIX_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
 _MIX_2 = 0x94D049BB133111EB - (1 << 64)
 
 
+_CACHED = 1 << 17
+"""So many numbers are drawn at a time on a CPU: the words of more would not stay in its cache."""
+
+
 def _shift_right(z: Tensor, bits: int) -> Tensor:
     """The logical shift of a 64-bit word (`>>` on int64 copies the sign)."""
-    return (z >> bits) & ((1 << (64 - bits)) - 1)
+    return (z >> bits).bitwise_and_((1 << (64 - bits)) - 1)
 
 
 def _mix(z: Tensor) -> Tensor:
-    z = (z ^ _shift_right(z, 30)) * _MIX_1
-    z = (z ^ _shift_right(z, 27)) * _MIX_2
-    return z ^ _shift_right(z, 31)
+    z = (z ^ _shift_right(z, 30)).mul_(_MIX_1)
+    z = z.bitwise_xor_(_shift_right(z, 27)).mul_(_MIX_2)
+    return z.bitwise_xor_(_shift_right(z, 31))
 
 
 def _wrap(number: int) -> int:
@@ -75,14 +79,17 @@ class SampleRng:
 
     def uniform(self, like: Tensor) -> Tensor:
         """Uniform noise in [0, 1), of the shape, dtype (float32 or float64) and device of `like`, `(N, ...)`."""
+        if like.device.type == "cpu" and like.numel() > _CACHED and len(like) > 1:
+            halves = zip(self.sample_ids.chunk(2), like.chunk(2), strict=True)
+            return torch.cat([replace(self, sample_ids=ids).uniform(part) for ids, part in halves])
         bits = 53 if like.dtype == torch.float64 else 24  # what the mantissa holds exactly
         words = self._words(like[0].numel() if len(like) else 0, like.device)
-        return (_shift_right(words, 64 - bits).to(like.dtype) * 2.0**-bits).reshape(like.shape)
+        return _shift_right(words, 64 - bits).to(like.dtype).mul_(2.0**-bits).reshape(like.shape)
 
     def normal(self, like: Tensor) -> Tensor:
         """Standard normal noise, of the shape, dtype and device of `like`, by the inverse of the normal CDF."""
         smallest = 2.0**-54 if like.dtype == torch.float64 else 2.0**-25  # in place of 0, whose image is -inf
-        return torch.special.ndtri(self.uniform(like).clamp_min(smallest))
+        return torch.special.ndtri(self.uniform(like).clamp_min_(smallest))
 
     def integers(self, high: int) -> Tensor:
         """One integer in [0, high) for each sample: int64 `(N,)`."""

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..core.per_sample import norms
+
 _LARGEST_GRADIENT = 1e8
 
 
@@ -72,7 +74,7 @@ class Meter:
 
     def _see_gradient(self, grad: Tensor) -> None:
         self.num_backwards += len(grad)
-        largest = grad.detach().flatten(1).abs().amax(1)  # NaN and infinity survive both operations
+        largest = norms(grad.detach(), float("inf"))  # which NaN and infinity survive
         bad = torch.stack([(largest == 0).sum(), (~(largest <= _LARGEST_GRADIENT)).sum()])
         self._bad_gradients = bad if self._bad_gradients is None else self._bad_gradients + bad
 

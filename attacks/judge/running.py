@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.attack import Attack
+from ..core.checks import are_broken
 from ..core.out_of_memory import is_out_of_memory
 from ..core.sample_rng import SampleRng
 from ..core.threat import Threat
@@ -61,7 +62,7 @@ def run_attack(
             f"got {x_adv.dtype} {tuple(x_adv.shape)} on {x_adv.device}"
         )
     x_adv = x_adv.detach().clone()  # an attack may hand out a view of something that it goes on changing
-    broken = ~x_adv.isfinite().flatten(1).all(1)
+    broken = are_broken(x_adv)
     if bool(broken.any()):
         raise ValueError(f"attack {name!r} returned NaN or infinite values, first at {_first(broken, rng)}")
     outside = ~attack.threat.contains(x_adv, x)

@@ -87,16 +87,17 @@ class TokenBalls(Threat):
     def direction(self, grad: Tensor) -> Tensor:
         tiny = torch.finfo(grad.dtype).tiny
         grad = grad / grad.abs().amax(-1, keepdim=True).clamp_min(tiny)  # so that no square is too small
-        return grad * (self.free[..., None] / _lengths(grad).clamp_min(tiny))
+        return grad.mul_(self.free[..., None] / _lengths(grad).clamp_min(tiny))
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         change = x_adv - x
         scale = (self._eps(x) / _lengths(change).clamp_min(torch.finfo(x.dtype).tiny)).clamp_max(1)
-        return x.addcmul(scale * self.free[..., None], change)
+        into = None if torch.is_grad_enabled() else change  # in its memory, where nobody differentiates
+        return torch.addcmul(x, scale * self.free[..., None], change, out=into)
 
     def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """The length of the longest change of a vector, float `(N,)`; infinite where a vector moved that may not."""
-        moved = _lengths(x_adv.double() - x.double())[..., 0]
+        moved = _lengths(x_adv.double() - x)[..., 0]
         return torch.where(self.free | (moved == 0), moved, torch.inf).amax(1)
 
     def contains(self, x_adv: Tensor, x: Tensor) -> Tensor:

@@ -1,18 +1,13 @@
-"""`Gates`: what the tanh, sigmoid and relu units inside a recurrent net give, step by step.
-
-The layers keep only their states; from these, all gates of a layer come out of two products.
-"""
+"""`Gates`: what the tanh, sigmoid and relu units inside a recurrent net give, step by step."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Literal
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ..recurrent import GRU, LSTM, RNN, Recurrent
+from ..recurrent import LSTM, RNN, Recurrent
 from .recurrent_steps import State
 
 Kind = Literal["tanh", "sigmoid", "relu"]
@@ -38,24 +33,12 @@ class Gates:
         """Listens no more."""
         self._net.listener = None
 
-    @torch.no_grad()
-    def _listen(self, layer: int, read: Tensor, first: State, output: Tensor, states: State) -> None:
-        net = self._net
-        if isinstance(net, RNN):
-            self._keep(f"l{layer}", net.nonlinearity, output.transpose(0, 1))
+    def _listen(self, layer: int, states: State, gates: Tensor) -> None:
+        if isinstance(self._net, RNN):
+            self._keep(f"l{layer}", self._net.nonlinearity, gates[0].transpose(0, 1))
             return
-        w_ih, w_hh, b_ih, b_hh = net.weights_of(layer)
-        before = torch.cat([first[0][None], states[0][:-1]])
-        of_x, of_h = F.linear(read, w_ih, b_ih), F.linear(before, w_hh, b_hh)
-        units: dict[str, tuple[Kind, Tensor]]
-        if isinstance(net, LSTM):
-            i, f, g, o = (of_x + of_h).chunk(4, -1)
-            units = {"i": ("sigmoid", i.sigmoid()), "f": ("sigmoid", f.sigmoid()), "g": ("tanh", g.tanh())}
-            units |= {"o": ("sigmoid", o.sigmoid()), "c": ("tanh", states[1].tanh())}
-        else:
-            assert isinstance(net, GRU)
-            r, z = (of_x + of_h).chunk(3, -1)[:2]
-            n = of_x.chunk(3, -1)[2] + r.sigmoid() * of_h.chunk(3, -1)[2]
-            units = {"r": ("sigmoid", r.sigmoid()), "z": ("sigmoid", z.sigmoid()), "n": ("tanh", n.tanh())}
-        for name, (kind, values) in units.items():
-            self._keep(f"l{layer}.{name}", kind, values.transpose(0, 1))
+        units = dict(zip("ifgo" if isinstance(self._net, LSTM) else "rzn", gates, strict=True))
+        if isinstance(self._net, LSTM):
+            units["c"] = states[1].detach().tanh()
+        for name, values in units.items():
+            self._keep(f"l{layer}.{name}", "tanh" if name in "gnc" else "sigmoid", values.transpose(0, 1))

@@ -31,13 +31,21 @@ def rnn_scan(x: Tensor, h0: Tensor, w_ih: Tensor, w_hh: Tensor, b: Tensor, *, no
     return _RNNScan.apply(x, h0, w_ih, w_hh, b, nonlinearity)
 
 
-def lstm_scan(x: Tensor, h0: Tensor, c0: Tensor, w_ih: Tensor, w_hh: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """`h_1, ..., h_T` and `c_1, ..., c_T` of an LSTM, `(T, B, H)`, from x `(T, B, D)`, h_0 and c_0 `(B, H)`."""
+def lstm_scan(
+    x: Tensor, h0: Tensor, c0: Tensor, w_ih: Tensor, w_hh: Tensor, b: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`h_1, ..., h_T` and `c_1, ..., c_T` of an LSTM, `(T, B, H)`, from x `(T, B, D)`, h_0 and c_0 `(B, H)`.
+
+    And, to be looked at, its gates i, f, g and o, `(4, T, B, H)`, without a gradient.
+    """
     return _LSTMScan.apply(x, h0, c0, w_ih, w_hh, b)
 
 
-def gru_scan(x: Tensor, h0: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor) -> Tensor:
-    """`h_1, ..., h_T` of a GRU, `(T, B, H)`, from x `(T, B, D)` and h_0 `(B, H)`."""
+def gru_scan(x: Tensor, h0: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor) -> tuple[Tensor, Tensor]:
+    """`h_1, ..., h_T` of a GRU, `(T, B, H)`, from x `(T, B, D)` and h_0 `(B, H)`.
+
+    And, to be looked at, its gates r, z and n, `(3, T, B, H)`, without a gradient.
+    """
     return _GRUScan.apply(x, h0, w_ih, w_hh, b_ih, b_hh)
 
 
@@ -75,7 +83,7 @@ class _LSTMScan(Function):
     @staticmethod
     def forward(
         ctx: FunctionCtx, x: Tensor, h0: Tensor, c0: Tensor, w_ih: Tensor, w_hh: Tensor, b: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         gates = _project(x, w_ih, b, 4)
         h, c, w = _with_first(h0, len(x)), _with_first(c0, len(x)), _planes(w_hh, 4).mT
         tanh_c, summed = torch.empty_like(h[1:]), torch.empty_like(gates[:, 0])
@@ -88,11 +96,10 @@ class _LSTMScan(Function):
             torch.mul(f, c[t], out=c[t + 1]).addcmul_(i, g)
             torch.mul(torch.tanh(c[t + 1], out=tanh_c[t]), o, out=h[t + 1])
         ctx.save_for_backward(x, h0, c0, w_ih, w_hh, b, gates, h, c, tanh_c)
-        ctx.set_materialize_grads(False)
-        return h[1:], c[1:]
+        return h[1:], c[1:], _looked_at(ctx, gates)
 
     @staticmethod
-    def backward(ctx: Any, dh: Tensor | None, dc: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, dh: Tensor | None, dc: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
         *inputs, gates, h, c, tanh_c = ctx.saved_tensors
         needs = ctx.needs_input_grad
         if torch.is_grad_enabled():
@@ -126,7 +133,7 @@ class _GRUScan(Function):
     @staticmethod
     def forward(
         ctx: FunctionCtx, x: Tensor, h0: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         h, w = _with_first(h0, len(x)), _planes(w_hh, 3).roll(1, 0).mT
         planes = x.new_empty(4, *h[1:].shape)
         b_hn = b_hh.view(3, -1)[2]
@@ -142,12 +149,13 @@ class _GRUScan(Function):
             n.addcmul_(r, of_h).tanh_()
             torch.lerp(n, h[t], z, out=h[t + 1])
         ctx.save_for_backward(x, h0, w_ih, w_hh, b_ih, b_hh, planes, h)
-        return h[1:]
+        return h[1:], _looked_at(ctx, planes[1:])
 
     @staticmethod
-    def backward(ctx: Any, dh: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, dh: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
         *inputs, planes, h = ctx.saved_tensors
         needs = ctx.needs_input_grad
+        dh = torch.zeros_like(h[1:]) if dh is None else dh
         if torch.is_grad_enabled():
             return _differentiable(lambda x, h0, *w: unroll(gru_step, x, (h0,), *w), inputs, ctx, (dh,))
         x, _, w_ih, w_hh, _, _ = inputs
@@ -168,6 +176,14 @@ class _GRUScan(Function):
         dw_hh = _of_weights(da[:3].roll(-1, 0), h[:-1]) if needs[3] else None
         db_hh = da[:3].sum((1, 2)).roll(-1, 0).flatten() if needs[5] else None
         return dx, arriving, dw_ih, dw_hh, db_ih, db_hh
+
+
+def _looked_at(ctx: FunctionCtx, gates: Tensor) -> Tensor:
+    """Gates as an output without a gradient, for which the backward gets None and no zeros."""
+    gates = gates.detach()
+    ctx.mark_non_differentiable(gates)
+    ctx.set_materialize_grads(False)
+    return gates
 
 
 def _planes(weight: Tensor, num_gates: int) -> Tensor:

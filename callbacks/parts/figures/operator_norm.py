@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.linalg import vector_norm
 
 _GROWTH = 1e-5
 """What grows by less than this share in an iteration has converged."""
@@ -42,7 +43,8 @@ def operator_norms(forwards: Product, back: Product, first: Tensor, num_iteratio
         v = unit(back(unit(image)))
         for _ in range(2):  # once leaves rounding errors
             v = v - (basis.mT @ (basis @ v[..., None]))[..., 0]
-        v = torch.where(v.norm(dim=1, keepdim=True) > _DEPENDENT, unit(v), 0)
+        length = vector_norm(v, dim=1, keepdim=True)
+        v = torch.where(length > _DEPENDENT, v / length, 0)
         basis = torch.cat([basis, v[:, None]], 1)
     return norms
 
@@ -50,7 +52,7 @@ def operator_norms(forwards: Product, back: Product, first: Tensor, num_iteratio
 def unit(v: Tensor) -> Tensor:
     """Vectors `(B, S)` scaled to length 1, and 0 where they are 0; their squares need not be floats."""
     v = v / v.abs().amax(1, keepdim=True).clamp(min=torch.finfo(v.dtype).tiny)
-    return v / v.norm(dim=1, keepdim=True).clamp(min=torch.finfo(v.dtype).tiny)
+    return v / vector_norm(v, dim=1, keepdim=True).clamp(min=torch.finfo(v.dtype).tiny)
 
 
 def _norm_of_rows(rows: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from .first_samples import FirstSamples
 from .gathered_report import gathered_report
 from .preparation import Preparation
 from .samples import Samples
+from .waiting import Waiting
 from .warm_starts import WarmStarts
 
 if TYPE_CHECKING:
@@ -47,12 +48,11 @@ class AttackedPass:
         warm_starts: WarmStarts,
         pictures: AttackPictures,
     ) -> None:
-        self._suite, self._batch_size, self._halving, self._seed = dict(suite), batch_size, halving, seed
+        self._suite, self._halving, self._seed = dict(suite), halving, seed
         self._preparation, self._warm_starts, self._pictures = preparation, warm_starts, pictures
-        self._pooling = [name for name, attack in suite.items() if attack.pools]
         self._looks_closer = self._draws = False
         self._model: nn.Module | None = None  # the one that the waiting samples are for
-        self._waiting: dict[int, list[Samples]] = {}
+        self._waiting = Waiting(batch_size, suite)
         self._first_samples = FirstSamples(batch_size)  # probed for gradient masking
         self._reports: dict[int, list[Report]] = {}
 
@@ -64,7 +64,7 @@ class AttackedPass:
             draws: whether this process keeps pictures of it.
         """
         self._looks_closer, self._draws = looks_closer, draws
-        self._waiting.clear()
+        self._waiting.forget()
         self._first_samples.forget()
         self._reports.clear()
         self._warm_starts.forget_pass()
@@ -76,30 +76,16 @@ class AttackedPass:
         Raises:
             ValueError: an attack wants to see all samples at once, and they have several shapes.
         """
-        waiting = self._waiting.setdefault(loader_index, [])
-        if waiting and waiting[-1].x.shape[1:] != samples.x.shape[1:]:
-            if self._pooling:
-                raise ValueError(
-                    f"attack {self._pooling[0]!r} wants to see all samples at once, which must have one shape, got "
-                    f"{tuple(waiting[-1].x.shape[1:])} and {tuple(samples.x.shape[1:])}"
-                )
-            self._attack_waiting(loader_index)
         self._model = model
-        waiting.append(samples)
-        if not self._pooling and sum(len(part) for part in waiting) >= self._batch_size:
-            self._attack_waiting(loader_index)
+        for ready in self._waiting.add(samples, loader_index):
+            self._attack(model, ready, loader_index)
 
-    def _attack_waiting(self, loader_index: int) -> None:
-        waiting = self._waiting.get(loader_index)
-        if self._model is None or not waiting:
-            return
-        samples = Samples.join(waiting)
-        waiting.clear()
+    def _attack(self, model: nn.Module, samples: Samples, loader_index: int) -> None:
         is_pictured = self._draws and self._pictures.num_wanted(loader_index) > 0
         if self._looks_closer:
             self._first_samples.keep(samples, loader_index)
         report = evaluate(
-            self._model,
+            model,
             samples.x,
             samples.y,
             self._warm_starts.applied(self._preparation.attacks, samples, loader_index),
@@ -112,7 +98,7 @@ class AttackedPass:
         if self._warm_starts:
             self._warm_starts.take_in(samples, report, loader_index)
         if is_pictured:
-            self._pictures.keep(self._model, samples, report, loader_index)
+            self._pictures.keep(model, samples, report, loader_index)
         report = self._preparation.with_overlap(replace(report, x_adv={}), samples.x)
         self._reports.setdefault(loader_index, []).append(report)
 
@@ -127,7 +113,9 @@ class AttackedPass:
         Returns:
             The report over the samples of all processes.
         """
-        self._attack_waiting(loader_index)
+        for left in self._waiting.rest(loader_index):
+            assert self._model is not None  # they were seen with it
+            self._attack(self._model, left, loader_index)
         self._halving.say()
         report = gathered_report(self._reports.pop(loader_index, []), self._suite)
         report = self._preparation.with_cost(report)
