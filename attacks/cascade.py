@@ -105,12 +105,34 @@ class Cascade(Survivors):
         self.num_passes[rows] += num_steps
         self.finish(rows, pgd.perturb(self.model, self.x[rows], self.y[rows], self.noise(rows)))
 
-    def search(self, rows: Tensor, *, num_queries: int) -> None:
-        """Searches without gradients, by square windows, where the samples are images and the threat has such."""
+    def search(self, rows: Tensor, *, num_queries: int, share: float | None = None) -> Tensor:
+        """Searches without gradients, by square windows, where the samples are images and the threat has such.
+
+        Args:
+            rows: who searches.
+            num_queries: how many windows are tried.
+            share: None to begin anew; or else to go on from the best point, by windows that at first cover this share
+                of the pixels.
+
+        Returns:
+            The survivors whom it has brought on, int64 `(M,)`.
+        """
+        rows = rows[~self.fallen[rows]]
         if not len(rows) or not self._has_windows():
-            return
+            return rows[:0]
         square = Square(threat=self.threat.take(rows), num_queries=num_queries, objective=Untargeted(loss=Margin()))
-        self.finish(rows, square.perturb(self.model, self.x[rows], self.y[rows], self.noise(rows)))
+        if share is None:
+            return self._search(square, rows, start=None)
+        return self._search(replace(square, initial_share=share), rows, start=self.best[rows])
+
+    def _search(self, square: Square, rows: Tensor, *, start: Tensor | None) -> Tensor:
+        before, noise = self.highest[rows], self.noise(rows)
+        if start is None:
+            found = square.perturb(self.model, self.x[rows], self.y[rows], noise)
+        else:
+            found = square.search(self.model, self.x[rows], self.y[rows], noise, start=start)
+        self.finish(rows, found)
+        return rows[~self.fallen[rows] & (self.highest[rows] - before > -_PAYS * self.first[rows])]
 
     def refine(self, rows: Tensor) -> Tensor:
         """Goes on from the best point, by a short climb of small steps and then by small windows at random places.
@@ -136,7 +158,6 @@ class Cascade(Survivors):
         rows = rows[~self.fallen[rows]]
         if not len(rows) or not self._has_windows():
             return rows[:0]
-        before = self.highest[rows]
         square = Square(
             threat=self.threat.take(rows),
             objective=Untargeted(loss=Margin()),
@@ -144,12 +165,8 @@ class Cascade(Survivors):
             initial_share=_WINDOW,
             schedule_queries=10_000 * _REFINING_QUERIES,  # so that the windows stay as they are
         )
-        noise = self.noise(rows)
-        found = square.search(self.model, self.x[rows], self.y[rows], noise, start=self.best[rows])
         self.num_passes[rows] += _REFINING_QUERIES / QUERIES_PER_PASS
-        self.finish(rows, found)
-        brought_on = ~self.fallen[rows] & (self.highest[rows] - before > -_PAYS * self.first[rows])
-        return rows[brought_on]
+        return self._search(square, rows, start=self.best[rows])
 
     def _has_windows(self) -> bool:
         return self.x.ndim == 4 and isinstance(self.threat, Square.supports)

@@ -29,7 +29,7 @@ from .threats.l1 import L1
 from .threats.linf import Linf
 
 _THOROUGH = 400  # the budget from which on every survivor is tried again
-_PATIENT = 2000  # the budget from which a black box searches for most survivors, whatever their gradients
+_PATIENT = 2000  # the budget from which a black box searches, whatever the gradients
 _NUM_SCATTERED = 3  # equal climbs whose ends are compared
 _HOPE = 8.0  # standard deviations between the mean end and the boundary, up to which another climb may reach it
 _HOPE_AT_ONCE = 3.0  # the same after climbs of unlike lengths
@@ -37,6 +37,7 @@ _NUM_CLASSES = 3  # the nearest ones, towards which the nearest survivors climb
 _TIE = 1e-3  # of the first margin
 _LIKELY_STEPS = 20  # of a climb of the likelihood
 _SPARSE = (CrossEntropy(), Margin())  # losses of climbs inside L1, which find unlike things
+_SHARE = 0.3  # of the pixels, the first windows around the best point
 _FAR = 8  # of eps: the first ball of a climb from afar
 
 
@@ -49,8 +50,9 @@ class Strongest(Attack):
     again where that finds a point not far outside. Inside Linf, those nearest to falling go on from their best point
     by small windows at random places, in turns with short climbs. Where the gradient leads nowhere, a black box
     searches. From a budget of 400 on, every survivor is tried again, and the budget is spent on those whom windows
-    bring on and those whose climbs end at unlike margins; from 2000 on, a black box searches for all that have given
-    way, also where the gradients are honest.
+    bring on and those whose climbs end at unlike margins; from 2000 on, a black box searches, also where the
+    gradients are honest: briefly for all that have given way, at length for those it moves and those nearest to
+    falling.
 
     Args:
         threat: what the attacker may do.
@@ -107,7 +109,15 @@ class Strongest(Attack):
                 samples.climb(rows, num_steps=100, smooth=smooth)
                 smooth = not smooth
         if self.max_passes >= _PATIENT:
-            samples.search(samples.near(0.8), num_queries=QUERIES_PER_PASS * self.max_passes)
+            self._with_patience(samples)
+
+    def _with_patience(self, samples: Cascade) -> None:
+        """A black box, briefly for all that have given way; then at length for those nearest and those it has moved."""
+        num_queries = QUERIES_PER_PASS * self.max_passes
+        moved = samples.search(samples.near(0.8), num_queries=num_queries // 10)
+        rows = torch.cat([moved, samples.near(0.15)]).unique()
+        samples.search(rows, num_queries=num_queries // 2, share=_SHARE)
+        samples.search(rows, num_queries=num_queries // 2)
 
     def _without_gradients(self, samples: Cascade) -> None:
         """Where the margin's gradient leads nowhere, or only to a tie, that of the likelihood may; else a black box."""

@@ -53,6 +53,24 @@ def test_windows_go_on_where_a_climb_has_ended_near_the_boundary() -> None:
     assert report.success["strongest"].float().mean() >= 0.6
 
 
+class HiddenWindow(nn.Module):
+    """All pixels lead half of the way as they rise; where a window has fallen, the class turns, without a gradient."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        has_fallen = (x[:, 0, 1:4, 1:4] < 0.21).flatten(1).all(1)
+        gain = 0.5 * (x - 0.5).mean((1, 2, 3)) / 0.3 - 1 + 2 * has_fallen.to(x)
+        return torch.stack([-gain, gain], 1)
+
+
+def test_with_patience_a_black_box_searches_where_gradients_look_honest() -> None:
+    x, y = torch.full((32, 1, 6, 6), 0.5), torch.zeros(32, dtype=torch.int64)
+    threat = Linf(eps=0.3)
+    attacks = {str(budget): Strongest(threat=threat, max_passes=budget) for budget in (500, 2000)}
+    report = evaluate(HiddenWindow(), x, y, attacks, probe_masking=False)
+    assert not report.success["500"].any()
+    assert report.success["2000"].all()
+
+
 class Reversed(nn.Module):
     """An honest net whose input gradients have the wrong sign."""
 
