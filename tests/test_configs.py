@@ -39,6 +39,7 @@ LONG = (
     "l1_example.yaml",
     "deep_dream.yaml",
     "text_classifier.yaml",
+    "text.yaml",
 )
 
 LONG_ADD_ONS = ("gallery.yaml", "curves.yaml", "health.yaml", "black_box.yaml", "deep_dream.yaml", "strongest.yaml")
@@ -147,7 +148,9 @@ def test_the_recipe_for_a_gpu_takes_twenty_steps(root: Path, tmp_path: Path, mon
 
 
 @after_two_steps
-@pytest.mark.parametrize("add_on", ADD_ONS)
+@pytest.mark.parametrize(
+    "add_on", [pytest.param(name, marks=pytest.mark.slow) if name == "black_box.yaml" else name for name in ADD_ONS]
+)
 def test_add_on_is_appended_to_a_run(root: Path, add_on: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     configs = [str(root / "configs/digits.yaml"), str(root / "configs/callbacks" / add_on)]

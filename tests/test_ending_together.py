@@ -68,6 +68,7 @@ def check(ended: subprocess.CompletedProcess[str], seconds: float, rank: int) ->
     assert not is_running(1)
 
 
+@pytest.mark.slow
 def test_an_error_on_the_second_process_ends_the_first_which_says_whose_it_was() -> None:
     ended, seconds = broken(rank=1, hook="on_train_batch_end")
     check(ended, seconds, 1)

@@ -59,6 +59,7 @@ def measure_twice() -> None:
     print("\n".join(str(one.message) for one in said))
 
 
+@pytest.mark.slow
 def test_a_batch_that_does_not_fit_is_halved_and_the_verdicts_are_the_same(root: Path) -> None:
     command = [sys.executable, "-m", "tests.test_out_of_memory"]
     run = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=250, check=False)

@@ -161,7 +161,7 @@ def icon() -> bytes:
         pytest.param(
             lambda: png(SIDE, SIDE, depth=16, colour=6, row=bytes(8 * SIDE)), 3500, 400, marks=pytest.mark.slow
         ),
-        (icon, 0, 20),
+        pytest.param(icon, 0, 20, marks=pytest.mark.slow),
     ],
     ids=["16 bits", "alpha", "16 bits with alpha", "icon"],
 )
