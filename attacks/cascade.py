@@ -122,16 +122,12 @@ class Cascade(Survivors):
             return rows[:0]
         square = Square(threat=self.threat.take(rows), num_queries=num_queries, objective=Untargeted(loss=Margin()))
         if share is None:
-            return self._search(square, rows, start=None)
-        return self._search(replace(square, initial_share=share), rows, start=self.best[rows])
+            return self._search(square, rows, goes_on=False)
+        return self._search(replace(square, initial_share=share), rows)
 
-    def _search(self, square: Square, rows: Tensor, *, start: Tensor | None) -> Tensor:
-        before, noise = self.highest[rows], self.noise(rows)
-        if start is None:
-            found = square.perturb(self.model, self.x[rows], self.y[rows], noise)
-        else:
-            found = square.search(self.model, self.x[rows], self.y[rows], noise, start=start)
-        self.finish(rows, found)
+    def _search(self, square: Square, rows: Tensor, *, goes_on: bool = True) -> Tensor:
+        before, given = self.highest[rows], (self.model, self.x[rows], self.y[rows], self.noise(rows))
+        self.finish(rows, square.search(*given, start=self.best[rows]) if goes_on else square.perturb(*given))
         return rows[~self.fallen[rows] & (self.highest[rows] - before > -_PAYS * self.first[rows])]
 
     def refine(self, rows: Tensor) -> Tensor:
@@ -166,7 +162,7 @@ class Cascade(Survivors):
             schedule_queries=10_000 * _REFINING_QUERIES,  # so that the windows stay as they are
         )
         self.num_passes[rows] += _REFINING_QUERIES / QUERIES_PER_PASS
-        return self._search(square, rows, start=self.best[rows])
+        return self._search(square, rows)
 
     def _has_windows(self) -> bool:
         return self.x.ndim == 4 and isinstance(self.threat, Square.supports)

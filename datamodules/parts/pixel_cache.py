@@ -24,8 +24,8 @@ from torch import Tensor
 Decoded = tuple[np.ndarray, int]
 """One image, uint8 `(C, H, W)`, and its class."""
 
-_LENGTH = np.dtype("<i8")
-_SECONDS_OF_LIFE = 86_400.0
+_INT64 = np.dtype("<i8")
+_DAY = 86_400.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,13 @@ class PixelCache:
         try:
             with self.path.open("rb") as file:
                 content = np.memmap(file, np.uint8, "c")  # copy on write: torch would warn of what cannot be written
-            length = int(content[-_LENGTH.itemsize :].view(_LENGTH)[0])
-            described = json.loads(content[-_LENGTH.itemsize - length : -_LENGTH.itemsize].tobytes())
+            length = int(content[-_INT64.itemsize :].view(_INT64)[0])
+            described = json.loads(content[-_INT64.itemsize - length : -_INT64.itemsize].tobytes())
             shape = tuple(described["shape"])
-            num_pixels, num_bytes = int(np.prod(shape)), shape[0] * _LENGTH.itemsize
-            if len(content) != num_pixels + num_bytes + length + _LENGTH.itemsize:
+            num_pixels, num_bytes = int(np.prod(shape)), shape[0] * _INT64.itemsize
+            if len(content) != num_pixels + num_bytes + length + _INT64.itemsize:
                 return None
-            y = np.frombuffer(content[num_pixels : num_pixels + num_bytes].tobytes(), _LENGTH).astype(np.int64)
+            y = np.frombuffer(content[num_pixels : num_pixels + num_bytes].tobytes(), _INT64).astype(np.int64)
             return torch.from_numpy(content[:num_pixels].reshape(shape)), torch.from_numpy(y), described["skipped"]
         except (OSError, ValueError, KeyError, IndexError, TypeError):
             return None
@@ -93,9 +93,9 @@ class PixelCache:
                     raise ValueError("there are no images")
                 described = json.dumps({"shape": [len(labels), *image.shape], "skipped": list(built.skipped)}).encode()
                 with self._naming_the_folder():
-                    _write_all(file, np.array(labels, _LENGTH).view(np.uint8))
+                    _write_all(file, np.array(labels, _INT64).view(np.uint8))
                     _write_all(file, np.frombuffer(described, np.uint8))
-                    _write_all(file, np.array([len(described)], _LENGTH).view(np.uint8))
+                    _write_all(file, np.array([len(described)], _INT64).view(np.uint8))
                     os.fsync(file.fileno())
             with self._naming_the_folder():
                 self._put_in_place(building)
@@ -122,7 +122,7 @@ def _take_away_the_dead(folder: Path) -> None:
     """What processes left that were killed while they built: nothing has been written to it for a day."""
     for path in folder.glob("building-*"):
         with suppress(OSError):
-            if time.time() - path.stat().st_mtime > _SECONDS_OF_LIFE:
+            if time.time() - path.stat().st_mtime > _DAY:
                 path.unlink()
 
 
