@@ -24,7 +24,7 @@ from touchstone.cli.gallery_page import Picture, Section, page
 from touchstone.datamodules import PicturesDataModule
 from touchstone.nets import EfficientNetLite0
 
-from .test_pictures import needs_imagenet
+from .picture_folders import needs_imagenet
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 ALL_DRAWN = """<script>addEventListener("load", () => {

@@ -35,7 +35,7 @@ from touchstone.datamodules.sources import ImageTree, NpzImages
 
 from .command_lines import TINY, with_value, write
 from .lightning_programs import trainer
-from .test_pictures import Classes
+from .picture_folders import Classes
 
 pytestmark = pytest.mark.usefixtures("here")
 

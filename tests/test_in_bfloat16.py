@@ -13,7 +13,7 @@ from touchstone.datamodules import PicturesDataModule
 from touchstone.nets import EfficientNetLite0
 
 from .oracles import images, own_labels, small_net
-from .test_pictures import needs_imagenet
+from .picture_folders import needs_imagenet
 
 PLAIN = PGD(threat=Linf(eps=0.1), num_steps=10)
 

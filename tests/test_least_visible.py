@@ -22,7 +22,7 @@ from touchstone.callbacks.parts.figures.price_search import price_search
 from touchstone.datamodules import PicturesDataModule
 
 from .oracles import images, own_labels, small_net
-from .test_pictures import Classes, needs_imagenet
+from .picture_folders import Classes, needs_imagenet
 
 ATTACK = L1Adam(threat=Linf(eps=1), step_size=0.01, num_steps=60, penalty=0.1)
 

@@ -14,7 +14,7 @@ from touchstone.attacks import FGSM, L1Adam, Linf
 from touchstone.callbacks import LeastVisible, NamedPredictions, Predictions, TargetedPictures
 from touchstone.datamodules import PicturesDataModule
 
-from .test_pictures import Classes
+from .picture_folders import Classes
 
 CALLBACKS: dict[str, Callable[[], pl.Callback]] = {
     "predictions": Predictions,

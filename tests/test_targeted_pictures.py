@@ -19,7 +19,7 @@ from touchstone.callbacks import TargetedPictures
 from touchstone.callbacks.parts.figures.class_by_name import class_by_name
 from touchstone.datamodules import PicturesDataModule
 
-from .test_pictures import Classes
+from .picture_folders import Classes
 
 NAMES = ["red", "tiger cat", "tiger shark", "tabby", "Egyptian cat"]
 
