@@ -1,0 +1,75 @@
+"""The table at the end of a run, from the report in its folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch.utils.data import DataLoader
+
+from touchstone.attacks import FGSM, Linf
+from touchstone.callbacks import RobustAccuracy
+from touchstone.cli.report_table import print_end, read_report, report_table
+from touchstone.datamodules import DigitsDataModule
+from touchstone.lightning_modules import Classifier
+from touchstone.nets import SmallCNN
+
+from .lightning_programs import trainer
+
+pytestmark = pytest.mark.usefixtures("here")
+
+
+def test_the_table_names_each_threat_where_they_differ_and_prints_warnings(capsys: Any) -> None:
+    attack = {"robust_accuracy": 0.5, "ci95": [0.4, 0.6], "success": 0.25, "num_backwards": 160, "threat": "Linf(0.1)"}
+    report = {
+        "stage": "test",
+        "num_samples": 100,
+        "clean_accuracy": 0.8,
+        "clean_ci95": [0.7, 0.9],
+        "worst_case": 0.5,
+        "worst_case_ci95": [0.4, 0.6],
+        "attacks": {"one": attack, "two": {**attack, "threat": "L2(1.0)"}},
+        "warnings": ["the gradient of [1, 2] is zero"],
+    }
+    print_end(Path("logs/x"), report, None)
+    out = capsys.readouterr().out
+    assert "L2(1.0)" in out
+    assert "the gradient of [1, 2] is zero" in out
+    assert "tensorboard" not in out
+    table = report_table(report)
+    assert list(table.columns[4].cells) == ["", "2.0", "2.0", ""]  # 160 gradients for the 80 samples that were right
+    assert list(table.columns[2].cells)[0] == "70.0 - 90.0 %"
+
+
+def test_reports_of_further_data_loaders_are_named(tmp_path: Path, capsys: Any) -> None:
+    class Twice(DigitsDataModule):
+        def test_dataloader(self) -> list[DataLoader]:  # type: ignore[override]
+            return [super().test_dataloader(), super().val_dataloader()]
+
+    attacks = {"fgsm": FGSM(threat=Linf(eps=0.1))}
+    for data, is_named in ((DigitsDataModule(), False), (Twice(), True)):
+        run = trainer(tmp_path, RobustAccuracy(attacks, max_samples=20, num_images=0))
+        run.test(Classifier(SmallCNN()), datamodule=data, verbose=False)
+        folder = Path(run.log_dir)  # type: ignore[arg-type]
+        print_end(folder, read_report(folder / "report.json", 0), None)
+        said = "the table is of the first data loader; of the others: report_1.json" in capsys.readouterr().out
+        assert said == is_named
+
+
+def test_a_language_model_has_a_table_in_bits_per_character(capsys: Any) -> None:
+    report = {
+        "stage": "val",
+        "num_texts": 50,
+        "bits_per_character/clean": 2.5,
+        "bits_per_character/flips_before": 2.4,
+        "bits_per_character/flips": 3.1234,
+        "attack_success/flips": 0.26,
+        "attacks": {"flips": {"threat": "TokenFlips(3)", "num_backwards": 75}},
+    }
+    print_end(None, None, None, language=report)
+    out = capsys.readouterr().out
+    assert "50 validation texts, bits per character" in out
+    assert "every attack within TokenFlips(3)" in out
+    row = next(line for line in out.splitlines() if "flips" in line)
+    assert [cell.strip() for cell in row.strip("│").split("│")] == ["flips", "2.400", "3.123", "26.0 %", "1.5"]
