@@ -46,8 +46,8 @@ from touchstone.nets import RecurrentLM
 
 from .lightning_programs import Still, samples, train_loader, trainer
 from .oracles import small_net
+from .picture_folders import Classes
 from .test_masking import Shattered
-from .test_pictures import Classes
 from .tokens_table import NUM_CLASSES, NUM_TOKENS, text_net, texts
 
 LINF = Linf(eps=0.02)
@@ -84,7 +84,7 @@ def loader() -> DataLoader:
 
 
 def ordinary(folder: Path, num_processes: int) -> pl.Trainer:
-    run = observed(folder, num_processes)
+    run = observed(folder, num_processes, curves(), num_images=2)
     run.validate(Classifier(small_net(7)), loader(), verbose=False)
     return run
 
@@ -98,7 +98,7 @@ def learned(folder: Path, num_processes: int) -> pl.Trainer:
 
 def one_sample(folder: Path, num_processes: int) -> pl.Trainer:
     """The second process has none."""
-    run = observed(folder, num_processes, max_samples=1)
+    run = observed(folder, num_processes, curves(max_samples=1), max_samples=1)
     run.validate(Classifier(small_net(7)), loader(), verbose=False)
     return run
 
@@ -137,7 +137,7 @@ def moved(folder: Path, num_processes: int) -> pl.Trainer:
 def fit_warm(folder: Path, num_processes: int, max_epochs: int, ckpt_path: Path | None = None) -> pl.Trainer:
     run = trainer(
         folder,
-        RobustAccuracy(ATTACKS, warm_start=True),
+        RobustAccuracy(ATTACKS, warm_start=True, num_images=0),
         ModelCheckpoint(dirpath=folder, filename="a", save_on_train_epoch_end=False),
         enable_checkpointing=True,
         max_epochs=max_epochs,
@@ -219,7 +219,7 @@ def fit_free(folder: Path, num_processes: int, ckpt_path: Path | None = None) ->
     torch.manual_seed(0)
     every = ModelCheckpoint(dirpath=folder, filename="{step}", every_n_train_steps=1, save_top_k=-1)
     end = ModelCheckpoint(dirpath=folder, filename="end", enable_version_counter=False, save_on_train_epoch_end=True)
-    callbacks = (RobustAccuracy(ATTACKS, warm_start=True, images_every_n_epochs=9), Health(), ExactResume(), every, end)
+    callbacks = (RobustAccuracy(ATTACKS, warm_start=True, num_images=0), Health(), ExactResume(), every, end)
     options = {"enable_checkpointing": True, "num_sanity_val_steps": 0, **processes(folder, num_processes)}
     run = trainer(folder, *callbacks, **options)
     odd = DataLoader(samples(41, seed=1), 8, shuffle=True)
@@ -239,18 +239,24 @@ def processes(folder: Path, num_processes: int) -> dict[str, Any]:
 def observed(
     folder: Path,
     num_processes: int,
+    *others: pl.Callback,
     max_samples: int | None = None,
     attacks: dict[str, Attack] = ATTACKS,
+    num_images: int = 0,
     **options: Any,
 ) -> pl.Trainer:
     return trainer(
         folder,
-        RobustAccuracy(attacks, max_samples=max_samples),
+        RobustAccuracy(attacks, max_samples=max_samples, num_images=num_images),
         GradientNorm(max_samples=max_samples),
-        RobustnessCurves(attack=ATTACKS["pgd"], eps=[0.01, 0.02], steps=[1, 5], max_samples=max_samples),
+        *others,
         **processes(folder, num_processes),
         **options,
     )
+
+
+def curves(max_samples: int | None = None) -> RobustnessCurves:
+    return RobustnessCurves(attack=ATTACKS["pgd"], eps=[0.01, 0.02], steps=[1, 5], max_samples=max_samples)
 
 
 PROGRAMS = {
