@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 import train
@@ -54,7 +56,16 @@ TINY: dict[str, Any] = {
 ATTACK = ("trainer", "callbacks", 0, "init_args", "attacks", "fgsm")  # the place of its attack
 BEST = "logs/tiny/version_0/checkpoints/best.ckpt"
 
+SHORT = [  # a fit of two steps
+    "--trainer.log_every_n_steps=1",
+    "--trainer.max_epochs=1",
+    "--trainer.limit_train_batches=2",
+    "--trainer.limit_val_batches=1",
+]
+after_two_steps = pytest.mark.filterwarnings("ignore:signs of gradient masking")  # of training, PGD may well be beaten
+
 Config = Any
+Fits = Callable[..., Path]  # the fixture `fits`
 
 
 @dataclass(frozen=True)
@@ -88,3 +99,13 @@ def with_value(value: Any, *keys: str | int) -> Config:
 def line_of(text: str, name: str = "tiny.yaml") -> int:
     lines = Path(name).read_text(encoding="utf-8").splitlines()
     return next(number for number, line in enumerate(lines, 1) if text in line)
+
+
+def given(*configs: str) -> list[str]:
+    """The options that name configs of the project."""
+    return [option for config in configs for option in ("--config", str(ROOT / "configs" / config))]
+
+
+def slow_where(is_slow: Callable[[str], bool], names: list[str]) -> list[Any]:
+    """The parameters of a test, of which some are slow."""
+    return [pytest.param(name, marks=pytest.mark.slow) if is_slow(name) else name for name in names]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import train
 
-from .command_lines import TINY, Ended, write
+from .command_lines import SHORT, TINY, Ended, Fits, given, write
 from .oracles import images, own_labels, small_net
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # the workers already share the CPUs
@@ -93,10 +93,24 @@ def run(here: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
 def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the tiny config was fitted once."""
     folder = tmp_path_factory.mktemp("fitted")
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
+    with pytest.MonkeyPatch.context() as place:
+        place.chdir(folder)
         assert train.main(["fit", "--config", write(TINY)]) == 0
-    finally:
-        os.chdir(before)
     return folder
+
+
+@pytest.fixture(scope="module")
+def fits(tmp_path_factory: pytest.TempPathFactory) -> Fits:
+    """Gives the folder in which configs of the project were fitted for two steps, once for all tests of a file."""
+    done: dict[tuple[str, ...], Path] = {}
+
+    def fit(*configs: str, options: Sequence[str] = ()) -> Path:
+        if configs not in done:
+            folder = tmp_path_factory.mktemp("fit")
+            with pytest.MonkeyPatch.context() as place:
+                place.chdir(folder)
+                assert train.main(["fit", *given(*configs), *options, *SHORT]) == 0
+            done[configs] = folder
+        return done[configs]
+
+    return fit

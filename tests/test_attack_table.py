@@ -66,11 +66,9 @@ def test_verdict_alone_equals_verdict_in_any_batch_order_and_split(attack: Attac
     x = images(NUM_SAMPLES, dtype=torch.float64)
     y, ids = own_labels(net, x), torch.arange(100, 100 + NUM_SAMPLES)
     whole = evaluate(net, x, y, {"a": attack}, sample_ids=ids).robust["a"]
-    alone = [
-        evaluate(net, x[i : i + 1], y[i : i + 1], {"a": attack}, sample_ids=ids[i : i + 1]).robust["a"]
-        for i in range(NUM_SAMPLES)
-    ]
-    assert torch.equal(torch.cat(alone), whole)
+    for i in range(0, NUM_SAMPLES, 3):
+        alone = evaluate(net, x[i : i + 1], y[i : i + 1], {"a": attack}, sample_ids=ids[i : i + 1])
+        assert torch.equal(alone.robust["a"], whole[i : i + 1])
     order = torch.randperm(NUM_SAMPLES, generator=torch.Generator().manual_seed(1))
     shuffled = evaluate(net, x[order], y[order], {"a": attack}, sample_ids=ids[order], batch_size=7)
     assert torch.equal(shuffled.robust["a"], whole[order])

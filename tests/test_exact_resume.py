@@ -21,12 +21,23 @@ from .command_lines import write
 from .resumed_runs import NUM_BATCHES, NUM_EPOCHS, PARTS, config, same, what_is_left
 
 
-def check_stopped_and_resumed(run: Any, given: dict[str, Any], *stops: dict[str, Any]) -> None:
-    """Fits once without a stop, and once with these, and compares what is left."""
+@pytest.fixture(scope="module")
+def never_stopped() -> dict[str, Any]:
+    """What is left of the runs without a stop, by their configs: one for all tests that compare with it."""
+    return {}
+
+
+def check_stopped_and_resumed(
+    run: Any, never_stopped: dict[str, Any], given: dict[str, Any], *stops: dict[str, Any]
+) -> None:
+    """Fits without a stop and with these, and compares what is left."""
     Path("mine.py").write_text(PARTS)
-    never = copy.deepcopy(given)
-    never["trainer"]["logger"]["init_args"]["name"] = "never"
-    assert run("fit", "--config", write(never, "never.yaml")).code == 0
+    key = json.dumps(given, sort_keys=True)
+    if key not in never_stopped:
+        never = copy.deepcopy(given)
+        never["trainer"]["logger"]["init_args"]["name"] = "never"
+        assert run("fit", "--config", write(never, "never.yaml")).code == 0
+        never_stopped[key] = what_is_left(Path("logs/never/version_0"))
     name = write(given)
     resume: list[str] = []
     for stop in stops:
@@ -42,7 +53,7 @@ def check_stopped_and_resumed(run: Any, given: dict[str, Any], *stops: dict[str,
         assert hints == ["to go on: python train.py fit --config logs/tiny/version_0/config.yaml --ckpt_path last"]
     resumed = run("fit", "--config", name, "--ckpt_path", "last")
     assert (resumed.code, resumed.err.splitlines()[1:]) == (0, [])
-    expected, got = what_is_left(Path("logs/never/version_0")), what_is_left(Path("logs/tiny/version_0"))
+    expected, got = never_stopped[key], what_is_left(Path("logs/tiny/version_0"))
     assert expected["curves"]["train/loss"]
     different = [part for part in expected if part != "curves" and not same(expected[part], got[part])]
     curves = [tag for tag, points in expected["curves"].items() if not same(points, got["curves"].get(tag))]
@@ -60,12 +71,16 @@ def check_stopped_and_resumed(run: Any, given: dict[str, Any], *stops: dict[str,
         [{"step": 4}, {"step": 5}, {"step": 16}],
     ],
 )
-def test_a_run_stopped_once_or_often_ends_as_one_that_never_stopped(run: Any, stops: list[dict[str, Any]]) -> None:
-    check_stopped_and_resumed(run, config(), *stops)
+def test_a_run_stopped_once_or_often_ends_as_one_that_never_stopped(
+    run: Any, never_stopped: dict[str, Any], stops: list[dict[str, Any]]
+) -> None:
+    check_stopped_and_resumed(run, never_stopped, config(), *stops)
 
 
-def test_a_stop_in_the_validation_of_mid_epoch_keeps_the_checkpoints_that_belong_to_it(run: Any) -> None:
-    check_stopped_and_resumed(run, config(val_check_interval=3), {"step": 3, "in_validation": True})
+def test_a_stop_in_the_validation_of_mid_epoch_keeps_the_checkpoints_that_belong_to_it(
+    run: Any, never_stopped: dict[str, Any]
+) -> None:
+    check_stopped_and_resumed(run, never_stopped, config(val_check_interval=3), {"step": 3, "in_validation": True})
 
 
 def test_a_stop_at_the_last_step_leaves_a_checkpoint(run: Any) -> None:
@@ -92,17 +107,17 @@ def test_a_stop_at_the_last_step_leaves_a_checkpoint(run: Any) -> None:
         {"num_workers": 1},
     ],
 )
-def test_it_does_so_however_the_run_is_set_up(run: Any, options: dict[str, Any]) -> None:
-    check_stopped_and_resumed(run, config(**options), {"step": 5})
+def test_it_does_so_however_the_run_is_set_up(run: Any, never_stopped: dict[str, Any], options: dict[str, Any]) -> None:
+    check_stopped_and_resumed(run, never_stopped, config(**options), {"step": 5})
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(20))
-def test_it_does_so_at_any_step(run: Any, number: int) -> None:
+def test_it_does_so_at_any_step(run: Any, never_stopped: dict[str, Any], number: int) -> None:
     draw = random.Random(number)
     stops = [{"step": step} for step in sorted(draw.sample(range(NUM_EPOCHS * NUM_BATCHES - 1), draw.randint(1, 2)))]
     options = draw.choice([{}, {"val_check_interval": draw.randint(1, 6)}, {"num_workers": 1}])
-    check_stopped_and_resumed(run, config(**options), *stops)
+    check_stopped_and_resumed(run, never_stopped, config(**options), *stops)
 
 
 def test_a_random_stream_depends_on_its_numbers_and_leaves_the_global_states_alone() -> None:

@@ -77,7 +77,9 @@ def test_attacks_that_learn_do_not_change_training(tmp_path: Path, sanity_steps:
 def test_they_learn_from_the_first_training_samples_anew_at_each_validation(tmp_path: Path) -> None:
     torch.manual_seed(1)
     module = OrdinaryModule()
-    run = trainer(tmp_path, RobustAccuracy(ATTACKS, num_prepare_samples=30, seed=4, batch_size=7), max_epochs=2)
+    run = trainer(
+        tmp_path, RobustAccuracy(ATTACKS, num_prepare_samples=30, seed=4, batch_size=7, num_images=0), max_epochs=2
+    )
     run.fit(module, train_loader(), val_loader())
     x, y = samples(40, seed=1).tensors
     plain = evaluate(
@@ -98,7 +100,7 @@ def test_outside_fit_they_learn_from_the_data_module(tmp_path: Path) -> None:
     trainer(tmp_path).validate(module, datamodule=Data(), verbose=False)
     random_state = torch.get_rng_state()
     torch.manual_seed(0)
-    run = trainer(tmp_path, RobustAccuracy(ATTACKS))
+    run = trainer(tmp_path, RobustAccuracy(ATTACKS, num_images=0))
     run.validate(module, datamodule=data, verbose=False)
     assert torch.equal(random_state, torch.get_rng_state())
     assert data.stages == ["validate", "fit"]
@@ -155,13 +157,13 @@ def test_samples_are_drawn_once_and_a_dataset_that_augments_leaves_no_trace(tmp_
         return weights(module), data.drawn
 
     alone, drawn = fit("alone")
-    watched, drawn_watched = fit("watched", RobustAccuracy(ATTACKS, num_prepare_samples=9))
+    watched, drawn_watched = fit("watched", RobustAccuracy(ATTACKS, num_prepare_samples=9, num_images=0))
     assert all(torch.equal(alone[key], watched[key]) for key in alone)
     assert drawn_watched == [*range(9), *drawn]
 
 
 def test_training_samples_among_the_measured_are_warned_of(tmp_path: Path) -> None:
-    run = trainer(tmp_path, RobustAccuracy(ATTACKS, batch_size=5), max_epochs=1)
+    run = trainer(tmp_path, RobustAccuracy(ATTACKS, batch_size=5, num_images=0), max_epochs=1)
     run.fit(OrdinaryModule(), train_loader(), DataLoader(samples(40, seed=1), 10))
     found = [warning for warning in report_of(run)["warnings"] if "it has learned from" in warning]
     assert len(found) == 1
@@ -199,8 +201,8 @@ def test_batches_that_are_normalized_dicts_are_learned_from_in_pixels(tmp_path: 
 
 
 def test_the_first_of_several_entries_prepares_for_all(tmp_path: Path) -> None:
-    first = RobustAccuracy({"pgd": PGD(threat=LINF)}, num_prepare_samples=25)
-    run = trainer(tmp_path, first, RobustAccuracy(ATTACKS), max_epochs=1)
+    first = RobustAccuracy({"pgd": PGD(threat=LINF)}, num_prepare_samples=25, num_images=0)
+    run = trainer(tmp_path, first, RobustAccuracy(ATTACKS, num_images=0), max_epochs=1)
     run.fit(OrdinaryModule(), train_loader(), val_loader())
     assert set(report_of(run)["attacks"]) == {"pgd", *ATTACKS}
     with pytest.raises(ValueError, match=r"RobustAccuracy\(num_prepare_samples=...\) must be >= 1, got 0"):

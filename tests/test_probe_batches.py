@@ -23,9 +23,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:signs of gradient masking")  # i
 
 def test_batches_that_are_lists_or_dicts(tmp_path: Path) -> None:
     module = OrdinaryModule()
-    plain = trainer(tmp_path / "plain", RobustAccuracy(ATTACKS))
+    plain = trainer(tmp_path / "plain", RobustAccuracy(ATTACKS, num_images=0))
     plain.validate(module, val_loader(), verbose=False)
-    named = trainer(tmp_path / "named", RobustAccuracy(ATTACKS, batch_keys=("image", "label")))
+    named = trainer(tmp_path / "named", RobustAccuracy(ATTACKS, batch_keys=("image", "label"), num_images=0))
     named.validate(module, DataLoader(Mapped(lambda x, y: {"image": x, "label": y}), 10), verbose=False)
     assert robust_of(named) == robust_of(plain)
 
@@ -65,7 +65,7 @@ def test_every_precision_of_a_trainer_is_measured(tmp_path: Path, precision: Any
     module = OrdinaryModule()
     x, y = val_loader().dataset.tensors  # type: ignore[attr-defined]
     expected = evaluate(module, x, y, ATTACKS)
-    run = trainer(tmp_path, RobustAccuracy(ATTACKS), GradientNorm(), precision=precision)
+    run = trainer(tmp_path, RobustAccuracy(ATTACKS, num_images=0), GradientNorm(), precision=precision)
     run.validate(module, val_loader(), verbose=False)
     stored = np.load(Path(run.log_dir) / "verdicts.npz")  # type: ignore[arg-type]
     for name in ATTACKS:  # rounded weights and images may differ on a sample or two
@@ -80,7 +80,7 @@ def test_labels_of_every_whole_type_are_classes(tmp_path: Path, dtype: torch.dty
 
     found = []
     for make in (lambda x, y: (x, y), lambda x, y: (x, y.to(dtype))):
-        run = trainer(tmp_path, RobustAccuracy(ATTACKS), GradientNorm(), Confidence())
+        run = trainer(tmp_path, RobustAccuracy(ATTACKS, num_images=0), GradientNorm(), Confidence())
         run.validate(Casting(), DataLoader(Mapped(make), 10), verbose=False)
         found.append({tag: float(value) for tag, value in run.callback_metrics.items()})
     assert found[0] == found[1]

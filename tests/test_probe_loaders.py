@@ -25,7 +25,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:signs of gradient masking")  # i
 
 @pytest.mark.parametrize("batch_size", [3, 10, 23])
 def test_max_samples_takes_the_first_of_the_dataset(tmp_path: Path, batch_size: int) -> None:
-    run = trainer(tmp_path, RobustAccuracy(ATTACKS, max_samples=11), Confidence(max_samples=11))
+    run = trainer(tmp_path, RobustAccuracy(ATTACKS, max_samples=11, num_images=0), Confidence(max_samples=11))
     run.validate(OrdinaryModule(), val_loader(batch_size), verbose=False)
     stored = np.load(Path(run.log_dir) / "verdicts.npz")  # type: ignore[arg-type]
     assert stored["sample_id"].tolist() == list(range(11))
@@ -71,7 +71,7 @@ def test_each_loader_has_a_report_of_its_own(tmp_path: Path) -> None:
     logger = TensorBoardLogger(tmp_path, version=0, default_hp_metric=False)
 
     def reports(*sizes: int) -> dict[str, int]:
-        run = trainer(tmp_path, RobustAccuracy(ATTACKS), logger=logger)
+        run = trainer(tmp_path, RobustAccuracy(ATTACKS, num_images=0), logger=logger)
         run.test(OrdinaryModule(), [DataLoader(samples(size), 4) for size in sizes], verbose=False)
         folder = Path(run.log_dir)  # type: ignore[arg-type]
         lengths = {path.name: len(np.load(path)["label"]) for path in folder.glob("*.npz")}

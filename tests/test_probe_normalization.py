@@ -26,9 +26,12 @@ class Denormalizing(OrdinaryModule):
 
 
 def test_normalized_batches_are_attacked_in_pixels(tmp_path: Path) -> None:
-    plain = trainer(tmp_path / "plain", RobustAccuracy(ATTACKS))
+    plain = trainer(tmp_path / "plain", RobustAccuracy(ATTACKS, num_images=0))
     plain.validate(OrdinaryModule(), val_loader(), verbose=False)
-    callbacks = RobustAccuracy(ATTACKS, normalization=([0.5], [0.25])), GradientNorm(normalization=([0.5], [0.25]))
+    callbacks = (
+        RobustAccuracy(ATTACKS, normalization=([0.5], [0.25]), num_images=0),
+        GradientNorm(normalization=([0.5], [0.25])),
+    )
     normalized = trainer(tmp_path / "normalized", *callbacks)
     loader = DataLoader(Mapped(lambda x, y: (Normalize([0.5], [0.25])(x), y)), 10)
     normalized.validate(Denormalizing(), loader, verbose=False)
@@ -52,7 +55,7 @@ def test_a_bright_picture_alone_in_its_batch_may_be_normalized(tmp_path: Path, p
         parts = list(zip(make(x).split(sizes), y.split(sizes), strict=True))
         return DataLoader(parts, batch_size=None)  # type: ignore[arg-type]
 
-    plain = trainer(tmp_path / "plain", RobustAccuracy(ATTACKS))
+    plain = trainer(tmp_path / "plain", RobustAccuracy(ATTACKS, num_images=0))
     plain.validate(OrdinaryModule(), loader(lambda x: x), verbose=False)
     normalized = trainer(tmp_path / "normalized", RobustAccuracy(ATTACKS, normalization=([0.5], [0.25])))
     normalized.validate(Denormalizing(), loader(Normalize([0.5], [0.25])), verbose=False)

@@ -89,7 +89,7 @@ def test_the_same_report_in_fit_validate_test_and_without_lightning(tmp_path: Pa
 
     runs = {}
     for stage in ("validate", "test"):
-        run = trainer(tmp_path / stage, RobustAccuracy(ATTACKS, batch_size=7))
+        run = trainer(tmp_path / stage, RobustAccuracy(ATTACKS, batch_size=7, num_images=0))
         getattr(run, stage)(module, val_loader(), verbose=False)
         runs[stage] = verdicts(run)
     plain = evaluate(module, x, y, ATTACKS)
@@ -100,7 +100,7 @@ def test_the_same_report_in_fit_validate_test_and_without_lightning(tmp_path: Pa
             assert np.array_equal(stored[f"robust_{name}"], plain.robust[name].numpy()), (stage, name)
             assert plain.robust[name].sum() > 0
 
-    run = trainer(tmp_path / "fit", RobustAccuracy(ATTACKS, batch_size=7), max_epochs=1)
+    run = trainer(tmp_path / "fit", RobustAccuracy(ATTACKS, batch_size=7, num_images=0), max_epochs=1)
     trained = OrdinaryModule()
     run.fit(trained, train_loader(), val_loader())
     afterwards = evaluate(trained, x, y, ATTACKS)
@@ -131,7 +131,7 @@ def test_every_tag_of_the_table_is_in_the_event_file(tmp_path: Path) -> None:
 
 
 def test_the_report_holds_what_the_tags_say(tmp_path: Path) -> None:
-    run = trainer(tmp_path, RobustAccuracy(ATTACKS))
+    run = trainer(tmp_path, RobustAccuracy(ATTACKS, num_images=0))
     run.test(OrdinaryModule(), val_loader(), verbose=False)
     report = json.loads((Path(run.log_dir) / "report.json").read_text())  # type: ignore[arg-type]
     assert {
@@ -155,7 +155,9 @@ def test_the_report_holds_what_the_tags_say(tmp_path: Path) -> None:
 
 
 def test_no_attack_can_take_the_place_of_another_figure_of_its_class(tmp_path: Path) -> None:
-    run = trainer(tmp_path, RobustAccuracy({"clean_accuracy": ATTACKS["pgd"], "num_samples": ATTACKS["pgd"]}))
+    run = trainer(
+        tmp_path, RobustAccuracy({"clean_accuracy": ATTACKS["pgd"], "num_samples": ATTACKS["pgd"]}, num_images=0)
+    )
     run.test(OrdinaryModule(), val_loader(), verbose=False)
     report = json.loads((Path(run.log_dir) / "report.json").read_text())  # type: ignore[arg-type]
     stored = np.load(Path(run.log_dir) / "verdicts.npz")  # type: ignore[arg-type]
@@ -188,7 +190,7 @@ def test_what_the_judge_has_seen_is_in_the_report(tmp_path: Path) -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.net(x) + 0.1 * torch.rand(1)
 
-    run = trainer(tmp_path, RobustAccuracy({"noise": ATTACKS["noise"]}, batch_size=10))
+    run = trainer(tmp_path, RobustAccuracy({"noise": ATTACKS["noise"]}, batch_size=10, num_images=0))
     run.validate(Restless(), val_loader(), verbose=False)
     warnings = json.loads((Path(run.log_dir) / "report.json").read_text())["warnings"]  # type: ignore[arg-type]
     assert [warning for warning in warnings if "gives another answer when it is asked again" in warning]
@@ -198,7 +200,7 @@ def test_what_the_judge_has_seen_is_in_the_report(tmp_path: Path) -> None:
 def test_an_attack_that_pools_sees_all_samples_at_once(tmp_path: Path, batch_size: int) -> None:
     module = OrdinaryModule()
     suite = {"mean": Pooling(threat=LINF)}
-    run = trainer(tmp_path, RobustAccuracy(suite, batch_size=batch_size))
+    run = trainer(tmp_path, RobustAccuracy(suite, batch_size=batch_size, num_images=0))
     run.validate(module, val_loader(4), verbose=False)
     plain = evaluate(module, *samples(23, seed=2).tensors, suite)
     stored = np.load(Path(run.log_dir) / "verdicts.npz")  # type: ignore[arg-type]

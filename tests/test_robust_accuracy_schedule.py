@@ -18,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:signs of gradient masking")  # i
 
 
 def test_attacks_every_n_epochs(tmp_path: Path) -> None:
-    trainer(tmp_path, RobustAccuracy(ATTACKS, every_n_epochs=2), max_epochs=5).fit(
+    trainer(tmp_path, RobustAccuracy(ATTACKS, every_n_epochs=2, num_images=0), max_epochs=5).fit(
         OrdinaryModule(), train_loader(), val_loader()
     )
     steps = [event.step for event in events(tmp_path).Scalars("val/robust_accuracy/pgd")]
@@ -31,7 +31,11 @@ def test_a_checkpoint_that_waits_for_fresh_figures_ranks_the_right_weights(tmp_p
         filename="{epoch}", auto_insert_metric_name=True,
     )  # fmt: skip
     trainer(
-        tmp_path, RobustAccuracy(ATTACKS, every_n_epochs=2), checkpoint, enable_checkpointing=True, max_epochs=5
+        tmp_path,
+        RobustAccuracy(ATTACKS, every_n_epochs=2, num_images=0),
+        checkpoint,
+        enable_checkpointing=True,
+        max_epochs=5,
     ).fit(OrdinaryModule(), train_loader(), val_loader())
     assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == ["epoch=1.ckpt", "epoch=3.ckpt"]
 
@@ -70,7 +74,9 @@ def test_a_fit_that_ends_before_the_first_measurement_says_so(
     options: dict[str, Any],
     reason: str | None,
 ) -> None:
-    run = trainer(tmp_path, GradientNorm(), RobustAccuracy(ATTACKS, every_n_epochs=every_n_epochs), **options)
+    run = trainer(
+        tmp_path, GradientNorm(), RobustAccuracy(ATTACKS, every_n_epochs=every_n_epochs, num_images=0), **options
+    )
     with caplog.at_level("INFO"):
         run.fit(OrdinaryModule(), train_loader(), val_loader())
     said = [record.message for record in caplog.records if "will measure nothing" in record.message]
