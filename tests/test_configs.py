@@ -44,8 +44,7 @@ def is_fitted(config: Path) -> bool:
 def test_config_runs(root: Path, config: str, fits: Fits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     path = root / "configs" / config
-    if "EfficientNetLite0" in path.read_text():
-        pytest.importorskip("efficientnet_lite_pytorch")
+    skip_without_weights(path)
     if "train.py predict" in path.read_text():
         assert train.main(["predict", "--config", str(path)]) == 0
         predicted = next(tmp_path.rglob("predictions.csv")).read_text().splitlines()
@@ -82,11 +81,18 @@ def test_config_that_was_fitted_validates_tests_and_predicts(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     path = root / "configs" / config
+    skip_without_weights(path)
     options = [*files_of(root, path), *trees_for(path, tmp_path)]
     checkpoint = str(next(fits(config, options=options).rglob("last.ckpt")))
     for stage in ("validate", "test", "predict"):
         some = f"--trainer.limit_{'val' if stage == 'validate' else stage}_batches=2"
         assert train.main([stage, *given(config), *options, "--ckpt_path", checkpoint, some]) == 0
+
+
+def skip_without_weights(config: Path) -> None:
+    """Skips where the extra `imagenet` is not installed, whose weights a config reads."""
+    if "EfficientNetLite0" in config.read_text():
+        pytest.importorskip("efficientnet_lite_pytorch")
 
 
 def compare_two_nets(root: Path, config: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
