@@ -12,17 +12,20 @@ from .core.ascend import ascend, cosine_steps
 from .core.smooth_backward import smooth_backward
 from .objectives.losses import Loss, Margin
 from .objectives.untargeted import Untargeted
+from .parts.corners import climb_by_corners
 from .parts.shrinking import climb_shrinking
 from .parts.survivors import Survivors
 from .pgd import PGD
 from .square import Square
 from .threats.ball import Ball
+from .threats.l1 import L1
 
 QUERIES_PER_PASS = 5
 _REFINING_STEPS = 10
 _REFINING_QUERIES = 100
 _SMALL = 0.1  # of the steps of a climb from elsewhere
 _WINDOW = 0.02  # the share of the pixels that a window covers
+_ONWARD = 0.25  # of the way to a corner, the first step from the best point
 _PAYS = 0.005  # of the first margin, the least that windows must gain
 
 
@@ -85,6 +88,38 @@ class Cascade(Survivors):
         self.nearest[rows[nearer]], self.distance[rows[nearer]] = nearest[nearer], distance[nearer]
         self.finish(rows, points)
 
+    def climb_by_corners(
+        self, rows: Tensor, *, num_steps: int, factor: float | None = 1.0, smooth: bool = True
+    ) -> None:
+        """Climbs inside L1 towards corners of ball and box, in a ball that shrinks to eps.
+
+        Args:
+            rows: who climbs.
+            num_steps: how many steps.
+            factor: of eps, the radius of the first ball, where the start is random; None goes on from the best point,
+                by shorter steps.
+            smooth: as in `climb`.
+        """
+        rows = self.affordable(rows, num_steps=num_steps)
+        if not len(rows):
+            return
+        threat, x = self.threat.take(rows), self.x[rows]
+        assert isinstance(threat, L1)
+        start, reach = self.best[rows], _ONWARD
+        if factor is not None:
+            larger = replace(threat, eps=factor * threat.radius(x).flatten())
+            start, reach = larger.project(x + threat.width * self.noise(rows).normal(x), x), 1.0
+        points = climb_by_corners(
+            self.measure(rows, None, smooth=smooth),
+            x,
+            start=start,
+            threat=threat,
+            factor=factor or 1.0,
+            reach=reach,
+            num_steps=num_steps,
+        )
+        self.finish(rows, points)
+
     def climb_sparsely(self, rows: Tensor, *, num_steps: int, loss: Loss, smooth: bool = False) -> None:
         """Climbs inside L1 by ever fewer pixels, from a random start in a larger ball (`APGD`)."""
         rows = self.affordable(rows, num_steps=num_steps)
@@ -117,7 +152,7 @@ class Cascade(Survivors):
         Returns:
             The survivors whom it has brought on, int64 `(M,)`.
         """
-        rows = rows[~self.fallen[rows]]
+        rows = self.standing(rows)
         if not len(rows) or not self._has_windows():
             return rows[:0]
         square = Square(threat=self.threat.take(rows), num_queries=num_queries, objective=Untargeted(loss=Margin()))
@@ -151,7 +186,7 @@ class Cascade(Survivors):
             step_size=lambda step, threat: _SMALL * cosine_steps(_REFINING_STEPS)(step, threat),
         )
         self.finish(rows, points)
-        rows = rows[~self.fallen[rows]]
+        rows = self.standing(rows)
         if not len(rows) or not self._has_windows():
             return rows[:0]
         square = Square(

@@ -5,8 +5,9 @@ is small (Gao et al., "Fast and reliable evaluation of adversarial robustness wi
 ball that shrinks to the nearest point found (`parts/shrinking.py`); a black box where gradients are blind. Its own: a
 margin that is soft on the scale of each sample's own margin, so that it neither saturates nor depends on the scale of
 the logits; restarts where the ends of earlier climbs scatter, since where they all end alike another one ends there
-too; gradients that see units at rest, in turns with plain ones (`core/smooth_backward.py`); and inside L2, L1 and L0
-effort where a point is known that falls not far outside.
+too; gradients that see units at rest, in turns with plain ones (`core/smooth_backward.py`); inside L2 and L0 effort
+where a point is known that falls not far outside; and inside L1 steps to the corners of ball and box, from a far larger
+ball (`parts/corners.py`).
 
 What is spent on a sample depends on that sample alone, so that its verdict is the same in any batch.
 """
@@ -36,23 +37,22 @@ _HOPE_AT_ONCE = 3.0  # the same after climbs of unlike lengths
 _NUM_CLASSES = 3  # the nearest ones, towards which the nearest survivors climb
 _TIE = 1e-3  # of the first margin
 _LIKELY_STEPS = 20  # of a climb of the likelihood
-_SPARSE = (CrossEntropy(), Margin())  # losses of climbs inside L1, which find unlike things
 _SHARE = 0.3  # of the pixels, the first windows around the best point
 _FAR = 8  # of eps: the first ball of a climb from afar
+_FAR_CORNERS = 20  # the same of a climb by corners
 
 
 @dataclass(frozen=True, kw_only=True)
 class Strongest(Attack):
     """Cheap steps first, survivors only, and effort where a sample may still fall.
 
-    Every sample climbs for 8 steps. Survivors that have come near to falling climb again, from other random starts
-    and for longer; inside L2, L1 and L0 all of them also climb in a far larger ball that shrinks to theirs, again and
-    again where that finds a point not far outside. Inside Linf, those nearest to falling go on from their best point
-    by small windows at random places, in turns with short climbs. Where the gradient leads nowhere, a black box
-    searches. From a budget of 400 on, every survivor is tried again, and the budget is spent on those whom windows
-    bring on and those whose climbs end at unlike margins; from 2000 on, a black box searches, also where the
-    gradients are honest: briefly for all that have given way, at length for those it moves and those nearest to
-    falling.
+    Every sample climbs for 8 steps, or 5. Survivors that have come near to falling climb again, from other random
+    starts and for longer; inside L2, L1 and L0 all of them also climb in a far larger ball that shrinks to theirs,
+    again and again where they may fall. Inside Linf, those nearest to falling go on from their best point by small
+    windows at random places, in turns with short climbs. Where the gradient leads nowhere, a black box searches. From
+    a budget of 400 on, every survivor is tried again, and the budget is spent on those whom windows bring on and those
+    whose climbs end at unlike margins; from 2000 on, a black box searches, also where the gradients are honest:
+    briefly for all that have given way, at length for those it moves and those nearest to falling.
 
     Args:
         threat: what the attacker may do.
@@ -77,12 +77,16 @@ class Strongest(Attack):
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:
         samples = Cascade(self.threat, self.max_passes, model, x, y, rng)
-        num_steps = 8 if isinstance(self.threat, Linf) else 5
-        samples.climb(samples.everyone, num_steps=min(num_steps, self.max_passes), momentum=0.25)
-        if isinstance(self.threat, Linf):
-            self._inside(samples)
+        first = min(8 if isinstance(self.threat, Linf) else 5, self.max_passes)
+        if isinstance(self.threat, L1):
+            samples.climb_by_corners(samples.everyone, num_steps=first)
+            self._by_corners(samples)
         else:
-            self._from_afar(samples)
+            samples.climb(samples.everyone, num_steps=first, momentum=0.25)
+            if isinstance(self.threat, Linf):
+                self._inside(samples)
+            else:
+                self._from_afar(samples)
         return samples.best
 
     def _inside(self, samples: Cascade) -> None:
@@ -125,23 +129,34 @@ class Strongest(Attack):
             samples.climb_the_likelihood(rows, num_steps=_LIKELY_STEPS)
         samples.search(samples.blind(), num_queries=QUERIES_PER_PASS * self.max_passes)
 
+    def _by_corners(self, samples: Cascade) -> None:
+        """In L1 few pixels change, by as much as the box allows."""
+        samples.climb_by_corners(samples.near(torch.inf), num_steps=15, factor=_FAR_CORNERS)
+        samples.climb_sparsely(samples.near(0.3), num_steps=15, loss=CrossEntropy())
+        samples.climb_sparsely(samples.near(0.2), num_steps=15, loss=Margin(), smooth=True)
+        samples.climb_by_corners(samples.near(0.2), num_steps=15, factor=None)
+        samples.climb_by_corners(samples.scattered(_HOPE_AT_ONCE, within=0.7), num_steps=15, factor=_FAR_CORNERS)
+        samples.climb_sparsely(samples.near(0.15), num_steps=15, loss=CrossEntropy(), smooth=True)
+        samples.climb_by_corners(samples.scattered(_HOPE_AT_ONCE, within=0.7), num_steps=30, factor=_FAR_CORNERS)
+        samples.climb_by_corners(samples.near(0.2), num_steps=15, factor=None)
+        self._without_gradients(samples)
+        smooth = True
+        while self.max_passes >= _THOROUGH and len(rows := samples.affordable(samples.scattered(_HOPE), num_steps=75)):
+            samples.climb_sparsely(rows, num_steps=15, loss=CrossEntropy(), smooth=smooth)
+            samples.climb_sparsely(samples.standing(rows), num_steps=15, loss=Margin(), smooth=smooth)
+            samples.climb_by_corners(samples.standing(rows), num_steps=30, factor=_FAR_CORNERS, smooth=smooth)
+            samples.climb_by_corners(samples.standing(rows), num_steps=15, factor=None, smooth=smooth)
+            smooth = not smooth
+
     def _from_afar(self, samples: Cascade) -> None:
-        """In L2, L1 and L0 a few pixels may change by much, and the way there need not begin inside eps."""
-        is_l1 = isinstance(self.threat, L1)
-        for number in range(4 if is_l1 else 0):
-            samples.climb_sparsely(samples.near(torch.inf), num_steps=15, loss=_SPARSE[number % 2], smooth=number >= 2)
-        samples.climb_from_afar(samples.near(0.6 if is_l1 else torch.inf), num_steps=20, factor=_FAR, smooth=True)
-        samples.climb_from_afar(samples.within(2 if is_l1 else 1.5), num_steps=30, factor=_FAR, smooth=not is_l1)
+        """In L2 and L0 a few pixels may change by much, and the way there need not begin inside eps."""
+        samples.climb_from_afar(samples.near(torch.inf), num_steps=20, factor=_FAR, smooth=True)
+        samples.climb_from_afar(samples.within(1.5), num_steps=30, factor=_FAR, smooth=True)
         for rank in range(_NUM_CLASSES):
             samples.climb(samples.within(1.1), num_steps=10, rank=rank, smooth=True)
         self._without_gradients(samples)
-        for number in range(2):
-            if is_l1:
-                samples.climb_sparsely(samples.near(0.6), num_steps=15, loss=_SPARSE[number], smooth=True)
-            else:
-                samples.climb_from_afar(samples.within(1.25), num_steps=30, factor=_FAR, smooth=True)
-        while self.max_passes >= _THOROUGH and len(samples.affordable(samples.within(1.5), num_steps=90)):
-            for loss in _SPARSE if is_l1 else ():
-                samples.climb_sparsely(samples.within(1.5), num_steps=15, loss=loss, smooth=True)
+        for _ in range(2):
+            samples.climb_from_afar(samples.within(1.25), num_steps=30, factor=_FAR, smooth=True)
+        while self.max_passes >= _THOROUGH and len(samples.affordable(samples.within(1.5), num_steps=60)):
             samples.climb_from_afar(samples.within(1.5), num_steps=30, factor=_FAR, smooth=True)
             samples.climb_from_afar(samples.within(1.5), num_steps=30, factor=None)

@@ -79,6 +79,10 @@ class Survivors:
         rows = self.near(within)
         return rows[((number >= 2) & (-mean <= hope * spread))[rows]]
 
+    def standing(self, rows: Tensor) -> Tensor:
+        """Those of the samples that have not fallen."""
+        return rows[~self.fallen[rows]]
+
     def affordable(self, rows: Tensor, *, num_steps: int) -> Tensor:
         """Those of the samples whose budget has so many steps left."""
         return rows[self.num_passes[rows] + num_steps <= self.max_passes]

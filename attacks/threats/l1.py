@@ -59,6 +59,26 @@ class L1(Ball):
         step = torch.zeros_like(size).scatter_(1, size.topk(most, dim=1).indices, chosen.to(size).expand(len(size), -1))
         return grad.sign() * step.reshape(grad.shape)
 
+    def corner(self, grad: Tensor, x: Tensor) -> Tensor:
+        """The point of ball and box that lies farthest along a gradient: `(N, ...)`.
+
+        The pixels with the steepest gradients move to the edge of the box, until eps is spent.
+
+        Args:
+            grad: float `(N, ...)`.
+            x: the centres of the balls, like `grad`.
+        """
+        grad, pixels = self.masked(grad, 0.0).flatten(1), x.flatten(1)
+        eps = self.radius(pixels)
+        room = torch.zeros_like(pixels) + eps
+        if self.box is not None:
+            low, high = self.box
+            room = torch.minimum(room, torch.where(grad > 0, high - pixels, pixels - low).clamp_min(0))
+        order = grad.abs().argsort(dim=1, descending=True, stable=True)
+        room = room.gather(1, order)
+        moved = torch.minimum(room, (eps - (room.cumsum(1) - room)).clamp_min(0))
+        return self.clip(x + (torch.zeros_like(pixels).scatter(1, order, moved) * grad.sign()).reshape(x.shape))
+
     def _project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         # In float64, and rounded towards x: float32's rounding, summed over all pixels, would leave the ball.
         wide = widest(x.device)

@@ -1,0 +1,66 @@
+"""`climb_by_corners`: steps towards the corner of an L1 ball, cut by the box, that lies farthest along the gradient.
+
+A point on the way between points of ball and box stays inside both, so that a step may be as long as the ball is wide
+and still changes few pixels, by as much as the box allows. Where many units are at rest (thresholds, saturation), such
+changes wake them and small ones do not.
+
+Source: Frank and Wolfe, "An algorithm for quadratic programming", 1956; for attacks, Chen et al., "A Frank-Wolfe
+framework for efficient and effective adversarial attacks", 2020, algorithm 1; the corner of ball and box, Croce and
+Hein, "Mind the box: l1-APGD for sparse adversarial attacks on image classifiers", 2021, section 3.2. Unlike theirs it
+may begin in a larger ball, which shrinks to eps on the way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ..core.ascend import Measure, gradient_of
+from ..core.per_sample import leave_every, wide
+from ..threats.l1 import L1
+
+_SHRUNK = 0.7  # the share of the steps after which the ball is that of the threat
+_LEAST = 0.1  # the share of the way to the corner that the last steps go, of that of the first
+
+
+def climb_by_corners(
+    measure: Measure, x: Tensor, *, start: Tensor, threat: L1, factor: float, reach: float, num_steps: int
+) -> Tensor:
+    """Climbs `measure`'s gain; a sample leaves as soon as it reaches the goal inside the threat.
+
+    Args:
+        measure: the gain to climb, and whether the goal is reached, for a batch of points.
+        x: the unchanged samples, float `(N, ...)`.
+        start: where to begin, inside `factor` times eps, `(N, ...)`.
+        threat: what the points must come to lie in.
+        factor: the radius of the first ball, in units of eps, at least 1.
+        reach: the share of the way to the corner that the first step goes, in (0, 1].
+        num_steps: how many gradient steps, at least 1.
+
+    Returns:
+        The points at the end, inside the threat, `(N, ...)`.
+    """
+    points, rows, here, everyone, whole = start.clone(), torch.arange(len(x), device=x.device), start, x, threat
+    for step in range(num_steps):
+        here = here.detach().requires_grad_()
+        gain, reached = measure(here, rows)
+        grad = gradient_of(gain, here)
+        with torch.no_grad():
+            here = here.detach()
+            eps = threat.radius(x).flatten()
+            fallen = reached & (threat.distance(here, x).to(eps) <= eps)
+            to_come = (step + 1) / num_steps
+            ball: L1 = replace(threat, eps=(eps * max(1.0, factor ** (1 - to_come / _SHRUNK))).expand(len(x)))
+            share = reach * max(_LEAST, 1 - step / num_steps)
+            moved = ball.project(torch.lerp(here, ball.corner(grad, x), share), x)
+            here = torch.where(wide(fallen, x), here, moved)
+            if step % leave_every(x.device) == 0 and bool(fallen.any()):
+                keep = ~fallen
+                points[rows[fallen]] = here[fallen]
+                rows, here, x, threat = rows[keep], here[keep], x[keep], threat.take(keep)
+                if not len(rows):
+                    break
+    points[rows] = here
+    return whole.project(points, everyone)

@@ -1,0 +1,99 @@
+"""The corner of an L1 ball and box, against linear programming, and climbs towards it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import linprog
+from torch import Tensor
+
+from touchstone.attacks import L1, PGD, Strongest, evaluate
+from touchstone.attacks.core.ascend import Measure
+from touchstone.attacks.parts.corners import climb_by_corners
+
+from .oracles import images
+
+NUM_PIXELS = 12
+
+
+def farthest(grad: np.ndarray, x: np.ndarray, eps: float, box: tuple[float, float] | None) -> float:
+    """The largest product of a gradient and a change inside ball and box: a linear program."""
+    low, high = box or (-np.inf, np.inf)
+    bounds = [(0, high - v) for v in x] + [(0, v - low) for v in x]  # upwards and downwards
+    solved = linprog(-np.concatenate([grad, -grad]), A_ub=np.ones((1, 2 * len(x))), b_ub=[eps], bounds=bounds)
+    assert solved.success
+    return -solved.fun
+
+
+@given(seed=st.integers(0, 10_000), eps=st.floats(0.01, 8), boxed=st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_the_corner_is_the_solution_of_a_linear_program(seed: int, eps: float, boxed: bool) -> None:
+    rng = np.random.default_rng(seed)
+    grad = rng.normal(size=NUM_PIXELS) * (rng.random(NUM_PIXELS) < 0.8)
+    x = rng.random(NUM_PIXELS).round(1)  # some at the edge of the box
+    threat = L1(eps=eps, box=(0.0, 1.0) if boxed else None)
+    corner = threat.corner(torch.from_numpy(grad)[None], torch.from_numpy(x)[None])[0].numpy()
+    assert np.abs(corner - x).sum() <= eps + 1e-9
+    assert not boxed or 0 <= corner.min() <= corner.max() <= 1
+    assert grad @ (corner - x) == pytest.approx(farthest(grad, x, eps, threat.box), abs=1e-7)
+
+
+def test_a_corner_has_the_eps_and_the_mask_of_its_sample() -> None:
+    x, grad = torch.full((3, 1, 2, 3), 0.5), torch.tensor([[5.0, -4, 3], [2, -1, 0]]).expand(3, 1, 2, 3)
+    mask = torch.tensor([[False, True, True], [True, True, True]])[None, None]
+    change = L1(eps=torch.tensor([0.3, 0.8, 9.0]), mask=mask).corner(grad, x) - x
+    expected = [[0, -0.3, 0, 0, 0, 0], [0, -0.5, 0.3, 0, 0, 0], [0, -0.5, 0.5, 0.5, -0.5, 0]]
+    assert torch.allclose(change.flatten(1), torch.tensor(expected))
+
+
+def linear(weight: Tensor, x: Tensor, threshold: float) -> tuple[list[int], Measure]:
+    """A gain whose goal is a height, and how many points it was asked about."""
+    asked: list[int] = []
+
+    def measure(points: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        asked.append(len(rows))
+        gain = ((points - x[rows]) * weight).flatten(1).sum(1)
+        return gain, gain.detach() >= threshold
+
+    return asked, measure
+
+
+@pytest.mark.parametrize("factor", [1.0, 20.0])
+def test_of_a_linear_gain_the_highest_point_is_found(factor: float) -> None:
+    x, weight = images(6), torch.randn(1, 6, 6)
+    threat = L1(eps=2.5)
+    asked, measure = linear(weight, x, torch.inf)
+    start = L1(eps=factor * 2.5).project(x + torch.randn_like(x), x)
+    points = climb_by_corners(measure, x, start=start, threat=threat, factor=factor, reach=1.0, num_steps=60)
+    expected = [farthest(weight.flatten().numpy(), row.flatten().numpy(), 2.5, (0, 1)) for row in x]
+    gain = ((points - x) * weight).flatten(1).sum(1)
+    assert gain.tolist() == pytest.approx(expected, rel=0.005)
+    assert threat.contains(points, x).all()
+    assert asked == [6] * 60
+
+
+def test_who_has_reached_the_goal_inside_the_threat_leaves() -> None:
+    x, weight = images(6), torch.ones(1, 6, 6)
+    asked, measure = linear(weight, x, 0.5)
+    points = climb_by_corners(measure, x, start=x, threat=L1(eps=2), factor=1.0, reach=1.0, num_steps=9)
+    assert asked == [6, 6]  # at the sample itself, and after one step
+    assert (((points - x) * weight).flatten(1).sum(1) >= 0.5).all()
+
+
+class Asleep(torch.nn.Module):
+    """Sees a pixel only where it has moved by more than 0.7, so that no small change has a gradient."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen = torch.relu((x - 0.1).abs() - 0.7).flatten(1).sum(1, keepdim=True)
+        return torch.cat([torch.full_like(seen, 0.3), seen], 1)
+
+
+def test_units_that_sleep_inside_small_changes_are_woken() -> None:
+    x, y = torch.full((8, 1, 6, 6), 0.1), torch.zeros(8, dtype=torch.int64)
+    threat = L1(eps=3)  # three pixels by 0.9 are seen as 0.6
+    report = evaluate(Asleep(), x, y, {"pgd": PGD(threat=threat, num_steps=40), "strongest": Strongest(threat=threat)})
+    assert report.robust["pgd"].all()
+    assert not report.robust["strongest"].any()
