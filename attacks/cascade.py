@@ -88,9 +88,7 @@ class Cascade(Survivors):
         self.nearest[rows[nearer]], self.distance[rows[nearer]] = nearest[nearer], distance[nearer]
         self.finish(rows, points)
 
-    def climb_by_corners(
-        self, rows: Tensor, *, num_steps: int, factor: float | None = 1.0, smooth: bool = True
-    ) -> None:
+    def climb_by_corners(self, rows: Tensor, *, num_steps: int, factor: float | None, smooth: bool) -> None:
         """Climbs inside L1 towards corners of ball and box, in a ball that shrinks to eps.
 
         Args:

@@ -5,7 +5,7 @@ is small (Gao et al., "Fast and reliable evaluation of adversarial robustness wi
 ball that shrinks to the nearest point found (`parts/shrinking.py`); a black box where gradients are blind. Its own: a
 margin that is soft on the scale of each sample's own margin, so that it neither saturates nor depends on the scale of
 the logits; restarts where the ends of earlier climbs scatter, since where they all end alike another one ends there
-too; gradients that see units at rest, in turns with plain ones (`core/smooth_backward.py`); inside L2 and L0 effort
+too; gradients that see units at rest, beside plain ones (`core/smooth_backward.py`); inside L2 and L0 effort
 where a point is known that falls not far outside; and inside L1 steps to the corners of ball and box, from a far larger
 ball (`parts/corners.py`).
 
@@ -46,13 +46,14 @@ _FAR_CORNERS = 20  # the same of a climb by corners
 class Strongest(Attack):
     """Cheap steps first, survivors only, and effort where a sample may still fall.
 
-    Every sample climbs for 8 steps, or 5. Survivors that have come near to falling climb again, from other random
-    starts and for longer; inside L2, L1 and L0 all of them also climb in a far larger ball that shrinks to theirs,
-    again and again where they may fall. Inside Linf, those nearest to falling go on from their best point by small
-    windows at random places, in turns with short climbs. Where the gradient leads nowhere, a black box searches. From
-    a budget of 400 on, every survivor is tried again, and the budget is spent on those whom windows bring on and those
-    whose climbs end at unlike margins; from 2000 on, a black box searches, also where the gradients are honest:
-    briefly for all that have given way, at length for those it moves and those nearest to falling.
+    Every sample climbs, inside Linf for 8 steps, else for 5. Survivors that have come near to falling climb again,
+    from other random starts and for longer; inside L2, L1 and L0 all of them also climb in a far larger ball that
+    shrinks to theirs, again and again where they may fall. Inside Linf, those nearest to falling go on from their best
+    point by small windows at random places, in turns with short climbs. Where the gradient leads nowhere, a black box
+    searches. From a budget of 400 on, it is spent on those who may still fall: inside Linf, after another try of every
+    survivor, those whom windows bring on and those whose climbs end at unlike margins, as inside L1; inside L2 and L0
+    those who fall not far outside. From 2000 on, inside Linf, a black box searches, also where the gradients are
+    honest: briefly for all that have given way, at length for those it moves and those nearest to falling.
 
     Args:
         threat: what the attacker may do.
@@ -79,7 +80,7 @@ class Strongest(Attack):
         samples = Cascade(self.threat, self.max_passes, model, x, y, rng)
         first = min(8 if isinstance(self.threat, Linf) else 5, self.max_passes)
         if isinstance(self.threat, L1):
-            samples.climb_by_corners(samples.everyone, num_steps=first)
+            samples.climb_by_corners(samples.everyone, num_steps=first, factor=1, smooth=True)
             self._by_corners(samples)
         else:
             samples.climb(samples.everyone, num_steps=first, momentum=0.25)
@@ -131,14 +132,18 @@ class Strongest(Attack):
 
     def _by_corners(self, samples: Cascade) -> None:
         """In L1 few pixels change, by as much as the box allows."""
-        samples.climb_by_corners(samples.near(torch.inf), num_steps=15, factor=_FAR_CORNERS)
+        samples.climb_by_corners(samples.near(torch.inf), num_steps=15, factor=_FAR_CORNERS, smooth=True)
         samples.climb_sparsely(samples.near(0.3), num_steps=15, loss=CrossEntropy())
         samples.climb_sparsely(samples.near(0.2), num_steps=15, loss=Margin(), smooth=True)
-        samples.climb_by_corners(samples.near(0.2), num_steps=15, factor=None)
-        samples.climb_by_corners(samples.scattered(_HOPE_AT_ONCE, within=0.7), num_steps=15, factor=_FAR_CORNERS)
+        samples.climb_by_corners(samples.near(0.2), num_steps=15, factor=None, smooth=True)
+        samples.climb_by_corners(
+            samples.scattered(_HOPE_AT_ONCE, within=0.7), num_steps=15, factor=_FAR_CORNERS, smooth=True
+        )
         samples.climb_sparsely(samples.near(0.15), num_steps=15, loss=CrossEntropy(), smooth=True)
-        samples.climb_by_corners(samples.scattered(_HOPE_AT_ONCE, within=0.7), num_steps=30, factor=_FAR_CORNERS)
-        samples.climb_by_corners(samples.near(0.2), num_steps=15, factor=None)
+        samples.climb_by_corners(
+            samples.scattered(_HOPE_AT_ONCE, within=0.7), num_steps=30, factor=_FAR_CORNERS, smooth=True
+        )
+        samples.climb_by_corners(samples.near(0.2), num_steps=15, factor=None, smooth=True)
         self._without_gradients(samples)
         smooth = True
         while self.max_passes >= _THOROUGH and len(rows := samples.affordable(samples.scattered(_HOPE), num_steps=75)):

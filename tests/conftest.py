@@ -101,7 +101,10 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def fits(tmp_path_factory: pytest.TempPathFactory) -> Fits:
-    """Gives the folder in which configs of the project were fitted for two steps, once for all tests of a file."""
+    """Gives the folder in which configs of the project were fitted for two steps, once for all tests of a file.
+
+    Options that name files of the first test hold for all of them.
+    """
     done: dict[tuple[str, ...], Path] = {}
 
     def fit(*configs: str, options: Sequence[str] = ()) -> Path:

@@ -62,6 +62,7 @@ def test_stays_inside_the_threat(attack: Attack, net: nn.Module, x: Tensor, y: T
 
 @every_attack
 def test_verdict_alone_equals_verdict_in_any_batch_order_and_split(attack: Attack) -> None:
+    """Alone, every third."""
     net = small_net(dtype=torch.float64)
     x = images(NUM_SAMPLES, dtype=torch.float64)
     y, ids = own_labels(net, x), torch.arange(100, 100 + NUM_SAMPLES)

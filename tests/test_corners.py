@@ -12,6 +12,7 @@ from torch import Tensor
 
 from touchstone.attacks import L1, PGD, Strongest, evaluate
 from touchstone.attacks.core.ascend import Measure
+from touchstone.attacks.parts import corners
 from touchstone.attacks.parts.corners import climb_by_corners
 
 from .oracles import images
@@ -81,6 +82,40 @@ def test_who_has_reached_the_goal_inside_the_threat_leaves() -> None:
     points = climb_by_corners(measure, x, start=x, threat=L1(eps=2), factor=1.0, reach=1.0, num_steps=9)
     assert asked == [6, 6]  # at the sample itself, and after one step
     assert (((points - x) * weight).flatten(1).sum(1) >= 0.5).all()
+
+
+def test_the_first_balls_are_larger_and_the_last_ones_are_the_threat() -> None:
+    """And who reaches the goal outside the threat alone goes on."""
+    x, weight, lengths = images(6), torch.randn(1, 6, 6), []
+    threat, larger = L1(eps=0.5), L1(eps=10)
+
+    def measure(points: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        lengths.append((points.detach() - x[rows]).abs().flatten(1).sum(1))
+        return ((points - x[rows]) * weight).flatten(1).sum(1), lengths[-1] > 0.6
+
+    start = larger.project(x + torch.randn_like(x), x)
+    points = climb_by_corners(measure, x, start=start, threat=threat, factor=20, reach=1.0, num_steps=20)
+    assert [len(length) for length in lengths] == [6] * 20
+    most = [float(length.max()) for length in lengths]
+    assert most[1] > 5  # one of ten times eps, or nearly
+    assert all(0.5 < most[step] <= 10 * 20 ** (-step / 14) + 1e-4 for step in range(2, 13))
+    assert max(most[14:]) <= 0.5 + 1e-5
+    assert threat.contains(points, x).all()
+
+
+def test_who_has_fallen_stays_there_until_it_may_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though a model that draws random numbers says otherwise later."""
+    monkeypatch.setattr(corners, "leave_every", lambda device: 5)
+    x, seen = images(3), []
+
+    def measure(points: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        seen.append(points.detach().clone())
+        return points.flatten(1).sum(1), torch.full((len(rows),), len(seen) == 3)
+
+    points = climb_by_corners(measure, x, start=x, threat=L1(eps=2), factor=1, reach=0.5, num_steps=9)
+    assert not torch.equal(seen[1], seen[2])
+    assert torch.equal(points, seen[2])
+    assert [len(given) for given in seen] == [3] * 6
 
 
 class Asleep(torch.nn.Module):

@@ -167,9 +167,6 @@ def test_the_embedded_net_names_three_quarters_of_the_samples(shared: Path) -> N
 COSTS = """
 import resource, sys
 import train
-
-from .picture_folders import RED, Classes, folder_of_pictures, needs_imagenet
-
 code = train.main(sys.argv[1:])
 used = resource.getrusage(resource.RUSAGE_SELF)
 print(code, used.ru_maxrss // 1024, used.ru_utime + used.ru_stime)

@@ -43,6 +43,7 @@ def climb_by_corners(
         The points at the end, inside the threat, `(N, ...)`.
     """
     points, rows, here, everyone, whole = start.clone(), torch.arange(len(x), device=x.device), start, x, threat
+    fallen = torch.zeros(len(x), dtype=torch.bool, device=x.device)
     for step in range(num_steps):
         here = here.detach().requires_grad_()
         gain, reached = measure(here, rows)
@@ -50,7 +51,7 @@ def climb_by_corners(
         with torch.no_grad():
             here = here.detach()
             eps = threat.radius(x).flatten()
-            fallen = reached & (threat.distance(here, x).to(eps) <= eps)
+            fallen = fallen | reached & (threat.distance(here, x).to(eps) <= eps)
             to_come = (step + 1) / num_steps
             ball: L1 = replace(threat, eps=(eps * max(1.0, factor ** (1 - to_come / _SHRUNK))).expand(len(x)))
             share = reach * max(_LEAST, 1 - step / num_steps)
@@ -59,7 +60,7 @@ def climb_by_corners(
             if step % leave_every(x.device) == 0 and bool(fallen.any()):
                 keep = ~fallen
                 points[rows[fallen]] = here[fallen]
-                rows, here, x, threat = rows[keep], here[keep], x[keep], threat.take(keep)
+                rows, here, x, threat, fallen = rows[keep], here[keep], x[keep], threat.take(keep), fallen[keep]
                 if not len(rows):
                     break
     points[rows] = here

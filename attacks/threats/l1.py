@@ -62,7 +62,8 @@ class L1(Ball):
     def corner(self, grad: Tensor, x: Tensor) -> Tensor:
         """The point of ball and box that lies farthest along a gradient: `(N, ...)`.
 
-        The pixels with the steepest gradients move to the edge of the box, until eps is spent.
+        The pixels with the steepest gradients move to the edge of the box, until eps is spent; without a box the
+        steepest one moves by all of it. The sum of the changes has the rounding errors of the dtype.
 
         Args:
             grad: float `(N, ...)`.
