@@ -41,7 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _import_as_the_user_does()
             if wanted and wanted[0] in JOBS:
                 return run_job(wanted[0], wanted[1:], stopping)
-            from touchstone.cli.command_line import CommandLine  # takes seconds, in which a signal may come
+            with stopping.until_imported():  # which takes seconds
+                from touchstone.cli.command_line import CommandLine
 
             CommandLine(wanted or MAIN_JOB, stopping, then_test=not wanted)
         except BaseException as error:

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import torch
 
+from touchstone.cli.stopping import SIGNALS, Stopping
+
 from .command_lines import BEST, ROOT, with_value, write
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -78,6 +80,24 @@ def test_a_signal_while_python_imports_ends_with_its_exit_code() -> None:
         running.send_signal(signal.SIGINT)
         _, err = running.communicate(timeout=60)
     assert (running.returncode, err) == (130, "stopped by SIGINT\n")
+
+
+def test_a_signal_leaves_imports_at_their_end() -> None:
+    """Raised in the midst of them it would meet C++, which knows no exceptions of Python and aborts."""
+    handlers, done = {number: signal.getsignal(number) for number in SIGNALS}, []
+
+    def imports() -> None:
+        with Stopping() as stopping, stopping.until_imported():
+            signal.raise_signal(signal.SIGINT)
+            done.append("all")
+
+    try:
+        with pytest.raises(SystemExit, match="130"):
+            imports()
+        assert done == ["all"]
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def test_a_usage_error_of_a_real_process_is_all_that_stands_on_stderr() -> None:

@@ -27,7 +27,8 @@ def run_job(name: str, arguments: Sequence[str], stopping: Stopping) -> int:
     Raises:
         UsageError: the arguments, or the files that they name, are wrong.
     """
-    module = importlib.import_module(f".{name}", __package__)
+    with stopping.until_imported():
+        module = importlib.import_module(f".{name}", __package__)
     if {"-h", "--help"} & set(arguments):
         print(module.HELP)
         return 0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -43,6 +45,17 @@ class Stopping:
     def exit_code(self) -> int:
         """What a shell expects of a process that a signal ended."""
         return 128 + (self.signal or signal.SIGTERM)
+
+    @contextmanager
+    def until_imported(self) -> Iterator[None]:
+        """A block that imports, which a signal leaves at its end: inside torch's C++ it would abort the process."""
+        self.waits = True
+        try:
+            yield
+        finally:
+            self.waits = False
+        if self.signal is not None:
+            raise SystemExit(self.exit_code)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:  # a worker of a data loader, which goes on until the run wants it no more
