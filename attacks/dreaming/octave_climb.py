@@ -17,7 +17,7 @@ from .jitter import jittered
 from .octaves import octave_is_named, octave_sizes, resized
 from .total_variation import total_variation
 
-PIXELS_AT_ONCE = 2 * 224 * 224  # of a CPU, whose caches hold what a layer makes of so many, and not of twice that
+PIXELS_AT_ONCE = 2 * 224 * 224  # of a CPU, where most nets spend less on a picture than one or four at once
 
 
 @dataclass(frozen=True, kw_only=True)

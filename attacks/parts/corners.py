@@ -5,8 +5,8 @@ and still changes few pixels, by as much as the box allows. Where many units are
 changes wake them and small ones do not.
 
 Source: Frank and Wolfe, "An algorithm for quadratic programming", 1956; for attacks, Chen et al., "A Frank-Wolfe
-framework for efficient and effective adversarial attacks", 2020, algorithm 1; the corner of ball and box, Croce and
-Hein, "Mind the box: l1-APGD for sparse adversarial attacks on image classifiers", 2021, section 3.2. Unlike theirs it
+framework for efficient and effective adversarial attacks", 2020; the corner of ball and box, Croce and
+Hein, "Mind the box: l1-APGD for sparse adversarial attacks on image classifiers", 2021. Unlike theirs it
 may begin in a larger ball, which shrinks to eps on the way.
 """
 
