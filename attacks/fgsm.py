@@ -34,6 +34,10 @@ class FGSM(Attack):
     threat: Threat
     objective: Objective = Untargeted()
 
+    @property
+    def begins_at_the_sample(self) -> bool:
+        return True
+
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:
         one_step = PGD(threat=self.threat, objective=self.objective, num_steps=1, rel_step_size=1.0, random_start=False)
         return one_step.perturb(model, x, y, rng)

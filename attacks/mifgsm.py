@@ -52,6 +52,10 @@ class MIFGSM(Attack):
         check_counts(self, "num_steps")
         check_positive(self, "decay", or_zero=True)
 
+    @property
+    def begins_at_the_sample(self) -> bool:
+        return True
+
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:
         objective = Endless(self.objective) if self.to_the_end else self.objective
         points, _ = ascend(

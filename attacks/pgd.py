@@ -87,6 +87,10 @@ class PGD(Attack):
         if self.num_restarts > 1 and not self.random_start:
             raise ValueError("PGD(num_restarts=...) above 1 needs random_start=True: all starts would be the same")
 
+    @property
+    def begins_at_the_sample(self) -> bool:
+        return not self.random_start
+
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:
         if self.num_restarts == 1:
             return self.climb(model, x, y, rng.fold(0))[0]

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from touchstone.attacks import FAB, L2, PGD, Linf, RandomNoise, SampleRng, Strongest, Universal
+from touchstone.attacks import FAB, FGSM, L2, PGD, Linf, RandomNoise, SampleRng, Strongest, Universal
 from touchstone.lightning_modules import (
     AWP,
     FGSMRS,
@@ -282,6 +282,8 @@ BAD: list[tuple[Callable[[], Any], str]] = [
     (lambda: TRADES(PGD_3, beta=math.nan), r"TRADES\(beta=...\) must be >= 0 and finite, got nan"),
     (lambda: TRADES(PGD(threat=Linf(eps=torch.rand(4)))), r"TRADES\(attack=...\) must hold for every sample"),
     (lambda: TRADES(Strongest(threat=LINF)), r"TRADES\(attack=...\) must climb what it is told to, .* got Strongest"),
+    (lambda: TRADES(FGSM(threat=LINF)), r"TRADES\(attack=...\) must begin beside the images, .* got FGSM"),
+    (lambda: TRADES(PGD(threat=LINF, random_start=False)), r"TRADES\(attack=...\) must begin beside the images"),
     (lambda: TRADES(FAB(threat=LINF)), r"TRADES\(attack=...\) must climb what it is told to, .* got FAB"),
     (lambda: PGDAT(Universal(threat=LINF)), r"PGDAT\(attack=...\) must be ready, .* got Universal, which learns"),
     (lambda: MART(PGD_3, weight=-0.5), r"MART\(weight=...\) must be >= 0 and finite, got -0.5"),

@@ -50,6 +50,11 @@ class Attack(PerSample):
     flat_when_reached: ClassVar[bool] = False
     """Whether its loss is flat, with a gradient of 0, once the objective is reached, which is no sign of masking."""
 
+    @property
+    def begins_at_the_sample(self) -> bool:
+        """Whether its first gradient is that of the sample itself, where a loss may have none."""
+        return False
+
     def __post_init__(self) -> None:
         """Checks the threat; a subclass that checks more of its fields calls this too."""
         call = f"{type(self).__name__}(threat=...)"

@@ -39,8 +39,8 @@ class TRADES(InnerAttack):
             the modes of training, so that a step updates the running statistics of BatchNorm twice.
 
     Raises:
-        ValueError: `beta` is negative or not finite, `attack` holds one value per sample, is not ready or takes no
-            other objective, or `mode` is another.
+        ValueError: `beta` is negative or not finite, `attack` holds one value per sample, is not ready, takes no other
+            objective or begins at the sample, or `mode` is another.
     """
 
     def __init__(self, attack: Attack, *, beta: float = 6.0, mode: Literal["eval", "train"] = "eval") -> None:
@@ -51,9 +51,14 @@ class TRADES(InnerAttack):
             attack.with_objective(_Divergence(torch.full((1, 2), 0.5)))
         except (TypeError, ValueError) as error:
             raise ValueError(
-                "TRADES(attack=...) must climb what it is told to, here the divergence, as PGD, APGD and FGSM do, "
-                f"got {type(attack).__name__}, which chooses that itself"
+                "TRADES(attack=...) must climb what it is told to, here the divergence, as PGD and APGD do, got "
+                f"{type(attack).__name__}, which chooses that itself"
             ) from error
+        if attack.begins_at_the_sample:
+            raise ValueError(
+                "TRADES(attack=...) must begin beside the images, as PGD(start_std=0.001) does: at the images "
+                f"themselves the divergence has no gradient; got {type(attack).__name__}, which begins there"
+            )
         self.beta = beta
 
     def learn(self, model: nn.Module, x: Tensor, y: Tensor, criterion: Criterion, rng: SampleRng) -> Learned:
