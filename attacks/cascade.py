@@ -78,8 +78,7 @@ class Cascade(Survivors):
             radius, start = self.distance[rows], self.nearest[rows]
         else:
             radius = (factor * threat.radius(self.distance)).expand(len(rows))
-            larger: Ball = replace(threat, eps=radius)  # type: ignore[type-var]
-            start = larger.start(x, self.noise(rows))
+            start = threat.resized(radius).start(x, self.noise(rows))
         measure = self.measure(rows, None, smooth=smooth)
         points, nearest, distance = climb_shrinking(
             measure, x, start=start, radius=radius, threat=threat, num_steps=num_steps
@@ -105,7 +104,7 @@ class Cascade(Survivors):
         assert isinstance(threat, L1)
         start, reach = self.best[rows], _ONWARD
         if factor is not None:
-            larger = replace(threat, eps=factor * threat.radius(x).flatten())
+            larger = threat.resized((factor * threat.radius(x)).flatten())
             start, reach = larger.project(x + threat.width * self.noise(rows).normal(x), x), 1.0
         points = climb_by_corners(
             self.measure(rows, None, smooth=smooth),

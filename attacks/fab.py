@@ -100,7 +100,7 @@ class FAB(Attack):
         return in_turn(searches, gain_of(model, self.objective, y), model, x, y, rng)
 
     def _near(self, x: Tensor, rng: SampleRng) -> Tensor:
-        half = replace(self._ball, eps=self._ball.radius(x).flatten() / 2)  # type: ignore[type-var]
+        half = self._ball.resized((self._ball.radius(x) / 2).flatten())
         return half.start(x, rng)
 
     def _search(self, model: nn.Module, x: Tensor, y: Tensor, start: Tensor) -> Tensor:

@@ -12,8 +12,6 @@ may begin in a larger ball, which shrinks to eps on the way.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
@@ -53,7 +51,7 @@ def climb_by_corners(
             eps = threat.radius(x).flatten()
             fallen = fallen | reached & (threat.distance(here, x).to(eps) <= eps)
             to_come = (step + 1) / num_steps
-            ball: L1 = replace(threat, eps=(eps * max(1.0, factor ** (1 - to_come / _SHRUNK))).expand(len(x)))
+            ball = threat.resized((eps * max(1.0, factor ** (1 - to_come / _SHRUNK))).expand(len(x)))
             share = reach * max(_LEAST, 1 - step / num_steps)
             moved = ball.project(torch.lerp(here, ball.corner(grad, x), share), x)
             here = torch.where(wide(fallen, x), here, moved)

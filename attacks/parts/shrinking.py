@@ -12,7 +12,6 @@ along a cosine). Unlike theirs it begins at a random point of a ball that is far
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -61,7 +60,7 @@ def climb_shrinking(
             least = threat.radius(radius)
             radius = torch.where(reached, shrunk, grown).maximum(least)
             radius = radius.floor() if threat.whole_eps else radius
-            ball: Ball = replace(threat, eps=radius)  # type: ignore[type-var]
+            ball = threat.resized(radius)
             size = (_LAST + (1 - _LAST) * phase) * radius
             moved = ball.project(here + per_sample(size, x) * ball.direction(grad), x)
             fallen = distance[rows] <= least

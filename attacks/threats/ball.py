@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import zlib
 from abc import abstractmethod
+from copy import copy
 from fractions import Fraction
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,6 +15,8 @@ from ..core.per_sample import norms, widest
 from ..core.sample_rng import SampleRng
 from ..core.threat import Threat
 from .mask import read_mask
+
+Self = TypeVar("Self", bound="Ball")
 
 # Sums of float32 rounding errors: relative to eps, and absolute for pixels near 1.
 RELATIVE_TOLERANCE = 1e-5
@@ -33,6 +36,12 @@ def parse_number(text: float | str, name: str) -> float:
         return float(Fraction(text.replace(" ", ""))) if isinstance(text, str) else float(text)
     except (ValueError, ZeroDivisionError, OverflowError, TypeError):
         raise ValueError(f"{name} must be a number such as 0.03 or 8/255, got {text!r}") from None
+
+
+def write_number(number: float) -> str:
+    """Writes an eps as people do: `8/255` where it is that and no short decimal, else as Python writes it."""
+    parts = number * 255
+    return f"{round(parts)}/255" if len(repr(number)) > 6 and abs(parts - round(parts)) < 1e-6 * parts else repr(number)
 
 
 def read_box(box: object, name: str) -> tuple[float, float]:
@@ -105,7 +114,8 @@ class Ball(Threat):
 
     def __repr__(self) -> str:
         # With checksums, since the signs of masking know two threats apart by what they print.
-        eps, mask = repr(self.eps), ""
+        mask = ""
+        eps = repr(self.eps) if isinstance(self.eps, Tensor | str) else write_number(self.eps)
         if isinstance(self.eps, Tensor) and self.eps.numel():
             each = self.eps.detach().cpu().double()  # numpy knows no bfloat16
             eps = f"<{len(each.flatten())} from {float(each.min()):g} to {float(each.max()):g}, {_checksum(each)}>"
@@ -148,6 +158,15 @@ class Ball(Threat):
         if not isinstance(self.mask, Tensor):
             return torch.full((1, 1), x.shape[1:].numel())
         return self.mask.expand(-1, *x.shape[1:]).flatten(1).sum(1, keepdim=True)
+
+    def resized(self: Self, eps: Tensor) -> Self:
+        """The same with another eps for each sample, float `(N,)`, > 0.
+
+        It is not checked, since an accelerator would be waited for.
+        """
+        ball = copy(self)
+        object.__setattr__(ball, "eps", eps)
+        return ball
 
     @property
     def width(self) -> float:
