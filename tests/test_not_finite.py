@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from touchstone.attacks import Linf
+from touchstone.attacks import L2, Linf, Threat
 from touchstone.callbacks import ExactResume, NotFinite
 from touchstone.callbacks import not_finite as module_under_test
 from touchstone.callbacks.parts.resuming.own_order import samples_in
@@ -133,6 +133,31 @@ def test_the_samples_are_known_in_a_run_that_goes_on_and_with_repeated_batches(t
             run.fit(module, train_loader(), val_loader(), ckpt_path=given, weights_only=True)
             run.save_checkpoint(checkpoint)
             assert looking.num_seen == (9 if given else 3)
+
+
+class BrokenOnce(nn.Module):
+    """A net whose third batch has logits that are NaN."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.num_calls = small_net(7), 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.num_calls += 1
+        return self.net(x) * (torch.nan if self.num_calls == 3 else 1)
+
+
+@pytest.mark.parametrize("threat", [Linf(eps=0.1), L2(eps=0.1)])
+def test_a_step_that_is_left_out_leaves_nothing_in_what_a_strategy_keeps(
+    tmp_path: Path, threat: Threat, said: list[str]
+) -> None:
+    """Free would learn from its images on and on."""
+    module = Classifier(BrokenOnce(), strategy=Free(threat, num_repeats=1))
+    options: dict[str, Any] = {"max_epochs": 1, "num_sanity_val_steps": 0, "limit_val_batches": 0}
+    trainer(tmp_path, NotFinite(policy="skip"), **options).fit(module, train_loader(), val_loader())
+    assert "at step 2 the loss is nan" in said[0]
+    assert module.strategy.memory["change"].isfinite().all()
+    assert is_finite(module.net)
 
 
 @pytest.mark.parametrize(("every", "step"), [(1, 2), (2, 3), (0, 4)])

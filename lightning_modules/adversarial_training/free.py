@@ -35,6 +35,7 @@ class Free(Remembering):
     """
 
     learns_from_attacks = True
+    always = frozenset({"change"})
 
     def __init__(self, threat: Threat, *, num_repeats: int = 8, rel_step_size: float = 1.0) -> None:
         super().__init__()
@@ -80,7 +81,8 @@ class Free(Remembering):
         here, self._here = self._here, None
         if here is None or here.grad is None:
             return  # a batch without samples
-        step = self.rel_step_size * self.threat.radius(here) * self.threat.direction(here.grad)
+        grad = here.grad.nan_to_num(nan=0.0)  # a step that is skipped must not stay in what is kept
+        step = self.rel_step_size * self.threat.radius(here) * self.threat.direction(grad)
         self.memory["change"] = torch.cat([self._in_ball(here.detach() + step), self.memory["change"][len(here) :]])
 
     def _in_ball(self, change: Tensor) -> Tensor:
