@@ -92,8 +92,11 @@ def test_grey_pictures_become_colours_and_colours_grey(tmp_path: Path) -> None:
     assert read(root, tmp_path, grey=True).x.shape == (4, 1, 32, 32)
 
 
-def test_a_class_with_one_image_cannot_be_divided(tmp_path: Path) -> None:
-    root = write_classes(tmp_path / "tree", "ab", 2)
-    (root / "b/1.png").unlink()
-    with pytest.raises(ValueError, match="the class 'b' has one image"):
+@pytest.mark.parametrize("num_images", [1, 2])
+def test_a_class_with_too_few_images_cannot_be_divided(tmp_path: Path, num_images: int) -> None:
+    """Training, validation and test need one each."""
+    root = write_classes(tmp_path / "tree", "ab", 3)
+    for number in range(num_images, 3):
+        (root / f"b/{number}.png").unlink()
+    with pytest.raises(ValueError, match="the class 'b' has too few images for every split to have one"):
         ImagesDataModule(ImageTree(str(root)), cache_folder=str(tmp_path)).setup("fit")

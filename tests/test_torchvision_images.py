@@ -27,6 +27,8 @@ def test_exact_mnist_images_are_read_through_torchvision(tmp_path: Path, shared:
     assert found is not None
     assert torch.equal(found.x.float() / 255, x)
     assert torch.equal(found.y, y)
+    with pytest.raises(ValueError, match="has 10000 images for train and 10000 labels, where there are 60000"):
+        TorchvisionImages("MNIST", str(tmp_path)).read("train", tmp_path)
     (raw / "t10k-images-idx3-ubyte").write_bytes(b"\0\0\x08\x03" + b"half")
     with pytest.raises(ValueError, match="interrupted, perhaps"):
         TorchvisionImages("MNIST", str(tmp_path)).read("test", tmp_path)
@@ -39,7 +41,17 @@ def test_nothing_is_downloaded_unasked(tmp_path: Path, name: Any) -> None:
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
-def test_a_wrong_download_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_that_are_others_are_an_error(tmp_path: Path) -> None:
+    """By their checksums, which torchvision knows."""
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    for name in ("batches.meta", "test_batch", *(f"data_batch_{number}" for number in range(1, 6))):
+        (folder / name).write_bytes(b"another file")
+    with pytest.raises(ValueError, match="it is not there, or not whole; download: true fetches it"):
+        TorchvisionImages("CIFAR10", str(tmp_path)).read("train", tmp_path)
+
+
+def test_an_interrupted_download_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: Any, **__: Any) -> None:
         raise RuntimeError("File not found or corrupted.")
 

@@ -22,14 +22,17 @@ def stratified(y: Tensor, share: float, seed: int, class_names: Sequence[str]) -
         rows, int64, in ascending order.
 
     Raises:
-        ValueError: a class has one image alone.
+        ValueError: a class has one image alone, or had two of which one is taken already.
     """
     rng = np.random.default_rng(seed)
     taken = []
     for label in torch.unique(y).tolist():
         rows = np.flatnonzero(y.numpy() == label)
         if len(rows) < 2:
-            raise ValueError(f"the class {class_names[label]!r} has one image, and is to be divided in two: add images")
+            raise ValueError(
+                f"the class {class_names[label]!r} has too few images for every split to have one: add images, or give "
+                "validation and test images of their own"
+            )
         num_taken = min(max(1, round(share * len(rows))), len(rows) - 1)
         taken.append(rng.choice(rows, num_taken, replace=False))
     is_taken = np.zeros(len(y), bool)

@@ -11,7 +11,11 @@ import torch
 from .source import Labelled, Source, Split
 
 Name = Literal["CIFAR10", "CIFAR100", "MNIST", "FashionMNIST"]
-NAMES = ("CIFAR10", "CIFAR100", "MNIST", "FashionMNIST")
+NUM_IMAGES = {"CIFAR10": (50_000, 10_000), "CIFAR100": (50_000, 10_000)} | dict.fromkeys(
+    ("MNIST", "FashionMNIST"), (60_000, 10_000)
+)
+"""Of each set, for training and for the test."""
+NAMES = tuple(NUM_IMAGES)
 
 
 class TorchvisionImages(Source):
@@ -41,8 +45,12 @@ class TorchvisionImages(Source):
         x = torch.as_tensor(np.asarray(stored.data))
         x = x[:, None] if x.ndim == 3 else x.permute(0, 3, 1, 2).contiguous()
         y = torch.as_tensor(np.asarray(stored.targets), dtype=torch.int64)
-        if len(x) != len(y) or not len(x):
-            raise ValueError(f"{self._call}: it has {len(x)} images and {len(y)} classes: {self._again}")
+        whole = NUM_IMAGES[self.name][split == "test"]
+        if not len(x) == len(y) == whole:
+            raise ValueError(
+                f"{self._call}: it has {len(x)} images for {split} and {len(y)} labels, where there are {whole}: "
+                f"{self._again}"
+            )
         return Labelled(x, y, tuple(stored.classes))
 
     @property
