@@ -91,7 +91,10 @@ class ImagesDataModule(pl.LightningDataModule):
 
     def prepare_data(self) -> None:
         is_test = self.trainer is not None and self.trainer.state.fn in (TrainerFn.TESTING, TrainerFn.PREDICTING)
-        self.source.read("test" if is_test else "train", self.cache_folder)  # decoded by one process for all
+        # Decoded by one process for all.
+        splits: tuple[Split, ...] = ("test",) if is_test and self.source.has("test") else ("train", "val")
+        for split in splits:
+            self.source.read(split, self.cache_folder)
 
     def setup(self, stage: str) -> None:
         if stage in ("test", "predict") and (of_test := self.source.read("test", self.cache_folder)) is not None:
@@ -146,7 +149,6 @@ class ImagesDataModule(pl.LightningDataModule):
 
     def _rows(self, images: Labelled, rows: Tensor | None) -> Rows:
         self.class_names = images.class_names
-        self._check_channels(images.x.shape[1] if self.channels is None else self.channels)
         return Rows(images.x, images.y, rows)
 
     def _check_shape(self, split: Split, images: Labelled, of_train: tuple[int, ...] | None) -> None:
@@ -162,14 +164,6 @@ class ImagesDataModule(pl.LightningDataModule):
             f"ImagesDataModule(source=...) must have images of one shape (C, H, W), got {given} in {split} "
             f"and {tuple(of_train)} in train; {remedy}"
         )
-
-    def _check_channels(self, given: int) -> None:
-        """Before the first convolution does, which knows no remedy."""
-        net = getattr(self.trainer, "lightning_module", None)
-        first = next((part for part in net.modules() if isinstance(part, nn.Conv2d)), None) if net is not None else None
-        if first is not None and first.in_channels != given:
-            remedy = f"; `channels: {first.in_channels}` converts them" if first.in_channels in (1, 3) else ""
-            raise ValueError(f"the images have {given} channels and the net takes {first.in_channels}{remedy}")
 
     def _with_channels(self, x: Tensor) -> Tensor:
         if self.channels is None or x.shape[1] == self.channels:

@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import BaseFinetuning
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -18,11 +17,12 @@ from touchstone.attacks import SampleRng
 from touchstone.attacks.core.logits import logits_of
 
 from .adversarial_training import Criterion, Learned, Strategy
+from .adversarial_training.parts.remembering import without_memories
 from .every_sample_once import EverySampleOnce
 from .parameter_groups import weight_decay_groups
 from .parts.classifier_loss import ClassifierLoss
-from .parts.trained_parameters import trained_parameters
-from .parts.wrong_size import wrong_size_is_said
+from .parts.trained_parameters import check_last_layer, trained_parameters
+from .parts.wrong_shape import wrong_shape_is_said
 from .repeated_batches import RepeatedBatches
 
 Batch = tuple[Tensor, Tensor]
@@ -82,7 +82,9 @@ class Classifier(pl.LightningModule):
         self.train_loss = ClassifierLoss(label_smoothing=label_smoothing, class_weights=class_weights)
         self.loss = ClassifierLoss()
         self.strategy = Strategy() if strategy is None else strategy
+        self.register_load_state_dict_post_hook(without_memories)
         self._every_sample_once: list[EverySampleOnce] = []
+        self._is_first_step = False
         # By stage and loader; nn.ModuleDict has a method train.
         self.metrics = nn.ModuleDict({stage: _metrics() for stage in ("of_train", "of_val_0", "of_test_0")})
 
@@ -112,6 +114,7 @@ class Classifier(pl.LightningModule):
         return self._repeated.loaders()
 
     def on_fit_start(self) -> None:
+        self._is_first_step = True
         # A validation or test before it has left tensors of inference mode, which nothing outside it may change.
         for metric in self.modules():
             if isinstance(metric, Metric):
@@ -123,7 +126,10 @@ class Classifier(pl.LightningModule):
         if len(x):
             noise = self._noise(len(x), batch_idx)
             criterion = Criterion(partial(self.train_loss, x=x), self.train_loss.mean)
-            with wrong_size_is_said(self.net, x, remedy=REMEDY):
+            with wrong_shape_is_said(self.net, x, remedy=REMEDY):
+                if self._is_first_step:
+                    self._is_first_step = False
+                    check_last_layer(self.net, x)
                 learned = self.strategy.learn(self, x, y, criterion, noise)
         self._log("train", "of_train", learned, y)
         return None if learned is None else learned.loss
@@ -156,13 +162,11 @@ class Classifier(pl.LightningModule):
         x: Tensor = batch[0] if isinstance(batch, (tuple, list)) else batch
         if not len(x):  # of damaged files alone; not every net takes none
             return x.new_zeros(0, 0)
-        with wrong_size_is_said(self.net, x, remedy="--data.image_size {side}"):
+        with wrong_shape_is_said(self.net, x, remedy="--data.image_size {side}"):
             return self(x).softmax(1)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        callbacks: list[Any] = [] if self._trainer is None else self._trainer.callbacks  # type: ignore[attr-defined]
-        by_name = any(isinstance(callback, BaseFinetuning) for callback in callbacks)
-        trained = trained_parameters(self.net, self, by_name=by_name)
+        trained = trained_parameters(self.net, self)
         optimizer = self.make_optimizer(trained if self.decay == "all" else weight_decay_groups(self))
         if self.make_scheduler is None:
             return optimizer
@@ -183,7 +187,7 @@ class Classifier(pl.LightningModule):
         x, y = self._every_sample_once[loader].take(*_images_and_labels(batch))
         measured = None
         if len(x):
-            with wrong_size_is_said(self.net, x, remedy=REMEDY):
+            with wrong_shape_is_said(self.net, x, remedy=REMEDY):
                 logits = self(x)
             measured = Learned(self.loss(logits, y, x=x), logits)
         self._log(stage, f"of_{stage}_{loader}", measured, y)

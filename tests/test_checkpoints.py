@@ -19,7 +19,7 @@ import torch
 from touchstone.runs.durable import DurableCheckpointIO, damage
 from touchstone.runs.find_checkpoint import Found, find_checkpoint
 
-from .command_lines import BEST, ROOT, TINY, write
+from .command_lines import BEST, LINF, ROOT, TINY, with_value, write
 
 pytestmark = pytest.mark.usefixtures("here")
 
@@ -57,6 +57,18 @@ def test_a_checkpoint_of_another_model_is_named_with_the_first_difference(
     assert ended.code == 2
     assert BEST in ended.first_line
     assert "'net.features.0.weight' has the shape (4, 1, 3, 3), and (2, 1, 3, 3) in this model" in ended.first_line
+
+
+def test_a_checkpoint_serves_a_config_with_another_strategy(run: Any, here: Path) -> None:
+    """Trained by FGSM-RS, tested without it; where the net differs, that is what is said, and not what it remembers."""
+    fgsm_rs = {"class_path": "touchstone.lightning_modules.FGSMRS", "init_args": {"threat": LINF}}
+    trained, plain = write(with_value(fgsm_rs, "model", "init_args", "strategy"), "trained.yaml"), write(TINY)
+    assert run("fit", "--config", trained).code == 0
+    assert run("test", "--config", plain, "--ckpt_path", BEST).code == 0
+    ended = run("test", "--config", trained, "--ckpt_path", BEST, "--model.net.hidden", "2")
+    assert ended.code == 2
+    assert "'net.classifier" in ended.first_line
+    assert "has the shape" in ended.first_line
 
 
 class Evil:

@@ -171,10 +171,17 @@ def test_only_training_is_augmented_and_mixed(tmp_path: Path) -> None:
             assert x.dtype == torch.uint8
             return torch.zeros_like(x)
 
+    class White(nn.Module):
+        def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+            mixed.append(len(x))
+            return 1 - x, y
+
+    mixed: list[int] = []
     seen = Seen()
-    data = module(write_tree(tmp_path / "tree"), tmp_path, batch_size=10, augment=[Black()])
+    data = module(write_tree(tmp_path / "tree"), tmp_path, batch_size=10, augment=[Black()], mix=White())
     trainer(tmp_path, seen).fit(Classifier(linear_net()), data)
-    assert all(not x.any() for x in seen.of["train"])
+    assert all((x == 1).all() for x in seen.of["train"])
+    assert mixed == [len(x) for x in seen.of["train"]]
     assert all(x.std() > 0.2 and x.min() >= 0 and x.max() <= 1 for x in seen.of["val"])
 
 
@@ -217,8 +224,11 @@ def test_grey_is_repeated_and_colours_become_grey_as_pillow_has_them(tmp_path: P
 
 def test_grey_images_for_a_net_of_colours_are_an_error_that_names_the_remedy(tmp_path: Path) -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 3))
-    with pytest.raises(ValueError, match="the images have 1 channels and the net takes 3; `channels: 3`"):
+    with pytest.raises(ValueError, match="the images have 1 channels and the net takes 3: `channels: 3`"):
         trainer(tmp_path).fit(Classifier(net), ImagesDataModule(NpzImages(npz(tmp_path))))
+    net.insert(0, nn.Sequential())
+    net[0].head = nn.Conv2d(64, 4, 1)  # registered before the input layer, and never called
+    net[0].forward = lambda x: x
     trainer(tmp_path).fit(Classifier(net), ImagesDataModule(NpzImages(npz(tmp_path)), batch_size=8, channels=3))
 
 

@@ -29,6 +29,7 @@ from touchstone.lightning_modules import (
     Strategy,
 )
 from touchstone.lightning_modules.adversarial_training import Learned
+from touchstone.lightning_modules.adversarial_training.parts.remembering import Remembering
 
 from .lightning_programs import samples, train_loader, trainer, val_loader, weights
 from .oracles import small_net
@@ -175,6 +176,26 @@ def test_robust_accuracy_is_that_of_the_averaged_weights(name: str, tmp_path: Pa
         for seen in measured:
             torch.testing.assert_close(seen[key], value, rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(stored[f"net.{key}"], value, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("before", IN_A_TRAINER)
+def test_a_checkpoint_of_another_strategy_loads_and_its_memory_begins_anew(before: str, tmp_path: Path) -> None:
+    """What a strategy remembers is no part of the model."""
+    module = Classifier(small_net(7), sgd, strategy=IN_A_TRAINER[before]())
+    options: dict[str, Any] = {"max_epochs": 1, "limit_train_batches": 2, "num_sanity_val_steps": 0}
+    first = trainer(tmp_path, **options)
+    first.fit(module, train_loader(), val_loader())
+    first.save_checkpoint(tmp_path / "run.ckpt")
+    trained = weights(module.net)
+    for name, make in IN_A_TRAINER.items():
+        other = Classifier(small_net(8), sgd, strategy=make())
+        memory = {key: part.memory for key, part in other.named_modules() if isinstance(part, Remembering)}
+        trainer(tmp_path, **options).validate(other, val_loader(), ckpt_path=tmp_path / "run.ckpt", verbose=False)
+        assert all(torch.equal(value, trained[key]) for key, value in weights(other.net).items())
+        if name != before:
+            assert all(other.get_submodule(key).memory is was for key, was in memory.items())
+        further = trainer(tmp_path, **options | {"max_epochs": 2})
+        further.fit(other, train_loader(), val_loader(), ckpt_path=tmp_path / "run.ckpt")
 
 
 @pytest.mark.parametrize("probe", [RobustAccuracy({"pgd": PGD_3}), GradientNorm()])

@@ -26,6 +26,8 @@ class EpsWarmup(Remembering, Around):
         ValueError: `num_batches` is below 1, or `strategy` has no eps.
     """
 
+    always = frozenset({"num_seen"})
+
     def __init__(self, strategy: Strategy, *, num_batches: int) -> None:
         super().__init__(strategy)
         if num_batches < 1:

@@ -31,6 +31,8 @@ class FGSMRS(Remembering, PGDAT):
         ValueError: `rel_step_size` is not > 0, an attack or threat holds one value per sample, or `mode` is another.
     """
 
+    always = frozenset({"fell_back"})
+
     def __init__(
         self,
         threat: Threat,

@@ -1,4 +1,4 @@
-"""`wrong_size_is_said`: a net that does not take pictures of this size says which it takes."""
+"""`wrong_shape_is_said`: a net that does not take images of this shape says which it takes."""
 
 from __future__ import annotations
 
@@ -14,27 +14,35 @@ from touchstone.nets.preset import preset_of
 
 SIZES = (224, 256, 299, 384, 512, 32, 28, 64, 96, 128, 16, 8)
 """Sides of pictures that nets are made for, those of ImageNet first."""
+CHANNELS = (3, 1)
 ERRORS = (RuntimeError, AssertionError, ValueError)
 """What nets raise whose layers do not fit."""
 
 
 @contextmanager
-def wrong_size_is_said(net: nn.Module, x: Tensor, *, remedy: str) -> Iterator[None]:
-    """Inside, an error of the net's on pictures `(N, C, H, W)` names a size that it takes, where there is one.
+def wrong_shape_is_said(net: nn.Module, x: Tensor, *, remedy: str) -> Iterator[None]:
+    """Inside, an error of the net's on images `(N, C, H, W)` names channels or a size that it takes, where it does.
 
     Args:
         net: pixels to logits.
         x: what it is given inside.
-        remedy: what to do, with `{side}` for the side of pictures that it takes.
+        remedy: what to do about their size, with `{side}` for the side of pictures that it takes.
 
     Raises:
-        ValueError: the net takes pictures of another size. Any other error stays as it was.
+        ValueError: the net takes grey images and not these in colour, or the other way round; or pictures of another
+            size. Any other error stays as it was.
     """
     try:
         yield
     except ERRORS as error:
-        if x.ndim != 4 or is_out_of_memory(error) or _takes(net, x, *x.shape[2:]):
+        if x.ndim != 4 or is_out_of_memory(error) or _takes(net, x, *x.shape[1:]):
             raise
+        channels = next((c for c in CHANNELS if c != x.shape[1] and _takes(net, x, c, *x.shape[2:])), None)
+        if channels is not None:
+            raise ValueError(
+                f"the images have {x.shape[1]} channels and the net takes {channels}: `channels: {channels}` of "
+                f"ImagesDataModule converts them ({str(error).splitlines()[0]})"
+            ) from error
         side = _side_that_fits(net, x)
         if side is None:  # then something else is wrong
             raise
@@ -48,15 +56,15 @@ def _side_that_fits(net: nn.Module, x: Tensor) -> int | None:
     """The side of a square picture that the net takes: of its weights, else the first of the usual ones."""
     preset = preset_of(net)
     for side in (*([preset.image_size] if preset else []), *SIZES):
-        if _takes(net, x, side, side):
+        if _takes(net, x, x.shape[1], side, side):
             return side
     return None
 
 
-def _takes(net: nn.Module, x: Tensor, height: int, width: int) -> bool:
+def _takes(net: nn.Module, x: Tensor, *shape: int) -> bool:
     try:
         with frozen_eval(net), torch.no_grad():
-            net(x.new_zeros(1, x.shape[1], height, width))
+            net(x.new_zeros(1, *shape))
     except ERRORS:
         return False
     return True

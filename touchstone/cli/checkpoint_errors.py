@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from touchstone.nets.parts.stored_weights import stored_weights
 from touchstone.nets.trained import OF_LIGHTNING
@@ -44,10 +44,16 @@ def check_checkpoint(name: str | None) -> None:
 
 
 def explain_mismatch(name: str | None, model: nn.Module) -> UsageError | None:
-    """The first parameter in which a checkpoint and a model differ, None where they agree."""
+    """The first parameter in which a checkpoint and a model differ, None where they agree.
+
+    Of what modules keep beside their tensors, as a strategy its memory, loading complains itself, where it does.
+    """
     if name is None or not Path(name).is_file():
         return None
-    saved, own = load_checkpoint(name)["state_dict"], model.state_dict()
+    saved, own = (
+        {key: value for key, value in state.items() if isinstance(value, Tensor)}
+        for state in (load_checkpoint(name)["state_dict"], model.state_dict())
+    )
     for key, value in own.items():
         if key not in saved:
             return UsageError(f"the checkpoint {name!r} is of another model: it has no {key!r}")

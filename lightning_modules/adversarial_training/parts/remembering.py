@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
 
 from ..strategy import Strategy
 
@@ -10,13 +12,16 @@ from ..strategy import Strategy
 class Remembering(Strategy):
     """A strategy whose `memory` is kept in the checkpoint; stands before another one among a class's bases.
 
-    It is no buffer: averages of weights average buffers too, and its size may be that of a batch.
+    It is no buffer: averages of weights average buffers too, and its size may be that of a batch. It is no part of the
+    model either: a checkpoint of another strategy loads, and the memory begins anew (`without_memories`).
 
     Attributes:
         memory: tensors by name, which a subclass reads and replaces.
+        always: the names that are in every memory of the subclass.
     """
 
     memory: dict[str, Tensor]
+    always: ClassVar[frozenset[str]]
 
     def remember(self) -> None:
         """Called when `memory` has come from a checkpoint: acts on what it holds."""
@@ -26,6 +31,13 @@ class Remembering(Strategy):
         return dict(self.memory)
 
     def set_extra_state(self, state: dict[str, Tensor]) -> None:
-        """Takes up what `get_extra_state` gave."""
-        self.memory = dict(state)
-        self.remember()
+        """Takes up what `get_extra_state` gave; not what another strategy did in this one's place."""
+        if self.always <= state.keys():
+            self.memory = dict(state)
+            self.remember()
+
+
+def without_memories(module: nn.Module, keys: Any) -> None:
+    """A hook after `load_state_dict` of a module with a `strategy`, which need not be that of the checkpoint."""
+    for names in (keys.missing_keys, keys.unexpected_keys):
+        names[:] = [name for name in names if not (".strategy." in f".{name}" and name.endswith("._extra_state"))]
