@@ -22,6 +22,7 @@ _CURVES = {
     "train": ("train/loss", "train/accuracy"),
     "val": ("val/loss", "val/accuracy", "val/robust_accuracy/worst_case"),
 }
+_NO_LAYERS = "no layer was looked at: the net has no module that can die or saturate, such as nn.ReLU or nn.Tanh"
 
 
 class Health(pl.Callback):
@@ -58,6 +59,7 @@ class Health(pl.Callback):
         self._layers: dict[str, str] = {}  # what is wrong with them, by their names
         self._idle_at_first: list[str] | None = None
         self._activations: Activations | None = None
+        self._sees_layers = True
         self._said: set[str] = set()
 
     # What is read.
@@ -102,6 +104,7 @@ class Health(pl.Callback):
     ) -> None:
         if batch_idx == dataloader_idx == 0 and not trainer.sanity_checking:
             self._activations = Activations(pl_module)
+            self._sees_layers = not self._activations.found_none
 
     def on_validation_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         if self._activations is not None:
@@ -188,6 +191,7 @@ class Health(pl.Callback):
 
     def _publish(self, trainer: pl.Trainer, folder: Path | None) -> None:
         lines = self.verdicts or ["nothing found"]
+        lines = lines if self._sees_layers else [*lines, _NO_LAYERS]
         publish_text(trainer, "health", "\n".join(f"- {line}" for line in lines))
         if any(self._curves.values()):
             publish_picture(trainer, folder, "health", health_picture(self._curves, lines))

@@ -1,6 +1,6 @@
 """`AllConvNet`: convolutions alone, strides in place of pooling.
 
-Source: Springenberg et al., "Striving for simplicity: the all convolutional net", 2015, All-CNN-C of table 1, with
+Source: Springenberg et al., "Striving for simplicity: the all convolutional net", 2015, All-CNN-C of table 2, with
 BatchNorm after each convolution.
 """
 

@@ -21,7 +21,7 @@ class _Block(nn.Module):
         num_out = 4 * width if bottleneck else width
         shapes = [(num_in, width, 1, 1), (width, width, 3, stride), (width, num_out, 1, 1)]
         shapes = shapes if bottleneck else [(num_in, width, 3, stride), (width, width, 3, 1)]
-        self.num_convolutions = len(shapes)
+        self.num_convolutions, self.relu = len(shapes), nn.ReLU()
         for number, (channels, filters, size, step) in enumerate(shapes, start=1):
             convolution = nn.Conv2d(channels, filters, size, step, padding=size // 2, bias=False)
             self.add_module(f"conv{number}", convolution)
@@ -34,8 +34,8 @@ class _Block(nn.Module):
         out = x
         for number in range(1, self.num_convolutions + 1):
             out = self.get_submodule(f"bn{number}")(self.get_submodule(f"conv{number}")(out))
-            out = F.relu(out) if number < self.num_convolutions else out
-        return F.relu(out + self.shortcut(x))
+            out = self.relu(out) if number < self.num_convolutions else out
+        return self.relu(out + self.shortcut(x))
 
 
 class CifarResNet(nn.Module):
@@ -58,6 +58,7 @@ class CifarResNet(nn.Module):
             raise ValueError(f"CifarResNet(depth=...) must be one of {', '.join(map(str, DEPTHS))}, got {depth}")
         bottleneck, channels = depth >= 50, WIDTHS[0]
         self.conv1, self.bn1 = nn.Conv2d(3, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
+        self.relu = nn.ReLU()
         for number, (width, num_blocks) in enumerate(zip(WIDTHS, DEPTHS[depth], strict=True), start=1):
             blocks = []
             for block in range(num_blocks):
@@ -68,7 +69,7 @@ class CifarResNet(nn.Module):
         self.linear = nn.Linear(channels, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.bn1(self.conv1(x)))
+        x = self.relu(self.bn1(self.conv1(x)))
         for number in range(1, len(WIDTHS) + 1):
             x = self.get_submodule(f"layer{number}")(x)
         return self.linear(F.avg_pool2d(x, 4).flatten(1))

@@ -6,7 +6,6 @@ github.com/kuangliu/pytorch-cifar, and the last normalization as in RobustBench.
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
@@ -34,7 +33,7 @@ class PreActBlock(nn.Module):
         shapes = [(num_in, width, 3, stride), (width, width, 3, 1)]
         if bottleneck:
             shapes = [(num_in, width, 1, 1), (width, width, 3, stride), (width, num_out, 1, 1)]
-        self.num_convolutions = len(shapes)
+        self.num_convolutions, self.relu = len(shapes), nn.ReLU()
         for number, (channels, filters, size, step) in enumerate(shapes, start=1):
             self.add_module(f"bn{number}", nn.BatchNorm2d(channels))
             self.add_module(f"conv{number}", nn.Conv2d(channels, filters, size, step, padding=size // 2, bias=False))
@@ -42,11 +41,11 @@ class PreActBlock(nn.Module):
             self.shortcut = nn.Sequential(nn.Conv2d(num_in, num_out, 1, stride, bias=False))
 
     def forward(self, x: Tensor) -> Tensor:
-        out = F.relu(self.get_submodule("bn1")(x))
+        out = self.relu(self.get_submodule("bn1")(x))
         shortcut = self.shortcut(out) if hasattr(self, "shortcut") else x
         out = self.get_submodule("conv1")(out)
         for number in range(2, self.num_convolutions + 1):
-            out = self.get_submodule(f"conv{number}")(F.relu(self.get_submodule(f"bn{number}")(out)))
+            out = self.get_submodule(f"conv{number}")(self.relu(self.get_submodule(f"bn{number}")(out)))
         return out + shortcut
 
 
@@ -77,11 +76,11 @@ class PreActResNet(nn.Module):
                 blocks.append(PreActBlock(channels, width, 1 + (stage > 1 and block == 0), bottleneck=bottleneck))
                 channels = 4 * width if bottleneck else width
             self.add_module(f"layer{stage}", nn.Sequential(*blocks))
-        self.bn = nn.BatchNorm2d(channels)
+        self.bn, self.relu = nn.BatchNorm2d(channels), nn.ReLU()
         self.linear = nn.Linear(channels, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv1(x)
         for stage in range(1, len(WIDTHS) + 1):
             x = self.get_submodule(f"layer{stage}")(x)
-        return self.linear(F.relu(self.bn(x)).mean((2, 3)))
+        return self.linear(self.relu(self.bn(x)).mean((2, 3)))

@@ -6,7 +6,6 @@ split constraints for neural network robustness verification", 2021; parameters 
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -17,12 +16,12 @@ class _Block(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(num_in, num_out, 3, stride, padding=1)
         self.conv2 = nn.Conv2d(num_out, num_out, 3, padding=1)
-        self.shortcut = nn.Sequential()
+        self.relu, self.shortcut = nn.ReLU(), nn.Sequential()
         if stride != 1 or num_in != num_out:
             self.shortcut = nn.Sequential(nn.Conv2d(num_in, num_out, 1, stride))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.conv2(F.relu(self.conv1(x))) + self.shortcut(x))
+        return self.relu(self.conv2(self.relu(self.conv1(x))) + self.shortcut(x))
 
 
 class ResNet2b(nn.Module):
@@ -39,8 +38,9 @@ class ResNet2b(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(3, 8, 3, stride=2, padding=1)
         self.layer1 = nn.Sequential(_Block(8, 16, 2), _Block(16, 16, 1))
+        self.relu = nn.ReLU()
         self.linear1, self.linear2 = nn.Linear(16 * 8 * 8, 100), nn.Linear(100, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.layer1(F.relu(self.conv1(x)))
-        return self.linear2(F.relu(self.linear1(x.flatten(1))))
+        x = self.layer1(self.relu(self.conv1(x)))
+        return self.linear2(self.relu(self.linear1(x.flatten(1))))

@@ -46,6 +46,7 @@ class BasicBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(num_out)
         self.conv2 = nn.Conv2d(num_out, num_out, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(num_out)
+        self.relu = nn.ReLU()
         self.shortcut: nn.Module = nn.Sequential()
         if (stride != 1 or num_in != num_out) and shortcut == "pad":
             self.shortcut = PaddedShortcut(num_in, num_out, stride)
@@ -53,8 +54,8 @@ class BasicBlock(nn.Module):
             self.shortcut = nn.Sequential(nn.Conv2d(num_in, num_out, 1, stride, bias=False), nn.BatchNorm2d(num_out))
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        return F.relu(out + self.shortcut(x))
+        out = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        return self.relu(out + self.shortcut(x))
 
 
 class ThinResNet(nn.Module):
@@ -83,7 +84,7 @@ class ThinResNet(nn.Module):
             raise ValueError(f"ThinResNet(shortcut=...) must be pad or projection, got {shortcut!r}")
         channels = WIDTHS[0]
         self.conv1 = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(channels)
+        self.bn1, self.relu = nn.BatchNorm2d(channels), nn.ReLU()
         for stage, width in enumerate(WIDTHS, start=1):
             blocks = []
             for block in range(depth // 6):
@@ -94,7 +95,7 @@ class ThinResNet(nn.Module):
         self.linear = nn.Linear(channels, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.bn1(self.conv1(x)))
+        x = self.relu(self.bn1(self.conv1(x)))
         for stage in range(1, len(WIDTHS) + 1):
             x = self.get_submodule(f"layer{stage}")(x)
         return self.linear(x.mean((2, 3)))

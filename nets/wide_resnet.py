@@ -31,12 +31,12 @@ class WideBlock(nn.Module):
         self.conv1 = nn.Conv2d(num_in, num_out, 3, stride, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(num_out)
         self.conv2 = nn.Conv2d(num_out, num_out, 3, padding=1, bias=False)
-        self.dropout = dropout
+        self.dropout, self.relu = dropout, nn.ReLU()
         self.convShortcut = None if num_in == num_out else nn.Conv2d(num_in, num_out, 1, stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        normalized = F.relu(self.bn1(x))
-        out = F.relu(self.bn2(self.conv1(normalized)))
+        normalized = self.relu(self.bn1(x))
+        out = self.relu(self.bn2(self.conv1(normalized)))
         out = self.conv2(F.dropout(out, self.dropout, self.training))
         return out + (x if self.convShortcut is None else self.convShortcut(normalized))
 
@@ -88,11 +88,11 @@ class WideResNet(nn.Module):
                 blocks.append(WideBlock(channels, num_out, 1 + (stage > 1 and block == 0), dropout=dropout))
                 channels = num_out
             self.add_module(f"block{stage}", _Stage(*blocks))
-        self.bn1 = nn.BatchNorm2d(channels)
+        self.bn1, self.relu = nn.BatchNorm2d(channels), nn.ReLU()
         self.fc = nn.Linear(channels, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv1(x)
         for stage in range(1, 4):
             x = self.get_submodule(f"block{stage}")(x)
-        return self.fc(F.relu(self.bn1(x)).mean((2, 3)))
+        return self.fc(self.relu(self.bn1(x)).mean((2, 3)))

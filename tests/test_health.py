@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,9 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from touchstone.attacks import FGSM, Linf
+from touchstone.attacks import FGSM, PGD, Linf
 from touchstone.callbacks import Health, NotFinite, RobustAccuracy
 from touchstone.callbacks.parts.figures import verdicts
-from touchstone.callbacks.parts.figures.activations import Activations
 from touchstone.callbacks.parts.pictures.health_picture import health_picture
 from touchstone.datamodules import DigitsDataModule
 from touchstone.lightning_modules import AWP, PGDAT, TRADES, Classifier, EpsWarmup, Free, Mixed, Strategy
@@ -24,41 +24,7 @@ from touchstone.nets import SmallCNN
 
 from .command_lines import Ended, with_value, write
 from .lightning_programs import events, trainer, weights
-
-
-def blobs(num_samples: int, seed: int, noise: float = 0.1) -> TensorDataset:
-    """Images around one of four, `(N, 1, 4, 4)`."""
-    generator = torch.Generator().manual_seed(seed)
-    centres = torch.rand(4, 1, 4, 4, generator=torch.Generator().manual_seed(0))
-    y = torch.arange(num_samples) % 4
-    return TensorDataset((centres[y] + noise * torch.randn(num_samples, 1, 4, 4, generator=generator)).clamp(0, 1), y)
-
-
-def mlp(activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Flatten(), nn.Linear(16, 64), activation(), nn.Linear(64, 4))
-
-
-def fit(
-    folder: Path,
-    net: nn.Module,
-    *callbacks: pl.Callback,
-    train: TensorDataset | None = None,
-    val: TensorDataset | None = None,
-    strategy: Strategy | None = None,
-    lr: float = 0.01,
-    num_epochs: int = 10,
-) -> tuple[Health, str]:
-    """What a fit's health is, and what was said meanwhile."""
-    health = Health()
-    run = trainer(folder, health, *callbacks, max_epochs=num_epochs, num_sanity_val_steps=0)
-    module = Classifier(net, lambda p: torch.optim.Adam(p, lr=lr), strategy=strategy)
-    torch.manual_seed(1)
-    loaders = DataLoader(train or blobs(80, 1), 16, shuffle=True), DataLoader(val or blobs(40, 2), 1000)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        run.fit(module, *loaders)
-    return health, " ".join(str(warning.message) for warning in caught if "health" in str(warning.message))
+from .small_fits import blobs, fit, mlp
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +63,21 @@ def test_a_verdict_is_a_warning_a_text_and_a_file(tmp_path: Path) -> None:
     assert sentence in next(tmp_path.rglob("health.txt")).read_text()
     shown = events(tmp_path).Tensors("health/text_summary")[0].tensor_proto.string_val[0].decode()
     assert sentence in shown
+
+
+@pytest.mark.parametrize(("lr", "swings"), [(0.4, True), (0.03, False)])
+def test_a_loss_that_falls_fast_and_then_swings_is_a_learning_rate_too_high(
+    tmp_path: Path, lr: float, swings: bool
+) -> None:
+    """Plain descent with momentum, which steps over the valley again and again."""
+    momentum = partial(torch.optim.SGD, momentum=0.9)
+    data = {"train": blobs(160, 1, noise=0.3), "val": blobs(40, 2, noise=0.3)}
+    health, said = fit(tmp_path, mlp(nn.Tanh), **data, optimizer=momentum, lr=lr, num_epochs=12)
+    curve = list(health._curves["train/loss"].values())
+    assert (min(curve[6:]) > 0.35) is swings  # the other one converges
+    found = [sentence for sentence in health.verdicts if "the training loss fell fast, and has swung" in sentence]
+    assert bool(found) is swings
+    assert not swings or f"between {min(curve[6:]):.3g} and {max(curve[6:]):.3g} since epoch 7" in found[0]
 
 
 def test_overfitting_is_found_and_since_when(tmp_path: Path) -> None:
@@ -174,36 +155,12 @@ def test_the_number_of_attacked_samples_is_that_of_the_report(tmp_path: Path) ->
         (Strategy(), False),
         (PGDAT(ATTACK), True),
         (Free(Linf(eps=0.05)), True),
-        (AWP(EpsWarmup(Mixed(TRADES(ATTACK)), num_batches=3)), True),
+        (AWP(EpsWarmup(Mixed(TRADES(PGD(threat=ATTACK.threat))), num_batches=3)), True),
         (Mixed(Strategy()), False),
     ],
 )
 def test_a_strategy_says_whether_it_learns_from_attacks(strategy: Strategy, is_attack: bool) -> None:
     assert strategy.learns_from_attacks is is_attack
-
-
-def test_a_dead_and_a_saturated_layer_are_named(tmp_path: Path) -> None:
-    dead, saturated = mlp(), mlp(nn.Tanh)
-    with torch.no_grad():
-        dead[1].bias -= 100
-        saturated[1].weight *= 1000
-    (sentence,) = [s for s in fit(tmp_path / "dead", dead, num_epochs=1)[0].verdicts if "layer" in s]
-    assert sentence.startswith("layer 'net.2' is dead: 100% of its units are 0 for every sample")
-    (sentence,) = [s for s in fit(tmp_path / "full", saturated, num_epochs=1)[0].verdicts if "layer" in s]
-    assert sentence.startswith("layer 'net.2' is saturated: 9")
-    fine, _ = fit(tmp_path / "fine", mlp(nn.Tanh), num_epochs=1)
-    assert not [s for s in fine.verdicts if "layer" in s]
-
-
-def test_a_unit_of_a_convolution_is_a_channel() -> None:
-    net = nn.Sequential(nn.Conv2d(1, 20, 3), nn.ReLU())
-    with torch.no_grad():
-        net[0].bias[:19] = -100
-        net[0].bias[19] = 100
-    seen = Activations(net)
-    net(torch.rand(2, 1, 5, 5))
-    assert seen.verdicts() == {"1": verdicts.idle_layer("1", "dead", 0.95)}
-    assert not net[1]._forward_hooks
 
 
 def test_a_loss_that_is_not_finite_is_found_at_its_step(tmp_path: Path) -> None:

@@ -23,7 +23,8 @@ _WATCHED = (*_MAY_DIE, *_BOUNDS)
 class Activations:
     """Watches the layers of activations of a model during the next of its forwards.
 
-    Those that are modules: a function called in `forward`, such as `F.relu`, cannot be seen.
+    Those that are modules: a function called in `forward`, such as `F.relu`, cannot be seen. Of a module that is called
+    several times in a forward the worst call counts.
 
     Args:
         model: the net, or what it is a part of.
@@ -40,18 +41,27 @@ class Activations:
     def _watch(self, name: str) -> Any:
         @torch.no_grad()
         def see(module: nn.Module, _: Any, values: Tensor) -> None:
-            if name in self._shares or not values.numel() or values.ndim < 2:
+            if not values.numel() or values.ndim < 2:
                 return
             if isinstance(module, _MAY_DIE):
                 by_unit = values.transpose(0, 1).flatten(1)  # a channel is a unit
-                self._shares[name] = "dead", (by_unit.amax(1) <= 0).float().mean()
+                self._take(name, "dead", (by_unit.amax(1) <= 0).float().mean())
                 return
             low, high = next(bounds for kind, bounds in _BOUNDS.items() if isinstance(module, kind))
             margin = 0.01 * (high - low)
             at_bounds = (values < low + margin) | (values > high - margin)
-            self._shares[name] = "saturated", at_bounds.float().mean()
+            self._take(name, "saturated", at_bounds.float().mean())
 
         return see
+
+    def _take(self, name: str, kind: str, share: Tensor) -> None:
+        before = self._shares[name][1] if name in self._shares else share
+        self._shares[name] = kind, torch.maximum(before, share)
+
+    @property
+    def found_none(self) -> bool:
+        """Whether the model has no such module, so that nothing is known of its layers."""
+        return not self._hooks
 
     def verdicts(self) -> dict[str, str]:
         """Stops watching, and says of which layers something is wrong, and what."""

@@ -1,0 +1,64 @@
+"""Dead and saturated layers are named, in every net whose activations are modules."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from touchstone.callbacks.parts.figures import verdicts
+from touchstone.callbacks.parts.figures.activations import Activations
+from touchstone.nets import CifarResNet, PreActResNet, ResNet2b, ThinResNet, WideResNet
+
+from .small_fits import fit, mlp
+
+
+def test_a_dead_and_a_saturated_layer_are_named(tmp_path: Path) -> None:
+    dead, saturated = mlp(), mlp(nn.Tanh)
+    with torch.no_grad():
+        dead[1].bias -= 100
+        saturated[1].weight *= 1000
+    (sentence,) = [s for s in fit(tmp_path / "dead", dead, num_epochs=1)[0].verdicts if "layer" in s]
+    assert sentence.startswith("layer 'net.2' is dead: 100% of its units are 0 for every sample")
+    (sentence,) = [s for s in fit(tmp_path / "full", saturated, num_epochs=1)[0].verdicts if "layer" in s]
+    assert sentence.startswith("layer 'net.2' is saturated: 9")
+    fine, _ = fit(tmp_path / "fine", mlp(nn.Tanh), num_epochs=1)
+    assert not [s for s in fine.verdicts if "layer" in s]
+
+
+def test_a_unit_of_a_convolution_is_a_channel() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 20, 3), nn.ReLU())
+    with torch.no_grad():
+        net[0].bias[:19] = -100
+        net[0].bias[19] = 100
+    seen = Activations(net)
+    net(torch.rand(2, 1, 5, 5))
+    assert seen.verdicts() == {"1": verdicts.idle_layer("1", "dead", 0.95)}
+    assert not net[1]._forward_hooks
+
+
+class Twice(nn.Module):
+    """One module of ReLU called twice, the second time on what is below 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.relu = nn.Linear(16, 4), nn.ReLU()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.relu(-self.relu(self.linear(x.flatten(1))) - 1)
+
+
+def test_the_worst_call_of_a_module_counts_and_the_nets_of_this_project_are_seen() -> None:
+    seen = Activations(net := Twice())
+    net(torch.rand(8, 1, 4, 4))
+    assert seen.verdicts() == {"relu": verdicts.idle_layer("relu", "dead", 1.0)}
+    small: list[nn.Module] = [ThinResNet(8), CifarResNet(18), PreActResNet(18), WideResNet(10, 2), ResNet2b()]
+    assert not any(Activations(net).found_none for net in small)
+
+
+def test_a_net_whose_layers_cannot_be_seen_is_said_to_be_one(tmp_path: Path) -> None:
+    fit(tmp_path, nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.GELU(), nn.Linear(8, 4)))
+    lines = next(tmp_path.rglob("health.txt")).read_text().splitlines()
+    assert lines[0] == "nothing found"
+    assert lines[1].startswith("no layer was looked at")
