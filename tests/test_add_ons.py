@@ -43,6 +43,14 @@ def test_add_on_does_not_change_training(add_on: str, fits: Fits) -> None:
     assert all(torch.equal(alone[name], watched[name]) for name in alone)
 
 
+def test_the_one_step_experiment_is_the_same_for_any_net_as_for_the_published_one(root: Path) -> None:
+    for_any, of_one = (
+        yaml.safe_load((root / "configs" / name).read_text())["trainer"]
+        for name in ("callbacks/one_step.yaml", "one_step_cifar10.yaml")
+    )
+    assert for_any["callbacks+"] == of_one["callbacks"]
+
+
 @after_two_steps
 @pytest.mark.slow
 @pytest.mark.parametrize("add_on", ADD_ONS)
