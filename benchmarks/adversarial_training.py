@@ -17,7 +17,7 @@ from timing import show, take_turns, use_threads
 from torch import nn
 
 from touchstone.attacks import PGD, Linf, SampleRng
-from touchstone.lightning_modules import AWP, FGSMRS, MART, PGDAT, TRADES, Free, Strategy
+from touchstone.lightning_modules import AWP, FGSMRS, MART, PGDAT, TRADES, Free, Mixed, Strategy
 from touchstone.lightning_modules.adversarial_training import Criterion
 
 NUM_STEPS = 5
@@ -28,6 +28,7 @@ WAYS: dict[str, tuple[Callable[[], Strategy], int]] = {
     "PGD-AT": (lambda: PGDAT(INNER), NUM_STEPS + 1),
     "TRADES": (lambda: TRADES(INNER), NUM_STEPS + 2),
     "MART": (lambda: MART(INNER), NUM_STEPS + 2),
+    "Mixed + PGD-AT": (lambda: Mixed(PGDAT(INNER)), NUM_STEPS + 2),
     "AWP + PGD-AT": (lambda: AWP(PGDAT(INNER)), NUM_STEPS + 2),
     "FGSM-RS": (lambda: FGSMRS(THREAT), 2),
     "Free": (lambda: Free(THREAT), 1),
@@ -87,7 +88,7 @@ def main(
     rows = []
     for name, (_, num_passes) in WAYS.items():
         cost = min(seconds[name]) / min(seconds["plain"])
-        memory = f"{peaks[name] / peaks['plain']:.2f}" if peaks else "not measured"
+        memory = f"{peaks[name] / peaks['plain']:.3f}" if peaks else "not measured"
         rows.append((name, f"{cost:.2f}", num_passes, f"{cost / num_passes:.3f}", memory))
     headers = ("a step", "in plain steps", "passes of the paper", "ratio", "peak memory over plain")
     show(f"{NUM_STEPS} steps of PGD, batch {batch_size}; memory: {memory_batch_size}; fastest turns", headers, rows)
