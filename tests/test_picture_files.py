@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -124,3 +125,20 @@ def test_heic_without_a_library_says_which(tmp_path: Path) -> None:
 def test_a_bomb_is_refused_before_it_is_decoded(tmp_path: Path, side: int) -> None:
     with pytest.raises(ValueError, match="a bomb"):
         read_picture(bomb(tmp_path / "a.png", side))
+
+
+def test_more_pixels_than_pillow_allows_are_read_where_that_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pillow refuses twice its limit, which here is one pixel; and has its limit back afterwards, whatever happened."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1)
+    two_halves().save(tmp_path / "a.png")
+    assert read_picture(tmp_path / "a.png", max_pixels=300_000_000).size == (40, 20)
+    with pytest.raises(ValueError, match="has 18000 x 18000 pixels, more than 300,000,000"):
+        read_picture(bomb(tmp_path / "b.png", 18_000), max_pixels=300_000_000)
+    with pytest.raises(ValueError, match="far more than 300,000,000"):
+        read_picture(bomb(tmp_path / "c.png", 60_000), max_pixels=300_000_000)
+    with ThreadPoolExecutor(4) as threads:
+        read = threads.map(lambda _: read_picture(tmp_path / "a.png", max_pixels=300_000_000).size, range(40))
+        assert set(read) == {(40, 20)}
+    assert Image.MAX_IMAGE_PIXELS == 1

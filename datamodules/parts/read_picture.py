@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import math
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Lock
 
 from PIL import Image
 
@@ -30,6 +32,7 @@ UPRIGHT = {
 }
 """By the orientation of EXIF."""
 ORIENTATION = 0x0112
+_OF_THE_PROCESS = Lock()
 
 
 def read_picture(path: Path, *, max_pixels: int = MAX_PIXELS, content: bytes | None = None) -> Image.Image:
@@ -51,7 +54,7 @@ def read_picture(path: Path, *, max_pixels: int = MAX_PIXELS, content: bytes | N
     if path.suffix.lower() in HEIC:
         _register_heic()
     try:
-        with warnings.catch_warnings():
+        with _pillow_allows(max_pixels), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Pillow about sizes, which are checked here, and about odd metadata
             with Image.open(path if content is None else io.BytesIO(content), formats=_formats()) as file:
                 width, height = file.size
@@ -72,6 +75,21 @@ def read_picture(path: Path, *, max_pixels: int = MAX_PIXELS, content: bytes | N
 def picture_suffixes() -> set[str]:
     """The ends of the names of files that are taken for pictures, in small letters, with the dot."""
     return {suffix for suffix, kind in Image.registered_extensions().items() if kind in (*FORMATS, "MPO")} | {*HEIC}
+
+
+@contextmanager
+def _pillow_allows(num_pixels: int) -> Iterator[None]:
+    """Inside, the limit of Pillow itself, which is one for the whole process, refuses no picture of so many pixels."""
+    if num_pixels <= MAX_PIXELS:  # less than Pillow's: no thread need wait for another
+        yield
+        return
+    with _OF_THE_PROCESS:
+        before = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = None if before is None else max(before, num_pixels)
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
 
 
 def _formats() -> list[str]:
