@@ -18,7 +18,7 @@ HEIC = (".heic", ".heif")
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "DIB", "JPEG2000", "AVIF", "HEIF", "PPM", "TGA", "QOI")
 """What is opened, as Pillow calls it: neither programs, as EPS, nor files that hold others, as icons."""
 WHOLE = ("WEBP", "AVIF", "HEIF", "JPEG2000")
-"""Whose decoders hold a picture several times."""
+"""Whose decoders hold a picture several times; of others `_is_held_whole` knows which."""
 MAX_PIXELS = 100_000_000  # the photographs of phones have up to 200 million, at half size 50
 KEPT_PIXELS = 25_000_000  # more are of no use to a net, and of much use to no figure
 UPRIGHT = {
@@ -32,6 +32,8 @@ UPRIGHT = {
 }
 """By the orientation of EXIF."""
 ORIENTATION = 0x0112
+BITS, COMPRESSION, ROWS_OF_STRIP, ROWS_OF_TILE = 258, 259, 278, 323
+"""Tags of TIFF."""
 _OF_THE_PROCESS = Lock()
 
 
@@ -40,8 +42,9 @@ def read_picture(path: Path, *, max_pixels: int = MAX_PIXELS, content: bytes | N
 
     Grey, palette, CMYK and 16-bit pictures become RGB; of an animation it is the first frame. Grey values of more than
     16 bits, or floats beyond [0, 1], are scaled so that the largest is white. A picture of more than 25 million pixels
-    comes out smaller by a whole factor. Reading takes less than 1 GB: of WebP, AVIF, HEIC and JPEG 2000, whose decoders
-    hold a picture several times, half as many pixels are read.
+    comes out smaller by a whole factor. Reading takes less than 1 GB: of WebP, AVIF, HEIC, JPEG 2000, progressive JPEG,
+    and TIFF of more than 32 bits a pixel that is packed in one piece, whose decoders hold a picture several times, half
+    as many pixels are read.
 
     Args:
         path: a file of a kind that cameras, phones and browsers write; HEIC where pillow-heif is installed.
@@ -58,7 +61,7 @@ def read_picture(path: Path, *, max_pixels: int = MAX_PIXELS, content: bytes | N
             warnings.simplefilter("ignore")  # of Pillow about sizes, which are checked here, and about odd metadata
             with Image.open(path if content is None else io.BytesIO(content), formats=_formats()) as file:
                 width, height = file.size
-                most = max_pixels // 2 if file.format in WHOLE else max_pixels
+                most = max_pixels // 2 if _is_held_whole(file) else max_pixels
                 if width * height > most:
                     raise ValueError(f"it has {width} x {height} pixels, more than {most:,}: a bomb?")
                 file.load()
@@ -95,6 +98,14 @@ def _pillow_allows(num_pixels: int) -> Iterator[None]:
 def _formats() -> list[str]:
     Image.init()
     return [kind for kind in FORMATS if kind in Image.OPEN]
+
+
+def _is_held_whole(file: Image.Image) -> bool:
+    """Whether the decoder holds the whole picture beside that of Pillow, as it is packed or as coefficients."""
+    tags = getattr(file, "tag_v2", {})
+    rows = min(tags.get(ROWS_OF_STRIP, tags.get(ROWS_OF_TILE, file.height)), file.height)  # in one piece
+    is_large_piece = tags.get(COMPRESSION, 1) != 1 and rows * sum(tags.get(BITS, (1,))) > 32 * file.height
+    return file.format in WHOLE or "progressive" in file.info or is_large_piece
 
 
 def _as_rgb(picture: Image.Image) -> Image.Image:
