@@ -94,10 +94,13 @@ def test_every_picture_meets_every_target(tmp_path: Path, capsys: pytest.Capture
     with (Path(logger.log_dir) / "least_visible.csv").open() as file:
         rows = list(csv.DictReader(file))
     found = [(Path(row["file"]).stem, row["target"], row["reached"]) for row in rows]
-    pairs = [("a", "blue", "True"), ("a", "green", "True"), ("b", "blue", "True"), ("b", "green", "False")]
-    assert found == pairs  # b is green from the start
+    pairs = [("a", "blue", "True"), ("a", "green", "True"), ("b", "blue", "True"), ("b", "green", "is one already")]
+    assert found == pairs
+    assert (rows[3]["alpha"], rows[3]["l1"], rows[3]["unchanged"]) == ("", "0.0", "1.0000")
     assert all(row["after"].startswith(row["target"]) for row in rows)
-    assert "3 of 4 reached" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "3 of 3 reached" in printed
+    assert "b.png to green: is one already, L1 0" in printed
     assert (Path(logger.log_dir) / "figures/attack_least_visible.png").is_file()
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -96,9 +97,14 @@ def test_every_picture_becomes_the_class(tmp_path: Path, batch_size: int, capsys
     assert all(row["after"].startswith("blue") for row in rows if row["attack"] != "too_small")
     assert all(float(row["largest_change"]) <= 0.1501 for row in rows if row["attack"] == "linf")
     assert {Path(row["file"]).stem: row["before"].split()[0] for row in rows} == {"a": "red", "b": "green", "c": "blue"}
+    already = [row for row in rows if Path(row["file"]).stem == "c"]
+    assert {(row["reached"], row["largest_change"], row["l2_change"]) for row in already} == {
+        ("is one already", "0.0000", "0.000")
+    }
+    lengths = [float(row["l2_change"]) for row in rows if row["attack"] == "linf" and row not in already]
     printed = capsys.readouterr().out
-    assert "linf: 3 of 3 pictures are now blue" in printed
-    assert "too_small: 1 of 3 pictures are now blue" in printed
+    assert f"linf: 2 of 2 pictures are now blue; on average L2 {np.mean(lengths):.2f}; 1 is one already" in printed
+    assert "too_small: 0 of 2 pictures are now blue" in printed
     assert {path.name for path in Path(logger.log_dir).rglob("figures/*.png")} == {
         f"attack_{name}.png" for name in attacks
     }
