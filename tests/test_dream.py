@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from touchstone.attacks import dream
 from touchstone.attacks.dream import start_of
 from touchstone.attacks.dreaming import octave_climb
+from touchstone.attacks.dreaming.canvas import Canvas
 from touchstone.attacks.dreaming.fourier import Fourier
 from touchstone.attacks.dreaming.jitter import jittered
 from touchstone.attacks.dreaming.layers import responses_to, select
@@ -266,6 +267,15 @@ def test_a_layer_that_is_not_run_is_named() -> None:
     net.forward = lambda x: net["used"](x)  # type: ignore[method-assign]
     with pytest.raises(ValueError, match=r"layer='unused'\): the model's forward does not run this layer"):
         dream(net, "unused", SHAPE)
+
+
+@pytest.mark.parametrize("size", [1e-30, 1.0, 1e30])
+def test_a_step_has_its_length_however_small_or_large_the_gradient(size: float) -> None:
+    grad = torch.stack([size * torch.randn(3, 8, 8), torch.zeros(3, 8, 8)])
+    for canvas in (Canvas(), Canvas(smoothing=1.0), Canvas(box=None)):
+        direction = canvas.direction(grad).double().numpy()
+        assert np.sqrt((direction[0] ** 2).mean()) == pytest.approx(1, rel=1e-5)
+        assert not direction[1].any()
 
 
 def test_fourier_coefficients_give_the_picture_back() -> None:
