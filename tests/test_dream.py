@@ -150,6 +150,28 @@ def test_channels_and_units_by_name(layer: str) -> None:
     assert not torch.equal(dream(net, layer, x, num_steps=2), x)
 
 
+class Tokens(nn.Module):
+    """Patches of a picture as tokens of five features, `(N, 16, 5)`, and what a linear layer makes of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.linear = nn.Conv2d(3, 5, 4, stride=4), nn.Linear(5, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(self.patches(x).flatten(2).transpose(1, 2))
+
+
+def test_channels_of_tokens_are_their_features() -> None:
+    net, x = Tokens(), start_of(make_net(), SHAPE)
+    with torch.no_grad(), responses_to(net, ["linear:3", "linear:3,7", "linear"], "mean") as responses:
+        found, output = responses(x), net(x)
+    assert torch.allclose(found["linear:3"], output[:, :, 3].mean(1))
+    assert torch.allclose(found["linear:3,7"], output[:, 7, 3])
+    assert torch.allclose(found["linear"], output.mean((1, 2)))
+    with pytest.raises(ValueError, match=r"has the shape \(16, 4\), so that there is no 4"):
+        dream(net, "linear:4", x)
+
+
 def test_the_forward_stops_at_the_layer_and_several_layers_share_it() -> None:
     first, last = CountsItsCalls(), CountsItsCalls()
     net = nn.Sequential(first, make_net()[:2], nn.Conv2d(6, 4, 1), last)
