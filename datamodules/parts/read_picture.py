@@ -14,7 +14,9 @@ from PIL import Image
 
 from .strips import strip_converter, strips
 
-HEIC = (".heic", ".heif")
+HEIC = (".heic", ".heif", ".hif")
+HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"heif", b"mif1", b"msf1")
+"""Of ISO 23008-12, in the box `ftyp` that a file begins with; the last two are also those of some AVIF."""
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "DIB", "JPEG2000", "AVIF", "HEIF", "PPM", "TGA", "QOI")
 """What is opened, as Pillow calls it: neither programs, as EPS, nor files that hold others, as icons."""
 WHOLE = ("WEBP", "AVIF", "HEIF", "JPEG2000")
@@ -54,9 +56,9 @@ def read_picture(path: Path, *, max_pixels: int = MAX_PIXELS, content: bytes | N
     Raises:
         ValueError: the file cannot be read, or is larger; the message says why, and does not name the file.
     """
-    if path.suffix.lower() in HEIC:
-        _register_heic()
     try:
+        if _is_heic(path, content):
+            _register_heic()
         with _pillow_allows(max_pixels), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Pillow about sizes, which are checked here, and about odd metadata
             with Image.open(path if content is None else io.BytesIO(content), formats=_formats()) as file:
@@ -69,6 +71,8 @@ def read_picture(path: Path, *, max_pixels: int = MAX_PIXELS, content: bytes | N
     except Image.DecompressionBombError:
         raise ValueError(f"it has far more than {max_pixels:,} pixels: a bomb?") from None
     except Image.UnidentifiedImageError:
+        if _is_heic(path, content) and "HEIF" not in Image.OPEN:
+            raise ValueError("HEIC pictures need a library: pip install pillow-heif") from None
         raise ValueError("it is no picture, of no kind that is read, or damaged") from None
     except Exception as error:  # decoders raise whatever they meet in a damaged file
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -133,9 +137,18 @@ def _upright(picture: Image.Image, orientation: int) -> Image.Image:
     return picture if turn is None else picture.transpose(turn)
 
 
+def _is_heic(path: Path, content: bytes | None) -> bool:
+    """By its name, or by what it begins with: some that are sent on are called .jpg."""
+    if path.suffix.lower() in HEIC:
+        return True
+    if content is None:
+        with path.open("rb") as file:
+            content = file.read(12)
+    return content[4:8] == b"ftyp" and content[8:12] in HEIC_BRANDS
+
+
 def _register_heic() -> None:
-    try:
+    with suppress(ImportError):
         from pillow_heif import register_heif_opener
-    except ImportError:
-        raise ValueError("HEIC pictures need a library: pip install pillow-heif") from None
-    register_heif_opener()
+
+        register_heif_opener()
