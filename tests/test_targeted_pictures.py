@@ -58,6 +58,7 @@ def test_names_of_imagenet_that_differ_in_case_are_two_classes() -> None:
         ("tigre cat", NAMES, "there is no 'tigre cat'; the nearest are tiger cat"),
         (5, NAMES, "a class, 0 to 4, got 5"),
         (-1, NAMES, "got -1"),
+        (-1, None, "must be a class number >= 0, got -1"),
         ("cat", None, "must be a number"),
     ],
 )
