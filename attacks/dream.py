@@ -49,7 +49,8 @@ def dream(
         model: takes pixels in [0, 1], `(N, C, H, W)`, in any mode, on any device; gradients may be switched off.
         layer: a layer by its name in `model.named_modules()`, as `features.7`, or by the end of it; with a colon one of
             its channels or units, as `layer3.1.conv2:64`, `fc:76` (a class's logit), `conv1:5,12,12` (a channel at a
-            position); an empty name is the model's output. Of several layers the sum is climbed, in one forward.
+            position); of tokens `(N, T, D)` a feature, or a feature of a token. An empty name is the model's output. Of
+            several layers the sum is climbed, in one forward.
         x: pictures to begin from, float `(N, C, H, W)` in [0, 1], or a shape, for noise: uniform, or if decorrelated
             with the spectrum of natural pictures.
         num_steps: steps for each octave, >= 1.

@@ -22,7 +22,7 @@ from .parts.pictures.top_classes import top_classes
 from .parts.records.publish import publish_picture, run_folder
 from .parts.records.shown import shown
 
-NAME = "least_visible"
+NAME, ALREADY = "least_visible", "is one already"
 
 
 class LeastVisible(pl.Callback):
@@ -30,8 +30,9 @@ class LeastVisible(pl.Callback):
 
     Each picture stops where it switches. The price alpha is searched for each picture and class: doubled while the
     class is reached and halved while it is not, then by bisection; of what reached the class, the smallest change by
-    its L1 length is kept. Says in the terminal, and in `least_visible.csv`, alpha, how large the change is and how
-    many values it leaves alone; the picture `attack/least_visible` shows all. For batches of `PicturesDataModule`.
+    its L1 length is kept; a picture that is the class already is left as it is. Says in the terminal, and in
+    `least_visible.csv`, alpha, how large the change is and how many values it leaves alone; the picture
+    `attack/least_visible` shows all. For batches of `PicturesDataModule`.
 
     Source: the L1 penalty of Chen et al., "EAD: elastic-net attacks to deep neural networks", 2018, equation 7, without
     its L2 term, by Adam.
@@ -93,14 +94,18 @@ class LeastVisible(pl.Callback):
         with torch.no_grad():
             before = pl_module(x).float()
         y = before.argmax(1)
-        rng = SampleRng(0, torch.arange(len(x)))
         with torch.inference_mode(False):  # whose tensors cannot be kept for a gradient
             target = torch.tensor(self._numbers, device=x.device).repeat(len(x) // num_targets)
-            found = price_search(self.attack.with_objective(Targeted(target)), pl_module, x, y, rng, self.num_rounds)
+            others = (target != y).nonzero()[:, 0]
+            x_adv, alpha = x.clone(), torch.full((len(x),), torch.nan, device=x.device)
+            if len(others):
+                attack, rng = self.attack.with_objective(Targeted(target[others])), SampleRng(0, others.cpu())
+                found = price_search(attack, pl_module, x[others], y[others], rng, self.num_rounds)
+                x_adv[others], alpha[others] = found.x_adv, found.alpha
         with torch.no_grad():
-            after = pl_module(found.x_adv).float()
-        attacked = Attacked(*(tensor.cpu() for tensor in (x, found.x_adv, before, after, y, target)))
-        self._say(trainer, folder, attacked, positions.tolist(), found.alpha.cpu())
+            after = pl_module(x_adv).float()
+        attacked = Attacked(*(tensor.cpu() for tensor in (x, x_adv, before, after, y, target)))
+        self._say(trainer, folder, attacked, positions.tolist(), alpha.cpu())
         self._taken = []
 
     def _say(
@@ -114,20 +119,20 @@ class LeastVisible(pl.Callback):
             size = ChangeSize.of(change[row])
             reached = bool((attacked.logits_after[row].argmax() == attacked.target[row]) & is_another[row])
             num_reached += reached
+            price = f"alpha {float(alpha[row]):.3g}" if reached else "not reached" if is_another[row] else ALREADY
             wanted = str(int(attacked.target[row])) if names is None else shown(names[int(attacked.target[row])])
-            price = f"alpha {float(alpha[row]):.3g}" if reached else "not reached"
             texts = [top_classes(logits[row], names) for logits in (attacked.logits_before, attacked.logits_after)]
-            rows.append(
-                [shown(data.files[position]), wanted, reached, f"{float(alpha[row]):.4g}", *size.cells(), *texts]
-            )
+            said = [reached, f"{float(alpha[row]):.4g}"] if is_another[row] else [ALREADY, ""]
+            rows.append([shown(data.files[position]), wanted, *said, *size.cells(), *texts])
             notes.append(f"{price}, L1 {size.l1:.0f},\n{size.unchanged:.0%} unchanged")
             print(f"{shown(data.files[position].name)} to {wanted}: {price}, {size}", flush=True)
-        print(f"{num_reached} of {len(rows)} reached", flush=True)
+        reached_of_all = f"{num_reached} of {int(is_another.sum())} reached"
+        print(reached_of_all, flush=True)
         if folder is not None:
             _write(folder, rows)
         figure = attack_picture(
             attacked,
-            title=f"the least visible change: {num_reached} of {len(rows)} reached",
+            title=f"the least visible change: {reached_of_all}",
             class_names=names,
             label_is="seen as",
             notes=notes,

@@ -24,6 +24,7 @@ from .parts.records.publish import publish_picture, run_folder
 from .parts.records.shown import shown
 from .parts.records.table_file import TableFile
 
+ALREADY = "is one already"
 COLUMNS = ("reached", "largest_change", "l2_change", "feature_distance", "probability_before")
 TABLE = ("file", "attack", *COLUMNS, "before", "after")
 
@@ -33,12 +34,14 @@ class Went:
     """How far an attack went with a picture.
 
     Attributes:
+        was: whether it was the class before: it is left as it is.
         reached: whether it is now the class.
         largest, l2: of the change, in pixels of [0, 1].
         features: `feature_distance`; NaN where it was not measured.
         probability_before: of the class, in [0, 1].
     """
 
+    was: bool
     reached: bool
     largest: float
     l2: float
@@ -48,7 +51,8 @@ class Went:
     def cells(self) -> list[str]:
         """The values of `COLUMNS`."""
         features = "" if math.isnan(self.features) else f"{self.features:.4f}"
-        return [str(self.reached), f"{self.largest:.4f}", f"{self.l2:.3f}", features, f"{self.probability_before:.2e}"]
+        reached = ALREADY if self.was else str(self.reached)
+        return [reached, f"{self.largest:.4f}", f"{self.l2:.3f}", features, f"{self.probability_before:.2e}"]
 
 
 class TargetedPictures(pl.Callback):
@@ -57,7 +61,8 @@ class TargetedPictures(pl.Callback):
     Says in the terminal how many pictures reached the class, and how far they went; writes `targeted.csv` (a row for
     each picture and attack: the largest and the L2 change, the distance of features, the probability of the class
     before, and the five most probable classes before and after), and the picture `attack/NAME` of the first pictures:
-    before, after, and the difference enlarged. For the batches of `PicturesDataModule`.
+    before, after, and the difference enlarged. A picture that is the class already is left so, and counts nowhere.
+    For the batches of `PicturesDataModule`.
 
     Args:
         target: the class, by its number, its name or a part of its name.
@@ -119,14 +124,14 @@ class TargetedPictures(pl.Callback):
         before = _logits(pl_module, x)
         predicted, target = before.argmax(1), torch.full((len(x),), self._number)
         for name, attack in self.attacks.items():
-            aimed = attack.with_objective(Targeted(self._number))
-            x_adv = aimed(pl_module, x, predicted, SampleRng(0, positions))
+            x_adv = self._climbed(attack, pl_module, x, predicted, positions)
             after = _logits(pl_module, x_adv)
             attacked = Attacked(x.cpu(), x_adv.cpu(), before.cpu(), after.cpu(), predicted.cpu(), target)
             features = self._feature_distance(pl_module, x, x_adv)
             for row in range(len(x)):
                 change = (x_adv[row] - x[row]).flatten()
                 went = Went(
+                    was=int(predicted[row]) == self._number,
                     reached=int(after[row].argmax()) == self._number,
                     largest=float(change.abs().max()),
                     l2=float(change.norm()),
@@ -152,13 +157,25 @@ class TargetedPictures(pl.Callback):
         if not trainer.is_global_zero:
             return
         for name in self.attacks:
-            went = [each for of_process in of_all for each in of_process[name]]
-            num_reached = sum(each.reached for each in went)
-            print(f"{name}: {num_reached} of {len(went)} pictures are now {label}{_average(went)}", flush=True)
+            of_name = [each for of_process in of_all for each in of_process[name]]
+            went = [each for each in of_name if not each.was]
+            num_reached, num_were = sum(each.reached for each in went), len(of_name) - len(went)
+            already = f"; {num_were} {'is' if num_were == 1 else 'are'} one already" if num_were else ""
+            print(f"{name}: {num_reached} of {len(went)} pictures are now {label}{_average(went)}{already}", flush=True)
             if self._drawn[name]:
                 drawn = _joined(self._drawn[name], self.num_images)
                 figure = attack_picture(drawn, title=f"{name}: towards {label}", class_names=names, label_is="seen as")
                 publish_picture(trainer, self._folder, f"attack/{name}", figure)
+
+    def _climbed(
+        self, attack: Attack, module: pl.LightningModule, x: Tensor, predicted: Tensor, positions: Tensor
+    ) -> Tensor:
+        """The pictures after the attack."""
+        x_adv, others = x.clone(), predicted != self._number
+        if bool(others.any()):
+            aimed = attack.with_objective(Targeted(self._number))
+            x_adv[others] = aimed(module, x[others], predicted[others], SampleRng(0, positions[others]))
+        return x_adv
 
     def _feature_distance(self, module: pl.LightningModule, x: Tensor, x_adv: Tensor) -> Tensor:
         if not self.feature_layers:

@@ -1,6 +1,7 @@
 """Convolution, max pooling and SGD written out as equations, and `HandmadeNet`, made of them.
 
-Nothing here calls torch's own layers, gradients or optimizers: each function states its forward and its backward.
+They call none of torch's layers, gradients or optimizers: each function states its forward and its backward. The
+`ReLU` between them in `HandmadeNet`, and its linear layer at the end, are torch's.
 Source of the equations: Goodfellow, Bengio and Courville, "Deep learning", 2016, sections 8.3 and 9.5.
 """
 
@@ -193,7 +194,7 @@ class SGD(Optimizer):
 
 
 class HandmadeNet(nn.Module):
-    """Two convolutions and poolings by hand, and a linear layer.
+    """Two convolutions and poolings by hand, with torch's `ReLU` and a linear layer of torch's.
 
     Args:
         num_classes: classes, >= 2.

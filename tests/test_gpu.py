@@ -1,20 +1,33 @@
-"""Every callback on CUDA, in every precision, with the CPU's verdicts."""
+"""Attacks and callbacks find on CUDA what they find on the CPU."""
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
-from touchstone.attacks import FGSM, L2, PGD, Linf, Margin, RandomNoise, SampleRng, Untargeted, evaluate
-from touchstone.callbacks import GradientNorm, RobustAccuracy
+from touchstone.attacks import FGSM, L2, PGD, L1Adam, Linf, Margin, RandomNoise, SampleRng, Untargeted, evaluate
+from touchstone.callbacks import (
+    DeepDream,
+    GradientNorm,
+    InputGradients,
+    LeastVisible,
+    NamedPredictions,
+    RobustAccuracy,
+    StandardAgainstRobust,
+    TargetedPictures,
+)
+from touchstone.datamodules import PicturesDataModule
 from touchstone.nets import GRU, LSTM, RNN
 
-from .lightning_programs import OrdinaryModule, train_loader, trainer, val_loader
+from .lightning_programs import OrdinaryModule, events, train_loader, trainer, val_loader
 from .oracles import images, own_labels, small_net
+from .picture_folders import Classes
 
 pytestmark = pytest.mark.gpu
 
@@ -49,7 +62,7 @@ def test_verdicts_are_those_of_the_cpu() -> None:
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
-def test_every_callback_in_every_precision(tmp_path: Path, precision: str) -> None:
+def test_verdicts_of_a_fit_in_every_precision(tmp_path: Path, precision: str) -> None:
     module = OrdinaryModule()
     run = trainer(tmp_path, RobustAccuracy(ATTACKS), GradientNorm(), accelerator="gpu", precision=precision)
     run.fit(module, train_loader(), val_loader())
@@ -62,6 +75,48 @@ def test_every_callback_in_every_precision(tmp_path: Path, precision: str) -> No
         assert not (differs & ~near_zero_margin(net, report.x_adv[name], y)).any(), name
     for tag in ("grad_norm/val/input", "grad_norm/val/parameters"):
         assert torch.isfinite(run.callback_metrics[tag])
+
+
+def test_what_is_drawn_of_a_validation_is_that_of_the_cpu(tmp_path: Path) -> None:
+    ascent = PGD(threat=L2(eps=1.5), num_steps=5, random_start=True, to_the_end=True)
+    layers, found = {"own": "net.0", "other": "0"}, []
+    for accelerator in ("cpu", "gpu"):
+        beside = StandardAgainstRobust(
+            {"other": small_net(seed=5)}, attack=ascent, target=2, layers=layers, name="own", options={"num_steps": 3}
+        )
+        dreams = DeepDream(["net.0", "5:2"], options={"num_steps": 5, "jitter": 1})
+        run = trainer(tmp_path / accelerator, dreams, InputGradients(), beside, accelerator=accelerator)
+        run.validate(OrdinaryModule(), val_loader(), verbose=False)
+        drawn = {"deepdream/net.0", "deepdream/5:2", "input_gradients", "standard_against_robust"}
+        assert drawn <= set(events(tmp_path / accelerator).Tags()["images"])
+        assert all((dreamt.value > dreamt.value_at_start).all() for dreamt in dreams._dreamt)
+        found.append({tag: float(share) for tag, share in run.callback_metrics.items() if "low_frequency" in tag})
+    assert len(found[0]) == 6
+    assert found[1] == pytest.approx(found[0], abs=0.01)
+
+
+def test_pictures_are_named_and_climbed_as_on_the_cpu(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name, colour in (("a", (140, 120, 120)), ("b", (120, 140, 120)), ("c", (120, 120, 140))):
+        Image.new("RGB", (20, 20), colour).save(tmp_path / "in" / f"{name}.png")
+    data = PicturesDataModule(str(tmp_path / "in"), image_size=16, resize=16, class_names=["red", "green", "blue"])
+    attacks = {"pgd": PGD(threat=Linf(eps=0.15), num_steps=10)}
+    descent = L1Adam(threat=Linf(eps=1), step_size=0.01, num_steps=60, penalty=0.001)
+    columns = {"predictions": ("class_1",), "targeted": ("reached",), "least_visible": ("target", "reached")}
+    found = []
+    for accelerator in ("cpu", "gpu"):
+        callbacks = (
+            NamedPredictions(top_k=2),
+            TargetedPictures("blue", attacks=attacks, feature_layers=["net.0"]),
+            LeastVisible(["blue", "green"], attack=descent, num_rounds=2),
+        )
+        run = trainer(tmp_path / accelerator, *callbacks, accelerator=accelerator)
+        run.predict(Classes(), data, return_predictions=False)
+        for table, names in columns.items():
+            with (Path(run.log_dir) / f"{table}.csv").open() as file:  # type: ignore[arg-type]
+                found.append([[Path(row["file"]).name, *(row[name] for name in names)] for row in csv.DictReader(file)])
+    assert [len(rows) for rows in found[:3]] == [3, 3, 4]
+    assert found[3:] == found[:3]
 
 
 class Recurrent(nn.Module):

@@ -44,3 +44,18 @@ def test_vectors_have_a_distance_too_and_a_missing_layer_is_named() -> None:
     assert feature_distance(net, ["5"], x, images(2, seed=5)).shape == (2,)
     with pytest.raises(ValueError, match=r"feature_distance\(layer='9'\) must be a layer of Sequential"):
         feature_distance(net, ["9"], x, x)
+
+
+def test_the_features_of_tokens_are_their_last_axis() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 5, 2, stride=2), nn.Flatten(2), Transposed(), nn.Linear(5, 4)).double()
+    x, other = (images(3, seed=seed).double() for seed in (1, 2))
+    with torch.no_grad():
+        found = feature_distance(net, ["3"], x, other)
+        one, two = (net(pictures).numpy() for pictures in (x, other))
+    one, two = (tokens / np.sqrt((tokens**2).sum(2, keepdims=True)) for tokens in (one, two))
+    assert np.allclose(found.numpy(), ((one - two) ** 2).sum(2).mean(1), atol=1e-12)
+
+
+class Transposed(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.transpose(1, 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from touchstone.datamodules.parts.read_picture import read_picture
+from touchstone.datamodules.parts.read_picture import picture_suffixes, read_picture
 
 from .picture_folders import RED, bomb
 
@@ -104,23 +105,53 @@ def test_of_an_animation_the_first_frame_is_read(tmp_path: Path) -> None:
 def test_heic_is_read_where_there_is_a_library(tmp_path: Path) -> None:
     heif = pytest.importorskip("pillow_heif")
     heif.from_pillow(two_halves((64, 32))).save(tmp_path / "a.heic", quality=95)
-    picture = read_picture(tmp_path / "a.heic")
-    assert (picture.mode, picture.size) == ("RGB", (64, 32))
-    pixels = np.asarray(picture).astype(int)
-    assert np.abs(pixels[4:28, 4:26] - RED).max() < 30
-    assert pixels[4:28, 38:60].min() > 225
+    for name in ("a.heic", "a.HIF", "a.jpg"):
+        (tmp_path / name).write_bytes((tmp_path / "a.heic").read_bytes())
+        picture = read_picture(tmp_path / name)
+        assert (picture.mode, picture.size) == ("RGB", (64, 32))
+        pixels = np.asarray(picture).astype(int)
+        assert np.abs(pixels[4:28, 4:26] - RED).max() < 30
+        assert pixels[4:28, 38:60].min() > 225
     with pytest.raises(ValueError, match="a bomb"):
         read_picture(tmp_path / "a.heic", max_pixels=1000)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("pillow_heif") is not None, reason="pillow-heif is installed")
-def test_heic_without_a_library_says_which(tmp_path: Path) -> None:
-    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic")
-    with pytest.raises(ValueError, match="pip install pillow-heif"):
-        read_picture(tmp_path / "a.heic")
+@pytest.mark.parametrize("name", ["a.heic", "a.hif", "a.jpg"])
+@pytest.mark.parametrize("brand", [b"heic", b"mif1"])
+def test_heic_without_a_library_says_which(tmp_path: Path, name: str, brand: bytes) -> None:
+    content = b"\0\0\0\x18ftyp" + brand + bytes(12)
+    (tmp_path / name).write_bytes(content)
+    for given in (None, content):
+        with pytest.raises(ValueError, match="pip install pillow-heif"):
+            read_picture(tmp_path / name, content=given)
+
+
+@pytest.mark.parametrize("suffix", [".heic", ".hif"])
+def test_what_is_called_heic_and_is_none_is_read_as_what_it_is(tmp_path: Path, suffix: str) -> None:
+    two_halves().save(tmp_path / f"a{suffix}", "JPEG")
+    assert read_picture(tmp_path / f"a{suffix}").size == (40, 20)
+    assert suffix in picture_suffixes()
 
 
 @pytest.mark.parametrize("side", [10_001, 13_000, 60_000])
 def test_a_bomb_is_refused_before_it_is_decoded(tmp_path: Path, side: int) -> None:
     with pytest.raises(ValueError, match="a bomb"):
         read_picture(bomb(tmp_path / "a.png", side))
+
+
+def test_more_pixels_than_pillow_allows_are_read_where_that_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pillow refuses twice its limit, which here is one pixel; and has its limit back afterwards, whatever happened."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1)
+    two_halves().save(tmp_path / "a.png")
+    assert read_picture(tmp_path / "a.png", max_pixels=300_000_000).size == (40, 20)
+    with pytest.raises(ValueError, match="has 18000 x 18000 pixels, more than 300,000,000"):
+        read_picture(bomb(tmp_path / "b.png", 18_000), max_pixels=300_000_000)
+    with pytest.raises(ValueError, match="far more than 300,000,000"):
+        read_picture(bomb(tmp_path / "c.png", 60_000), max_pixels=300_000_000)
+    with ThreadPoolExecutor(4) as threads:
+        read = threads.map(lambda _: read_picture(tmp_path / "a.png", max_pixels=300_000_000).size, range(40))
+        assert set(read) == {(40, 20)}
+    assert Image.MAX_IMAGE_PIXELS == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 import subprocess
@@ -42,6 +43,25 @@ def tiff_without_sign(values: np.ndarray) -> bytes:
     entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
     directory = struct.pack("<H", len(tags)) + entries + struct.pack("<I", 0)
     return b"II*\0" + struct.pack("<I", 8 + values.nbytes) + values.astype("<u4").tobytes() + directory
+
+
+def tiff_in_one_strip(side: int) -> bytes:
+    """A packed TIFF of 16 bits with transparency, which Pillow cannot write either."""
+    packer = zlib.compressobj(1)
+    packed = b"".join([*(packer.compress(bytes(8 * side)) for _ in range(side)), packer.flush()])
+    bits_at = 8 + len(packed)
+    tags = [(256, 4, 1, side), (257, 4, 1, side), (258, 3, 4, bits_at), (259, 3, 1, 8), (262, 3, 1, 2), (273, 4, 1, 8)]
+    tags += [(277, 3, 1, 4), (278, 4, 1, side), (279, 4, 1, len(packed)), (338, 3, 1, 2)]
+    entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    directory = struct.pack("<4HH", 16, 16, 16, 16, len(tags)) + entries + struct.pack("<I", 0)
+    return b"II*\0" + struct.pack("<I", bits_at + 8) + packed + directory
+
+
+def jpeg(mode: str, side: int) -> bytes:
+    """Progressive, and with as many values of colour as of light."""
+    file = io.BytesIO()
+    Image.new(mode, (side, side)).save(file, "JPEG", progressive=True, **({"subsampling": 0} if mode == "RGB" else {}))
+    return file.getvalue()
 
 
 def saved(values: np.ndarray) -> Callable[[Path], None]:
@@ -143,6 +163,18 @@ except ValueError:
 SIDE = 7000  # 49 million pixels, 200 MB in Pillow's four bytes each
 
 
+@pytest.mark.parametrize(
+    "make",
+    [lambda: jpeg("RGB", 40), lambda: jpeg("CMYK", 40), lambda: tiff_in_one_strip(40)],
+    ids=["RGB", "CMYK", "TIFF"],
+)
+def test_of_what_decoders_hold_whole_half_as_many_pixels_are_read(tmp_path: Path, make: Callable[[], bytes]) -> None:
+    (tmp_path / "a.png").write_bytes(make())
+    assert read_picture(tmp_path / "a.png", max_pixels=3200).size == (40, 40)
+    with pytest.raises(ValueError, match="40 x 40 pixels, more than 1,599"):
+        read_picture(tmp_path / "a.png", max_pixels=3199)
+
+
 def icon() -> bytes:
     """That says 16 x 16, with a PNG of 13,000 x 13,000 inside."""
     inside = png(13_000, 13_000, depth=1, colour=0, row=bytes(1625))
@@ -162,13 +194,16 @@ def icon() -> bytes:
             lambda: png(SIDE, SIDE, depth=16, colour=6, row=bytes(8 * SIDE)), 3500, 400, marks=pytest.mark.slow
         ),
         pytest.param(icon, 0, 20, marks=pytest.mark.slow),
+        pytest.param(lambda: jpeg("RGB", SIDE), 3500, 700, marks=pytest.mark.slow),
+        pytest.param(lambda: jpeg("CMYK", SIDE), 3500, 700, marks=pytest.mark.slow),
+        pytest.param(lambda: tiff_in_one_strip(SIDE), 3500, 700, marks=pytest.mark.slow),
     ],
-    ids=["16 bits", "alpha", "16 bits with alpha", "icon"],
+    ids=["16 bits", "alpha", "16 bits with alpha", "icon", "progressive", "progressive CMYK", "TIFF in one strip"],
 )
 def test_reading_takes_no_more_memory_than_is_said(
     tmp_path: Path, root: Path, write: Callable[[], bytes], size: int, megabytes: int
 ) -> None:
-    """In proportion: less than 1 GB at 100 million pixels."""
+    """In proportion: less than 1 GB at 100 million pixels, of the last three at 50, of which more are refused."""
     (tmp_path / "a.png").write_bytes(write())
     run = subprocess.run(
         [sys.executable, "-c", PEAK, str(tmp_path / "a.png")],

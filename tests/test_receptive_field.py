@@ -87,6 +87,7 @@ upsampling = st.one_of(
     st.builds(lambda f: nn.Upsample(scale_factor=f), st.tuples(st.sampled_from([1, 2, 3, 1.5]), st.just(2))),
     st.builds(lambda a, n: nn.Upsample(size=n, mode="bilinear", align_corners=a), st.booleans(), st.integers(3, 20)),
     st.builds(lambda: nn.Upsample(scale_factor=2, mode="bicubic")),
+    st.builds(lambda f: nn.Upsample(scale_factor=f, mode="nearest-exact"), st.sampled_from([1, 2, 3, 1.5])),
 )
 blocks = st.builds(lambda: Block(nn.Conv2d(2, 2, 1), nn.Conv2d(2, 2, 3, padding=1), nn.Identity()))
 layers = st.one_of(convolutions, transposed, pools, average, adaptive, upsampling, blocks)
@@ -212,6 +213,17 @@ def test_what_moves_positions_is_seen_where_its_gradient_is(make: Callable[[], n
     for size in ((2, 12, 14), (2, 16, 18)):
         records = {record.name: record for record in receptive_fields(make(), size)}
         assert list(records[name].centre_sees) == seen_by_gradient(make(), name, size), size
+
+
+@pytest.mark.parametrize("convolution", [nn.Conv1d, nn.Conv2d, nn.Conv3d])
+@pytest.mark.parametrize("options", [{"scale_factor": 2}, {"scale_factor": 2.5}, {"size": 7}, {"size": 16}], ids=str)
+def test_the_exact_nearest_unit_is_seen_where_its_gradient_is(convolution: Any, options: dict[str, Any]) -> None:
+    def make() -> nn.Sequential:
+        return nn.Sequential(convolution(2, 2, 3), nn.Upsample(mode="nearest-exact", **options), convolution(2, 2, 2))
+
+    input_size = (2, *[13] * int(convolution.__name__[-2]))
+    for record in receptive_fields(make(), input_size):
+        assert list(record.centre_sees) == seen_by_gradient(make(), record.name, input_size), record
 
 
 @pytest.mark.parametrize("boundary", ["zeros", "reflect", "circular"])

@@ -8,18 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 
+import train
 from touchstone.attacks import PGD, Linf
 from touchstone.attacks.dreaming.canvas import Canvas
 from touchstone.callbacks import TargetedPictures
 from touchstone.callbacks.parts.figures.class_by_name import class_by_name
 from touchstone.datamodules import PicturesDataModule
 
-from .picture_folders import Classes
+from .picture_folders import Classes, needs_imagenet
 
 NAMES = ["red", "tiger cat", "tiger shark", "tabby", "Egyptian cat"]
 
@@ -57,6 +59,7 @@ def test_names_of_imagenet_that_differ_in_case_are_two_classes() -> None:
         ("tigre cat", NAMES, "there is no 'tigre cat'; the nearest are tiger cat"),
         (5, NAMES, "a class, 0 to 4, got 5"),
         (-1, NAMES, "got -1"),
+        (-1, None, "must be a class number >= 0, got -1"),
         ("cat", None, "must be a number"),
     ],
 )
@@ -96,9 +99,14 @@ def test_every_picture_becomes_the_class(tmp_path: Path, batch_size: int, capsys
     assert all(row["after"].startswith("blue") for row in rows if row["attack"] != "too_small")
     assert all(float(row["largest_change"]) <= 0.1501 for row in rows if row["attack"] == "linf")
     assert {Path(row["file"]).stem: row["before"].split()[0] for row in rows} == {"a": "red", "b": "green", "c": "blue"}
+    already = [row for row in rows if Path(row["file"]).stem == "c"]
+    assert {(row["reached"], row["largest_change"], row["l2_change"]) for row in already} == {
+        ("is one already", "0.0000", "0.000")
+    }
+    lengths = [float(row["l2_change"]) for row in rows if row["attack"] == "linf" and row not in already]
     printed = capsys.readouterr().out
-    assert "linf: 3 of 3 pictures are now blue" in printed
-    assert "too_small: 1 of 3 pictures are now blue" in printed
+    assert f"linf: 2 of 2 pictures are now blue; on average L2 {np.mean(lengths):.2f}; 1 is one already" in printed
+    assert "too_small: 0 of 2 pictures are now blue" in printed
     assert {path.name for path in Path(logger.log_dir).rglob("figures/*.png")} == {
         f"attack_{name}.png" for name in attacks
     }
@@ -119,3 +127,23 @@ def test_values_outside_their_range_are_refused() -> None:
         TargetedPictures(3, attacks={})
     with pytest.raises(ValueError, match=r"num_images=...\) must be >= 1"):
         TargetedPictures(3, attacks={"a": PGD(threat=Linf(eps=0.1))}, num_images=0)
+
+
+@pytest.mark.slow
+@needs_imagenet
+def test_a_corgi_is_farther_from_a_tarantula_than_from_a_tiger_cat(root: Path, here: Path, shared: Path) -> None:
+    """Where each picture stops as soon as the class switches: by 1.65 times in pixels, and 1.7 times in features."""
+    corgi = str(shared / "data/imagenet_samples/263_Pembroke.jpg")
+    changes = {}
+    for config in ("tarantula", "tiger_cat"):
+        path = str(root / f"configs/{config}.yaml")
+        assert train.main(["predict", "--config", path, "--num_threads", "1", "--data.root", corgi]) == 0
+        with next((here / "logs" / config).rglob("targeted.csv")).open() as file:
+            (row,) = (row for row in csv.DictReader(file) if row["attack"] == "until_it_switches")
+        assert row["reached"] == "True"
+        changes[config] = [float(row[size]) for size in ("l2_change", "feature_distance", "probability_before")]
+    tarantula, tiger_cat = changes["tarantula"], changes["tiger_cat"]
+    print(changes)
+    assert tarantula[0] > 1.3 * tiger_cat[0]
+    assert tarantula[1] > 1.3 * tiger_cat[1]
+    assert tarantula[2] < tiger_cat[2]

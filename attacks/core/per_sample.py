@@ -82,3 +82,11 @@ def norms(rows: Tensor, p: float = 2) -> Tensor:
         return rows.abs().amax(tuple(range(1, rows.ndim)))
     rows = rows.flatten(1)
     return rows.abs().sum(1) if p == 1 else torch.linalg.vector_norm(rows, ord=p, dim=1)
+
+
+def unit_length(rows: Tensor) -> Tensor:
+    """Each sample of `rows`, `(N, ...)`, scaled to a Euclidean length of 1; 0 stays 0."""
+    # By the largest entry first: the square of a small float32 is 0.
+    tiny = torch.finfo(rows.dtype).tiny
+    rows = rows / per_sample(norms(rows, float("inf")).clamp_min(tiny), rows)
+    return rows.div_(per_sample(norms(rows).clamp_min(tiny), rows))

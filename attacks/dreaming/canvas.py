@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from ..core.per_sample import norms, per_sample
+from ..core.per_sample import unit_length
 from ..core.sample_rng import SampleRng
 from ..core.threat import Threat
 from .smoothing import blur
@@ -35,8 +34,7 @@ class Canvas(Threat):
     def direction(self, grad: Tensor) -> Tensor:
         """The gradient, scaled to a root mean square of 1; 0 for 0."""
         grad = blur(grad, self.smoothing) if self.smoothing else grad
-        size = norms(grad, 2) / math.sqrt(math.prod(grad.shape[1:]))
-        return grad / per_sample(size.clamp_min(torch.finfo(grad.dtype).tiny), grad)
+        return unit_length(grad).mul_(math.sqrt(math.prod(grad.shape[1:])))
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         return x_adv if self.box is None else x_adv.clamp(*self.box)

@@ -23,7 +23,7 @@ class Selection:
     Attributes:
         text: as the user wrote it.
         name: of the module, as in `model.named_modules()`; empty for the model itself.
-        index: the channel, or the channel and a position, `(c, row, column)`; empty for all of it.
+        index: the channel, or the channel and a position, `(c, row, column)`, of tokens `(c, t)`; empty for all of it.
     """
 
     text: str
@@ -36,14 +36,23 @@ class Selection:
         Raises:
             ValueError: there is no such channel or position.
         """
+        by_channel = channels_first(output)
         for axis, number in enumerate(self.index, start=1):
-            if axis >= output.ndim or not 0 <= number < output.shape[axis]:
+            if axis >= output.ndim or not 0 <= number < by_channel.shape[axis]:
                 raise ValueError(
                     f"dream(layer={self.text!r}): the output of {self.name!r} for one sample has the shape "
                     f"{tuple(output.shape[1:])}, so that there is no {', '.join(map(str, self.index))}"
                 )
         chosen: Any = (slice(None), *self.index)
-        return (output[chosen] if self.index else output).reshape(len(output), -1)
+        return (by_channel[chosen] if self.index else output).reshape(len(output), -1)
+
+
+def channels_first(output: Tensor) -> Tensor:
+    """A layer's output with its channels at axis 1: tokens `(N, T, D)` have theirs at the end, all else at axis 1.
+
+    Pictures with channels last, `(N, H, W, C)`, cannot be told from others: there axis 1 is the row.
+    """
+    return output.movedim(2, 1) if output.ndim == 3 else output
 
 
 def select(model: nn.Module, layer: str, *, option: str = "dream(layer") -> Selection:

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..core.per_sample import norms, per_sample
+from ..core.per_sample import norms, per_sample, unit_length
 from ..core.sample_rng import SampleRng
 from .ball import Ball
 
@@ -41,9 +41,7 @@ class L2(Ball):
         return self.radius(x) * per_sample(radius, x) * self.direction(rng.normal(x))
 
     def _direction(self, grad: Tensor) -> Tensor:
-        # Scaled by the largest entry first: the square of a small float32 gradient is 0.
-        grad = grad / per_sample(norms(grad, float("inf")).clamp_min(torch.finfo(grad.dtype).tiny), grad)
-        return grad.div_(per_sample(norms(grad).clamp_min(torch.finfo(grad.dtype).tiny), grad))
+        return unit_length(grad)
 
     def _project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         change = x_adv - x

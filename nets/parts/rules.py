@@ -58,8 +58,8 @@ def _adaptive_pooling(num: int, see: See, args: Sequence[Any], output: Tensor) -
     return looking(known(see, args[0]), output, windows)
 
 
-def _upsampling(num: int, reach: int, see: See, args: Sequence[Any], output: Tensor) -> Seen:
-    """Nearest (reach 0), linear (1) or cubic (2): by the scales that were given, or else by the sizes."""
+def _upsampling(num: int, reach: int, see: See, args: Sequence[Any], output: Tensor, *, exact: bool = False) -> Seen:
+    """Nearest (reach 0, exact or not), linear (1) or cubic (2): by the scales that were given, or else by the sizes."""
     align_corners = bool(args[2]) if reach else False
     scales = args[3 if reach else 2 :]
     scales = scales[0] if scales and isinstance(scales[0], (list, tuple)) else scales
@@ -67,7 +67,7 @@ def _upsampling(num: int, reach: int, see: See, args: Sequence[Any], output: Ten
     def window(below: int, size: int, given: float | None) -> Window:
         scale = Fraction(size, below) if given is None else Fraction(given).limit_denominator(1000)
         if not reach:
-            return nearest(size, scale)
+            return nearest(size, scale, exact=exact)
         return interpolated(size, below, scale, reach=reach, align_corners=align_corners)
 
     given = [*scales, *([None] * num)][:num]
@@ -157,6 +157,7 @@ WINDOWED: Mapping[str, Rule] = {
     **{f"_adaptive_avg_pool{n}d": partial(_adaptive_pooling, n) for n in (2, 3)},
     **{f"adaptive_max_pool{n}d": partial(_adaptive_pooling, n) for n in (2, 3)},
     **{f"upsample_nearest{n}d": partial(_upsampling, n, 0) for n in (1, 2, 3)},
+    **{f"_upsample_nearest_exact{n}d": partial(_upsampling, n, 0, exact=True) for n in (1, 2, 3)},
     "upsample_linear1d": partial(_upsampling, 1, 1),
     "upsample_bilinear2d": partial(_upsampling, 2, 1),
     "upsample_trilinear3d": partial(_upsampling, 3, 1),

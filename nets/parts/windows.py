@@ -34,10 +34,10 @@ def adaptive(size: int, below: int) -> Window:
     return Window(size, lambda unit: range(unit * below // size, -(-(unit + 1) * below // size)), size, below)
 
 
-def nearest(size: int, scale: Fraction) -> Window:
-    """Nearest-neighbour upsampling by `scale`: unit o repeats floor(o / scale)."""
+def nearest(size: int, scale: Fraction, *, exact: bool = False) -> Window:
+    """Nearest-neighbour upsampling by `scale`: unit o repeats floor(o / scale), or exactly floor((o + 1/2) / scale)."""
     num, den = scale.numerator, scale.denominator
-    return Window(size, lambda unit: (unit * den // num,), num, den)
+    return Window(size, lambda unit: ((2 * unit + exact) * den // (2 * num),), num, den)
 
 
 def interpolated(size: int, below: int, scale: Fraction, *, reach: int, align_corners: bool = False) -> Window:

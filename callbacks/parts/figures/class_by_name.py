@@ -23,7 +23,8 @@ def class_by_name(wanted: str | int, names: Sequence[str] | None, call: str) -> 
     if isinstance(wanted, int) or wanted.isascii() and wanted.strip().isdigit():
         number = int(wanted)
         if number < 0 or names is not None and number >= len(names):
-            raise ValueError(f"{call} must be a class, 0 to {len(names or '') - 1}, got {number}")
+            allowed = "a class number >= 0" if names is None else f"a class, 0 to {len(names) - 1}"
+            raise ValueError(f"{call} must be {allowed}, got {number}")
         return number
     if names is None:
         raise ValueError(f"{call} must be a number, since the data module has no class_names, got {wanted!r}")

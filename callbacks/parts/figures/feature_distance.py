@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from touchstone.attacks.dreaming.layers import select, stopping_after
+from touchstone.attacks.dreaming.layers import channels_first, select, stopping_after
 
 
 def feature_distance(net: nn.Module, layers: Sequence[str], x: Tensor, other: Tensor) -> Tensor:
@@ -19,7 +19,8 @@ def feature_distance(net: nn.Module, layers: Sequence[str], x: Tensor, other: Te
 
     Args:
         net: any net that runs these layers; in the mode and the gradient context of the caller.
-        layers: by their names in `net.named_modules()`, or the ends of them; each gives `(N, C, ...)`.
+        layers: by their names in `net.named_modules()`, or the ends of them; each gives `(N, C, ...)`, or
+            tokens `(N, T, C)`.
         x: pictures, float `(N, C, H, W)`.
         other: as many others.
 
@@ -37,7 +38,8 @@ def feature_distance(net: nn.Module, layers: Sequence[str], x: Tensor, other: Te
 
 
 def _directions(activations: Tensor) -> Tensor:
-    """Activations `(N, C, ...)` scaled to length 1 over the channels; 0 stays 0."""
+    """Activations as `(N, C, positions)`, scaled to length 1 over the channels; 0 stays 0."""
+    activations = channels_first(activations)
     activations = activations.flatten(2) if activations.ndim > 2 else activations[:, :, None]
     length = torch.linalg.vector_norm(activations, dim=1, keepdim=True)
     return activations / length.clamp_min(torch.finfo(activations.dtype).tiny)
