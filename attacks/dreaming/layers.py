@@ -50,7 +50,8 @@ class Selection:
 def channels_first(output: Tensor) -> Tensor:
     """A layer's output with its channels at axis 1: tokens `(N, T, D)` have theirs at the end, all else at axis 1.
 
-    Pictures with channels last, `(N, H, W, C)`, cannot be told from others: there axis 1 is the row.
+    Three axes are taken for tokens; those of a one-dimensional convolution cannot be told from them, nor pictures with
+    channels last, `(N, H, W, C)`, from others: there axis 1 is the row.
     """
     return output.movedim(2, 1) if output.ndim == 3 else output
 
