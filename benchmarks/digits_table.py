@@ -129,7 +129,7 @@ def draw(columns: dict[str, list[tuple[float, float]]], path: Path) -> None:
         axes.bar(places, means, yerr=deviations, width=0.25, label=measure, alpha=0.7, capsize=2)
     axes.set_xticks(range(len(columns)), list(columns), fontsize=8)
     axes.set(ylabel="% of 300 test images", ylim=(0, 105), title="Digits, attacked inside Linf 0.15")
-    axes.legend(fontsize=8, loc="lower right")
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
 
