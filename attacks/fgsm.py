@@ -31,12 +31,9 @@ class FGSM(Attack):
     """
 
     kind = "one step"
+    begins_at_the_sample = True
     threat: Threat
     objective: Objective = Untargeted()
-
-    @property
-    def begins_at_the_sample(self) -> bool:
-        return True
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:
         one_step = PGD(threat=self.threat, objective=self.objective, num_steps=1, rel_step_size=1.0, random_start=False)

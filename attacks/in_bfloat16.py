@@ -41,7 +41,7 @@ class InBfloat16(Attack):
                 f"InBfloat16(attack=...) must be an attack that needs no samples, such as PGD(...), "
                 f"got {self.attack!r:.80}"
             )
-        for name in ("threat", "objective", "kind", "pools", "flat_when_reached"):
+        for name in ("threat", "objective", "kind", "pools", "flat_when_reached", "begins_at_the_sample"):
             object.__setattr__(self, name, getattr(self.attack, name))
         super().__post_init__()
 

@@ -45,6 +45,7 @@ class L1Adam(Attack):
     """
 
     supports: ClassVar[tuple[type[Threat], ...]] = (Linf, L2, L1)
+    begins_at_the_sample = True
     threat: Threat
     objective: Objective = Untargeted()
     num_steps: int = 100

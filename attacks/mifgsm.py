@@ -41,6 +41,7 @@ class MIFGSM(Attack):
         >>> x_adv = MIFGSM(threat=Linf(eps="8/255"), to_the_end=True)(stand_in, x, y)
     """
 
+    begins_at_the_sample = True
     threat: Threat
     objective: Objective = Untargeted()
     num_steps: int = 10
@@ -51,10 +52,6 @@ class MIFGSM(Attack):
         super().__post_init__()
         check_counts(self, "num_steps")
         check_positive(self, "decay", or_zero=True)
-
-    @property
-    def begins_at_the_sample(self) -> bool:
-        return True
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:
         objective = Endless(self.objective) if self.to_the_end else self.objective

@@ -79,6 +79,7 @@ class PGD(Attack):
                 if not 0 < value < float("inf"):
                     raise ValueError(f"PGD({name}=...) must be > 0 and finite, got {value:g}")
                 object.__setattr__(self, name, value)
+        object.__setattr__(self, "begins_at_the_sample", not self.random_start)
         if self.start_std is not None:
             if not 0 < self.start_std < float("inf"):
                 raise ValueError(f"PGD(start_std=...) must be > 0 and finite, got {self.start_std:g}")
@@ -86,10 +87,6 @@ class PGD(Attack):
                 raise ValueError("PGD(start_std=...) needs random_start=True")
         if self.num_restarts > 1 and not self.random_start:
             raise ValueError("PGD(num_restarts=...) above 1 needs random_start=True: all starts would be the same")
-
-    @property
-    def begins_at_the_sample(self) -> bool:
-        return not self.random_start
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:
         if self.num_restarts == 1:

@@ -49,7 +49,7 @@ class Transfer(Attack):
             value = getattr(self, name)
             if not isinstance(value, kind):
                 raise ValueError(f"Transfer({name}=...) must be a {kind.__name__}, got {value!r:.80}")
-        for name in ("threat", "objective", "pools", "needs_samples"):
+        for name in ("threat", "objective", "pools", "needs_samples", "begins_at_the_sample"):
             object.__setattr__(self, name, getattr(self.attack, name))
 
     def check_classes(self, num_classes: int) -> None:

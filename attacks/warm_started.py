@@ -43,7 +43,7 @@ class WarmStarted(Attack):
     def __post_init__(self) -> None:
         if not isinstance(self.attack, Attack):
             raise ValueError(f"WarmStarted(attack=...) must be an attack such as PGD(...), got {self.attack!r:.80}")
-        for name in ("threat", "objective", "kind", "pools"):
+        for name in ("threat", "objective", "kind", "pools", "begins_at_the_sample"):
             object.__setattr__(self, name, getattr(self.attack, name))
         super().__post_init__()
         given = self.perturbation

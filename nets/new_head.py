@@ -55,10 +55,15 @@ class NewHead(nn.Module):
         return self.net(x)
 
 
-def new_head_in(net: nn.Module) -> str | None:
-    """The name of the layer that a `NewHead` in a net has made anew; None without one."""
-    heads = (f"{name}.net.{part.head}" for name, part in net.named_modules() if isinstance(part, NewHead))
-    return next((name.lstrip(".") for name in heads), None)
+def head_of(net: nn.Module) -> tuple[str, nn.Module] | None:
+    """The layer that gives the logits, with its name: that of a `NewHead`, else the last one that is registered.
+
+    None where there is no linear layer and no convolution.
+    """
+    for name, part in net.named_modules():
+        if isinstance(part, NewHead):
+            return f"{name}.net.{part.head}".lstrip("."), part.net.get_submodule(part.head)
+    return next(reversed(_layers(net).items()), None)
 
 
 def _layers(net: nn.Module) -> dict[str, nn.Linear | nn.Conv2d]:

@@ -50,10 +50,9 @@ class Attack(PerSample):
     flat_when_reached: ClassVar[bool] = False
     """Whether its loss is flat, with a gradient of 0, once the objective is reached, which is no sign of masking."""
 
-    @property
-    def begins_at_the_sample(self) -> bool:
-        """Whether its first gradient is that of the sample itself, where a loss may have none."""
-        return False
+    begins_at_the_sample: ClassVar[bool] = False
+    """Whether its first gradient is that of the sample itself, where a loss may have none. One that begins there only
+    sometimes sets it on the instance."""
 
     def __post_init__(self) -> None:
         """Checks the threat; a subclass that checks more of its fields calls this too."""
