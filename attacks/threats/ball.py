@@ -39,9 +39,9 @@ def parse_number(text: float | str, name: str) -> float:
 
 
 def write_number(number: float) -> str:
-    """Writes an eps as people do: `8/255` where it is that and no short decimal, else as Python writes it."""
-    parts = number * 255
-    return f"{round(parts)}/255" if len(repr(number)) > 6 and abs(parts - round(parts)) < 1e-6 * parts else repr(number)
+    """Writes an eps as people do: `8/255` where it is just that and no short decimal, else as Python writes it."""
+    parts = round(number * 255)
+    return f"{parts}/255" if number < 1 and len(repr(number)) > 6 and parts / 255 == number else repr(number)
 
 
 def read_box(box: object, name: str) -> tuple[float, float]:
