@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
@@ -49,12 +50,33 @@ class Twice(nn.Module):
         return self.relu(-self.relu(self.linear(x.flatten(1))) - 1)
 
 
-def test_the_worst_call_of_a_module_counts_and_the_nets_of_this_project_are_seen() -> None:
+class Second(nn.ReLU):
+    """Dead on what is below 0."""
+
+
+def test_the_worst_call_of_a_module_in_its_first_forward_counts() -> None:
     seen = Activations(net := Twice())
     net(torch.rand(8, 1, 4, 4))
     assert seen.verdicts() == {"relu": verdicts.idle_layer("relu", "dead", 1.0)}
-    small: list[nn.Module] = [ThinResNet(8), CifarResNet(18), PreActResNet(18), WideResNet(10, 2), ResNet2b()]
-    assert not any(Activations(net).found_none for net in small)
+    net.linear.weight.data *= 0
+    net.linear.bias.data -= 10
+    seen = Activations(net := nn.Sequential(Second(), net))
+    net(torch.rand(8, 1, 4, 4))
+    net(-torch.rand(8, 1, 4, 4))  # a later forward, of an attack perhaps
+    assert seen.verdicts().keys() == {"1.relu"}
+    assert not any(part._forward_hooks or part._forward_pre_hooks for part in net.modules())
+
+
+@pytest.mark.parametrize(
+    ("net", "num_blocks"),
+    [(ThinResNet(8), 3), (CifarResNet(18), 8), (PreActResNet(18), 8), (WideResNet(10, 2), 3), (ResNet2b(), 2)],
+)
+def test_every_block_of_the_residual_nets_is_seen(net: nn.Module, num_blocks: int) -> None:
+    """Each has one module for its activations, and so has what stands before and behind the blocks."""
+    seen = Activations(net)
+    net(torch.rand(2, 3, 32, 32))
+    assert len(seen._shares) == num_blocks + 1
+    assert not seen.found_none
 
 
 def test_a_net_whose_layers_cannot_be_seen_is_said_to_be_one(tmp_path: Path) -> None:

@@ -24,24 +24,38 @@ class Activations:
     """Watches the layers of activations of a model during the next of its forwards.
 
     Those that are modules: a function called in `forward`, such as `F.relu`, cannot be seen. Of a module that is called
-    several times in a forward the worst call counts.
+    several times in that forward the worst call counts; later forwards, such as those of an attack, do not.
 
     Args:
         model: the net, or what it is a part of.
+
+    Attributes:
+        found_none: whether the model has no such module, so that nothing is known of its layers.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self._shares: dict[str, tuple[str, Tensor]] = {}
-        self._hooks = [
-            module.register_forward_hook(self._watch(name))
-            for name, module in model.named_modules()
-            if isinstance(module, _WATCHED)
-        ]
+        self._done: set[str] = set()
+        self._depth = 0
+        watched = {name: module for name, module in model.named_modules() if isinstance(module, _WATCHED)}
+        self.found_none = not watched
+        self._hooks = [module.register_forward_hook(self._watch(name)) for name, module in watched.items()]
+        for outer in (model, *model.children()):  # a step of training may call either
+            self._hooks.append(outer.register_forward_pre_hook(self._enter))
+            self._hooks.append(outer.register_forward_hook(self._leave, always_call=True))
+
+    def _enter(self, *_: Any) -> None:
+        self._depth += 1
+
+    def _leave(self, *_: Any) -> None:
+        self._depth -= 1
+        if self._depth == 0:
+            self._done |= self._shares.keys()
 
     def _watch(self, name: str) -> Any:
         @torch.no_grad()
         def see(module: nn.Module, _: Any, values: Tensor) -> None:
-            if not values.numel() or values.ndim < 2:
+            if name in self._done or not values.numel() or values.ndim < 2:
                 return
             if isinstance(module, _MAY_DIE):
                 by_unit = values.transpose(0, 1).flatten(1)  # a channel is a unit
@@ -57,11 +71,6 @@ class Activations:
     def _take(self, name: str, kind: str, share: Tensor) -> None:
         before = self._shares[name][1] if name in self._shares else share
         self._shares[name] = kind, torch.maximum(before, share)
-
-    @property
-    def found_none(self) -> bool:
-        """Whether the model has no such module, so that nothing is known of its layers."""
-        return not self._hooks
 
     def verdicts(self) -> dict[str, str]:
         """Stops watching, and says of which layers something is wrong, and what."""
