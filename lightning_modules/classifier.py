@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.callbacks import BaseFinetuning
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ from .adversarial_training.parts.remembering import without_memories
 from .every_sample_once import EverySampleOnce
 from .parameter_groups import weight_decay_groups
 from .parts.classifier_loss import ClassifierLoss
-from .parts.trained_parameters import check_last_layer, trained_parameters
+from .parts.trained_parameters import trained_parameters
 from .parts.wrong_shape import wrong_shape_is_said
 from .repeated_batches import RepeatedBatches
 
@@ -84,7 +85,6 @@ class Classifier(pl.LightningModule):
         self.strategy = Strategy() if strategy is None else strategy
         self.register_load_state_dict_post_hook(without_memories)
         self._every_sample_once: list[EverySampleOnce] = []
-        self._is_first_step = False
         # By stage and loader; nn.ModuleDict has a method train.
         self.metrics = nn.ModuleDict({stage: _metrics() for stage in ("of_train", "of_val_0", "of_test_0")})
 
@@ -114,7 +114,6 @@ class Classifier(pl.LightningModule):
         return self._repeated.loaders()
 
     def on_fit_start(self) -> None:
-        self._is_first_step = True
         # A validation or test before it has left tensors of inference mode, which nothing outside it may change.
         for metric in self.modules():
             if isinstance(metric, Metric):
@@ -127,9 +126,6 @@ class Classifier(pl.LightningModule):
             noise = self._noise(len(x), batch_idx)
             criterion = Criterion(partial(self.train_loss, x=x), self.train_loss.mean)
             with wrong_shape_is_said(self.net, x, remedy=REMEDY):
-                if self._is_first_step:
-                    self._is_first_step = False
-                    check_last_layer(self.net, x)
                 learned = self.strategy.learn(self, x, y, criterion, noise)
         self._log("train", "of_train", learned, y)
         return None if learned is None else learned.loss
@@ -166,7 +162,9 @@ class Classifier(pl.LightningModule):
             return self(x).softmax(1)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        trained = trained_parameters(self.net, self)
+        callbacks: list[Any] = [] if self._trainer is None else self._trainer.callbacks  # type: ignore[attr-defined]
+        by_name = any(isinstance(callback, BaseFinetuning) for callback in callbacks)
+        trained = trained_parameters(self.net, self, by_name=by_name)
         optimizer = self.make_optimizer(trained if self.decay == "all" else weight_decay_groups(self))
         if self.make_scheduler is None:
             return optimizer

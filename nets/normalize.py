@@ -16,7 +16,8 @@ class Normalize(nn.Module):
         std: one number per channel, > 0.
 
     Raises:
-        ValueError: the two differ in length, or a standard deviation is not > 0.
+        ValueError: the two differ in length, or a standard deviation is not > 0; or, where there are several, images
+            have another number of channels.
 
     Shape:
         float `(N, C, H, W)` to the same.
@@ -36,6 +37,9 @@ class Normalize(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        num_channels = len(self.mean)
+        if num_channels > 1 and x.ndim > 2 and x.shape[-3] != num_channels:  # grey would become colours by broadcasting
+            raise ValueError(f"Normalize has numbers for {num_channels} channels, and the images have {x.shape[-3]}")
         return (x - self.mean) / self.std
 
     def undo(self, normalized: Tensor) -> Tensor:

@@ -14,7 +14,6 @@ from touchstone.nets.preset import preset_of
 
 SIZES = (224, 256, 299, 384, 512, 32, 28, 64, 96, 128, 16, 8)
 """Sides of pictures that nets are made for, those of ImageNet first."""
-CHANNELS = (3, 1)
 ERRORS = (RuntimeError, AssertionError, ValueError)
 """What nets raise whose layers do not fit."""
 
@@ -37,26 +36,27 @@ def wrong_shape_is_said(net: nn.Module, x: Tensor, *, remedy: str) -> Iterator[N
     except ERRORS as error:
         if x.ndim != 4 or is_out_of_memory(error) or _takes(net, x, *x.shape[1:]):
             raise
-        channels = next((c for c in CHANNELS if c != x.shape[1] and _takes(net, x, c, *x.shape[2:])), None)
-        if channels is not None:
+        reason = str(error).splitlines()[0]
+        given, other = x.shape[1], {1: 3, 3: 1}.get(x.shape[1])
+        side = _side_that_fits(net, x, given)
+        if other and (_takes(net, x, other, *x.shape[2:]) or side is None and _side_that_fits(net, x, other)):
             raise ValueError(
-                f"the images have {x.shape[1]} channels and the net takes {channels}: `channels: {channels}` of "
-                f"ImagesDataModule converts them ({str(error).splitlines()[0]})"
+                f"the images have {given} channels and the net takes {other}: convert them, as ImagesDataModule does "
+                f"with `channels: {other}` ({reason})"
             ) from error
-        side = _side_that_fits(net, x)
         if side is None:  # then something else is wrong
             raise
         raise ValueError(
             f"{type(net).__name__} does not take pictures of {x.shape[2]} x {x.shape[3]} pixels, but of {side} x "
-            f"{side}: {remedy.format(side=side)} ({str(error).splitlines()[0]})"
+            f"{side}: {remedy.format(side=side)} ({reason})"
         ) from error
 
 
-def _side_that_fits(net: nn.Module, x: Tensor) -> int | None:
+def _side_that_fits(net: nn.Module, x: Tensor, channels: int) -> int | None:
     """The side of a square picture that the net takes: of its weights, else the first of the usual ones."""
     preset = preset_of(net)
     for side in (*([preset.image_size] if preset else []), *SIZES):
-        if _takes(net, x, x.shape[1], side, side):
+        if _takes(net, x, channels, side, side):
             return side
     return None
 

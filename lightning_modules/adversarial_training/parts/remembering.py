@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, ClassVar
 
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from ..strategy import Strategy
+
+_OF_A_STRATEGY = re.compile(r"(module\.)*strategy\.(.*\.)?_extra_state")
+"""The name of a memory in the state dict of a classifier, or of an average of one."""
 
 
 class Remembering(Strategy):
@@ -35,9 +40,24 @@ class Remembering(Strategy):
         if self.always <= state.keys():
             self.memory = dict(state)
             self.remember()
+        else:
+            _say_that_it_begins_anew(self)
 
 
 def without_memories(module: nn.Module, keys: Any) -> None:
-    """A hook after `load_state_dict` of a module with a `strategy`, which need not be that of the checkpoint."""
+    """A hook after `load_state_dict` of a module with a `strategy`, which need not be that of the checkpoint.
+
+    Warns of a memory that begins anew although the training may go on.
+    """
+    missing = [name for name in keys.missing_keys if _OF_A_STRATEGY.fullmatch(name)]
+    for name in missing:
+        _say_that_it_begins_anew(module.get_submodule(name[name.index("strategy.") :].rpartition(".")[0]))
     for names in (keys.missing_keys, keys.unexpected_keys):
-        names[:] = [name for name in names if not (".strategy." in f".{name}" and name.endswith("._extra_state"))]
+        names[:] = [name for name in names if not _OF_A_STRATEGY.fullmatch(name)]
+
+
+def _say_that_it_begins_anew(strategy: nn.Module) -> None:
+    rank_zero_warn(
+        f"{type(strategy).__name__} begins anew: the checkpoint is of another strategy, or of one in another place, "
+        "which matters to a training that goes on"
+    )
