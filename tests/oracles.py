@@ -67,3 +67,25 @@ def own_labels(net: nn.Module, x: Tensor) -> Tensor:
     for module, training in was_training:
         module.training = training
     return y
+
+
+def seen_by_gradient(net: nn.Module, name: str, input_size: tuple[int, ...]) -> list[tuple[int, int] | None]:
+    """Where the gradient of a layer's centre unit is not 0, counted from 1; all weights are made positive first."""
+    net = net.double().eval()
+    for parameter in net.parameters():
+        parameter.data = parameter.data.abs() + 0.1
+    outputs: list[Tensor] = []
+    handle = net.get_submodule(name).register_forward_hook(lambda m, args, output: outputs.append(output))
+    x = torch.rand(1, *input_size, dtype=torch.float64, requires_grad=True)
+    net(x)
+    handle.remove()
+    centre = outputs[0]
+    for size in reversed(outputs[0].shape[2:]):
+        centre = centre.select(-1, max(1, size // 2) - 1)
+    (grad,) = torch.autograd.grad(centre.sum(), x, allow_unused=True)
+    found: list[tuple[int, int] | None] = []
+    for axis in range(2, x.ndim):
+        others = [dim for dim in range(x.ndim) if dim != axis]
+        places = torch.zeros(0) if grad is None else grad.abs().sum(others).nonzero()[:, 0] + 1
+        found.append((int(places[0]), int(places[-1])) if len(places) else None)
+    return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from touchstone.attacks import FAB, FGSM, L2, PGD, Linf, RandomNoise, SampleRng, Strongest, Universal
+from touchstone.attacks import L2, Linf, RandomNoise, SampleRng
 from touchstone.lightning_modules import (
     AWP,
     FGSMRS,
@@ -24,23 +23,10 @@ from touchstone.lightning_modules import (
     Mixed,
     Strategy,
 )
-from touchstone.lightning_modules.adversarial_training import Criterion, Learned
+from touchstone.lightning_modules.adversarial_training import Criterion
 from touchstone.lightning_modules.parts.classifier_loss import ClassifierLoss
 
-from .oracles import images, small_net
-
-EPS, STEP = 0.1, 0.03
-LINF = Linf(eps=EPS)
-PGD_3 = PGD(threat=LINF, num_steps=3, step_size=STEP, to_the_end=True)
-NEARBY_3 = PGD(threat=LINF, num_steps=3, step_size=STEP, start_std=0.001)
-RNG = SampleRng.numbered(8, seed=3)
-
-
-def net_and_batch() -> tuple[nn.Sequential, Tensor, Tensor]:
-    """A net with BatchNorm and without dropout, in the modes of training, and samples it is partly wrong on."""
-    net = small_net(7, torch.float64)
-    net[3].p = 0.0
-    return net.train(), images(8, dtype=torch.float64), torch.arange(8) % 4
+from .strategies_setting import EPS, LINF, NEARBY_3, PGD_3, RNG, STEP, net_and_batch
 
 
 def gradients(net: nn.Module, loss: Tensor) -> list[Tensor]:
@@ -275,75 +261,6 @@ def test_the_boosted_cross_entropy_is_finite_where_the_net_is_sure_of_the_wrong_
         net, logits, torch.tensor([1, 1]), Criterion(), SampleRng.numbered(2)
     )
     assert learned.loss.isfinite()
-
-
-BAD: list[tuple[Callable[[], Any], str]] = [
-    (lambda: TRADES(PGD_3, beta=-1), r"TRADES\(beta=...\) must be >= 0 and finite, got -1"),
-    (lambda: TRADES(PGD_3, beta=math.nan), r"TRADES\(beta=...\) must be >= 0 and finite, got nan"),
-    (lambda: TRADES(PGD(threat=Linf(eps=torch.rand(4)))), r"TRADES\(attack=...\) must hold for every sample"),
-    (lambda: TRADES(Strongest(threat=LINF)), r"TRADES\(attack=...\) must climb what it is told to, .* got Strongest"),
-    (lambda: TRADES(FGSM(threat=LINF)), r"TRADES\(attack=...\) must begin beside the images, .* got FGSM"),
-    (lambda: TRADES(PGD(threat=LINF, random_start=False)), r"TRADES\(attack=...\) must begin beside the images"),
-    (lambda: TRADES(FAB(threat=LINF)), r"TRADES\(attack=...\) must climb what it is told to, .* got FAB"),
-    (lambda: PGDAT(Universal(threat=LINF)), r"PGDAT\(attack=...\) must be ready, .* got Universal, which learns"),
-    (lambda: MART(PGD_3, weight=-0.5), r"MART\(weight=...\) must be >= 0 and finite, got -0.5"),
-    (lambda: MART(PGD_3, mode="both"), r"MART\(mode=...\) must be 'eval' or 'train', got 'both'"),  # type: ignore[arg-type]
-    (lambda: FGSMRS(LINF, rel_step_size=0), r"FGSMRS\(rel_step_size=...\) must be > 0 and finite, got 0"),
-    (lambda: Free(LINF, num_repeats=0), r"Free\(num_repeats=...\) must be >= 1, got 0"),
-    (lambda: Free(LINF, rel_step_size=-1), r"Free\(rel_step_size=...\) must be > 0 and finite, got -1"),
-    (lambda: Free(PGD_3), r"Free\(threat=...\) must be a ball such as Linf\(eps=8 / 255\), got PGD"),  # type: ignore[arg-type]
-    (lambda: Free(Linf(eps=torch.rand(4))), r"Free\(threat=...\) must hold for every sample of every batch"),
-    (lambda: AWP(PGDAT(PGD_3), gamma=0), r"AWP\(gamma=...\) must be > 0 and finite, got 0"),
-    (lambda: Mixed(PGDAT(PGD_3), clean_share=2), r"Mixed\(clean_share=...\) must be in \[0, 1\], got 2"),
-    (lambda: EpsWarmup(PGDAT(PGD_3), num_batches=0), r"EpsWarmup\(num_batches=...\) must be >= 1, got 0"),
-    (lambda: EpsWarmup(Strategy(), num_batches=5), r"Strategy has no eps that could grow"),
-    (lambda: PGD(threat=LINF, start_std=0), r"PGD\(start_std=...\) must be > 0 and finite, got 0"),
-    (lambda: PGD(threat=LINF, start_std=1, random_start=False), r"PGD\(start_std=...\) needs random_start=True"),
-]
-
-
-@pytest.mark.parametrize(("make", "message"), BAD)
-def test_a_wrong_value_is_named(make: Callable[[], Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        make()
-
-
-class Forgetful(Strategy):
-    """Cannot learn from the same images again."""
-
-    def learn(self, *args: Any) -> Learned:
-        learned = super().learn(*args)
-        return Learned(learned.loss, learned.logits)
-
-
-@pytest.mark.parametrize(
-    "strategy", [PGDAT(PGD_3), TRADES(NEARBY_3), MART(PGD_3), FGSMRS(LINF), Mixed(PGDAT(PGD_3)), AWP(TRADES(PGD_3))]
-)
-def test_shares_of_classes_are_refused_by_what_attacks_a_class(strategy: Strategy) -> None:
-    net, x, y = net_and_batch()
-    shares = (F.one_hot(y, 4) + F.one_hot(y.roll(1), 4)).double() / 2
-    name = type(getattr(strategy, "strategy", strategy)).__name__
-    message = (
-        rf"{name} needs class numbers as labels, int64 `\(N,\)`, which its attack aims at, got shares of classes of "
-        r"the shape \(8, 4\): train without MixUp and CutMix, or with Free or no strategy"
-    )
-    with pytest.raises(ValueError, match=message):
-        strategy.learn(net, x, shares, Criterion(), RNG)
-
-
-@pytest.mark.parametrize("strategy", [Strategy(), Free(LINF), Mixed(Free(LINF)), AWP(Strategy())])
-def test_shares_of_classes_are_learned_from_where_nothing_attacks_a_class(strategy: Strategy) -> None:
-    net, x, y = net_and_batch()
-    learned = [
-        strategy.learn(net_and_batch()[0], x, labels, Criterion(), RNG).loss for labels in (y, F.one_hot(y, 4).double())
-    ]
-    torch.testing.assert_close(*learned)
-
-
-def test_awp_around_a_strategy_that_cannot_learn_again_is_refused() -> None:
-    net, x, y = net_and_batch()
-    with pytest.raises(ValueError, match=r"AWP\(strategy=...\): Forgetful must give `Learned\(again=...\)`"):
-        AWP(Forgetful()).learn(net, x, y, Criterion(), RNG)
 
 
 def test_fgsm_rs_falls_back_once_and_knows_it_after_a_checkpoint() -> None:

@@ -178,6 +178,7 @@ def test_robust_accuracy_is_that_of_the_averaged_weights(name: str, tmp_path: Pa
         torch.testing.assert_close(stored[f"net.{key}"], value, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:.* begins anew")
 @pytest.mark.parametrize("before", IN_A_TRAINER)
 def test_a_checkpoint_of_another_strategy_loads_and_its_memory_begins_anew(before: str, tmp_path: Path) -> None:
     """What a strategy remembers is no part of the model."""
@@ -192,10 +193,23 @@ def test_a_checkpoint_of_another_strategy_loads_and_its_memory_begins_anew(befor
         memory = {key: part.memory for key, part in other.named_modules() if isinstance(part, Remembering)}
         trainer(tmp_path, **options).validate(other, val_loader(), ckpt_path=tmp_path / "run.ckpt", verbose=False)
         assert all(torch.equal(value, trained[key]) for key, value in weights(other.net).items())
-        if name != before:
-            assert all(other.get_submodule(key).memory is was for key, was in memory.items())
+        kept = {key: part.memory for key, part in module.named_modules() if isinstance(part, Remembering)}
+        for key, was in memory.items():
+            now = other.get_submodule(key).memory
+            assert now is was if name != before else all(torch.equal(now[item], kept[key][item]) for item in now)
         further = trainer(tmp_path, **options | {"max_epochs": 2})
         further.fit(other, train_loader(), val_loader(), ckpt_path=tmp_path / "run.ckpt")
+
+
+def test_a_memory_that_begins_anew_is_said_to() -> None:
+    """What has fallen back to another attack would go on with the one that overfitted."""
+    before = Classifier(small_net(7), strategy=FGSMRS(LINF)).state_dict()
+    for strategy in (AWP(FGSMRS(LINF)), Free(LINF), AWP(EpsWarmup(PGDAT(PGD_3), num_batches=3))):
+        name = type(getattr(strategy, "strategy", strategy)).__name__
+        with pytest.warns(UserWarning, match=f"{name} begins anew: the checkpoint is of another strategy"):
+            Classifier(small_net(7), strategy=strategy).load_state_dict(before)
+    for strategy in (None, FGSMRS(LINF), AWP(PGDAT(PGD_3))):
+        Classifier(small_net(7), strategy=strategy).load_state_dict(before)  # a warning would be an error
 
 
 @pytest.mark.parametrize("probe", [RobustAccuracy({"pgd": PGD_3}), GradientNorm()])

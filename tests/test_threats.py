@@ -176,7 +176,8 @@ def test_an_eps_is_read_as_people_write_it() -> None:
     assert Linf(eps="8 / 255").eps == Linf(eps=8 / 255).eps
     assert repr(Linf(eps=0.1)) == "Linf(eps=0.1)"
     assert repr(Linf(eps="8/255")) == repr(Linf(eps=8 / 255)) == "Linf(eps=8/255)"
-    assert repr(L2(eps=0.1234567)) == "L2(eps=0.1234567)"
+    for text in ("0.1234567", "2000.25", "12345.0", "0.99999999"):
+        assert repr(L2(eps=text)) == f"L2(eps={text})"
     assert repr(Linf(eps=0.1, box=(-1, 1))) == "Linf(eps=0.1, box=(-1.0, 1.0))"
 
 

@@ -39,9 +39,10 @@ class Selection:
         by_channel = channels_first(output)
         for axis, number in enumerate(self.index, start=1):
             if axis >= output.ndim or not 0 <= number < by_channel.shape[axis]:
+                wanted = ", ".join(map(str, self.index))
                 raise ValueError(
                     f"dream(layer={self.text!r}): the output of {self.name!r} for one sample has the shape "
-                    f"{tuple(output.shape[1:])}, so that there is no {', '.join(map(str, self.index))}"
+                    f"{tuple(by_channel.shape[1:])}, channels first, so that there is no {wanted}"
                 )
         chosen: Any = (slice(None), *self.index)
         return (by_channel[chosen] if self.index else output).reshape(len(output), -1)

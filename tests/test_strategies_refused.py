@@ -1,0 +1,97 @@
+"""What strategies refuse, and which labels they take."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from touchstone.attacks import FAB, FGSM, PGD, InBfloat16, L1Adam, Linf, Strongest, Universal
+from touchstone.lightning_modules import (
+    AWP,
+    FGSMRS,
+    MART,
+    PGDAT,
+    TRADES,
+    EpsWarmup,
+    Free,
+    Mixed,
+    Strategy,
+)
+from touchstone.lightning_modules.adversarial_training import Criterion, Learned
+
+from .strategies_setting import LINF, NEARBY_3, PGD_3, RNG, net_and_batch
+
+BAD: list[tuple[Callable[[], Any], str]] = [
+    (lambda: TRADES(PGD_3, beta=-1), r"TRADES\(beta=...\) must be >= 0 and finite, got -1"),
+    (lambda: TRADES(PGD_3, beta=math.nan), r"TRADES\(beta=...\) must be >= 0 and finite, got nan"),
+    (lambda: TRADES(PGD(threat=Linf(eps=torch.rand(4)))), r"TRADES\(attack=...\) must hold for every sample"),
+    (lambda: TRADES(Strongest(threat=LINF)), r"TRADES\(attack=...\) must climb what it is told to, .* got Strongest"),
+    (lambda: TRADES(FGSM(threat=LINF)), r"TRADES\(attack=...\) must begin beside the images, .* got FGSM"),
+    (lambda: TRADES(InBfloat16(attack=FGSM(threat=LINF))), r"TRADES\(attack=...\) must begin beside the images"),
+    (lambda: TRADES(L1Adam(threat=LINF)), r"TRADES\(attack=...\) must begin beside the images, .* got L1Adam"),
+    (lambda: TRADES(PGD(threat=LINF, random_start=False)), r"TRADES\(attack=...\) must begin beside the images"),
+    (lambda: TRADES(FAB(threat=LINF)), r"TRADES\(attack=...\) must climb what it is told to, .* got FAB"),
+    (lambda: PGDAT(Universal(threat=LINF)), r"PGDAT\(attack=...\) must be ready, .* got Universal, which learns"),
+    (lambda: MART(PGD_3, weight=-0.5), r"MART\(weight=...\) must be >= 0 and finite, got -0.5"),
+    (lambda: MART(PGD_3, mode="both"), r"MART\(mode=...\) must be 'eval' or 'train', got 'both'"),  # type: ignore[arg-type]
+    (lambda: FGSMRS(LINF, rel_step_size=0), r"FGSMRS\(rel_step_size=...\) must be > 0 and finite, got 0"),
+    (lambda: Free(LINF, num_repeats=0), r"Free\(num_repeats=...\) must be >= 1, got 0"),
+    (lambda: Free(LINF, rel_step_size=-1), r"Free\(rel_step_size=...\) must be > 0 and finite, got -1"),
+    (lambda: Free(PGD_3), r"Free\(threat=...\) must be a ball such as Linf\(eps=8 / 255\), got PGD"),  # type: ignore[arg-type]
+    (lambda: Free(Linf(eps=torch.rand(4))), r"Free\(threat=...\) must hold for every sample of every batch"),
+    (lambda: AWP(PGDAT(PGD_3), gamma=0), r"AWP\(gamma=...\) must be > 0 and finite, got 0"),
+    (lambda: Mixed(PGDAT(PGD_3), clean_share=2), r"Mixed\(clean_share=...\) must be in \[0, 1\], got 2"),
+    (lambda: EpsWarmup(PGDAT(PGD_3), num_batches=0), r"EpsWarmup\(num_batches=...\) must be >= 1, got 0"),
+    (lambda: EpsWarmup(Strategy(), num_batches=5), r"Strategy has no eps that could grow"),
+    (lambda: PGD(threat=LINF, start_std=0), r"PGD\(start_std=...\) must be > 0 and finite, got 0"),
+    (lambda: PGD(threat=LINF, start_std=1, random_start=False), r"PGD\(start_std=...\) needs random_start=True"),
+]
+
+
+@pytest.mark.parametrize(("make", "message"), BAD)
+def test_a_wrong_value_is_named(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+class Forgetful(Strategy):
+    """Cannot learn from the same images again."""
+
+    def learn(self, *args: Any) -> Learned:
+        learned = super().learn(*args)
+        return Learned(learned.loss, learned.logits)
+
+
+@pytest.mark.parametrize(
+    "strategy", [PGDAT(PGD_3), TRADES(NEARBY_3), MART(PGD_3), FGSMRS(LINF), Mixed(PGDAT(PGD_3)), AWP(TRADES(PGD_3))]
+)
+def test_shares_of_classes_are_refused_by_what_attacks_a_class(strategy: Strategy) -> None:
+    net, x, y = net_and_batch()
+    shares = (F.one_hot(y, 4) + F.one_hot(y.roll(1), 4)).double() / 2
+    name = type(getattr(strategy, "strategy", strategy)).__name__
+    message = (
+        rf"{name} needs class numbers as labels, int64 `\(N,\)`, which its attack aims at, got shares of classes of "
+        r"the shape \(8, 4\): train without MixUp and CutMix, or with Free or no strategy"
+    )
+    with pytest.raises(ValueError, match=message):
+        strategy.learn(net, x, shares, Criterion(), RNG)
+
+
+@pytest.mark.parametrize("strategy", [Strategy(), Free(LINF), Mixed(Free(LINF)), AWP(Strategy())])
+def test_shares_of_classes_are_learned_from_where_nothing_attacks_a_class(strategy: Strategy) -> None:
+    net, x, y = net_and_batch()
+    learned = [
+        strategy.learn(net_and_batch()[0], x, labels, Criterion(), RNG).loss for labels in (y, F.one_hot(y, 4).double())
+    ]
+    torch.testing.assert_close(*learned)
+
+
+def test_awp_around_a_strategy_that_cannot_learn_again_is_refused() -> None:
+    net, x, y = net_and_batch()
+    with pytest.raises(ValueError, match=r"AWP\(strategy=...\): Forgetful must give `Learned\(again=...\)`"):
+        AWP(Forgetful()).learn(net, x, y, Criterion(), RNG)
