@@ -40,6 +40,7 @@ NAMES = (
     "low_rank_curve",
     "adversarial_training",
     "digits_table",
+    "whole_test_set",
 )
 
 
@@ -171,6 +172,23 @@ def test_attack_cost_measures_and_draws(benchmark: Any, tmp_path: Path) -> None:
     assert all(0 <= standing <= 8 and forwards > 0 for _, standing, forwards, _ in rows)
     module.draw({"a net": rows}, tmp_path / "cost.png")
     assert (tmp_path / "cost.png").stat().st_size > 5000
+
+
+def test_a_whole_test_set_is_measured_in_parts_that_are_kept(
+    benchmark: Any, shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = benchmark("whole_test_set")
+    options = {"folder": tmp_path, "num_images": 10, "budgets": (2, 3), "num_threads": 1}
+    module.main(shared, part_size=10, **options)
+    whole = capsys.readouterr().out.splitlines()
+    module.main(shared, part_size=4, **options)
+    in_parts = capsys.readouterr().out.splitlines()
+    assert len([line for line in in_parts if " to " in line]) == 3
+    alike = [[line for line in lines if "all 10" in line or "stand" in line] for lines in (whole, in_parts)]
+    assert alike[0] == alike[1]
+    monkeypatch.setattr(module, "standing", None)
+    module.main(shared, part_size=4, **options)  # from what was kept
+    assert capsys.readouterr().out.splitlines() == in_parts
 
 
 def test_a_dream_is_compared_with_its_floor_and_with_batches(

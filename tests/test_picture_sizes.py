@@ -107,5 +107,7 @@ def test_a_net_without_a_preset_finds_its_size_and_another_error_stays_what_it_i
     small = Classifier(SmallCNN(in_channels=3, image_size=32, width=4)).eval()
     with pytest.raises(ValueError, match="of 256 x 256 pixels, but of 32 x 32: --data.image_size 32"):
         small.predict_step(x, 0)
-    with pytest.raises(RuntimeError, match="to have 3 channels, but got 1 channels"):
+    with pytest.raises(ValueError, match="the images have 1 channels and the net takes 3: convert them"):
         small.predict_step(x[:, :1], 0)
+    with pytest.raises(RuntimeError, match="to have 3 channels, but got 2 channels"):
+        small.predict_step(x[:, :2], 0)

@@ -74,9 +74,9 @@ def test_a_normalization_stands_before_every_relu(name: str, monkeypatch: pytest
     entered: list[torch.Tensor] = []
     relu = torch.nn.functional.relu
 
-    def seen(x: torch.Tensor, *args: Any) -> torch.Tensor:
+    def seen(x: torch.Tensor, **options: Any) -> torch.Tensor:
         entered.append(x.detach())
-        return relu(x, *args)
+        return relu(x, **options)
 
     monkeypatch.setattr("torch.nn.functional.relu", seen)
     make, expansion = BLOCKS[name]
