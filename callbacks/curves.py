@@ -169,9 +169,8 @@ class RobustnessCurves(Probe):
         if folder is not None:
             write_curves(trainer, found, folder, loader_index)
         others = self.compare_with if loader_index == 0 else []
-        publish_picture(
-            trainer, folder, f"curves{loader_suffix(trainer, loader_index)}", curves_picture([found, *others])
-        )
+        figure = curves_picture([found, *others], self.levels)
+        publish_picture(trainer, folder, f"curves{loader_suffix(trainer, loader_index)}", figure)
 
 
 def _share(flags: Tensor) -> float:

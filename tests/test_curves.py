@@ -179,7 +179,8 @@ def some_curves(run: str, **options: Any) -> Curves:
 def test_earlier_runs_are_drawn_in_the_same_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[list[Curves]] = []
     monkeypatch.setattr(
-        "touchstone.callbacks.curves.curves_picture", lambda runs: drawn.append(list(runs)) or curves_picture(runs)
+        "touchstone.callbacks.curves.curves_picture",
+        lambda runs, levels: drawn.append(list(runs)) or curves_picture(runs, levels),
     )
     first = trainer(tmp_path / "a", RobustnessCurves(attack=PGD_20, eps=[0.1], steps=[2]))
     first.validate(Linear(), linear_loader(), verbose=False)
@@ -209,6 +210,14 @@ def test_the_legend_says_which_run_is_which_and_what_is_not_alike() -> None:
     assert {line.get_ydata()[0] for line in accuracy.lines if line.get_linestyle() == "--"} == {0.1, 0.25}
     assert list(loss.lines[0].get_ydata()) == [0.1, 0.5, 0.6]
     assert [text.get_text() for text in steps.get_xticklabels()] == ["0", "1", "10"]
+
+
+def test_the_eps_of_a_level_is_named_on_the_curve_where_it_passes_it() -> None:
+    run = some_curves("a/version_0", eps=[0, 0.1, 0.2], accuracy_at_eps=[0.9, 0.5, 0.1], threat_eps=8 / 255)
+    figure = curves_picture([run], levels=[0.3, 0.95])
+    named = [text for text in figure.axes[0].texts if "%" in text.get_text()]
+    assert [(text.get_text(), text.xy) for text in named] == [(" 30.00% at 0.15", (pytest.approx(0.15), 0.3))]
+    assert figure.axes[1].get_title() == "right within these steps, inside Linf 8/255"
 
 
 def test_without_steps_there_is_one_panel() -> None:

@@ -38,10 +38,17 @@ def parse_number(text: float | str, name: str) -> float:
         raise ValueError(f"{name} must be a number such as 0.03 or 8/255, got {text!r}") from None
 
 
-def write_number(number: float) -> str:
-    """Writes an eps as people do: `8/255` where it is just that and no short decimal, else as Python writes it."""
+def write_number(number: float, *, digits: int | None = None) -> str:
+    """Writes an eps as people do: `8/255` where it is just that and no short decimal, else as Python writes it.
+
+    Args:
+        number: an eps.
+        digits: as many are written of any other; None for all.
+    """
     parts = round(number * 255)
-    return f"{parts}/255" if number < 1 and len(repr(number)) > 6 and parts / 255 == number else repr(number)
+    if number < 1 and len(repr(number)) > 6 and parts / 255 == number:
+        return f"{parts}/255"
+    return repr(number) if digits is None else f"{number:.{digits}g}"
 
 
 def read_box(box: object, name: str) -> tuple[float, float]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from touchstone.attacks.threats.ball import write_number
+
 from ..records.curves_file import Curves
 from ..records.report_files import interval
 
@@ -15,11 +17,15 @@ if TYPE_CHECKING:
 _STAGES = {"val": "validation", "test": "test"}
 
 
-def curves_picture(runs: Sequence[Curves]) -> Figure:
+def curves_picture(runs: Sequence[Curves], levels: Sequence[float] = ()) -> Figure:
     """Draws the curves of runs over one another, the first one being the run whose figure it is.
 
     Bands are 95 % intervals, dotted lines the accuracy before any attack, dashed ones chance. What another run was
     measured with, where it is not what the first one was, stands in the legend.
+
+    Args:
+        runs: what is drawn, at least one.
+        levels: accuracies whose eps is named on the curve of the first run, where it passes them.
     """
     from matplotlib.figure import Figure
 
@@ -37,13 +43,17 @@ def curves_picture(runs: Sequence[Curves]) -> Figure:
         title="right inside every eps up to this one", xlabel=f"eps ({first.threat})", ylabel="robust accuracy"
     )
     panels[0].plot([], [], color="grey", linestyle=":", label="before any attack")
+    for level in levels:
+        if (eps := first.eps_at(level)) is not None:
+            panels[0].plot([eps], [level], marker="o", markersize=9, color="none", markeredgecolor="black")
+            panels[0].annotate(f" {level:.2%} at {eps:.4g}", (eps, level), xytext=(8, 8), textcoords="offset points")
     for panel in panels[:2]:
         _finish_accuracy(panel, runs)
     if has_steps:
         panels[0].axvline(first.threat_eps, color="grey", linewidth=0.8, zorder=0)
         where = {"x": first.threat_eps, "y": 0.5, "ha": "right", "va": "center", "rotation": 90}
         panels[0].text(s="eps of the steps ", fontsize=8, color="grey", **where)
-        inside = f"inside {first.threat} {first.threat_eps:.3g}"
+        inside = f"inside {first.threat} {write_number(first.threat_eps, digits=3)}"
         panels[1].set(title=f"right within these steps, {inside}", ylabel="robust accuracy")
         panels[2].set(title=f"mean loss after these steps, {inside}", ylabel="cross-entropy")
         panels[2].set_ylim(bottom=0)
