@@ -7,6 +7,7 @@ Training is a step of `configs/cifar10.yaml`, with the net, the loss and the opt
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -128,6 +129,7 @@ def main(
         small: whether to shrink everything, to see that it runs.
     """
     clock = use_threads(num_threads)
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     batch_size = 16 if small else 512
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(root or folder)
