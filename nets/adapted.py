@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .imagenet import TorchvisionNet
 from .parts.replace_layer import like, replace_layer
+from .parts.sizes import check_sizes
 
 NUM_IMAGENET = 1000
 
@@ -28,7 +29,7 @@ class AdaptedNet(nn.Module):
         weights: as in `TorchvisionNet`; None for the random initialisation.
 
     Raises:
-        ValueError: there is no such model or weights, or it has not the layers to adapt.
+        ValueError: a number is below its least; there is no such model or weights, or it has not the layers to adapt.
 
     Shape:
         float `(N, in_channels, H, W)` in [0, 1] to logits `(N, num_classes)`; H and W as the model allows. With other
@@ -45,6 +46,7 @@ class AdaptedNet(nn.Module):
         weights: str | None = None,
     ) -> None:
         super().__init__()
+        check_sizes("AdaptedNet", num_classes=(num_classes, 2), in_channels=(in_channels, 1))
         whole = TorchvisionNet(name, weights=weights)
         self.net, self.normalize = whole.net, whole.normalize if in_channels == 3 else nn.Identity()
         layers = [(path, part) for path, part in self.net.named_modules() if isinstance(part, (nn.Conv2d, nn.Linear))]

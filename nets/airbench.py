@@ -11,6 +11,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .parts.sizes import check_sizes
+
 PATCH = 2  # pixels, the side of what is whitened
 NOISE = 5e-4  # added to the variances, so that what hardly varies is not blown up
 BIAS_SCALE = 8.0  # its square is how much faster than weights the paper lets biases learn
@@ -50,6 +52,7 @@ class AirbenchNet(nn.Module):
         mirror: bool = True,
     ) -> None:
         super().__init__()
+        check_sizes("AirbenchNet", num_classes=(num_classes, 2), in_channels=(in_channels, 1))
         if len(widths) != 3 or min(widths) < 1:
             raise ValueError(f"AirbenchNet(widths=...) must be three numbers >= 1, got {widths}")
         if not scale > 0:

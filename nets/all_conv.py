@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from .parts.sizes import check_sizes
+
 
 class AllConvNet(nn.Sequential):
     """Nine convolutions, each with BatchNorm and ReLU but the last, and the mean over the image.
@@ -17,11 +19,15 @@ class AllConvNet(nn.Sequential):
         in_channels: channels of the image.
         width: channels of the first three convolutions; the next five have twice as many.
 
+    Raises:
+        ValueError: a value is outside its range.
+
     Shape:
         float `(N, in_channels, H, W)`, H and W >= 4, to logits `(N, num_classes)`.
     """
 
     def __init__(self, num_classes: int = 10, *, in_channels: int = 3, width: int = 96) -> None:
+        check_sizes("AllConvNet", num_classes=(num_classes, 2), in_channels=(in_channels, 1), width=(width, 1))
         layers: list[nn.Module] = []
         channels = in_channels
         for filters, size, stride in (

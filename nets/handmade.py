@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.optim import Optimizer
 
+from .parts.sizes import check_sizes
+
 Boundary = Literal["zeros", "reflect", "circular"]
 BOUNDARIES = ("zeros", "reflect", "circular")
 
@@ -203,6 +205,9 @@ class HandmadeNet(nn.Module):
         kernel_size: of both convolutions.
         boundary: of both convolutions.
 
+    Raises:
+        ValueError: a value is outside its range.
+
     Shape:
         float `(N, 1, length)` to logits `(N, num_classes)`.
     """
@@ -217,6 +222,7 @@ class HandmadeNet(nn.Module):
         boundary: Boundary = "zeros",
     ) -> None:
         super().__init__()
+        check_sizes("HandmadeNet", num_classes=(num_classes, 2), length=(length, 1), width=(width, 1))
         self.features = nn.Sequential(
             Conv1d(1, width, kernel_size, boundary=boundary),
             nn.ReLU(),

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .attention import KeysValues
 from .parts.embed import embed
+from .parts.sizes import check_sizes
 from .positions import LearnedPositions, SinusoidalPositions
 from .recurrent import GRU, LSTM, RNN
 from .transformer import TransformerBlock
@@ -51,7 +52,7 @@ class TransformerLM(nn.Module):
         tie_weights: bool = True,
     ) -> None:
         super().__init__()
-        _check_sizes(self, vocab_size=(vocab_size, 2), num_layers=(num_layers, 1), context=(context, 1))
+        check_sizes("TransformerLM", vocab_size=(vocab_size, 2), num_layers=(num_layers, 1), context=(context, 1))
         self.vocab_size, self.context = vocab_size, context
         self.embedding = nn.Embedding(vocab_size, dim)
         if positions == "learned":
@@ -140,7 +141,7 @@ class RecurrentLM(nn.Module):
         tie_weights: bool = False,
     ) -> None:
         super().__init__()
-        _check_sizes(self, vocab_size=(vocab_size, 2))
+        check_sizes("RecurrentLM", vocab_size=(vocab_size, 2))
         if cell not in CELLS:
             raise ValueError(f"RecurrentLM(cell=...) must be one of {', '.join(CELLS)}, got {cell!r}")
         if tie_weights and dim != hidden:
@@ -175,9 +176,3 @@ def _begin_small(module: nn.Module) -> None:
         nn.init.normal_(module.weight, std=0.02)
     if isinstance(module, nn.Linear) and module.bias is not None:
         nn.init.zeros_(module.bias)
-
-
-def _check_sizes(owner: nn.Module, **sizes: tuple[int, int]) -> None:
-    for name, (value, least) in sizes.items():
-        if value < least:
-            raise ValueError(f"{type(owner).__name__}({name}=...) must be >= {least}, got {value}")

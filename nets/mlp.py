@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from .parts.sizes import check_sizes
+
 
 class MLP(nn.Sequential):
     """A multilayer perceptron on the values of an image.
@@ -17,13 +19,14 @@ class MLP(nn.Sequential):
         num_classes: classes, >= 2.
 
     Raises:
-        ValueError: a number of units is not >= 1.
+        ValueError: a value is outside its range.
 
     Shape:
         float `(N, *shape)` to logits `(N, num_classes)`.
     """
 
     def __init__(self, shape: Sequence[int], hidden: Sequence[int] = (256, 256), *, num_classes: int = 10) -> None:
+        check_sizes("MLP", num_classes=(num_classes, 2))
         if any(units < 1 for units in (*shape, *hidden)):
             raise ValueError(f"MLP(shape=..., hidden=...) must be >= 1 each, got {[*shape]} and {[*hidden]}")
         units = [math.prod(shape), *hidden]

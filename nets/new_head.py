@@ -7,6 +7,7 @@ import difflib
 from torch import Tensor, nn
 
 from .parts.replace_layer import like, replace_layer
+from .parts.sizes import check_sizes
 
 
 class NewHead(nn.Module):
@@ -33,8 +34,7 @@ class NewHead(nn.Module):
 
     def __init__(self, net: nn.Module, num_classes: int, *, layer: str | None = None) -> None:
         super().__init__()
-        if num_classes < 2:
-            raise ValueError(f"NewHead(num_classes=...) must be >= 2, got {num_classes}")
+        check_sizes("NewHead", num_classes=(num_classes, 2))
         known = _layers(net)
         if not known:
             raise ValueError(

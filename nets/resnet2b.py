@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from .parts.sizes import check_sizes
+
 
 class _Block(nn.Module):
     """Two 3 x 3 convolutions, and a shortcut around them."""
@@ -30,12 +32,16 @@ class ResNet2b(nn.Module):
     Args:
         num_classes: classes, >= 2.
 
+    Raises:
+        ValueError: a value is outside its range.
+
     Shape:
         float `(N, 3, 32, 32)` to logits `(N, num_classes)`.
     """
 
     def __init__(self, *, num_classes: int = 10) -> None:
         super().__init__()
+        check_sizes("ResNet2b", num_classes=(num_classes, 2))
         self.conv1 = nn.Conv2d(3, 8, 3, stride=2, padding=1)
         self.layer1 = nn.Sequential(_Block(8, 16, 2), _Block(16, 16, 1))
         self.relu = nn.ReLU()

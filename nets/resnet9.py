@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from .parts.sizes import check_sizes
+
 
 def _convolution(num_in: int, num_out: int, *, pool: bool = False) -> nn.Sequential:
     layers: list[nn.Module] = [nn.Conv2d(num_in, num_out, 3, padding=1, bias=False)]
@@ -48,6 +50,7 @@ class ResNet9(nn.Module):
         scale: float = 0.125,
     ) -> None:
         super().__init__()
+        check_sizes("ResNet9", num_classes=(num_classes, 2), in_channels=(in_channels, 1))
         if len(widths) != 4 or min(widths) < 1:
             raise ValueError(f"ResNet9(widths=...) must be four numbers >= 1, got {widths}")
         if not scale > 0:

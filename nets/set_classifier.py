@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .parts.sizes import check_sizes
 from .transformer import TransformerBlock
 
 
@@ -44,13 +45,9 @@ class SetClassifier(nn.Module):
         zeros_pad: bool = False,
     ) -> None:
         super().__init__()
-        for name, value, least in (
-            ("num_features", num_features, 1),
-            ("num_classes", num_classes, 2),
-            ("num_blocks", num_blocks, 1),
-        ):
-            if value < least:
-                raise ValueError(f"SetClassifier({name}=...) must be >= {least}, got {value}")
+        check_sizes(
+            "SetClassifier", num_features=(num_features, 1), num_classes=(num_classes, 2), num_blocks=(num_blocks, 1)
+        )
         self.num_features, self.zeros_pad = num_features, zeros_pad
         self.embedding = nn.Linear(num_features, dim)
         self.blocks = nn.ModuleList(TransformerBlock(dim, num_heads, dropout=dropout) for _ in range(num_blocks))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from .parts.sizes import check_sizes
+
 
 class SmallCNN(nn.Module):
     """Two 3 x 3 convolutions, the second with a stride of 2, and a hidden linear layer.
@@ -16,7 +18,7 @@ class SmallCNN(nn.Module):
         hidden: units of the hidden linear layer.
 
     Raises:
-        ValueError: `image_size` is odd.
+        ValueError: a value is outside its range.
 
     Shape:
         float `(N, in_channels, image_size, image_size)` to logits `(N, num_classes)`.
@@ -26,6 +28,9 @@ class SmallCNN(nn.Module):
         self, num_classes: int = 10, *, in_channels: int = 1, image_size: int = 8, width: int = 32, hidden: int = 256
     ) -> None:
         super().__init__()
+        check_sizes(
+            "SmallCNN", num_classes=(num_classes, 2), in_channels=(in_channels, 1), width=(width, 1), hidden=(hidden, 1)
+        )
         if image_size < 2 or image_size % 2:
             raise ValueError(f"SmallCNN(image_size=...) must be even and >= 2, got {image_size}")
         self.features = nn.Sequential(

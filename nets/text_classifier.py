@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .parts.embed import embed
+from .parts.sizes import check_sizes
 from .positions import SinusoidalPositions
 from .recurrent import GRU, LSTM, RNN
 from .transformer import TransformerBlock
@@ -49,13 +50,9 @@ class TextClassifier(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        for name, value, least in (
-            ("vocab_size", vocab_size, 2),
-            ("num_classes", num_classes, 2),
-            ("num_layers", num_layers, 1),
-        ):
-            if value < least:
-                raise ValueError(f"TextClassifier({name}=...) must be >= {least}, got {value}")
+        check_sizes(
+            "TextClassifier", vocab_size=(vocab_size, 2), num_classes=(num_classes, 2), num_layers=(num_layers, 1)
+        )
         if not 0 <= padding < vocab_size:
             raise ValueError(f"TextClassifier(padding=...) must be a token, 0 to {vocab_size - 1}, got {padding}")
         if body not in (*RECURRENT, "transformer"):

@@ -11,6 +11,8 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .parts.sizes import check_sizes
+
 WIDTHS = (16, 32, 64)
 Shortcut = Literal["pad", "projection"]
 
@@ -78,6 +80,7 @@ class ThinResNet(nn.Module):
         self, depth: int = 20, *, num_classes: int = 10, in_channels: int = 3, shortcut: Shortcut = "pad"
     ) -> None:
         super().__init__()
+        check_sizes("ThinResNet", num_classes=(num_classes, 2), in_channels=(in_channels, 1))
         if depth < 8 or depth % 6 != 2:
             raise ValueError(f"ThinResNet(depth=...) must be 6 n + 2, as 20, 32, 44, 56 and 110, got {depth}")
         if shortcut not in ("pad", "projection"):

@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .parts.sizes import check_sizes
+
 
 class WideBlock(nn.Module):
     """BatchNorm, ReLU and a 3 x 3 convolution, twice; the sum stays as it is.
@@ -73,10 +75,9 @@ class WideResNet(nn.Module):
         self, depth: int = 28, width: int = 10, *, num_classes: int = 10, in_channels: int = 3, dropout: float = 0.0
     ) -> None:
         super().__init__()
+        check_sizes("WideResNet", num_classes=(num_classes, 2), in_channels=(in_channels, 1), width=(width, 2))
         if depth < 10 or depth % 6 != 4:
             raise ValueError(f"WideResNet(depth=...) must be 6 n + 4, as 16, 28, 34 and 70, got {depth}")
-        if width < 2:
-            raise ValueError(f"WideResNet(width=...) must be >= 2, got {width}")
         if not 0 <= dropout < 1:
             raise ValueError(f"WideResNet(dropout=...) must be in [0, 1), got {dropout}")
         channels = 16
