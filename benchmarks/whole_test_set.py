@@ -71,4 +71,4 @@ def main(
 if __name__ == "__main__":
     from jsonargparse import auto_cli
 
-    auto_cli(main)
+    auto_cli(main, as_positional=False)
