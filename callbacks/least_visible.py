@@ -14,7 +14,7 @@ from torch import Tensor
 from touchstone.attacks import L1Adam, SampleRng, Targeted
 
 from .parts.figures.change_size import ChangeSize
-from .parts.figures.class_by_name import class_by_name
+from .parts.figures.class_by_name import ALREADY, class_by_name
 from .parts.figures.price_search import price_search
 from .parts.passes.processes import gather
 from .parts.pictures.attack_picture import Attacked, attack_picture
@@ -22,7 +22,7 @@ from .parts.pictures.top_classes import top_classes
 from .parts.records.publish import publish_picture, run_folder
 from .parts.records.shown import shown
 
-NAME, ALREADY = "least_visible", "is one already"
+NAME = "least_visible"
 
 
 class LeastVisible(pl.Callback):

@@ -15,7 +15,7 @@ from torch import Tensor
 from touchstone.attacks import Attack, SampleRng, Targeted
 from touchstone.attacks.dreaming.layers import select
 
-from .parts.figures.class_by_name import class_by_name
+from .parts.figures.class_by_name import ALREADY, class_by_name
 from .parts.figures.feature_distance import feature_distance
 from .parts.passes.processes import gather
 from .parts.pictures.attack_picture import Attacked, attack_picture
@@ -24,7 +24,6 @@ from .parts.records.publish import publish_picture, run_folder
 from .parts.records.shown import shown
 from .parts.records.table_file import TableFile
 
-ALREADY = "is one already"
 COLUMNS = ("reached", "largest_change", "l2_change", "feature_distance", "probability_before")
 TABLE = ("file", "attack", *COLUMNS, "before", "after")
 

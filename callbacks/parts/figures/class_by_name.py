@@ -7,6 +7,9 @@ from collections.abc import Sequence
 
 NUM_LISTED = 30  # classes that a message names
 
+ALREADY = "is one already"
+"""What is said of a picture that is seen as the class before anything is done to it."""
+
 
 def class_by_name(wanted: str | int, names: Sequence[str] | None, call: str) -> int:
     """The number of a class.
