@@ -20,7 +20,10 @@ RELUS: dict[str, Callable[[Tensor], Tensor]] = {
     "functional": F.relu,
     "torch": torch.relu,
     "method": Tensor.relu,
+    "torch, in place": torch.relu_,
+    "method, in place": Tensor.relu_,
 }
+IN_PLACE: list[Callable[[Tensor], Tensor]] = [nn.ReLU(inplace=True), torch.relu_, Tensor.relu_]
 
 
 @pytest.mark.parametrize("relu", RELUS.values(), ids=RELUS.keys())
@@ -49,6 +52,25 @@ def test_a_sample_has_the_same_gradient_alone_and_logits_stay_as_they_are() -> N
         return torch.autograd.grad(logits.square().sum(), x)[0]
 
     assert torch.allclose(gradient(x)[:1], gradient(x[:1]), rtol=1e-9)
+
+
+@pytest.mark.parametrize("relu", IN_PLACE, ids=["module", "torch", "method"])
+def test_a_relu_in_place_is_one_inside_too_where_a_model_reads_again_what_it_has_given(
+    relu: Callable[[Tensor], Tensor],
+) -> None:
+    x = torch.randn(4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+
+    def block(function: Callable[[Tensor], Tensor]) -> Tensor:
+        given = x * 1
+        return given + 3 * function(given)
+
+    with smooth_backward():
+        output = block(relu)
+    assert torch.equal(output, 4 * x.clamp_min(0))
+    (grad,) = torch.autograd.grad(output.sum(), x)
+    values = x.detach().numpy()
+    width = WIDTH * np.abs(values).mean(1, keepdims=True)
+    np.testing.assert_allclose(grad.numpy(), 4 / (1 + np.exp(-values / width)), rtol=1e-12)
 
 
 def test_outside_a_relu_is_as_ever_and_a_layer_of_zeros_passes_something() -> None:

@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 WIDTH = 0.1  # of the mean size of what a layer's units are given
 
 _RELUS: frozenset[Callable[..., Tensor]] = frozenset({F.relu, torch.relu, Tensor.relu})
+_RELUS_IN_PLACE: frozenset[Callable[..., Tensor]] = frozenset({torch.relu_, Tensor.relu_})
 
 
 class smooth_backward(TorchFunctionMode):  # noqa: N801, as torch's own contexts are named
@@ -32,8 +33,10 @@ class smooth_backward(TorchFunctionMode):  # noqa: N801, as torch's own contexts
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         given = (*args, *(kwargs or {}).values())
-        if func in _RELUS and given[0].ndim > 1:  # what has no axis beside that of the samples is no layer's output
-            return _Smooth.apply(given[0])
+        is_relu = func in _RELUS or func in _RELUS_IN_PLACE
+        if is_relu and given[0].ndim > 1:  # what has no axis beside that of the samples is no layer's output
+            in_place = func in _RELUS_IN_PLACE or func is F.relu and True in given[1:]
+            return (_SmoothInPlace if in_place else _Smooth).apply(given[0])
         return func(*args, **(kwargs or {}))
 
 
@@ -48,3 +51,13 @@ class _Smooth(Function):
         (x,) = ctx.saved_tensors
         size = x.abs().flatten(1).mean(1).clamp_min(torch.finfo(x.dtype).tiny)
         return grad * torch.sigmoid(x / (WIDTH * size.view(-1, *[1] * (x.ndim - 1))))
+
+
+class _SmoothInPlace(_Smooth):
+    """Writes into what it is given, which a model may use again: `x + conv(relu_(x))` adds what is left of x."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x.clone())
+        ctx.mark_dirty(x)
+        return x.relu_()
