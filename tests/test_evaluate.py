@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from touchstone.attacks import FGSM, Strongest, evaluate
+from touchstone.attacks import FGSM, Linf, RandomNoise, Strongest, evaluate
 
 from .judged import LINF, PGD_5, Called
+from .oracles import images
 
 
 @pytest.fixture
@@ -111,3 +112,24 @@ def test_a_training_net_with_dropout_is_judged_as_in_evaluation(net: nn.Module, 
     training = evaluate(net.train(), x, y, {"pgd": PGD_5}).robust["pgd"]
     assert net.training
     assert torch.equal(training, evaluate(net.eval(), x, y, {"pgd": PGD_5}).robust["pgd"])
+
+
+class Noisy(nn.Module):
+    """Logits of the mean of a pixel row, drowned in noise."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        size = x.flatten(1).mean(1)
+        noisy = size - 0.5 + torch.randn_like(size)
+        return torch.stack([-noisy, noisy], dim=1)
+
+
+def test_a_model_that_draws_is_measured_again_by_other_numbers_alone_as_in_a_batch() -> None:
+    """Half of its answers are right by chance, and half of these again: a change of nothing leaves a quarter."""
+    x, y, noise = images(400), torch.ones(400, dtype=torch.int64), {"n": RandomNoise(threat=Linf(eps=1e-6))}
+    together = evaluate(Noisy(), x, y, noise, probe_masking=False)
+    alone = [
+        evaluate(Noisy(), x[i : i + 1], y[i : i + 1], noise, seed=i, probe_masking=False).robust["n"]
+        for i in range(len(x))
+    ]
+    for robust in (together.robust["n"], torch.cat(alone)):
+        assert 0.18 < float(robust.float().mean()) < 0.32

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from touchstone.attacks import frozen_eval
+from touchstone.attacks.core.frozen_eval import seed_random_state
 
 
 def test_frozen_eval_restores_module_by_module_even_after_an_error(net: nn.Module) -> None:
@@ -44,3 +47,22 @@ def test_gradients_flow_inside_frozen_eval_under_inference_mode(net: nn.Module, 
             inside = made_there.clone().requires_grad_()
             (grad,) = torch.autograd.grad(net(inside).sum(), inside)
     assert grad.abs().sum() > 0
+
+
+def test_a_device_that_is_one_alone_can_be_seeded_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`torch.mps` has no `device`, as torch's modules of accelerators that may be several have."""
+    seeds: list[int] = []
+    monkeypatch.setattr(torch, "get_device_module", lambda _: SimpleNamespace(manual_seed=seeds.append))
+    with frozen_eval(nn.Identity()):
+        seed_random_state(7, torch.device("mps", 0))
+    assert seeds == [7]
+
+
+def test_what_a_model_draws_is_another_for_each_purpose_and_the_same_by_the_seed() -> None:
+    drawn: set[float] = set()
+    with frozen_eval(nn.Identity()):
+        for purpose in ("measure", "attack", "measure again"):
+            for _ in range(2):
+                seed_random_state(3, torch.device("cpu"), purpose=purpose)
+                drawn.add(float(torch.rand(())))
+    assert len(drawn) == 3

@@ -116,7 +116,7 @@ class Attack(PerSample):
             if not len(x):
                 raise ValueError(f"{type(self).__name__}.prepare needs at least one sample to learn from, got none")
             rng = SampleRng.numbered(len(x)) if rng is None else rng
-            seed_random_state(rng.seed, x.device)
+            seed_random_state(rng.seed, x.device, purpose="attack")
             return self.learn(model, x, y, rng)
 
     def __call__(
@@ -149,6 +149,7 @@ class Attack(PerSample):
             rng = SampleRng.numbered(len(x)) if rng is None else rng
             if not len(x):
                 return x
+            seed_random_state(rng.seed, x.device, purpose="attack")
             entered, model, x = self.enter(model, x)
             with torch.no_grad():
                 aimed = entered.aimed(model, x, y, rng)

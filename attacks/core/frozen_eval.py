@@ -5,11 +5,14 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import nn
 from torch.backends import cudnn
+
+_PURPOSES = {"measure": 0, "attack": 0x9E3779B9, "measure again": 0x3C6EF372}
 
 
 @contextmanager
@@ -64,15 +67,23 @@ def frozen_eval(model: nn.Module, *, freeze: bool = True, training: bool = False
                     parameter.requires_grad_(needed)
 
 
-def seed_random_state(seed: int, device: torch.device) -> None:
-    """Seeds what a model may draw from: the random states that `frozen_eval` restores."""
-    seed %= 1 << 32
+def seed_random_state(
+    seed: int, device: torch.device, *, purpose: Literal["measure", "attack", "measure again"] = "measure"
+) -> None:
+    """Seeds what a model may draw from: the random states that `frozen_eval` restores.
+
+    For each purpose a model draws other numbers: one that is measured by the noise that its attacker has seen would
+    seem weaker than it is.
+    """
+    seed = (seed + _PURPOSES[purpose]) % (1 << 32)
     random.seed(seed)
     np.random.seed(seed)
     torch.random.default_generator.manual_seed(seed)
     if device.type != "cpu":
-        with torch.get_device_module(device).device(device) if device.index is not None else nullcontext():
-            torch.get_device_module(device).manual_seed(seed)
+        module = torch.get_device_module(device)
+        several = device.index is not None and hasattr(module, "device")  # of MPS there is one
+        with module.device(device) if several else nullcontext():
+            module.manual_seed(seed)
 
 
 def _fork_random_state(stack: ExitStack, accelerators: set[torch.device]) -> None:

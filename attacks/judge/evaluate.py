@@ -147,7 +147,7 @@ def evaluate(
     for name, attack in attacks.items():
         naming(name, attack.threat.check_input, x)
         naming(name, attack.check_rows, len(x))
-        if check_8bit and getattr(attack.threat, "box", (0.0, 1.0)) != (0.0, 1.0):
+        if check_8bit and getattr(attack.threat, "box", None) != (0.0, 1.0):
             raise ValueError(
                 f"attack {name!r}: check_8bit=True rounds pixels of [0, 1] to a picture file, got {attack.threat!r}"
             )
@@ -180,7 +180,7 @@ def evaluate(
         for name, attack in attacks.items():
             if len(x):
                 naming(name, attack.check_classes, logits.shape[1])
-            seed_random_state(seed, x.device)
+            seed_random_state(seed, x.device, purpose="measure again")
             x_adv = _judge(report, name, attack, model, x, logits, SampleRng(seed, ids), look, halving)
             report.cost[name] += learning.get(name, Cost())
             changed = untouched.change()

@@ -123,7 +123,7 @@ def evaluate_language(
         clean = _per_character(bits, characters, everywhere)
         report = LanguageReport(dict(attacks), ids, _per_token(characters, everywhere), clean)
         for name, attack in attacks.items():
-            seed_random_state(seed, x.device)
+            seed_random_state(seed, x.device, purpose="measure again")
             x_adv = _judge(report, name, attack, model, x, y, bits, characters, reached[name], rng, look, halving)
             changed = untouched.change()
             if changed is not None:
