@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .core.attack import Attack
-from .core.objective import Objective
 from .core.sample_rng import SampleRng
-from .core.threat import Threat
+from .core.wrapping import Wrapping
+from .transfer import Transfer
 
 
 @dataclass(frozen=True, kw_only=True)
-class InBfloat16(Attack):
+class InBfloat16(Wrapping):
     """Runs an attack with the model under autocast to bfloat16; samples, steps and projections stay in float32.
 
     Points are what the projection made them in float32, so that they lie inside the threat; and the judge measures in
@@ -27,7 +27,8 @@ class InBfloat16(Attack):
         attack: what is run; threat, objective and kind are those of this attack.
 
     Raises:
-        ValueError: `attack` is no attack, or one that learns from samples first.
+        ValueError: `attack` is no attack, one that learns from samples first, or a `Transfer`, which never asks the
+            model that it is given.
 
     Example:
         >>> attack = InBfloat16(attack=PGD(threat=Linf(eps="8/255"), num_steps=20))
@@ -36,23 +37,12 @@ class InBfloat16(Attack):
     attack: Attack
 
     def __post_init__(self) -> None:
-        if not isinstance(self.attack, Attack) or self.attack.needs_samples:
-            raise ValueError(
-                f"InBfloat16(attack=...) must be an attack that needs no samples, such as PGD(...), "
-                f"got {self.attack!r:.80}"
-            )
-        for name in ("threat", "objective", "kind", "pools", "flat_when_reached", "begins_at_the_sample"):
-            object.__setattr__(self, name, getattr(self.attack, name))
         super().__post_init__()
-
-    def check_classes(self, num_classes: int) -> None:
-        self.attack.check_classes(num_classes)
-
-    def inside(self, threat: Threat) -> InBfloat16:
-        return replace(self, attack=self.attack.inside(threat))
-
-    def with_objective(self, objective: Objective) -> InBfloat16:
-        return replace(self, attack=self.attack.with_objective(objective))
+        if isinstance(self.attack, Transfer):
+            raise ValueError(
+                "InBfloat16(attack=...) must be an attack that asks the model itself, got a Transfer: give that "
+                "`Transfer(attack=InBfloat16(...), source=...)`"
+            )
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:
         return self.attack.perturb(_Coarser(model), x, y, rng)
@@ -64,7 +54,7 @@ class _Coarser(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
-        self.train(model.training)
+        self.training = model.training  # not self.train(mode): that would set the model too
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, torch.bfloat16):

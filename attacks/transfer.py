@@ -15,14 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from .core.attack import Attack
-from .core.objective import Objective
 from .core.out_of_memory import is_out_of_memory
 from .core.sample_rng import SampleRng
-from .core.threat import Threat
+from .core.wrapping import Wrapping
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Transfer(Attack):
+class Transfer(Wrapping):
     """Runs an attack on a net of the attacker's own, for a model that gives neither gradients nor answers.
 
     It costs the model nothing; what passes through the source is not counted. Threat and objective are those of the
@@ -41,25 +40,15 @@ class Transfer(Attack):
     """
 
     kind = "black box"
+    of_the_attack = ("threat", "objective", "pools", "begins_at_the_sample")
+    lets_learn = True
     attack: Attack
     source: nn.Module = field(repr=False)
 
     def __post_init__(self) -> None:
-        for name, kind in (("attack", Attack), ("source", nn.Module)):
-            value = getattr(self, name)
-            if not isinstance(value, kind):
-                raise ValueError(f"Transfer({name}=...) must be a {kind.__name__}, got {value!r:.80}")
-        for name in ("threat", "objective", "pools", "needs_samples", "begins_at_the_sample"):
-            object.__setattr__(self, name, getattr(self.attack, name))
-
-    def check_classes(self, num_classes: int) -> None:
-        self.attack.check_classes(num_classes)
-
-    def inside(self, threat: Threat) -> Transfer:
-        return replace(self, attack=self.attack.inside(threat))
-
-    def with_objective(self, objective: Objective) -> Transfer:
-        return replace(self, attack=self.attack.with_objective(objective))
+        super().__post_init__()
+        if not isinstance(self.source, nn.Module):
+            raise ValueError(f"Transfer(source=...) must be a torch.nn.Module, got {self.source!r:.80}")
 
     def learn(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Transfer:
         with self._source_at(x.device):

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from .core.attack import Attack
 from .core.gain import gain_of
-from .core.objective import Objective
 from .core.per_sample import wide
 from .core.sample_rng import SampleRng
-from .core.threat import Threat
+from .core.wrapping import Wrapping
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class WarmStarted(Attack):
+class WarmStarted(Wrapping):
     """Tries a given perturbation of each sample first, and attacks those that it does not turn.
 
     The attack sees of those what it would see alone, so that whatever it turns alone is turned here too. A trial
@@ -28,8 +27,8 @@ class WarmStarted(Attack):
             `(N, ...)`, or `(1, ...)` for all of them.
 
     Raises:
-        ValueError: `attack` is no attack, `perturbation` holds no finite numbers, or, when called, other samples than
-            these are given.
+        ValueError: `attack` is no attack, or one that learns from samples first; `perturbation` holds no finite
+            numbers; or, when called, other samples than these are given.
 
     Example:
         >>> pgd = PGD(threat=Linf(eps=8 / 255))
@@ -41,24 +40,11 @@ class WarmStarted(Attack):
     perturbation: Tensor
 
     def __post_init__(self) -> None:
-        if not isinstance(self.attack, Attack):
-            raise ValueError(f"WarmStarted(attack=...) must be an attack such as PGD(...), got {self.attack!r:.80}")
-        for name in ("threat", "objective", "kind", "pools", "begins_at_the_sample"):
-            object.__setattr__(self, name, getattr(self.attack, name))
         super().__post_init__()
         given = self.perturbation
         if not isinstance(given, Tensor) or not given.is_floating_point() or not bool(given.isfinite().all()):
             kind = f"{given.dtype}, not all of it finite" if isinstance(given, Tensor) else type(given).__name__
             raise ValueError(f"WarmStarted(perturbation=...) must be a tensor of finite floats, got {kind}")
-
-    def check_classes(self, num_classes: int) -> None:
-        self.attack.check_classes(num_classes)
-
-    def inside(self, threat: Threat) -> WarmStarted:
-        return replace(self, attack=self.attack.inside(threat))
-
-    def with_objective(self, objective: Objective) -> WarmStarted:
-        return replace(self, attack=self.attack.with_objective(objective))
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:
         points, turned = self._try_out(model, x, y)

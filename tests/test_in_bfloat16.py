@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
-from touchstone.attacks import PGD, FeatureDistance, InBfloat16, Linf, Targeted, Universal, evaluate
+from touchstone.attacks import PGD, FeatureDistance, InBfloat16, Linf, Targeted, Transfer, Universal, evaluate
 from touchstone.datamodules import PicturesDataModule
 from touchstone.nets import EfficientNetLite0
 
@@ -53,10 +54,25 @@ def test_a_layer_has_the_name_that_it_has_without_it() -> None:
     assert evaluate(net, x, own_labels(net, x), {"features": attack}).success["features"].any()
 
 
-@pytest.mark.parametrize("attack", [Universal(threat=Linf(eps=0.1)), 3])
-def test_what_it_cannot_run_is_refused(attack: Any) -> None:
-    with pytest.raises(ValueError, match=r"InBfloat16\(attack=...\) must be an attack that needs no samples"):
+@pytest.mark.parametrize(
+    ("attack", "message"),
+    [
+        (Universal(threat=Linf(eps=0.1)), "must be an attack that needs no samples, got Universal"),
+        (3, r"must be an attack such as PGD\(...\), got 3"),
+        (Transfer(attack=PLAIN, source=small_net()), r"asks the model itself, got a Transfer: give that `Transfer\("),
+    ],
+    ids=["learns", "no attack", "transfer"],
+)
+def test_what_it_cannot_run_is_refused(attack: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=rf"InBfloat16\(attack=...\) .*{message}"):
         InBfloat16(attack=attack)
+
+
+def test_layers_in_evaluation_mode_stay_there_where_an_attack_keeps_the_modes() -> None:
+    net, x = small_net().train(), images(8)
+    norm = next(module for module in net if isinstance(module, nn.BatchNorm2d)).eval()
+    InBfloat16(attack=PLAIN)(net, x, own_labels(net, x), training=True)
+    assert int(norm.num_batches_tracked) == 0
 
 
 @pytest.mark.slow

@@ -106,7 +106,7 @@ def test_what_is_wrong_on_the_source_is_said_of_the_source() -> None:
 
 
 def test_values_of_the_wrong_kind_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"Transfer\(attack=...\) must be a Attack, got Linf"):
+    with pytest.raises(ValueError, match=r"Transfer\(attack=...\) must be an attack such as PGD\(...\), got Linf"):
         Transfer(attack=LINF, source=small_net())  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"Transfer\(source=...\) must be a Module, got 'net'"):
+    with pytest.raises(ValueError, match=r"Transfer\(source=...\) must be a torch.nn.Module, got 'net'"):
         Transfer(attack=PGD(threat=LINF), source="net")  # type: ignore[arg-type]

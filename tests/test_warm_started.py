@@ -10,7 +10,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from touchstone.attacks import FGSM, L2, PGD, Attack, Linf, RandomNoise, SampleRng, Targeted, Threat, evaluate
+from touchstone.attacks import (
+    EAD,
+    FGSM,
+    L1,
+    L2,
+    PGD,
+    Attack,
+    Linf,
+    RandomNoise,
+    SampleRng,
+    Targeted,
+    Threat,
+    Universal,
+    evaluate,
+)
 from touchstone.attacks import WarmStarted as Warm
 
 from .oracles import LinearModel, images, own_labels, small_net
@@ -118,15 +132,19 @@ def test_an_attack_that_pools_still_sees_all_samples(net: nn.Module, x: Tensor, 
 
 
 def test_it_is_to_the_judge_what_its_attack_is() -> None:
-    for attack in (FGSM(threat=LINF), RandomNoise(threat=L2(eps=1)), Pooling(threat=LINF)):
+    for attack in (FGSM(threat=LINF), RandomNoise(threat=L2(eps=1)), Pooling(threat=LINF), EAD(threat=L1(eps=1))):
         warm = Warm(attack=attack, perturbation=torch.zeros(1, 1, 6, 6))
-        for name in ("threat", "objective", "kind", "pools"):
+        for name in ("threat", "objective", "kind", "pools", "flat_when_reached", "begins_at_the_sample"):
             assert getattr(warm, name) == getattr(attack, name)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (
+            {"attack": Universal(threat=LINF)},
+            r"WarmStarted\(attack=...\) must be an attack that needs no samples, got U",
+        ),
         ({"attack": LINF}, r"WarmStarted\(attack=...\) must be an attack such as PGD\(...\), got Linf"),
         ({"perturbation": None}, r"\(perturbation=...\) must be a tensor of finite floats, got NoneType"),
         ({"perturbation": torch.ones(1, 4, dtype=torch.int64)}, "finite floats, got torch.int64"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -51,8 +52,13 @@ class FromEmbedding(nn.Module):
     def __init__(self, model: nn.Module, embedding: nn.Embedding) -> None:
         super().__init__()
         self.model, self.embedding = model, embedding
+        self.training = model.training  # as inside, where modes may differ
         padding = embedding.padding_idx
         self._padding, self._other = padding, 1 if padding == 0 else 0
+
+    def named_modules(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Module]]:
+        """Those of the model: an attack that asks for a layer knows it by its name there."""
+        return self.model.named_modules(*args, **kwargs)
 
     def vectors(self, tokens: Tensor) -> Tensor:
         """The embedding of tokens, `(N, T, D)`, in the dtype that the model is attacked in.
