@@ -2,7 +2,7 @@
 
 Source: Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
 attacks", 2020, algorithm 1 (Linf, L2); Croce and Hein, "Mind the box: l1-APGD for sparse adversarial attacks on image
-classifiers", 2021, algorithm 1 (L1). `core/adaptive.py` holds the steps.
+classifiers", 2021, algorithm 1 (L1). `parts/adaptive.py` holds the steps.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ class AutoAttack(Attack):
 
     Raises:
         ValueError: a value is outside its range; or, when it meets the model, that has fewer than 4 classes (3 for
-            `"rand"`), where the loss of APGD is not defined.
+            `"rand"`), where the loss of APGD is not defined, or the samples are no images, which Square needs.
 
     Example:
         >>> report = evaluate(model, x, y, {"autoattack": AutoAttack(threat=Linf(eps="8/255"))})
@@ -103,4 +103,9 @@ class AutoAttack(Attack):
             )
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:
+        if x.ndim != 4 and self.version != "rand":  # said before the others have run, and not only if one stands
+            raise ValueError(
+                f"AutoAttack(version={self.version!r}) needs images `(N, C, H, W)`, for its Square, got the shape "
+                f"{tuple(x.shape)}; Strongest works for any"
+            )
         return in_turn(self.attacks(), gain_of(model, self.objective, y), model, x, y, rng)

@@ -83,7 +83,7 @@ class FeatureDistance(Attack):
                 f"FeatureDistance(layer=...) must be a layer of the model, got {self.layer!r}; did you mean "
                 f"{' or '.join(map(repr, nearest))}?"
             )
-        handle = layers[self.layer].register_forward_hook(lambda module, args, output: seen.append(output))
+        handle = layers[self.layer].register_forward_hook(lambda module, args, output: seen.append(_kept(output)))
         try:
             yield seen
         finally:
@@ -100,3 +100,8 @@ class FeatureDistance(Attack):
                 f"got {given}"
             )
         return features.flatten(1)
+
+
+def _kept(output: object) -> object:
+    """What a layer gave: the next one may write into it."""
+    return output.clone() if isinstance(output, Tensor) else output

@@ -15,6 +15,8 @@ from .judge.halving import Halving
 from .threats.ball import Ball, parse_number
 from .threats.linf import Linf
 
+_ROUNDING = 1e-6  # of an eps in float32, as `torch.linspace` gives it
+
 
 def smallest_eps(
     model: nn.Module,
@@ -74,7 +76,7 @@ def smallest_eps(
     halving = Halving(batch_size)
     for number in range(num_rounds):
         part = attack.take(rows)
-        part = replace(part, threat=replace(part.threat, eps=eps[rows]))  # type: ignore[type-var]
+        part = part.inside(replace(part.threat, eps=eps[rows]))  # type: ignore[type-var]
         report = evaluate(
             model,
             x[rows],
@@ -113,4 +115,4 @@ def robustness_curve(smallest: Tensor, eps_values: Tensor | Sequence[float]) -> 
         float64 `(E,)`, never rising with eps; at 0 the clean accuracy.
     """
     values = torch.as_tensor(eps_values, dtype=smallest.dtype, device=smallest.device)
-    return (smallest[:, None] > values).to(smallest).mean(0)
+    return (smallest[:, None] > values * (1 + _ROUNDING)).to(smallest).mean(0)

@@ -88,7 +88,7 @@ class RobustnessCurves(Probe):
         self.eps = sorted({parse_number(value, "RobustnessCurves(eps=...)") for value in eps})
         self.steps, self.levels = sorted(set(steps)), tuple(levels)
         self.compare_with = [read_curves(folder, type(attack.threat).__name__) for folder in compare_with]
-        self._inside = [replace(attack, threat=replace(attack.threat, eps=value)) for value in self.eps]  # type: ignore[type-var]
+        self._inside = [attack.inside(replace(attack.threat, eps=value)) for value in self.eps]  # type: ignore[type-var]
         self._within = [replace(attack, num_steps=number) for number in self.steps]  # type: ignore[type-var]
         self._endless = {
             f"{number}_steps": replace(attack, num_steps=number, objective=Endless(attack.objective))  # type: ignore[type-var]

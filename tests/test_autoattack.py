@@ -162,3 +162,11 @@ def test_too_few_classes_are_an_error(version: Any, num_classes: int, least: int
 def test_an_unknown_version_is_an_error_that_names_the_others() -> None:
     with pytest.raises(ValueError, match=r"AutoAttack\(version=...\) must be one of standard, plus, rand, got 'fast'"):
         AutoAttack(threat=LINF, version="fast")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("eps", [0.9, 0.001])
+def test_samples_that_are_no_images_are_refused_whether_one_stands_or_none(eps: float) -> None:
+    net, x = LinearModel(num_features=36, num_classes=4, dtype=torch.float32), images(4).flatten(1)
+    message = r"attack 'aa': AutoAttack\(version='standard'\) needs images `\(N, C, H, W\)`, .* got the shape \(4, 36\)"
+    with pytest.raises(ValueError, match=message):
+        evaluate(net, x, net(x).argmax(1), {"aa": AutoAttack(threat=Linf(eps=eps))})

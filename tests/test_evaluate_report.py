@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from touchstone.attacks import FGSM, PGD, Linf, RandomNoise, evaluate
+from touchstone.attacks import FGSM, PGD, Linf, RandomFlips, RandomNoise, TokenFlips, evaluate
+from touchstone.nets import TextClassifier
 
 from .judged import LINF, PGD_5, Called, Custom
 from .oracles import images, own_labels
@@ -59,6 +60,13 @@ def test_rounding_to_a_picture_needs_pixels_of_0_to_1(box: tuple[int, int] | Non
     x, attack = images(2), PGD(threat=Linf(eps=0.1, box=box))
     with pytest.raises(ValueError, match=r"attack 'a': check_8bit=True rounds pixels of \[0, 1\]"):
         evaluate(net, x, own_labels(net, x), {"a": attack}, check_8bit=True)
+
+
+def test_tokens_are_no_pictures_to_round() -> None:
+    net = TextClassifier(vocab_size=12, num_classes=2, body="gru", dim=8)
+    attack, x = RandomFlips(threat=TokenFlips(1, vocab_size=12)), torch.zeros(2, 4, dtype=torch.int64)
+    with pytest.raises(ValueError, match=r"attack 'a': check_8bit=True rounds pixels of \[0, 1\]"):
+        evaluate(net, x, torch.zeros(2, dtype=torch.int64), {"a": attack}, check_8bit=True)
 
 
 def test_a_report_says_its_figures(net: nn.Module, x: Tensor, y: Tensor) -> None:

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from touchstone.attacks import FeatureDistance, Linf, Untargeted, evaluate
+from touchstone.attacks import EmbeddingBall, FeatureDistance, Linf, Untargeted, evaluate
 from touchstone.attacks.objectives.endless import Endless
+from touchstone.nets import TextClassifier
 
 from .oracles import images, own_labels, small_net
 
@@ -20,6 +21,24 @@ def test_it_moves_a_linear_layer_as_far_as_the_threat_allows() -> None:
     x_adv = attack(net, x, own_labels(net, x))
     moved = (net[:2](x_adv) - net[:2](x)).abs()[:, 0]
     assert torch.allclose(moved, eps * net[1].weight.abs().sum().expand(8), rtol=1e-3)
+
+
+def test_a_layer_is_heard_before_the_next_one_writes_into_what_it_gave() -> None:
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.ReLU(), nn.Linear(8, 3))
+    in_place = nn.Sequential(plain[0], plain[1], nn.ReLU(inplace=True), plain[3])
+    x, attack = images(8), FeatureDistance(threat=Linf(eps=0.04), layer="1", objective=Endless(Untargeted()))
+    y = own_labels(plain, x)
+    assert torch.equal(attack(in_place, x, y), attack(plain, x, y))
+
+
+def test_a_layer_has_its_own_name_inside_an_embedding_ball_too() -> None:
+    torch.manual_seed(0)
+    net = TextClassifier(vocab_size=12, num_classes=2, body="gru", dim=8).eval()
+    tokens = torch.arange(24).reshape(4, 6) % 12
+    attack = FeatureDistance(threat=EmbeddingBall(eps=2.0), layer="recurrent", num_steps=3)
+    with pytest.raises(ValueError, match="must be a layer that gives a tensor"):  # it gives two, and is known
+        attack(net, tokens, own_labels(net, tokens))
 
 
 def test_it_turns_a_model_whose_loss_is_masked() -> None:

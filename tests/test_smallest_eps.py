@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from itertools import combinations
 
 import numpy as np
@@ -9,7 +10,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from touchstone.attacks import L0, L2, PGD, DeepFool, Linf, Margin, Untargeted, evaluate, robustness_curve, smallest_eps
+from touchstone.attacks import (
+    L0,
+    L2,
+    PGD,
+    Attack,
+    DeepFool,
+    InBfloat16,
+    Linf,
+    Margin,
+    Transfer,
+    Untargeted,
+    WarmStarted,
+    evaluate,
+    robustness_curve,
+    smallest_eps,
+)
 
 from .oracles import LinearModel, images, own_labels, small_net
 
@@ -121,6 +137,25 @@ def test_the_curve_is_the_accuracy_at_each_eps(model: LinearModel, x: Tensor) ->
     assert np.allclose(curve.numpy(), [float(verdict.double().mean()) for verdict in expected])
     assert curve[0] == 37 / 40
     assert (curve.diff() <= 0).all()
+
+
+def test_an_eps_in_float32_is_that_eps_on_the_curve() -> None:
+    """0.7 in float32 lies below 0.7 in float64, at which these samples have fallen."""
+    fell_at = torch.full((5,), 0.7, dtype=torch.float64)
+    assert robustness_curve(fell_at, torch.tensor([0.69, 0.7])).tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("wrap", ["transfer", "bfloat16", "warm"])
+def test_an_attack_that_runs_another_one_has_distances_too(wrap: str, model: LinearModel, x: Tensor) -> None:
+    pgd = PGD(threat=Linf(eps=1), num_steps=10, random_start=False)
+    wrapped: Attack = {
+        "transfer": Transfer(attack=pgd, source=copy.deepcopy(model)),
+        "bfloat16": InBfloat16(attack=pgd),
+        "warm": WarmStarted(attack=pgd, perturbation=torch.zeros_like(x)),
+    }[wrap]
+    y = model(x).argmax(1)
+    expected = smallest_eps(model, x, y, pgd, largest=0.2, num_rounds=3)
+    assert torch.allclose(smallest_eps(model, x, y, wrapped, largest=0.2, num_rounds=3), expected, rtol=0.05)
 
 
 def test_an_empty_batch_has_no_distances(model: LinearModel, x: Tensor) -> None:

@@ -54,7 +54,9 @@ def climb_shrinking(
             here = here.detach()
             length = threat.distance(here, x).to(radius)
             better = reached & (length < distance[rows])
-            nearest[rows[better]], distance[rows[better]] = here[better], length[better]
+            # By `where`: an accelerator would have to be waited for, to know how many they are.
+            nearest[rows] = torch.where(wide(better, x), here, nearest[rows])
+            distance[rows] = torch.where(better, length, distance[rows])
             phase = (1 + math.cos(math.pi * step / num_steps)) / 2
             shrunk, grown = length.minimum(radius) * (1 - _RATE * phase), radius * (1 + _RATE * phase)
             least = threat.radius(radius)
