@@ -12,7 +12,7 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, RandomSampler
+from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler
 
 from .parts.token_files import Pieces, read_tokens, write_tokens
 from .parts.vocabulary import BytePairs, Bytes, Characters, Vocabulary
@@ -39,8 +39,8 @@ class TextDataModule(pl.LightningDataModule):
         order: `"random"` windows of the training text; or `"streams"`, where row i of every batch continues row i of
             the batch before it, as a state that is carried from batch to batch demands. Validation and test go
             through their windows in order; with `"streams"`, in such rows, and in one process alone.
-        steps_per_epoch: training batches of an epoch of random windows, >= 1; None for as many as give each token one
-            time on average.
+        steps_per_epoch: training batches of an epoch of random windows, >= 1, which several processes share; None for
+            as many as give each token one time on average.
         val_share: share of the text that is for validation, in (0, 1).
         test_share: share that is for the test, in [0, 1); with 0, the test measures on the validation text.
         token_folder: where to keep encoded texts.
@@ -123,8 +123,7 @@ class TextDataModule(pl.LightningDataModule):
             return self._in_order("train", self.batch_size)
         windows = Windows(self.splits["train"], self.context, every=1)
         num_steps = self.steps_per_epoch or max(1, len(windows) // (self.batch_size * self.context))
-        sampler = RandomSampler(windows, replacement=True, num_samples=num_steps * self.batch_size)
-        return DataLoader(windows, batch_size=self.batch_size, sampler=sampler)
+        return DataLoader(windows, batch_size=self.batch_size, sampler=Anywhere(windows, num_steps * self.batch_size))
 
     def val_dataloader(self) -> DataLoader:
         return self._in_order("val", self.eval_batch_size)
@@ -187,6 +186,26 @@ class Windows(Dataset[tuple[Tensor, Tensor]]):
         start = index * self.every
         ids = torch.from_numpy(self.ids[start : start + self.context + 1].astype(np.int64))
         return ids[:-1], ids[1:]
+
+
+class Anywhere(Sampler[int]):
+    """Windows drawn with replacement.
+
+    No `RandomSampler`: in several processes, Lightning puts one that goes through all windows in the place of such.
+
+    Args:
+        windows: what is drawn from.
+        num_samples: how many are drawn.
+    """
+
+    def __init__(self, windows: Windows, num_samples: int) -> None:
+        self._drawn = RandomSampler(windows, replacement=True, num_samples=num_samples)
+
+    def __len__(self) -> int:
+        return len(self._drawn)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._drawn)
 
 
 class Streams:
