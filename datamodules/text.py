@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -38,7 +39,8 @@ class TextDataModule(pl.LightningDataModule):
         eval_batch_size: windows per validation, test and prediction step, >= 1; None for `batch_size`.
         order: `"random"` windows of the training text; or `"streams"`, where row i of every batch continues row i of
             the batch before it, as a state that is carried from batch to batch demands. Validation and test go
-            through their windows in order; with `"streams"`, in such rows, and in one process alone.
+            through their windows in order; with `"streams"`, in such rows, and in one process alone. Rows are equally
+            long: `Streams` says what is dropped behind them.
         steps_per_epoch: training batches of an epoch of random windows, >= 1, which several processes share; None for
             as many as give each token one time on average.
         val_share: share of the text that is for validation, in (0, 1).
@@ -209,16 +211,20 @@ class Anywhere(Sampler[int]):
 
 
 class Streams:
-    """Batches of windows whose row i continues row i of the batch before; what fills no last batch is dropped.
+    """Batches of windows whose row i continues row i of the batch before.
+
+    Rows are equally long, and what is left behind the last of them is dropped. Where one batch more, of fewer rows,
+    drops less, it is taken: never more than one window of `batch_size + 1` is dropped.
 
     Args:
         num_windows: how many there are, in the order of the text.
-        batch_size: rows; no more than there are windows.
+        batch_size: the most rows; no more than there are windows.
     """
 
     def __init__(self, num_windows: int, batch_size: int) -> None:
-        self.num_rows = min(batch_size, num_windows)
-        self.num_batches = num_windows // self.num_rows
+        most_rows, num_batches = min(batch_size, num_windows), -(-num_windows // batch_size)
+        shapes = (most_rows, num_windows // most_rows), (num_windows // num_batches, num_batches)
+        self.num_rows, self.num_batches = max(shapes, key=math.prod)  # the first where both read as much
 
     def __len__(self) -> int:
         return self.num_batches

@@ -18,6 +18,7 @@ import torch
 from touchstone.datamodules import TextDataModule
 from touchstone.datamodules.parts.token_files import read_tokens, text_pieces
 from touchstone.datamodules.parts.vocabulary import BytePairs, Bytes, Characters, load_vocabulary
+from touchstone.datamodules.text import Streams
 
 TEXT = "Zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich. 😀\n" * 40
 
@@ -103,6 +104,18 @@ def test_streams_continue_from_batch_to_batch(tmp_path: Path) -> None:
         assert torch.equal(x[:, 1:], y[:, :-1])
         for row in range(4):
             assert np.array_equal(x[row].numpy(), ids[row * length : (row + 1) * length])
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 8, 32])
+def test_streams_leave_out_next_to_nothing_of_a_text_of_any_length(batch_size: int) -> None:
+    """Of 63 windows in batches of 32, 31 had been left out."""
+    for num_windows in range(1, 300):
+        batches = np.array(list(Streams(num_windows, batch_size)))
+        assert len(batches) == len(Streams(num_windows, batch_size))
+        assert batches.shape[1] <= batch_size
+        assert np.array_equal(batches.T.flatten(), np.arange(batches.size))  # each once, and in rows
+        assert num_windows - batches.size <= num_windows / (batch_size + 1)
+        assert batches.size >= min(batch_size, num_windows) * (num_windows // min(batch_size, num_windows))
 
 
 def test_the_default_text_is_english_and_comes_with_python(tmp_path: Path) -> None:
