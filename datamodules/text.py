@@ -221,6 +221,8 @@ class Streams:
         batch_size: the most rows; no more than there are windows.
     """
 
+    in_order = True  # the same one in every pass, which callbacks that number samples ask
+
     def __init__(self, num_windows: int, batch_size: int) -> None:
         most_rows, num_batches = min(batch_size, num_windows), -(-num_windows // batch_size)
         shapes = (most_rows, num_windows // most_rows), (num_windows // num_batches, num_batches)

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, We
 
 from touchstone.callbacks.parts.passes.processes import gather_by_id
 from touchstone.callbacks.parts.passes.samples import SampleStream
+from touchstone.datamodules.text import Streams
 
 from .lightning_programs import samples
 from .resumed_runs import same
@@ -242,6 +243,10 @@ class Shuffling:
 
 def test_a_batch_sampler_of_ones_own_is_a_caveat() -> None:
     assert "since Shuffling may take" in str(numbered(DataLoader(DATA, batch_sampler=Shuffling())).caveat)  # type: ignore[arg-type]
+
+
+def test_an_order_that_is_said_to_stay_is_none() -> None:
+    assert numbered(DataLoader(DATA, batch_sampler=Streams(41, 8))).caveat is None  # type: ignore[arg-type]
 
 
 def test_an_iterable_dataset_has_the_order_that_it_has() -> None:
