@@ -29,8 +29,8 @@ class TextDataModule(pl.LightningDataModule):
     itself and read through a memory map. What is encoded once is found again under `token_folder`.
 
     Args:
-        files: UTF-8 files, one after another; None for the help texts of Python (`pydoc_data.topics`), English of
-            about half a megabyte that every Python has.
+        files: UTF-8 files, one after another, or one; None for the help texts of Python (`pydoc_data.topics`),
+            English of about half a megabyte that every Python has.
         tokens: `"characters"`, those that occur anywhere in the text; `"bytes"`; or `"byte_pairs"`, learnt from the
             training text, which needs the extra `text`.
         num_byte_pairs: tokens of the byte-pair encoding, >= 256.
@@ -52,14 +52,14 @@ class TextDataModule(pl.LightningDataModule):
         characters_per_token: by split, `train`, `val` and `test`.
 
     Raises:
-        ValueError: a value is outside its range, a file is missing, empty or not UTF-8, or a split is shorter than a
-            window.
+        ValueError: a value is outside its range, a file is missing, empty or not UTF-8, a split is shorter than a
+            window, or streams are to be read by several processes.
     """
 
     def __init__(
         self,
         *,
-        files: Sequence[str] | None = None,
+        files: Sequence[str | Path] | str | Path | None = None,
         tokens: Kind = "characters",
         num_byte_pairs: int = 1024,
         context: int = 64,
@@ -88,6 +88,7 @@ class TextDataModule(pl.LightningDataModule):
                 "TextDataModule(val_share=..., test_share=...) must be > 0 and >= 0, and leave something for "
                 f"training, got {val_share} and {test_share}"
             )
+        files = [files] if isinstance(files, (str, Path)) else files
         if files is not None and not len(files):
             raise ValueError(f"TextDataModule(files=...) must be None or name at least one file, got {files!r}")
         self.files = None if files is None else [Path(file) for file in files]
@@ -140,6 +141,11 @@ class TextDataModule(pl.LightningDataModule):
     def _in_order(self, split: str, batch_size: int) -> DataLoader:
         windows = Windows(self.splits[split], self.context, every=self.context)
         if self.order == "streams":
+            if self.trainer is not None and self.trainer.world_size > 1:
+                raise ValueError(
+                    f"TextDataModule(order='streams') runs in one process, got {self.trainer.world_size}: rows that "
+                    "continue one another cannot be spread"
+                )
             return DataLoader(windows, batch_sampler=Streams(len(windows), batch_size))
         return DataLoader(windows, batch_size=batch_size)
 
