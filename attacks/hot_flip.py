@@ -40,7 +40,8 @@ class HotFlip(Attack):
         threat: how many tokens may change, and into what.
         objective: what the attacker wants.
         embedding: the name of the `nn.Embedding` in the model, such as `"net.embedding"`; None for the only one.
-        num_candidates: flips of each text that are verified by a forward, >= 1.
+        num_candidates: the most flips of each text that are verified by a forward, >= 1. Of one place these are at
+            most 4, or where few places may change as many as their even share is.
         num_beams: texts of each sample that are kept after each flip, >= 1; 1 is the greedy search.
 
     Raises:
@@ -106,7 +107,10 @@ def _best_flips(
     scores = grad @ weight.to(grad.dtype).T
     scores = scores - scores.gather(2, texts[..., None])
     scores = scores.masked_fill(~(open_[..., None] & written), -torch.inf).scatter(2, texts[..., None], -torch.inf)
-    of_places = scores.topk(min(max(_PER_PLACE, -(-num_flips // texts.shape[1])), len(weight)), dim=2)
-    best = of_places.values.flatten(1).topk(min(num_flips, of_places.values[0].numel()), dim=1)
-    places = best.indices // of_places.values.shape[2]
+    of_places = scores.topk(min(max(_PER_PLACE, num_flips), len(weight)), dim=2)  # as many whatever the batch: of ties,
+    num_ranks = of_places.values.shape[2]  # others may stand among fewer
+    limit = (num_flips / open_.sum(1).clamp(min=1)).ceil().clamp(min=_PER_PLACE)[:, None, None]
+    values = of_places.values.masked_fill(torch.arange(num_ranks, device=texts.device) >= limit, -torch.inf).flatten(1)
+    best = values.topk(min(num_flips, values.shape[1]), dim=1)
+    places = best.indices // num_ranks
     return places, of_places.indices.flatten(1).gather(1, best.indices), best.values > -torch.inf

@@ -8,6 +8,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+import torch.nn.functional as F
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
@@ -39,7 +40,8 @@ class RecurrentJacobian(pl.Callback):
     Args:
         layer: the name of the recurrent net in the module; None for the first one that is found.
         lags: the k to measure, each >= 1; each is measured on the sequences that are so long.
-        num_sequences: how many sequences to measure, >= 1.
+        num_sequences: how many sequences to measure, >= 1: those of the first call in each batch, from as many batches
+            as it takes.
         num_iterations: the most of the power iteration, >= 1; what has converged ends sooner.
         every_n_epochs: during `fit`, measure at the validations of every n-th epoch, >= 1.
         images_every_n_epochs: during `fit`, the picture at the first measured validation, at the first one of every n
@@ -78,7 +80,8 @@ class RecurrentJacobian(pl.Callback):
         self.num_sequences, self.num_iterations, self.every_n_epochs = num_sequences, num_iterations, every_n_epochs
         self.images_every_n_epochs = images_every_n_epochs
         self._closer_look, self._draws = self._new_look(), False
-        self._seen: RecurrentCall | None = None
+        self._seen: list[RecurrentCall] = []
+        self._is_first_call = False
         self._real: RealSteps | None = None
         self._hook: Any = None
 
@@ -121,6 +124,13 @@ class RecurrentJacobian(pl.Callback):
 
     on_test_epoch_start = on_validation_epoch_start
 
+    def on_validation_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        self._is_first_call = True  # later ones may be of attacks on the same sequences
+
+    on_test_batch_start = on_validation_batch_start
+
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._conclude(trainer, pl_module, "val")
 
@@ -141,18 +151,20 @@ class RecurrentJacobian(pl.Callback):
         self._closer_look.load(checkpoint)
 
     def _see(self, net: Recurrent, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._seen is not None or self._real is None:
+        num_missing = self.num_sequences - sum(len(call.x) for call in self._seen)
+        if self._real is None or not self._is_first_call or not num_missing:
             return
+        self._is_first_call = False
         call = RecurrentCall.read(net, args, kwargs)
         real = self._real.of(call.x)
         real = torch.ones(call.x.shape[:2], dtype=torch.bool, device=call.x.device) if real is None else real
         lengths = (real * torch.arange(1, real.shape[1] + 1, device=real.device)).amax(1)
-        rows = lengths.nonzero()[: self.num_sequences, 0]  # a text of padding alone has no last step
+        rows = lengths.nonzero()[:num_missing, 0]  # a text of padding alone has no last step
         if len(rows):
-            self._seen = call.take(rows, lengths)
+            self._seen.append(call.take(rows, lengths))
 
-    def _let_go(self) -> RecurrentCall | None:
-        seen, self._seen = self._seen, None
+    def _let_go(self) -> list[RecurrentCall]:
+        seen, self._seen = self._seen, []
         if self._hook is not None and self._real is not None:
             self._hook.remove()
             self._real.let_go()
@@ -160,10 +172,10 @@ class RecurrentJacobian(pl.Callback):
         return seen
 
     def _conclude(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
-        folder, seen = run_folder(trainer), self._let_go()
-        if seen is None or not trainer.is_global_zero:
+        folder, calls = run_folder(trainer), self._let_go()
+        if not calls or not trainer.is_global_zero:
             return
-        net = self.recurrent(module)
+        net, seen = self.recurrent(module), _joined(calls)
         with frozen_eval(module):
             x = seen.x.clone()  # outside of inference mode
             found = lag_norms(net, x, self.lags, self.num_iterations, state=seen.state, lengths=seen.lengths)
@@ -184,6 +196,28 @@ class RecurrentJacobian(pl.Callback):
             publish_text(trainer, f"jacobian/{stage}/verdict", verdict)
             if self._draws:
                 publish_picture(trainer, folder, f"jacobian/{stage}", _picture(norms, verdict))
+
+
+def _joined(calls: Sequence[RecurrentCall]) -> RecurrentCall:
+    """The sequences of several calls, with padding behind the shorter ones, as one call."""
+    most_steps = max(call.x.shape[1] for call in calls)
+    x = torch.cat([F.pad(call.x, (0, 0, 0, most_steps - call.x.shape[1])) for call in calls])
+    lengths = torch.cat([call.lengths for call in calls if call.lengths is not None])
+    given = next((call.state for call in calls if call.state is not None), None)
+    if given is None:
+        return RecurrentCall(x, None, lengths)
+    parts = []
+    for number, like in enumerate(_parts(given)):
+        of_calls = [
+            like.new_zeros(len(like), len(call.x), like.shape[2]) if call.state is None else _parts(call.state)[number]
+            for call in calls
+        ]
+        parts.append(torch.cat(of_calls, 1))
+    return RecurrentCall(x, parts[0] if isinstance(given, Tensor) else tuple(parts), lengths)
+
+
+def _parts(state: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (state,) if isinstance(state, Tensor) else state
 
 
 def _geometric_mean(norms: Tensor) -> float:

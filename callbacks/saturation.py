@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +36,9 @@ class Saturation(Probe):
     A tanh is saturated where its absolute value exceeds `threshold`, a sigmoid where it is as near to 0 or 1
     (`|2 s - 1|`), a relu where it is 0. With S for val or test: `saturation/S/LAYER`, the share of all outputs that are
     saturated, and `saturation/S/LAYER/dead`, the share of units that were so for every sample. Units of a convolution
-    are its channels, of all else the entries of the last axis. Padding, as `RealSteps` knows it, does not count.
+    are its channels, of all else the entries of the last axis. Padding, as `RealSteps` knows it, does not count. A
+    module that is called with several numbers of units is a layer for each, `LAYER/64` and `LAYER/256`; calls with the
+    same number count as one layer, a unit of it being dead where it is so in all of them.
 
     It looks at modules `nn.Tanh`, `nn.Sigmoid` and `nn.ReLU`, at the relu of a `FeedForward`, at the neurons of a
     `GraphNet` that others read, after its last step, and inside `RNN`, `LSTM` and `GRU` of `touchstone.nets`, whose
@@ -56,7 +59,7 @@ class Saturation(Probe):
         if not 0 < threshold < 1:
             raise ValueError(f"Saturation(threshold=...) must be in (0, 1), got {threshold}")
         self.threshold = threshold
-        self._counted: dict[int, dict[str, Flat]] = {}
+        self._counted: dict[int, dict[tuple[str, int], Flat]] = {}  # by data loader; by name and number of units
 
     def see(self, model: nn.Module, samples: Samples, loader_index: int) -> None:
         counted = self._counted.setdefault(loader_index, {})
@@ -64,7 +67,8 @@ class Saturation(Probe):
         def keep(layer: str, kind: str, values: Tensor) -> None:
             times = self.is_flat(kind, values).sum(0, dtype=torch.int32).cpu()  # of each unit
             now = Flat(int(times.sum()), values.numel(), times < len(values))
-            counted[layer] = counted[layer] + now if layer in counted else now
+            key = layer, len(times)
+            counted[key] = counted[key] + now if key in counted else now
 
         with measuring(model, samples) as (x, _), torch.no_grad(), watched_units(model, keep):
             model(x)
@@ -78,13 +82,14 @@ class Saturation(Probe):
         return (values if kind == "tanh" else 2 * values - 1).abs() > self.threshold
 
     def conclude(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str, loader_index: int) -> None:
-        of_all: dict[str, Flat] = {}
+        of_all: dict[tuple[str, int], Flat] = {}
         for counted in gather(self._counted.pop(loader_index, {})):
-            for layer, flat in counted.items():
-                of_all[layer] = of_all[layer] + flat if layer in of_all else flat
-        for layer, flat in of_all.items():
+            for key, flat in counted.items():
+                of_all[key] = of_all[key] + flat if key in of_all else flat
+        num_widths = Counter(layer for layer, _ in of_all)
+        for (layer, num_units), flat in of_all.items():
             dead = float((~flat.ever_steep).double().mean())
-            tag = f"saturation/{stage}/{layer}"
+            tag = f"saturation/{stage}/{layer}" + (f"/{num_units}" if num_widths[layer] > 1 else "")
             self.log_figure(trainer, module, tag, flat.num_flat / max(1, flat.num_seen), loader_index)
             self.log_figure(trainer, module, f"{tag}/dead", dead, loader_index)
 

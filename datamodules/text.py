@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, RandomSampler
+from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler
 
 from .parts.token_files import Pieces, read_tokens, write_tokens
 from .parts.vocabulary import BytePairs, Bytes, Characters, Vocabulary
@@ -28,8 +29,8 @@ class TextDataModule(pl.LightningDataModule):
     itself and read through a memory map. What is encoded once is found again under `token_folder`.
 
     Args:
-        files: UTF-8 files, one after another; None for the help texts of Python (`pydoc_data.topics`), English of
-            about half a megabyte that every Python has.
+        files: UTF-8 files, one after another, or one; None for the help texts of Python (`pydoc_data.topics`),
+            English of about half a megabyte that every Python has.
         tokens: `"characters"`, those that occur anywhere in the text; `"bytes"`; or `"byte_pairs"`, learnt from the
             training text, which needs the extra `text`.
         num_byte_pairs: tokens of the byte-pair encoding, >= 256.
@@ -38,9 +39,10 @@ class TextDataModule(pl.LightningDataModule):
         eval_batch_size: windows per validation, test and prediction step, >= 1; None for `batch_size`.
         order: `"random"` windows of the training text; or `"streams"`, where row i of every batch continues row i of
             the batch before it, as a state that is carried from batch to batch demands. Validation and test go
-            through their windows in order; with `"streams"`, in such rows, and in one process alone.
-        steps_per_epoch: training batches of an epoch of random windows, >= 1; None for as many as give each token one
-            time on average.
+            through their windows in order; with `"streams"`, in such rows, and in one process alone. Rows are equally
+            long: `Streams` says what is dropped behind them.
+        steps_per_epoch: training batches of an epoch of random windows, >= 1, which several processes share; None for
+            as many as give each token one time on average.
         val_share: share of the text that is for validation, in (0, 1).
         test_share: share that is for the test, in [0, 1); with 0, the test measures on the validation text.
         token_folder: where to keep encoded texts.
@@ -50,14 +52,14 @@ class TextDataModule(pl.LightningDataModule):
         characters_per_token: by split, `train`, `val` and `test`.
 
     Raises:
-        ValueError: a value is outside its range, a file is missing, empty or not UTF-8, or a split is shorter than a
-            window.
+        ValueError: a value is outside its range, a file is missing, empty or not UTF-8, a split is shorter than a
+            window, or streams are to be read by several processes.
     """
 
     def __init__(
         self,
         *,
-        files: Sequence[str] | None = None,
+        files: Sequence[str | Path] | str | Path | None = None,
         tokens: Kind = "characters",
         num_byte_pairs: int = 1024,
         context: int = 64,
@@ -86,6 +88,7 @@ class TextDataModule(pl.LightningDataModule):
                 "TextDataModule(val_share=..., test_share=...) must be > 0 and >= 0, and leave something for "
                 f"training, got {val_share} and {test_share}"
             )
+        files = [files] if isinstance(files, (str, Path)) else files
         if files is not None and not len(files):
             raise ValueError(f"TextDataModule(files=...) must be None or name at least one file, got {files!r}")
         self.files = None if files is None else [Path(file) for file in files]
@@ -123,8 +126,7 @@ class TextDataModule(pl.LightningDataModule):
             return self._in_order("train", self.batch_size)
         windows = Windows(self.splits["train"], self.context, every=1)
         num_steps = self.steps_per_epoch or max(1, len(windows) // (self.batch_size * self.context))
-        sampler = RandomSampler(windows, replacement=True, num_samples=num_steps * self.batch_size)
-        return DataLoader(windows, batch_size=self.batch_size, sampler=sampler)
+        return DataLoader(windows, batch_size=self.batch_size, sampler=Anywhere(windows, num_steps * self.batch_size))
 
     def val_dataloader(self) -> DataLoader:
         return self._in_order("val", self.eval_batch_size)
@@ -139,6 +141,11 @@ class TextDataModule(pl.LightningDataModule):
     def _in_order(self, split: str, batch_size: int) -> DataLoader:
         windows = Windows(self.splits[split], self.context, every=self.context)
         if self.order == "streams":
+            if self.trainer is not None and self.trainer.world_size > 1:
+                raise ValueError(
+                    f"TextDataModule(order='streams') runs in one process, got {self.trainer.world_size}: rows that "
+                    "continue one another cannot be spread"
+                )
             return DataLoader(windows, batch_sampler=Streams(len(windows), batch_size))
         return DataLoader(windows, batch_size=batch_size)
 
@@ -189,17 +196,43 @@ class Windows(Dataset[tuple[Tensor, Tensor]]):
         return ids[:-1], ids[1:]
 
 
+class Anywhere(Sampler[int]):
+    """Windows drawn with replacement.
+
+    No `RandomSampler`: in several processes, Lightning puts one that goes through all windows in the place of such.
+
+    Args:
+        windows: what is drawn from.
+        num_samples: how many are drawn.
+    """
+
+    def __init__(self, windows: Windows, num_samples: int) -> None:
+        self._drawn = RandomSampler(windows, replacement=True, num_samples=num_samples)
+
+    def __len__(self) -> int:
+        return len(self._drawn)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._drawn)
+
+
 class Streams:
-    """Batches of windows whose row i continues row i of the batch before; what fills no last batch is dropped.
+    """Batches of windows whose row i continues row i of the batch before.
+
+    Rows are equally long, and what is left behind the last of them is dropped. Where one batch more, of fewer rows,
+    drops less, it is taken: never more than one window of `batch_size + 1` is dropped.
 
     Args:
         num_windows: how many there are, in the order of the text.
-        batch_size: rows; no more than there are windows.
+        batch_size: the most rows; no more than there are windows.
     """
 
+    in_order = True  # the same one in every pass, which callbacks that number samples ask
+
     def __init__(self, num_windows: int, batch_size: int) -> None:
-        self.num_rows = min(batch_size, num_windows)
-        self.num_batches = num_windows // self.num_rows
+        most_rows, num_batches = min(batch_size, num_windows), -(-num_windows // batch_size)
+        shapes = (most_rows, num_windows // most_rows), (num_windows // num_batches, num_batches)
+        self.num_rows, self.num_batches = max(shapes, key=math.prod)  # the first where both read as much
 
     def __len__(self) -> int:
         return self.num_batches

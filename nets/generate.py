@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Protocol
 
 import torch
@@ -47,17 +48,18 @@ class Sampling:
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < float("inf"):
             raise ValueError(f"Sampling(temperature=...) must be >= 0 and finite, got {self.temperature}")
-        if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"Sampling(top_k=...) must be >= 1, or None for all, got {self.top_k}")
+        if self.top_k is not None and not (isinstance(self.top_k, Integral) and self.top_k >= 1):
+            raise ValueError(f"Sampling(top_k=...) must be a whole number >= 1, or None for all, got {self.top_k}")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ValueError(f"Sampling(top_p=...) must be in (0, 1], or None for all, got {self.top_p}")
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """What each token is drawn with, `(B, V)` from logits `(B, V)`.
+        """What each token is drawn with, `(B, V)` from logits `(B, V)`, in float32, or in float64 as the logits are.
 
         Raises:
             LogitsNotFinite: a logit is NaN or infinite, or all of a row are -inf.
         """
+        logits = logits if logits.dtype == torch.float64 else logits.float()  # sums of half precision end early
         highest = logits.amax(1, keepdim=True)  # NaN where any is; -inf alone is a token that is never drawn
         if not bool(highest.isfinite().all()):
             raise LogitsNotFinite("a token cannot be drawn: the logits are not finite (NaN or infinite)")

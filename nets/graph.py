@@ -16,7 +16,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-RHO: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": torch.relu, "identity": lambda a: a}
+
+def identity(a: Tensor) -> Tensor:
+    """Rho of a linear net."""
+    return a
+
+
+RHO: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": torch.relu, "identity": identity}
 
 
 class GraphNet(nn.Module):

@@ -43,6 +43,7 @@ class Recurrent(nn.Module):
         dropout: share of the outputs of every layer but the last that training sets to zero, in [0, 1).
         bias: whether there are `bias_ih_l*` and `bias_hh_l*`.
         hand_written: whether to use the fast layers; False for the plain steps, which `torch.func` can differentiate.
+        batch_first, bidirectional: torch's options, of which there is one choice: True and False.
 
     Attributes:
         listener: called with what every layer of a forward gives, if it is not None.
@@ -63,9 +64,15 @@ class Recurrent(nn.Module):
         dropout: float = 0.0,
         bias: bool = True,
         hand_written: bool = True,
+        batch_first: bool = True,
+        bidirectional: bool = False,
     ) -> None:
         super().__init__()
         name = type(self).__name__
+        if not batch_first:
+            raise ValueError(f"{name}(batch_first=...) must be True: inputs are (batch, steps, features), got False")
+        if bidirectional:
+            raise ValueError(f"{name}(bidirectional=...) must be False: the net runs forwards alone, got True")
         for option, value in (("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)):
             if value < 1:
                 raise ValueError(f"{name}({option}=...) must be >= 1, got {value}")
@@ -234,13 +241,11 @@ class RNN(Recurrent):
         *,
         nonlinearity: Literal["tanh", "relu"] = "tanh",
         pre_activation: bool = False,
-        dropout: float = 0.0,
-        bias: bool = True,
-        hand_written: bool = True,
+        **options: Any,
     ) -> None:
         if nonlinearity not in RHO:
             raise ValueError(f"RNN(nonlinearity=...) must be one of {', '.join(RHO)}, got {nonlinearity!r}")
-        super().__init__(input_size, hidden_size, num_layers, dropout=dropout, bias=bias, hand_written=hand_written)
+        super().__init__(input_size, hidden_size, num_layers, **options)
         self.nonlinearity, self.pre_activation = nonlinearity, pre_activation
 
     def _scan(self, x: Tensor, state: State, weights: Sequence[Tensor]) -> tuple[State, Tensor]:

@@ -23,7 +23,7 @@ class TextClassifier(nn.Module):
         vocab_size: tokens V, >= 2.
         num_classes: classes, >= 2.
         body: `"rnn"`, `"lstm"`, `"gru"`, or `"transformer"`, with sinusoidal positions.
-        dim: features of a token, and units of a recurrent body.
+        dim: features of a token, and units of a recurrent body; even for a transformer, whose positions take pairs.
         num_layers: layers or blocks, >= 1.
         num_heads: heads of each block, a divisor of `dim`.
         padding: the id that stands behind texts shorter than others of their batch; its embedding is 0.
@@ -63,7 +63,7 @@ class TextClassifier(nn.Module):
         self.embedding = nn.Embedding(vocab_size, dim, padding_idx=padding)
         self.dropout = nn.Dropout(dropout)
         self.recurrent = RECURRENT[body](dim, dim, num_layers, dropout=dropout) if body in RECURRENT else None
-        self.positions = SinusoidalPositions(dim)
+        self.positions = SinusoidalPositions(dim) if body == "transformer" else nn.Identity()
         self.blocks = nn.ModuleList(
             TransformerBlock(dim, num_heads, dropout=dropout) for _ in range(num_layers if body == "transformer" else 0)
         )
@@ -73,10 +73,9 @@ class TextClassifier(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Token ids, int64 `(N, T)`, to logits `(N, num_classes)`."""
         padding, x = tokens == self.padding, embed(self, tokens)
+        x = self.dropout(self.positions(x))
         if self.recurrent is not None:
-            x, _ = self.recurrent(self.dropout(x))  # runs forwards: no token feels the padding behind it
-        else:
-            x = self.dropout(self.positions(x))
+            x, _ = self.recurrent(x)  # runs forwards: no token feels the padding behind it
         for block in self.blocks:
             x = block(x, padding=padding)
         counts = ~padding[..., None]

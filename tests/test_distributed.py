@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, We
 
 from touchstone.callbacks.parts.passes.processes import gather_by_id
 from touchstone.callbacks.parts.passes.samples import SampleStream
+from touchstone.datamodules.text import Streams
 
 from .lightning_programs import samples
 from .resumed_runs import same
@@ -126,6 +127,19 @@ def test_a_resumed_fit_on_two_processes_ends_as_one_that_was_never_stopped(runs:
     assert figures(runs / "whole" / "2") == figures(runs / "resumed" / "2")
 
 
+def test_an_epoch_of_random_windows_is_shared_among_the_processes(runs: Path) -> None:
+    for number, num_steps in (("1", 6), ("2", 3)):
+        steps = {int(path.stem.partition("=")[2]) for path in (runs / "windows" / number).glob("step=*.ckpt")}
+        assert steps == set(range(1, 2 * num_steps + 1))
+
+
+def test_a_resumed_fit_on_random_windows_ends_as_one_that_was_never_stopped(runs: Path) -> None:
+    files = (runs / name / "2" / "step=6.ckpt" for name in ("windows", "resumed_windows"))
+    whole, resumed = (torch.load(file, weights_only=True) for file in files)
+    assert same(whole["state_dict"], resumed["state_dict"])
+    assert same(whole["optimizer_states"], resumed["optimizer_states"])
+
+
 def test_samples_that_the_user_spreads_over_processes_are_counted_once(runs: Path) -> None:
     one, two = runs / "ordinary" / "1", runs / "split_by_hand" / "2"
     for name in ("val/loss", "val/accuracy", "val/clean_accuracy", "val/robust_accuracy/fgsm", "grad_norm/val/input"):
@@ -229,6 +243,10 @@ class Shuffling:
 
 def test_a_batch_sampler_of_ones_own_is_a_caveat() -> None:
     assert "since Shuffling may take" in str(numbered(DataLoader(DATA, batch_sampler=Shuffling())).caveat)  # type: ignore[arg-type]
+
+
+def test_an_order_that_is_said_to_stay_is_none() -> None:
+    assert numbered(DataLoader(DATA, batch_sampler=Streams(41, 8))).caveat is None  # type: ignore[arg-type]
 
 
 def test_an_iterable_dataset_has_the_order_that_it_has() -> None:

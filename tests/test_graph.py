@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -124,6 +125,13 @@ def test_a_graph_with_cycles_learns_the_digits(tmp_path: Path) -> None:
     run = trainer(tmp_path, max_epochs=6)
     run.fit(module, datamodule=DigitsDataModule())
     assert float(run.callback_metrics["val/accuracy"]) > 0.9
+
+
+@pytest.mark.parametrize("nonlinearity", ["tanh", "relu", "identity"])
+def test_a_net_that_was_pickled_computes_the_same(nonlinearity: str) -> None:
+    net = GraphNet(diamonds(), num_inputs=2, num_outputs=1, nonlinearity=nonlinearity)  # type: ignore[arg-type]
+    x = torch.randn(3, 2)
+    assert torch.equal(pickle.loads(pickle.dumps(net))(x), net(x))
 
 
 def test_what_cannot_be_is_refused() -> None:

@@ -95,6 +95,16 @@ def test_tokens_are_drawn_as_often_as_the_net_says() -> None:
     torch.testing.assert_close(Sampling(top_k=2).probabilities(shuffled), two[:, [2, 0, 3, 1]])
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_most_probable_tokens_are_added_up_in_full_precision(dtype: torch.dtype) -> None:
+    logits = torch.randn(1, 200, generator=torch.Generator().manual_seed(0)).to(dtype)
+    exact = logits[0].double().softmax(0).sort(descending=True).values
+    expected = int((exact.cumsum(0) - exact < 0.99).sum())
+    found = Sampling(top_p=0.99).probabilities(logits)
+    assert int((found > 0).sum()) == expected
+    assert float(found.double().sum()) == pytest.approx(1, abs=1e-6)
+
+
 @pytest.mark.parametrize("temperature", [1e-300, 1e-45, 1e-38, 1e-30])
 def test_the_lowest_temperatures_take_the_most_probable_token(temperature: float) -> None:
     logits = torch.tensor([[2.0, 1.0, 50.0, -1.0], [-7.0, -float("inf"), -8.0, -9.0]])
@@ -268,7 +278,8 @@ def test_the_config_for_text_writes_words_of_its_vocabulary(
 def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
     for options, message in (
         ({"temperature": -1.0}, r"Sampling\(temperature=...\) must be >= 0 and finite, got -1.0"),
-        ({"top_k": 0}, r"Sampling\(top_k=...\) must be >= 1, or None for all, got 0"),
+        ({"top_k": 0}, r"Sampling\(top_k=...\) must be a whole number >= 1, or None for all, got 0"),
+        ({"top_k": 2.5}, r"Sampling\(top_k=...\) must be a whole number >= 1, or None for all, got 2.5"),
         ({"top_p": 0.0}, r"Sampling\(top_p=...\) must be in \(0, 1\], or None for all, got 0.0"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -220,6 +220,27 @@ def test_autocast_leaves_the_recurrence_in_the_dtype_of_its_weights(case: str) -
     assert output.dtype == torch.float32
 
 
+@pytest.mark.parametrize("create_graph", [False, True])
+@every_cell
+def test_gradients_inside_autocast_are_those_outside(case: str, create_graph: bool) -> None:
+    net, oracle = pair(case, torch.float32)
+    x, _ = inputs(case, torch.float32)
+    expected = torch.autograd.grad(oracle(x)[0].square().sum(), [x, *oracle.parameters()])
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = net(x)[0].square().sum()
+        found = torch.autograd.grad(loss, [x, *net.parameters()], create_graph=create_graph)
+    assert_equal(found, expected, torch.float32)
+
+
+@every_cell
+def test_the_plain_steps_give_batched_gradients(case: str) -> None:
+    net, oracle = pair(case, hand_written=False)
+    x, _ = inputs(case)
+    (found,) = torch.autograd.grad(net(x)[0][0, -1], x, torch.eye(H).double(), is_grads_batched=True)
+    expected = [torch.autograd.grad(oracle(x)[0][0, -1, unit], x)[0] for unit in range(H)]
+    assert_equal(found, torch.stack(expected))
+
+
 @every_cell
 def test_the_plain_steps_can_be_differentiated_by_torch_func(case: str) -> None:
     net, _ = pair(case, hand_written=False)
@@ -255,5 +276,11 @@ def test_what_cannot_be_is_refused() -> None:
         GRU(4, 0)
     with pytest.raises(ValueError, match=r"LSTM\(dropout=...\) must be in \[0, 1\), got 1"):
         LSTM(4, 5, dropout=1)
+    for kind in (RNN, LSTM, GRU):
+        assert kind(4, 5, batch_first=True, bidirectional=False)(x)[0].shape == (B, T, 5)
+        with pytest.raises(ValueError, match=rf"^{kind.__name__}\(batch_first=...\) must be True: .* got False"):
+            kind(4, 5, batch_first=False)
+        with pytest.raises(ValueError, match=rf"^{kind.__name__}\(bidirectional=...\) must be False: .* got True"):
+            kind(4, 5, bidirectional=True)
     with pytest.raises(ValueError, match=r"RNN\(nonlinearity=...\) must be one of tanh, relu, got 'gelu'"):
         RNN(4, 5, nonlinearity="gelu")  # type: ignore[arg-type]

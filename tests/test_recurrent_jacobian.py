@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from touchstone.callbacks import RecurrentJacobian
+from touchstone.attacks import RandomFlips, TokenFlips
+from touchstone.callbacks import RecurrentJacobian, RobustAccuracy
 from touchstone.callbacks.parts.figures.lag_norms import lag_norms
 from touchstone.callbacks.parts.figures.recurrent_matrices import vanishing_bound
-from touchstone.lightning_modules import Classifier
-from touchstone.nets import GRU, LSTM, RNN, TextClassifier
+from touchstone.lightning_modules import Classifier, LanguageModel
+from touchstone.nets import GRU, LSTM, RNN, RecurrentLM, TextClassifier
 
 from .lightning_programs import events, trainer
 
@@ -242,6 +243,41 @@ def test_padding_of_texts_is_no_step(tmp_path: Path) -> None:
         found.append({tag: float(value) for tag, value in run.callback_metrics.items() if "lag_" in tag})
     assert sorted(found[0]) == [f"jacobian/val/lag_{lag}" for lag in (1, 2, 5)]
     assert found[1] == pytest.approx(found[0], rel=1e-5)
+
+
+def test_sequences_are_taken_from_as_many_batches_as_they_fill(tmp_path: Path) -> None:
+    """In batches of two, each as long as its longest text, and attacked: the norms of the first nine in one batch."""
+    x = torch.randint(1, 7, (14, 9), generator=torch.Generator().manual_seed(0))
+    lengths = torch.tensor([3, 5, 9, 4, 6, 6, 0, 7, 5, 8, 9, 3, 9, 9])
+    x, y = torch.where(torch.arange(9) < lengths[:, None], x, 0), torch.arange(14) % 2
+    batches = [(x[i : i + 2, : lengths[i : i + 2].max()], y[i : i + 2]) for i in range(0, 14, 2)]
+    flips = RandomFlips(threat=TokenFlips(1, vocab_size=7, protected=(0,)))
+    found = []
+    for name, loader in (("whole", DataLoader(TensorDataset(x, y), 14)), ("two", DataLoader(batches, batch_size=None))):  # type: ignore[arg-type]
+        torch.manual_seed(0)
+        callbacks = (RobustAccuracy({"flips": flips}, num_images=0), RecurrentJacobian(num_sequences=9, lags=[1, 4, 8]))
+        run = trainer(tmp_path / name, *callbacks)
+        run.validate(Classifier(TextClassifier(7, 2, body="gru", dim=4)), loader, verbose=False)
+        found.append({tag: float(value) for tag, value in run.callback_metrics.items() if "lag_" in tag})
+    assert len(found[0]) == 3
+    assert found[1] == pytest.approx(found[0], rel=1e-5)
+
+
+def test_sequences_of_later_batches_begin_where_their_state_does(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    tokens = torch.randint(7, (4, 2, 6))
+    module = LanguageModel(RecurrentLM(7, dim=8, hidden=16), carry_state=True, sample_tokens=0)
+    run = trainer(tmp_path, RecurrentJacobian(num_sequences=5, lags=[3]))
+    data = DataLoader([(batch[:, :-1], batch[:, 1:]) for batch in tokens], batch_size=None)  # type: ignore[arg-type]
+    run.validate(module, data, verbose=False)
+    net, state, norms = module.net.recurrent, None, []
+    for batch in tokens[:3]:
+        x = module.net.embedding(batch[:, :-1]).detach()
+        norms += lag_norms(net, x, [3], 20, state=state)[3].tolist()  # type: ignore[arg-type]
+        with torch.no_grad():
+            state = net(x, state)[1]  # type: ignore[operator]
+    expected = torch.tensor(norms[:5]).log().mean().exp()
+    assert float(run.callback_metrics["jacobian/val/lag_3"]) == pytest.approx(float(expected), rel=1e-4)
 
 
 def test_measuring_does_not_change_training(tmp_path: Path) -> None:

@@ -154,6 +154,31 @@ def test_the_relu_of_a_transformer_block_is_counted(tmp_path: Path) -> None:
     assert found["saturation/val/net.blocks.0.feed_forward/dead"] == pytest.approx(float(dead))
 
 
+class Shared(nn.Module):
+    """One relu behind three units, of which one is dead, and behind two, of which one is dead."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.relu, self.read_out = nn.Linear(1, 3), nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 3)
+        with torch.no_grad():
+            for layer, biases in ((self.first, [1.0, -1.0, 1.0]), (self.second, [-1.0, 1.0])):
+                layer.weight.zero_()
+                layer.bias.copy_(torch.tensor(biases))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.read_out(self.relu(self.second(self.relu(self.first(x)))))
+
+
+def test_a_module_of_several_widths_is_a_layer_for_each(tmp_path: Path) -> None:
+    found = measured(Saturation(), Shared(), torch.rand(5, 1), tmp_path)
+    assert {tag.removeprefix("saturation/val/net."): value for tag, value in found.items()} == {
+        "relu/3": pytest.approx(1 / 3),
+        "relu/3/dead": pytest.approx(1 / 3),
+        "relu/2": 0.5,
+        "relu/2/dead": 0.5,
+    }
+
+
 class Steps(nn.Module):
     """Ten units at every step, of which five are dead, and a read-out of the last step."""
 

@@ -9,15 +9,19 @@ from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
 from pydoc_data.topics import topics
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
+from jsonargparse import ArgumentParser
 
 from touchstone.datamodules import TextDataModule
 from touchstone.datamodules.parts.token_files import read_tokens, text_pieces
 from touchstone.datamodules.parts.vocabulary import BytePairs, Bytes, Characters, load_vocabulary
+from touchstone.datamodules.text import Streams
 
 TEXT = "Zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich. 😀\n" * 40
 
@@ -103,6 +107,40 @@ def test_streams_continue_from_batch_to_batch(tmp_path: Path) -> None:
         assert torch.equal(x[:, 1:], y[:, :-1])
         for row in range(4):
             assert np.array_equal(x[row].numpy(), ids[row * length : (row + 1) * length])
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 8, 32])
+def test_streams_leave_out_next_to_nothing_of_a_text_of_any_length(batch_size: int) -> None:
+    """Of 63 windows in batches of 32, 31 had been left out."""
+    for num_windows in range(1, 300):
+        batches = np.array(list(Streams(num_windows, batch_size)))
+        assert len(batches) == len(Streams(num_windows, batch_size))
+        assert batches.shape[1] <= batch_size
+        assert np.array_equal(batches.T.flatten(), np.arange(batches.size))  # each once, and in rows
+        assert num_windows - batches.size <= num_windows / (batch_size + 1)
+        assert batches.size >= min(batch_size, num_windows) * (num_windows // min(batch_size, num_windows))
+
+
+def test_streams_in_several_processes_are_refused_and_random_windows_are_not(tmp_path: Path) -> None:
+    random, streams = (data(tmp_path, write(tmp_path), order=order) for order in ("random", "streams"))
+    for module in (random, streams):
+        module.trainer = SimpleNamespace(world_size=2)  # type: ignore[assignment]
+    assert min(map(len, (random.train_dataloader(), random.val_dataloader()))) >= 1
+    for loader in (streams.train_dataloader, streams.val_dataloader, streams.test_dataloader):
+        with pytest.raises(ValueError, match=r"TextDataModule\(order='streams'\) runs in one process, got 2"):
+            loader()
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_one_file_is_a_list_of_it(tmp_path: Path, kind: Any) -> None:
+    path = write(tmp_path)
+    assert TextDataModule(files=kind(path)).files == TextDataModule(files=[kind(path)]).files == [Path(path)]
+    parser = ArgumentParser()
+    parser.add_class_arguments(TextDataModule, "data")
+    for given in (path, f"[{path}]"):  # as in a config and on the command line
+        in_config = parser.parse_object({"data": {"files": yaml.safe_load(given)}})
+        for arguments in (in_config, parser.parse_args([f"--data.files={given}"])):
+            assert parser.instantiate(arguments).data.files == [Path(path)]
 
 
 def test_the_default_text_is_english_and_comes_with_python(tmp_path: Path) -> None:

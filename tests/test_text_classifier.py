@@ -72,6 +72,13 @@ def test_options_outside_their_range_are_refused(options: dict, message: str) ->
         TextClassifier(**{"vocab_size": 11, "num_classes": 3, **options})
 
 
+def test_an_odd_number_of_features_is_for_recurrent_bodies() -> None:
+    for body in ("rnn", "lstm", "gru"):
+        assert TextClassifier(11, 3, body=body, dim=7)(texts()).shape == (6, 3)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"dim=...\) must be even, got 7"):
+        TextClassifier(11, 3, body="transformer", dim=7, num_heads=1)
+
+
 def test_what_is_no_text_is_refused() -> None:
     with pytest.raises(ValueError, match=r"must be ids `\(texts, tokens\)`, got torch.float32 \(2, 4\)"):
         net_of("gru")(torch.zeros(2, 4))

@@ -213,6 +213,29 @@ def test_with_every_flip_as_a_candidate_one_flip_is_exhaustive() -> None:
     assert torch.equal(evaluate(net, x, y, {"a": attack}).robust["a"], expected)
 
 
+@pytest.mark.parametrize("num_candidates", [1, 7, 100])
+def test_all_candidates_are_flips_that_there_are_and_no_other_forward_is_paid(num_candidates: int) -> None:
+    """In three texts one token may change, into 17 others; in the fourth each of the six."""
+    net, x = Bag(), torch.randint(1, NUM_TOKENS, (4, LENGTH), generator=torch.Generator().manual_seed(0))
+    mask = torch.zeros(4, LENGTH, dtype=torch.bool)
+    mask[:3, 2] = mask[3] = True
+    net.linear.bias.data[0] += 100  # so that all texts stand
+    y, threat = torch.zeros(4, dtype=torch.int64), TokenFlips(1, vocab_size=NUM_TOKENS, protected=(0,), mask=mask)
+    attack = HotFlip(threat=threat, objective=Untargeted(loss=Margin()), num_candidates=num_candidates)
+    report = evaluate(net, x, y, {"a": attack}, keep_adversarial=True)
+    num_verified = 3 * min(num_candidates, 17) + min(num_candidates, 6 * 17)
+    assert report.cost["a"].num_forwards == 4 + num_verified  # and one with a gradient
+    if num_candidates < 17:
+        return
+    with torch.no_grad():
+        for text, found in zip(x[:3], report.x_adv["a"], strict=False):
+            others = text.repeat(NUM_TOKENS - 1, 1)
+            others[:, 2] = torch.arange(1, NUM_TOKENS)
+            assert (-Margin()(net(found[None]), y[:1])).item() == pytest.approx(
+                float((-Margin()(net(others), y[:1].expand(len(others)))).min())
+            )
+
+
 def test_a_beam_finds_no_less_than_the_greedy_search_and_gradients_more_than_chance() -> None:
     net, x = text_net(), texts(200, seed=3)
     y, threat = own_labels(net, x), TokenFlips(2, vocab_size=NUM_TOKENS, protected=(0,))

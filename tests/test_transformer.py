@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd import gradgradcheck
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from touchstone.nets.attention import Attention, attend, rotate
 from touchstone.nets.positions import LearnedPositions, SinusoidalPositions
@@ -196,6 +198,18 @@ def test_a_set_has_one_class_in_any_order() -> None:
     of_none = net(tokens(), torch.ones(B, T, dtype=torch.bool))
     close(of_none, net.read_out.bias.expand(B, -1))
     close(net(tokens()[:, :0]), of_none)
+
+
+def test_second_derivatives_are_those_of_the_equation_where_torchs_kernel_has_none() -> None:
+    own, x = attention(causal=True), tokens().requires_grad_()
+
+    def second(**options: Any) -> Tensor:
+        (first,) = torch.autograd.grad(own(x, **options)[0].square().sum(), x, create_graph=True)
+        return torch.autograd.grad(first.square().sum(), x)[0]
+
+    with sdpa_kernel(SDPBackend.MATH):
+        close(second(), second(return_maps=True))
+    assert gradgradcheck(lambda x: own(x, return_maps=True)[0], tokens().requires_grad_())
 
 
 def test_a_mask_of_each_sequence_or_of_each_head_is_told_by_its_dimensions() -> None:

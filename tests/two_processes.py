@@ -39,7 +39,7 @@ from touchstone.callbacks import (
     RobustnessCurves,
     TargetedPictures,
 )
-from touchstone.datamodules import PicturesDataModule
+from touchstone.datamodules import PicturesDataModule, TextDataModule
 from touchstone.lightning_modules import Classifier, LanguageModel
 from touchstone.lightning_modules.adversarial_training import PGDAT, Free
 from touchstone.nets import RecurrentLM
@@ -228,6 +228,32 @@ def fit_free(folder: Path, num_processes: int, ckpt_path: Path | None = None) ->
     return run
 
 
+def windows(folder: Path, num_processes: int) -> pl.Trainer:
+    """Two epochs of six batches of windows from anywhere in a text, three for each process."""
+    return fit_windows(folder, num_processes)
+
+
+def resumed_windows(folder: Path, num_processes: int) -> pl.Trainer:
+    """Goes on in the middle of the second of them."""
+    return fit_windows(folder, num_processes, folder.parent.parent / "windows" / str(num_processes) / "step=4.ckpt")
+
+
+def fit_windows(folder: Path, num_processes: int, ckpt_path: Path | None = None) -> pl.Trainer:
+    text = folder.parent.parent / "text.txt"
+    if not text.exists():
+        text.write_text("A text of some windows. " * 40)
+    torch.manual_seed(0)
+    every = ModelCheckpoint(dirpath=folder, filename="{step}", every_n_train_steps=1, save_top_k=-1)
+    options = {"enable_checkpointing": True, "num_sanity_val_steps": 0, **processes(folder, num_processes)}
+    run = trainer(folder, ExactResume(), every, **options)
+    data = TextDataModule(
+        files=[str(text)], tokens="bytes", context=8, batch_size=4, steps_per_epoch=6, token_folder=str(text.parent)
+    )
+    module = LanguageModel(RecurrentLM(256, cell="gru", dim=8, hidden=16), sample_tokens=0)
+    run.fit(module, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
+    return run
+
+
 def processes(folder: Path, num_processes: int) -> dict[str, Any]:
     return {
         "devices": num_processes,
@@ -275,6 +301,8 @@ PROGRAMS = {
     pictures: (1, 2),
     whole: (2,),
     resumed: (2,),
+    windows: (1, 2),
+    resumed_windows: (2,),
 }
 
 if __name__ == "__main__":

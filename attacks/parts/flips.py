@@ -18,7 +18,7 @@ def search_flips(measure: Measure, x: Tensor, propose: Propose, *, num_flips: in
     """Flips one token after another, keeping the best few texts after each.
 
     Args:
-        measure: the gain of texts, and whether the goal is reached; one forward for each.
+        measure: the gain of texts, and whether the goal is reached; one forward for each change that there is.
         x: token ids, int64 `(N, T)`, N >= 1.
         propose: which flips to try.
         num_flips: how many tokens may change, >= 1.
@@ -38,11 +38,15 @@ def search_flips(measure: Measure, x: Tensor, propose: Propose, *, num_flips: in
         for number in range(places.shape[1]):
             text = texts.scatter(1, places[:, number, None], tokens[:, number, None].to(texts.dtype))
             text = torch.where(allowed[:, number, None], text, texts)
-            with torch.no_grad():
-                gain, reached = measure(text, of_texts)
+            gain, reached = torch.full((len(text),), -torch.inf, device=x.device), torch.zeros_like(allowed[:, number])
+            asked = allowed[:, number].nonzero()[:, 0]
+            if len(asked):
+                with torch.no_grad():
+                    found, reached[asked] = measure(text[asked], of_texts[asked])
+                gain[asked] = found.float()
             tried.append(text)
-            gains.append(torch.where(allowed[:, number], gain.float(), -torch.inf))
-            fallen.append(reached & allowed[:, number])
+            gains.append(gain)
+            fallen.append(reached)
         if not tried:
             break
         # (samples, beams * changes): all that has been tried of a sample side by side.

@@ -5,14 +5,15 @@ buffers are allocated once; and gates are planes of their own, `(K, T, B, H)`, s
 over contiguous memory. A step of the backward is short because what it multiplies the arriving gradient with, the
 slope of each gate, is computed for all steps before the loop.
 
-A second derivative (`create_graph=True`) goes through `recurrent_steps`. Forward-mode derivatives and `torch.func` are
-not supported: a module takes `hand_written=False` for them.
+A second derivative (`create_graph=True`) goes through `recurrent_steps`. Forward-mode derivatives, `torch.func` and
+batched gradients (`is_grads_batched`, `functional.jacobian(vectorize=True)`) are not supported: a module takes
+`hand_written=False` for them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 import torch
@@ -49,6 +50,18 @@ def gru_scan(x: Tensor, h0: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_
     return _GRUScan.apply(x, h0, w_ih, w_hh, b_ih, b_hh)
 
 
+def _without_autocast(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """A backward that computes in the dtype of the weights also where it is called inside autocast."""
+
+    @wraps(backward)
+    def run(ctx: Any, *arriving: Tensor | None) -> Any:
+        device = next((grad.device.type for grad in arriving if grad is not None), "cpu")  # of zeros, any will do
+        with torch.autocast(device, enabled=False):
+            return backward(ctx, *arriving)
+
+    return run
+
+
 class _RNNScan(Function):
     @staticmethod
     def forward(
@@ -63,6 +76,7 @@ class _RNNScan(Function):
         return h[1:]
 
     @staticmethod
+    @_without_autocast
     def backward(ctx: Any, dh: Tensor) -> tuple[Tensor | None, ...]:
         *inputs, h = ctx.saved_tensors
         needs = ctx.needs_input_grad
@@ -99,6 +113,7 @@ class _LSTMScan(Function):
         return h[1:], c[1:], _looked_at(ctx, gates)
 
     @staticmethod
+    @_without_autocast
     def backward(ctx: Any, dh: Tensor | None, dc: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
         *inputs, gates, h, c, tanh_c = ctx.saved_tensors
         needs = ctx.needs_input_grad
@@ -152,6 +167,7 @@ class _GRUScan(Function):
         return h[1:], _looked_at(ctx, planes[1:])
 
     @staticmethod
+    @_without_autocast
     def backward(ctx: Any, dh: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
         *inputs, planes, h = ctx.saved_tensors
         needs = ctx.needs_input_grad

@@ -115,7 +115,8 @@ def _caveat(trainer: pl.Trainer, sampler: Any) -> str | None:
             "as different samples, numbered in turn: their random starts are not those of a run in one process"
         )
     else:  # an iterable dataset has an order of its own, the same at every pass for all that is known
-        in_order = sampler is None or isinstance(sampler, SequentialSampler)
+        is_sequential = sampler is None or isinstance(sampler, SequentialSampler)
+        in_order = is_sequential or getattr(sampler, "in_order", False)  # as one of the user's own may say
     if in_order:
         return None
     return (
