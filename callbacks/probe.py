@@ -33,7 +33,7 @@ class Probe(pl.Callback):
         max_samples: measure only the first samples of the dataset, >= 1; None for all.
         normalization: mean and standard deviation per channel, if the batches come normalized; then `measure`
             gets pixels in [0, 1] all the same, and a model that takes them.
-        batch_keys: the keys of images and labels, if the batches are dicts.
+        batch_keys: the keys of images and labels, if the batches are dicts or named tuples.
 
     Raises:
         ValueError: a value is outside its range.
