@@ -134,7 +134,7 @@ class GradientNorm(Probe):
                     "GradientNorm: the model must return logits `(N, classes)`, or `(N, T, V)` for texts with the "
                     f"tokens that follow, got {tuple(logits.shape)} for labels {tuple(y.shape)}"
                 )
-            check_labels(y, logits.shape[-1])
+            check_labels(y, logits.shape[-1], samples.ids)
             losses = F.cross_entropy(logits.flatten(0, -2), y.flatten(), reduction="none")
             of_input, *of_parameters = torch.autograd.grad(
                 losses.reshape(len(y), -1).mean(1).sum(),
