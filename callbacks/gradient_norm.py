@@ -17,7 +17,7 @@ from touchstone.attacks.core.checks import check_labels
 from touchstone.attacks.core.embedding import find_embedding
 
 from .parts.passes.measuring import measuring
-from .parts.passes.processes import add_up, gather_by_id
+from .parts.passes.processes import add_up
 from .parts.passes.samples import Samples
 from .parts.passes.watched_input import watched_input
 from .probe import Probe
@@ -142,9 +142,7 @@ class GradientNorm(Probe):
                 allow_unused=True,
                 materialize_grads=True,
             )
-        kept = self._values.setdefault(loader_index, {})
-        kept.setdefault("_id", []).append(samples.ids)
-        kept.setdefault("input", []).append(of_input.flatten(1).norm(dim=1))
+        self.keep(samples, {"input": of_input.flatten(1).norm(dim=1)}, loader_index)
         if parameters and loader_index in self._sums:
             torch._foreach_add_(self._sums[loader_index], of_parameters)
         elif parameters:
@@ -169,8 +167,7 @@ class GradientNorm(Probe):
         return tag.startswith("grad_norm/val/")
 
     def conclude(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str, loader_index: int) -> None:
-        values = {name: torch.cat(parts) for name, parts in self._values.pop(loader_index, {}).items()}
-        values = gather_by_id(values)
+        values = self.gathered(loader_index)
         if not values:
             return
         norms = values["input"]

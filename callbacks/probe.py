@@ -132,8 +132,15 @@ class Probe(pl.Callback):
 
     def means(self, loader_index: int) -> dict[str, Tensor]:
         """The mean of what was kept by each name, over the samples of all processes; a collective that drops it."""
-        values = gather_by_id({name: torch.cat(v) for name, v in self._values.pop(loader_index, {}).items()})
+        values = self.gathered(loader_index)
         return {name: value.double().mean().float() for name, value in values.items() if name != "_id"}
+
+    def gathered(self, loader_index: int) -> dict[str, Tensor]:
+        """What was kept by each name, of all processes in the order of `_id`, on the CPU; a collective that drops it.
+
+        Empty where no process had samples.
+        """
+        return gather_by_id({name: torch.cat(v) for name, v in self._values.pop(loader_index, {}).items()})
 
     def log_figure(
         self,
