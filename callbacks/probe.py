@@ -68,9 +68,10 @@ class Probe(pl.Callback):
             raise ValueError(f"{name}(max_samples=...) must be >= 1, or None for all samples, got {max_samples}")
         self.every_n_epochs = every_n_epochs
         self.max_samples = max_samples
-        self.normalization = None if normalization is None else tuple(tuple(part) for part in normalization)
-        self._normalized = NormalizedBatches(self.normalization, name)
-        self.normalize = self._normalized.normalize
+        if batch_keys is not None and (not isinstance(batch_keys, (tuple, list)) or len(batch_keys) != 2):
+            raise ValueError(f"{name}(batch_keys=...) must be two keys, (images, labels), got {batch_keys!r}")
+        self._normalized = NormalizedBatches(normalization, name)
+        self.normalization, self.normalize = self._normalized.normalization, self._normalized.normalize
         self.batch_keys = None if batch_keys is None else tuple(batch_keys)
         self._streams: dict[int, SampleStream] = {}
         self._values: dict[int, dict[str, list[Tensor]]] = {}
