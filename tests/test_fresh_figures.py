@@ -95,19 +95,25 @@ def test_looking_where_no_validation_has_ended_is_refused(
         run.fit(Drifting(), train_loader(), val_loader())
 
 
+WORST = {"monitor": "val/robust_accuracy/worst_case", "mode": "max"}
+
+
+def measuring(every_n_epochs: int) -> RobustAccuracy:
+    return RobustAccuracy({"fgsm": FGSM(threat=Linf(eps=0.1))}, every_n_epochs=every_n_epochs, num_images=0)
+
+
 @pytest.mark.parametrize(
-    "ranking",
+    ("ranking", "remedy"),
     [
-        ModelCheckpoint(monitor="val/robust_accuracy/worst_case", mode="max"),
-        ModelCheckpoint(monitor="val/robust_accuracy/fgsm", mode="max", every_n_epochs=3),
-        ModelCheckpoint(monitor="val/clean_accuracy", mode="max", every_n_train_steps=5),
-        EarlyStopping(monitor="val/robust_accuracy/fgsm", mode="max"),
+        (ModelCheckpoint(**WORST), r"ModelCheckpoint\(every_n_epochs=2\)"),
+        (ModelCheckpoint(**WORST, every_n_epochs=3), r"ModelCheckpoint\(every_n_epochs=2\)"),
+        (ModelCheckpoint(**WORST, every_n_train_steps=5), r"ModelCheckpoint\(every_n_epochs=2\), with no other"),
+        (EarlyStopping(**WORST), r"EarlyStopping\(strict=False\)"),
     ],
 )
-def test_looking_more_often_than_is_measured_is_refused(tmp_path: Path, ranking: pl.Callback) -> None:
-    measuring = RobustAccuracy({"fgsm": FGSM(threat=Linf(eps=0.1))}, every_n_epochs=2)
-    run = trainer(tmp_path, measuring, ranking, enable_checkpointing=True)
-    with pytest.raises(ValueError, match="since that is measured only every 2 epochs: set every_n_epochs=2"):
+def test_looking_more_often_than_is_measured_is_refused(tmp_path: Path, ranking: pl.Callback, remedy: str) -> None:
+    run = trainer(tmp_path, measuring(2), ranking, enable_checkpointing=True)
+    with pytest.raises(ValueError, match=f"since that is measured only every 2 epochs: set {remedy}"):
         run.fit(OrdinaryModule(), train_loader(), val_loader())
 
 
@@ -150,7 +156,7 @@ def test_a_scheduler_that_cannot_wait_is_refused(tmp_path: Path) -> None:
             return super().configure_optimizers()
 
     run = trainer(tmp_path, GradientNorm(every_n_epochs=2), max_epochs=5)
-    with pytest.raises(ValueError, match=r"ReduceLROnPlateau\(monitor='grad_norm/val/input'\) would rank"):
+    with pytest.raises(ValueError, match=r"ReduceLROnPlateau\(monitor='grad_norm/val/input'\) .*set 'frequency': 2 in"):
         run.fit(Robust(), train_loader(), val_loader())
 
 
