@@ -7,6 +7,7 @@ the trainer is refused before it starts.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -77,7 +78,11 @@ def check_ranking(ranking: Ranking, trainer: pl.Trainer, measured_every: int) ->
         measured_every: the validations of every n-th epoch are measured.
     """
     who = f"{ranking.who}(monitor={ranking.monitor!r})"
-    if (ranking.every_n_epochs or 1) % measured_every:
+    looks_every, validates_every = ranking.every_n_epochs or 1, trainer.check_val_every_n_epoch or 1
+    if not ranking.at_epoch_end:  # then it looks only where there are validations
+        looks_every = math.lcm(looks_every, validates_every)
+    if looks_every % measured_every:
+        measured_every = math.lcm(measured_every, validates_every)
         raise ValueError(
             f"{who} would rank new weights by an old figure, since that is measured only every {measured_every} "
             f"epochs: set {ranking.rarer.format(n=measured_every)}, or every_n_epochs=1 where it is measured"
