@@ -37,6 +37,7 @@ class GradientNorm(Probe):
     their mean.
 
     Args:
+        validation: whether to measure validation and test too; their batches must be images or texts with labels.
         update_ratio: whether to log update ratios; they need the memory of a second copy of the weights.
         embedding: the name of the `nn.Embedding` that tokens go through; None for the only one.
         max_samples: measure only the first samples of the dataset, >= 1; None for all. A gradient with respect to
@@ -49,13 +50,14 @@ class GradientNorm(Probe):
     def __init__(
         self,
         *,
+        validation: bool = True,
         update_ratio: bool = True,
         embedding: str | None = None,
         max_samples: int | None = 128,
         **kwargs: Any,
     ) -> None:
         super().__init__(max_samples=max_samples, **kwargs)
-        self.update_ratio, self.embedding = update_ratio, embedding
+        self.validation, self.update_ratio, self.embedding = validation, update_ratio, embedding
         self._sums: dict[int, list[Tensor]] = {}
         self._reported = self._has_looked = False
         self._stepping: dict[Optimizer, tuple[list[str], list[nn.Parameter], Tensor]] = {}  # in this batch, with norms
@@ -127,6 +129,15 @@ class GradientNorm(Probe):
 
     # Validation and test.
 
+    def takes_part(self) -> bool:
+        return self.validation
+
+    def _see_batch(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, index: int) -> None:
+        try:
+            super()._see_batch(trainer, module, batch, index)
+        except ValueError as error:
+            raise ValueError(f"{error}; to measure the training alone: GradientNorm(validation=False)") from error
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         self._copies.clear()  # of the optimizers of an earlier fit
@@ -176,7 +187,7 @@ class GradientNorm(Probe):
         self._sums.clear()
 
     def logs(self, tag: str) -> bool:
-        return tag.startswith("grad_norm/val/")
+        return self.validation and tag.startswith("grad_norm/val/")
 
     def conclude(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str, loader_index: int) -> None:
         values = self.gathered(loader_index)

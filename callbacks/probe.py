@@ -194,7 +194,7 @@ class Probe(pl.Callback):
         self._fresh.clear()
 
     def takes_part(self) -> bool:
-        """Whether it is this one that measures, and not another for it."""
+        """Whether it measures validations and tests at all: not where another does so for it."""
         return True
 
     def is_due(self, trainer: pl.Trainer) -> bool:
@@ -205,7 +205,7 @@ class Probe(pl.Callback):
 
     def _see_batch(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, index: int) -> None:
         self._has_seen_samples = True
-        if not (self.is_due(trainer) or trainer.sanity_checking):
+        if not (self.is_due(trainer) or trainer.sanity_checking and self.takes_part()):
             return
         is_first = index not in self._streams
         if is_first:
@@ -257,7 +257,8 @@ class Probe(pl.Callback):
     # The hooks.
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        running_loaders(trainer)  # refuses those that it could not number
+        if self.takes_part():
+            running_loaders(trainer)  # refuses those that it could not number
         self._streams.clear()
         self.forget()
 

@@ -166,6 +166,30 @@ def test_labels_that_are_no_classes_are_named(tmp_path: Path, labels: Tensor, me
         trainer(tmp_path, GradientNorm()).validate(Unlabelled(), loader, verbose=False)
 
 
+class Autoencoder(OrdinaryModule):
+    """Validates on images without labels."""
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self(batch[0])
+
+
+@pytest.mark.parametrize("num_sanity_val_steps", [0, 1])
+def test_the_training_alone_is_measured_whatever_validation_batches_are(
+    tmp_path: Path, num_sanity_val_steps: int
+) -> None:
+    unlabelled = DataLoader(TensorDataset(samples(23).tensors[0]), 10)
+    options: dict[str, Any] = {"max_epochs": 1, "num_sanity_val_steps": num_sanity_val_steps}
+    with pytest.raises(ValueError, match=r"must be \(images, labels\).*, got list; .*GradientNorm\(validation=False\)"):
+        trainer(tmp_path / "both", GradientNorm(), **options).fit(Autoencoder(), train_loader(), unlabelled)
+    module = Autoencoder()
+    run = trainer(tmp_path / "alone", GradientNorm(validation=False), **options)
+    run.fit(module, train_loader(), unlabelled)
+    run.validate(module, unlabelled, verbose=False)
+    run.validate(module, [unlabelled, unlabelled], verbose=False)
+    assert len(events(tmp_path / "alone").Scalars("grad_norm/train/total")) == 5
+    assert not [tag for tag in events(tmp_path / "alone").Tags()["scalars"] if tag.startswith("grad_norm/val")]
+
+
 @pytest.mark.parametrize("frozen", [False, True])
 def test_of_texts_the_input_gradient_is_taken_at_the_embedding(tmp_path: Path, frozen: bool) -> None:
     """Of a language model: labels are the tokens that follow, and a text's loss their mean."""
