@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from touchstone.attacks import FGSM, PGD, Threat
 
-from .parts.passes.processes import gather_by_id
 from .probe import Probe
 
 
@@ -102,7 +101,7 @@ class CatastrophicOverfitting(Probe):
         return measured
 
     def conclude(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str, loader_index: int) -> None:
-        values = gather_by_id({name: torch.cat(v) for name, v in self._values.pop(loader_index, {}).items()})
+        values = self.gathered(loader_index)
         if not values:
             return
         means = {name: float(values[name].double().mean()) for name in self._attacks}

@@ -18,7 +18,7 @@ from touchstone.attacks.threats.ball import parse_number
 
 from .parts.passes.loaders import loader_suffix
 from .parts.passes.measuring import measuring
-from .parts.passes.processes import gather, gather_by_id
+from .parts.passes.processes import gather
 from .parts.passes.samples import Samples
 from .parts.pictures.curves_picture import curves_picture
 from .parts.records.curves_file import Curves, read_curves, write_curves
@@ -102,7 +102,7 @@ class RobustnessCurves(Probe):
 
     def see(self, model: nn.Module, samples: Samples, loader_index: int) -> None:
         clean = self._evaluated(model, samples, {}).clean_correct
-        columns = {"_id": samples.ids, "clean": clean}
+        columns = {"clean": clean}
         for curve, attacks in (("eps", self._inside), ("steps", self._within)):
             standing = clean.clone()
             for number, attack in enumerate(attacks):
@@ -116,9 +116,7 @@ class RobustnessCurves(Probe):
                 logits = model(points)
                 columns[f"loss/{number}"] = F.cross_entropy(logits, y, reduction="none").double()
         self._num_classes = logits.shape[1]
-        kept = self._values.setdefault(loader_index, {})
-        for name, column in columns.items():
-            kept.setdefault(name, []).append(column)
+        self.keep(samples, columns, loader_index)
 
     def _evaluated(self, model: nn.Module, samples: Samples, attacks: dict[str, Attack]) -> Report:
         return evaluate(
@@ -134,8 +132,7 @@ class RobustnessCurves(Probe):
         )
 
     def conclude(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str, loader_index: int) -> None:
-        values = {name: torch.cat(parts) for name, parts in self._values.pop(loader_index, {}).items()}
-        values, folder = gather_by_id(values), run_folder(trainer)
+        values, folder = self.gathered(loader_index), run_folder(trainer)
         num_classes = max(gather(self._num_classes))
         self._halving.say()
         clean = values.get("clean", torch.zeros(0, dtype=torch.bool))

@@ -17,7 +17,7 @@ from touchstone.attacks.core.checks import check_labels
 from touchstone.attacks.core.embedding import find_embedding
 
 from .parts.passes.measuring import measuring
-from .parts.passes.processes import add_up, gather_by_id
+from .parts.passes.processes import add_up
 from .parts.passes.samples import Samples
 from .parts.passes.watched_input import watched_input
 from .probe import Probe
@@ -29,11 +29,15 @@ class GradientNorm(Probe):
     Training, at every logged optimizer step, accumulated, unscaled and before clipping: `grad_norm/train/total`,
     `grad_norm/train/LAYER` for each module that has parameters of its own, `update_ratio/LAYER` (the length of the
     step that was taken over the length of the weights), and a warning that names the parameter whose gradient was
-    first not finite. Validation and test: `grad_norm/S/input`, the mean over samples of the norm of the gradient of
-    each sample's cross-entropy, of texts at the embedding of their tokens; `grad_norm/S/parameters`, the norm of the
-    gradient of their mean.
+    first not finite. Where a module steps by itself (manual optimization), all optimizers that step in a batch count
+    together, each by its last step, and what the module clips by itself is seen clipped.
+
+    Validation and test: `grad_norm/S/input`, the mean over samples of the norm of the gradient of each sample's
+    cross-entropy, of texts at the embedding of their tokens; `grad_norm/S/parameters`, the norm of the gradient of
+    their mean.
 
     Args:
+        validation: whether to measure validation and test too; their batches must be images or texts with labels.
         update_ratio: whether to log update ratios; they need the memory of a second copy of the weights.
         embedding: the name of the `nn.Embedding` that tokens go through; None for the only one.
         max_samples: measure only the first samples of the dataset, >= 1; None for all. A gradient with respect to
@@ -46,39 +50,43 @@ class GradientNorm(Probe):
     def __init__(
         self,
         *,
+        validation: bool = True,
         update_ratio: bool = True,
         embedding: str | None = None,
         max_samples: int | None = 128,
         **kwargs: Any,
     ) -> None:
         super().__init__(max_samples=max_samples, **kwargs)
-        self.update_ratio, self.embedding = update_ratio, embedding
+        self.validation, self.update_ratio, self.embedding = validation, update_ratio, embedding
         self._sums: dict[int, list[Tensor]] = {}
         self._reported = self._has_looked = False
-        self._stepping: list[tuple[str, nn.Parameter]] = []
-        self._copies: list[Tensor] = []
+        self._stepping: dict[Optimizer, tuple[list[str], list[nn.Parameter], Tensor]] = {}  # in this batch, with norms
+        self._copies: dict[Optimizer, list[Tensor]] = {}
 
     # Training.
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+        self._stepping.clear()  # an interrupted step may have left some
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
-        self._stepping = []  # an interrupted step may have left some
         owned = (p for group in optimizer.param_groups for p in group["params"] if p.grad is not None)
         logs, first = trainer._logger_connector.should_update_logs, next(owned, None)
         if first is None or not (logs or _shows_damage(first)):
             return
         ids = {id(first), *map(id, owned)}
-        named = [(name, p) for name, p in pl_module.named_parameters() if id(p) in ids]
-        norms = torch.stack(torch._foreach_norm([p.grad.detach().float() for _, p in named]))  # type: ignore[union-attr]
-        self._look_for_damage(trainer, [name for name, _ in named], norms)
+        named = {name: p for name, p in pl_module.named_parameters() if id(p) in ids}
+        norms = torch.stack(torch._foreach_norm([p.grad.detach().float() for p in named.values()]))  # type: ignore[union-attr]
+        self._look_for_damage(trainer, list(named), norms)
         if not logs:
             return
-        pl_module.log("grad_norm/train/total", norms.norm(), on_step=True, on_epoch=False)
-        layers, of_layers = _by_layer([name for name, _ in named], norms)
-        _log_now(trainer, "grad_norm/train", layers, of_layers)
+        self._stepping[optimizer] = list(named), list(named.values()), norms
         if self.update_ratio:
-            self._remember(named)
+            self._remember(optimizer, [p.detach() for p in named.values()])
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -86,21 +94,26 @@ class GradientNorm(Probe):
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         if not self._stepping:
             return
-        names, now = zip(*self._stepping, strict=True)
-        self._stepping = []
-        layers, sizes = _by_layer(names, torch.stack(torch._foreach_norm(self._copies)))
-        torch._foreach_sub_(self._copies, [p.detach() for p in now])
-        _, steps = _by_layer(names, torch.stack(torch._foreach_norm(self._copies)))
+        names = [name for of_optimizer, _, _ in self._stepping.values() for name in of_optimizer]
+        norms = torch.cat([of_optimizer for _, _, of_optimizer in self._stepping.values()])
+        pl_module.log("grad_norm/train/total", norms.norm(), on_step=True, on_epoch=False)
+        _log_now(trainer, "grad_norm/train", *_by_layer(names, norms))
+        if not self.update_ratio:
+            return
+        now = [p.detach() for _, parameters, _ in self._stepping.values() for p in parameters]
+        before = [copy for optimizer in self._stepping for copy in self._copies[optimizer]]
+        layers, sizes = _by_layer(names, torch.stack(torch._foreach_norm(before)))
+        torch._foreach_sub_(before, now)
+        _, steps = _by_layer(names, torch.stack(torch._foreach_norm(before)))
         _log_now(trainer, "update_ratio", layers, steps / sizes.clamp_min(1e-12))
 
-    def _remember(self, named: list[tuple[str, nn.Parameter]]) -> None:
+    def _remember(self, optimizer: Optimizer, weights: list[Tensor]) -> None:
         """Copies the weights before a step, to where those of the last logged step were: fresh memory takes longer."""
-        weights = [p.detach() for _, p in named]
-        if [(c.shape, c.dtype, c.device) for c in self._copies] == [(w.shape, w.dtype, w.device) for w in weights]:
-            torch._foreach_copy_(self._copies, weights)
+        copies = self._copies.get(optimizer, [])
+        if [(c.shape, c.dtype, c.device) for c in copies] == [(w.shape, w.dtype, w.device) for w in weights]:
+            torch._foreach_copy_(copies, weights)
         else:
-            self._copies = [weight.clone() for weight in weights]
-        self._stepping = named
+            self._copies[optimizer] = [weight.clone() for weight in weights]
 
     def _look_for_damage(self, trainer: pl.Trainer, names: list[str], norms: Tensor) -> None:
         """Warns once of gradients that are not finite; the backward pass meets the last of them first."""
@@ -116,8 +129,18 @@ class GradientNorm(Probe):
 
     # Validation and test.
 
+    def takes_part(self) -> bool:
+        return self.validation
+
+    def _see_batch(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, index: int) -> None:
+        try:
+            super()._see_batch(trainer, module, batch, index)
+        except ValueError as error:
+            raise ValueError(f"{error}; to measure the training alone: GradientNorm(validation=False)") from error
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
+        self._copies.clear()  # of the optimizers of an earlier fit
         if self.embedding is not None:  # better said now than after an epoch
             find_embedding(pl_module, self.embedding, "GradientNorm")
 
@@ -134,7 +157,7 @@ class GradientNorm(Probe):
                     "GradientNorm: the model must return logits `(N, classes)`, or `(N, T, V)` for texts with the "
                     f"tokens that follow, got {tuple(logits.shape)} for labels {tuple(y.shape)}"
                 )
-            check_labels(y, logits.shape[-1])
+            check_labels(y, logits.shape[-1], samples.ids)
             losses = F.cross_entropy(logits.flatten(0, -2), y.flatten(), reduction="none")
             of_input, *of_parameters = torch.autograd.grad(
                 losses.reshape(len(y), -1).mean(1).sum(),
@@ -142,9 +165,7 @@ class GradientNorm(Probe):
                 allow_unused=True,
                 materialize_grads=True,
             )
-        kept = self._values.setdefault(loader_index, {})
-        kept.setdefault("_id", []).append(samples.ids)
-        kept.setdefault("input", []).append(of_input.flatten(1).norm(dim=1))
+        self.keep(samples, {"input": of_input.flatten(1).norm(dim=1)}, loader_index)
         if parameters and loader_index in self._sums:
             torch._foreach_add_(self._sums[loader_index], of_parameters)
         elif parameters:
@@ -166,11 +187,10 @@ class GradientNorm(Probe):
         self._sums.clear()
 
     def logs(self, tag: str) -> bool:
-        return tag.startswith("grad_norm/val/")
+        return self.validation and tag.startswith("grad_norm/val/")
 
     def conclude(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str, loader_index: int) -> None:
-        values = {name: torch.cat(parts) for name, parts in self._values.pop(loader_index, {}).items()}
-        values = gather_by_id(values)
+        values = self.gathered(loader_index)
         if not values:
             return
         norms = values["input"]

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from .parts.passes.measuring import measuring
-from .parts.passes.processes import gather_by_id
 from .parts.passes.recalls import recalls
 from .parts.passes.samples import Samples
 from .probe import Probe
@@ -30,8 +29,7 @@ class PerClass(Probe):
         self.keep(samples, {"right": right, "label": y}, loader_index)
 
     def conclude(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str, loader_index: int) -> None:
-        values = {name: torch.cat(parts) for name, parts in self._values.pop(loader_index, {}).items()}
-        values = gather_by_id(values)
+        values = self.gathered(loader_index)
         if not values:
             return
         shares = recalls(trainer, values["right"], values["label"])

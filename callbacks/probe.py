@@ -33,7 +33,7 @@ class Probe(pl.Callback):
         max_samples: measure only the first samples of the dataset, >= 1; None for all.
         normalization: mean and standard deviation per channel, if the batches come normalized; then `measure`
             gets pixels in [0, 1] all the same, and a model that takes them.
-        batch_keys: the keys of images and labels, if the batches are dicts.
+        batch_keys: the keys of images and labels, if the batches are dicts or named tuples.
 
     Raises:
         ValueError: a value is outside its range.
@@ -68,9 +68,10 @@ class Probe(pl.Callback):
             raise ValueError(f"{name}(max_samples=...) must be >= 1, or None for all samples, got {max_samples}")
         self.every_n_epochs = every_n_epochs
         self.max_samples = max_samples
-        self.normalization = None if normalization is None else tuple(tuple(part) for part in normalization)
-        self._normalized = NormalizedBatches(self.normalization, name)
-        self.normalize = self._normalized.normalize
+        if batch_keys is not None and (not isinstance(batch_keys, (tuple, list)) or len(batch_keys) != 2):
+            raise ValueError(f"{name}(batch_keys=...) must be two keys, (images, labels), got {batch_keys!r}")
+        self._normalized = NormalizedBatches(normalization, name)
+        self.normalization, self.normalize = self._normalized.normalization, self._normalized.normalize
         self.batch_keys = None if batch_keys is None else tuple(batch_keys)
         self._streams: dict[int, SampleStream] = {}
         self._values: dict[int, dict[str, list[Tensor]]] = {}
@@ -132,8 +133,15 @@ class Probe(pl.Callback):
 
     def means(self, loader_index: int) -> dict[str, Tensor]:
         """The mean of what was kept by each name, over the samples of all processes; a collective that drops it."""
-        values = gather_by_id({name: torch.cat(v) for name, v in self._values.pop(loader_index, {}).items()})
+        values = self.gathered(loader_index)
         return {name: value.double().mean().float() for name, value in values.items() if name != "_id"}
+
+    def gathered(self, loader_index: int) -> dict[str, Tensor]:
+        """What was kept by each name, of all processes in the order of `_id`, on the CPU; a collective that drops it.
+
+        Empty where no process had samples.
+        """
+        return gather_by_id({name: torch.cat(v) for name, v in self._values.pop(loader_index, {}).items()})
 
     def log_figure(
         self,
@@ -186,7 +194,7 @@ class Probe(pl.Callback):
         self._fresh.clear()
 
     def takes_part(self) -> bool:
-        """Whether it is this one that measures, and not another for it."""
+        """Whether it measures validations and tests at all: not where another does so for it."""
         return True
 
     def is_due(self, trainer: pl.Trainer) -> bool:
@@ -197,7 +205,7 @@ class Probe(pl.Callback):
 
     def _see_batch(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, index: int) -> None:
         self._has_seen_samples = True
-        if not (self.is_due(trainer) or trainer.sanity_checking):
+        if not (self.is_due(trainer) or trainer.sanity_checking and self.takes_part()):
             return
         is_first = index not in self._streams
         if is_first:
@@ -249,7 +257,8 @@ class Probe(pl.Callback):
     # The hooks.
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        running_loaders(trainer)  # refuses those that it could not number
+        if self.takes_part():
+            running_loaders(trainer)  # refuses those that it could not number
         self._streams.clear()
         self.forget()
 

@@ -59,7 +59,7 @@ class RobustAccuracy(Probe):
         per_class: log `S/robust_recall/A/NAME` too, the accuracy after attack A, or in the `worst_case`, of each class.
         normalization: mean and standard deviation per channel, if the batches come normalized; the attacks then
             work in pixels all the same, so that eps keeps its meaning.
-        batch_keys: the keys of images and labels, if the batches are dicts.
+        batch_keys: the keys of images and labels, if the batches are dicts or named tuples.
 
     Attributes:
         num_attacked: samples of the first loader behind the last figures of this entry; 0 where another one measures.

@@ -15,7 +15,7 @@ from touchstone.attacks.judge.running import check_names
 
 from .parts.passes.before_training import check_input, check_model
 from .parts.passes.loaders import loader_suffix
-from .parts.passes.processes import gather_by_id, gather_costs
+from .parts.passes.processes import gather_costs
 from .parts.passes.samples import Samples
 from .parts.passes.try_out import TrainingSamples
 from .parts.passes.waiting import Waiting
@@ -143,9 +143,7 @@ class RobustLanguage(Probe):
         )
         fingerprint = self._fingerprints.get(loader_index, 0) + samples_fingerprint(samples)
         self._fingerprints[loader_index] = fingerprint
-        kept = self._values.setdefault(loader_index, {})
-        for key, values in _rows(report).items():
-            kept.setdefault(key, []).append(values)
+        self.keep(samples, _rows(report), loader_index)
         cost = self._cost.setdefault(loader_index, dict.fromkeys(self.attacks, Cost()))
         for name, spent in report.cost.items():
             cost[name] += spent
@@ -174,7 +172,7 @@ class RobustLanguage(Probe):
         for left in self._waiting.rest(loader_index):
             assert self._model is not None  # they were seen with it
             self._attack(self._model, left, loader_index)
-        values = gather_by_id({key: torch.cat(parts) for key, parts in self._values.pop(loader_index, {}).items()})
+        values = self.gathered(loader_index)
         cost = gather_costs(self._cost.pop(loader_index, dict.fromkeys(self.attacks, Cost())))
         shown, folder = self._shown.pop(loader_index, {}), run_folder(trainer)
         self._halving.say()
@@ -223,7 +221,7 @@ class RobustLanguage(Probe):
 
 def _rows(report: LanguageReport) -> dict[str, Tensor]:
     """The figures of every text, by the end of their tags."""
-    rows = {"_id": report.sample_id, "bits_per_character/clean": report.clean}
+    rows = {"bits_per_character/clean": report.clean}
     for name in report.attacks:
         rows[f"bits_per_character/{name}_before"] = report.before[name]
         rows[f"bits_per_character/{name}"] = report.after[name]

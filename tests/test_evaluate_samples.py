@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from touchstone.attacks import Linf, RandomNoise, evaluate
+from touchstone.attacks import Linf, RandomNoise, evaluate, evaluate_language
 
 from .judged import PGD_5, Called
 from .oracles import images
@@ -42,8 +42,8 @@ def test_images_that_are_none_are_refused(
         (lambda y: nn.functional.one_hot(y, 4), r"labels must be class numbers.*one-hot\?"),
         (lambda y: y[:, None], r"labels must be `\(N,\)`, got a column \(12, 1\)"),
         (lambda y: y[:-1], r"one label per image, got 12 images and 11 labels"),
-        (lambda y: y + 4, r"labels must be classes of the model, 0 to 3; sample \d+ has the label \d"),
-        (lambda y: y - 9, r"labels must be classes of the model, 0 to 3; sample 0 has the label -"),
+        (lambda y: y + 4, r"labels must be classes of the model, 0 to 3; sample id \d+ has the label \d"),
+        (lambda y: y - 9, r"labels must be classes of the model, 0 to 3; sample id 0 has the label -"),
         (lambda y: y > 1, r"got torch.bool"),
     ],
 )
@@ -52,6 +52,24 @@ def test_labels_that_are_none_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         evaluate(net, x, change_y(y), {"pgd": PGD_5})
+
+
+def test_a_label_that_is_no_class_is_named_by_the_id_of_its_sample(net: nn.Module, x: Tensor, y: Tensor) -> None:
+    y[5] = 12
+    with pytest.raises(ValueError, match="0 to 3; sample id 305 has the label 12"):
+        evaluate(net, x, y, {}, sample_ids=torch.arange(300, 312))
+
+
+def test_a_token_that_the_vocabulary_lacks_is_named_by_the_id_of_its_text() -> None:
+    class Even(nn.Module):
+        def forward(self, tokens: Tensor) -> Tensor:
+            return torch.zeros(*tokens.shape, 12)
+
+    tokens = torch.zeros(12, 3, dtype=torch.int64)
+    following = tokens.clone()
+    following[5, -1] = 12
+    with pytest.raises(ValueError, match="0 to 11; sample id 305 has the label 12"):
+        evaluate_language(Even(), tokens, following, {}, sample_ids=torch.arange(300, 312), batch_size=4)
 
 
 def nan_for_the_eighth(x: Tensor) -> Tensor:

@@ -58,13 +58,16 @@ class Drifting(OrdinaryModule):
 def test_a_checkpoint_is_ranked_by_the_figure_of_its_own_weights(
     tmp_path: Path, saving: dict[str, Any], validating: dict[str, Any]
 ) -> None:
-    checkpoint = ModelCheckpoint(tmp_path / "kept", monitor="val/bias", mode="min", save_top_k=-1, **saving)
-    run = trainer(tmp_path, Bias(), checkpoint, enable_checkpointing=True, max_epochs=4, **validating)
-    run.fit(Drifting(), train_loader(), val_loader())
-    assert checkpoint.best_k_models
-    for path, score in checkpoint.best_k_models.items():
-        state = torch.load(path, weights_only=True)["state_dict"]
-        assert float(state["net.0.bias"][0]) == float(score)
+    for measured_every in {1, validating.get("check_val_every_n_epoch") or 1}:
+        kept = tmp_path / f"kept_{measured_every}"
+        checkpoint = ModelCheckpoint(kept, monitor="val/bias", mode="min", save_top_k=-1, **saving)
+        probe = Bias(every_n_epochs=measured_every)
+        run = trainer(tmp_path, probe, checkpoint, enable_checkpointing=True, max_epochs=4, **validating)
+        run.fit(Drifting(), train_loader(), val_loader())
+        assert checkpoint.best_k_models
+        for path, score in checkpoint.best_k_models.items():
+            state = torch.load(path, weights_only=True)["state_dict"]
+            assert float(state["net.0.bias"][0]) == float(score)
 
 
 REFUSED: list[tuple[pl.Callback, dict[str, Any]]] = [
@@ -95,19 +98,65 @@ def test_looking_where_no_validation_has_ended_is_refused(
         run.fit(Drifting(), train_loader(), val_loader())
 
 
+WORST = {"monitor": "val/robust_accuracy/worst_case", "mode": "max"}
+
+
+def measuring(every_n_epochs: int) -> RobustAccuracy:
+    return RobustAccuracy({"fgsm": FGSM(threat=Linf(eps=0.1))}, every_n_epochs=every_n_epochs, num_images=0)
+
+
 @pytest.mark.parametrize(
-    "ranking",
+    ("ranking", "remedy"),
     [
-        ModelCheckpoint(monitor="val/robust_accuracy/worst_case", mode="max"),
-        ModelCheckpoint(monitor="val/robust_accuracy/fgsm", mode="max", every_n_epochs=3),
-        ModelCheckpoint(monitor="val/clean_accuracy", mode="max", every_n_train_steps=5),
-        EarlyStopping(monitor="val/robust_accuracy/fgsm", mode="max"),
+        (ModelCheckpoint(**WORST), r"ModelCheckpoint\(every_n_epochs=2\)"),
+        (ModelCheckpoint(**WORST, every_n_epochs=3), r"ModelCheckpoint\(every_n_epochs=2\)"),
+        (ModelCheckpoint(**WORST, every_n_train_steps=5), r"ModelCheckpoint\(every_n_epochs=2\), with no other"),
+        (EarlyStopping(**WORST), r"EarlyStopping\(strict=False\)"),
     ],
 )
-def test_looking_more_often_than_is_measured_is_refused(tmp_path: Path, ranking: pl.Callback) -> None:
-    measuring = RobustAccuracy({"fgsm": FGSM(threat=Linf(eps=0.1))}, every_n_epochs=2)
-    run = trainer(tmp_path, measuring, ranking, enable_checkpointing=True)
-    with pytest.raises(ValueError, match="since that is measured only every 2 epochs: set every_n_epochs=2"):
+def test_looking_more_often_than_is_measured_is_refused(tmp_path: Path, ranking: pl.Callback, remedy: str) -> None:
+    run = trainer(tmp_path, measuring(2), ranking, enable_checkpointing=True)
+    with pytest.raises(ValueError, match=f"since that is measured only every 2 epochs: set {remedy}"):
+        run.fit(OrdinaryModule(), train_loader(), val_loader())
+
+
+@pytest.mark.parametrize(
+    ("ranking", "measured_every", "validating"),
+    [
+        # What the messages say is to be set.
+        (ModelCheckpoint(**WORST, every_n_epochs=2), 2, {}),
+        (EarlyStopping(**WORST, strict=False), 2, {}),
+        # No validation is left out, and after each of them they look.
+        (ModelCheckpoint(**WORST), 2, {"check_val_every_n_epoch": 2}),
+        (ModelCheckpoint(**WORST), 2, {"check_val_every_n_epoch": 2, "val_check_interval": 2}),
+        (ModelCheckpoint(**WORST, every_n_train_steps=3), 2, {"check_val_every_n_epoch": 2}),
+        (ModelCheckpoint(**WORST, every_n_epochs=2), 4, {"check_val_every_n_epoch": 4}),
+        (EarlyStopping(**WORST), 2, {"check_val_every_n_epoch": 4}),
+    ],
+)
+def test_looking_only_where_it_is_measured_is_none_of_an_old_figure(
+    tmp_path: Path, ranking: Any, measured_every: int, validating: dict[str, Any]
+) -> None:
+    run = trainer(tmp_path, measuring(measured_every), ranking, enable_checkpointing=True, max_epochs=4, **validating)
+    run.fit(OrdinaryModule(), train_loader(), val_loader())
+    assert run.current_epoch == 4
+
+
+@pytest.mark.parametrize(
+    ("ranking", "measured_every", "validating", "every"),
+    [
+        (ModelCheckpoint(**WORST), 2, {"check_val_every_n_epoch": 3}, 6),
+        (ModelCheckpoint(**WORST), 2, {"val_check_interval": 0.4}, 2),
+        (ModelCheckpoint(**WORST), 2, {"check_val_every_n_epoch": None, "val_check_interval": 3}, 2),
+        (ModelCheckpoint(**WORST, save_on_train_epoch_end=True), 2, {"check_val_every_n_epoch": 2}, 2),
+        (EarlyStopping(**WORST, check_on_train_epoch_end=True), 2, {"check_val_every_n_epoch": 2}, 2),
+    ],
+)
+def test_validations_that_are_not_all_measured_are_told_from_those_that_are(
+    tmp_path: Path, ranking: Any, measured_every: int, validating: dict[str, Any], every: int
+) -> None:
+    run = trainer(tmp_path, measuring(measured_every), ranking, enable_checkpointing=True, **validating)
+    with pytest.raises(ValueError, match=f"since that is measured only every {every} epochs"):
         run.fit(OrdinaryModule(), train_loader(), val_loader())
 
 
@@ -150,7 +199,7 @@ def test_a_scheduler_that_cannot_wait_is_refused(tmp_path: Path) -> None:
             return super().configure_optimizers()
 
     run = trainer(tmp_path, GradientNorm(every_n_epochs=2), max_epochs=5)
-    with pytest.raises(ValueError, match=r"ReduceLROnPlateau\(monitor='grad_norm/val/input'\) would rank"):
+    with pytest.raises(ValueError, match=r"ReduceLROnPlateau\(monitor='grad_norm/val/input'\) .*set 'frequency': 2 in"):
         run.fit(Robust(), train_loader(), val_loader())
 
 

@@ -56,6 +56,45 @@ def test_layers_add_up_to_the_total_and_update_ratios_are_those_of_sgd(tmp_path:
     assert value("update_ratio/net.5") == pytest.approx(0.01 * value("grad_norm/train/net.5") / size, rel=1e-3)
 
 
+class Manual(OrdinaryModule):
+    """Steps by two optimizers in turn: SGD on the convolution and BatchNorm, twice, and SGD on the head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.by_hand: list[dict[str, float]] = []
+
+    def configure_optimizers(self) -> Any:
+        body = [*self.net[0].parameters(), *self.net[1].parameters()]
+        return torch.optim.SGD(body, lr=0.01), torch.optim.SGD(self.net[5].parameters(), lr=0.1)
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        found: dict[str, float] = {}
+        body, head = self.optimizers()
+        for optimizer, layers, scale in ((body, (0, 1), 1), (body, (0, 1), 100), (head, (5,), 1)):
+            optimizer.zero_grad()
+            self.manual_backward(scale * self._loss(batch))
+            for layer in layers:
+                parameters = list(self.net[layer].parameters())
+                norm = sum(float((p.grad.double() ** 2).sum()) for p in parameters) ** 0.5  # type: ignore[union-attr]
+                size = sum(float((p.detach().double() ** 2).sum()) for p in parameters) ** 0.5
+                found[f"grad_norm/train/net.{layer}"] = norm
+                found[f"update_ratio/net.{layer}"] = optimizer.param_groups[0]["lr"] * norm / size
+            optimizer.step()
+        norms = [value for tag, value in found.items() if tag.startswith("grad_norm")]
+        self.by_hand.append({**found, "grad_norm/train/total": sum(norm**2 for norm in norms) ** 0.5})
+
+
+def test_several_optimizers_of_a_batch_count_together_each_by_its_last_step(tmp_path: Path) -> None:
+    module = Manual()
+    run = trainer(tmp_path, GradientNorm(), max_epochs=1)
+    run.fit(module, train_loader(), val_loader())
+    assert len(module.by_hand) == 5
+    for tag in module.by_hand[0]:
+        logged = [event.value for event in events(tmp_path).Scalars(tag)]
+        assert logged == pytest.approx([found[tag] for found in module.by_hand], rel=1e-3), tag
+
+
 @pytest.mark.parametrize("batch_size", [5, 23])
 def test_validation_norms_equal_those_taken_by_hand(tmp_path: Path, batch_size: int) -> None:
     module = OrdinaryModule().eval()
@@ -112,8 +151,8 @@ def test_the_parameter_that_is_first_not_finite_is_named(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (torch.full((10,), 4), "labels must be classes of the model, 0 to 3; sample 0 has the label 4"),
-        (torch.zeros(10, 1, dtype=torch.int64), r"labels must be `\(N,\)`, got a column \(10, 1\)"),
+        (torch.arange(10) // 7 * 4, "labels must be classes of the model, 0 to 3; sample id 7 has the label 4"),
+        (torch.zeros(10, 1, dtype=torch.int64), r"labels must be `\(N,\)`, got a column \(4, 1\)"),
         (torch.zeros(10, 4), "labels must be class numbers, int64"),
     ],
 )
@@ -122,9 +161,33 @@ def test_labels_that_are_no_classes_are_named(tmp_path: Path, labels: Tensor, me
         def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
             self(batch[0])
 
-    loader = DataLoader(TensorDataset(samples(10).tensors[0], labels), 10)
+    loader = DataLoader(TensorDataset(samples(10).tensors[0], labels), 4)
     with pytest.raises(ValueError, match=message):
         trainer(tmp_path, GradientNorm()).validate(Unlabelled(), loader, verbose=False)
+
+
+class Autoencoder(OrdinaryModule):
+    """Validates on images without labels."""
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self(batch[0])
+
+
+@pytest.mark.parametrize("num_sanity_val_steps", [0, 1])
+def test_the_training_alone_is_measured_whatever_validation_batches_are(
+    tmp_path: Path, num_sanity_val_steps: int
+) -> None:
+    unlabelled = DataLoader(TensorDataset(samples(23).tensors[0]), 10)
+    options: dict[str, Any] = {"max_epochs": 1, "num_sanity_val_steps": num_sanity_val_steps}
+    with pytest.raises(ValueError, match=r"must be \(images, labels\).*, got list; .*GradientNorm\(validation=False\)"):
+        trainer(tmp_path / "both", GradientNorm(), **options).fit(Autoencoder(), train_loader(), unlabelled)
+    module = Autoencoder()
+    run = trainer(tmp_path / "alone", GradientNorm(validation=False), **options)
+    run.fit(module, train_loader(), unlabelled)
+    run.validate(module, unlabelled, verbose=False)
+    run.validate(module, [unlabelled, unlabelled], verbose=False)
+    assert len(events(tmp_path / "alone").Scalars("grad_norm/train/total")) == 5
+    assert not [tag for tag in events(tmp_path / "alone").Tags()["scalars"] if tag.startswith("grad_norm/val")]
 
 
 @pytest.mark.parametrize("frozen", [False, True])

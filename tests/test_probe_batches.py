@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 import numpy as np
@@ -27,6 +27,31 @@ def test_batches_that_are_lists_or_dicts(tmp_path: Path) -> None:
     plain.validate(module, val_loader(), verbose=False)
     named = trainer(tmp_path / "named", RobustAccuracy(ATTACKS, batch_keys=("image", "label"), num_images=0))
     named.validate(module, DataLoader(Mapped(lambda x, y: {"image": x, "label": y}), 10), verbose=False)
+    assert robust_of(named) == robust_of(plain)
+
+
+class FromDomain(NamedTuple):
+    """A sample as sets of several domains give it: the label is the third."""
+
+    image: Tensor
+    domain: Tensor
+    label: Tensor
+
+
+def of_domain_3(x: Tensor, y: Tensor) -> FromDomain:
+    return FromDomain(x, torch.tensor(3), y)
+
+
+class TakesDomains(OrdinaryModule):
+    def _loss(self, batch: Any) -> Tensor:
+        return super()._loss((batch[0], batch[2]))
+
+
+def test_of_a_named_tuple_the_keys_are_its_fields(tmp_path: Path) -> None:
+    plain = trainer(tmp_path / "plain", RobustAccuracy(ATTACKS, num_images=0))
+    plain.validate(OrdinaryModule(), val_loader(), verbose=False)
+    named = trainer(tmp_path / "named", RobustAccuracy(ATTACKS, batch_keys=("image", "label"), num_images=0))
+    named.validate(TakesDomains(), DataLoader(Mapped(of_domain_3), 10), verbose=False)
     assert robust_of(named) == robust_of(plain)
 
 
@@ -87,16 +112,30 @@ def test_labels_of_every_whole_type_are_classes(tmp_path: Path, dtype: torch.dty
 
 
 @pytest.mark.parametrize(
-    ("make", "keys", "message"),
+    ("module", "make", "keys", "message"),
     [
-        (lambda x, y: {"image": x, "label": y}, None, r"keys \['image', 'label'\]: say which"),
-        (lambda x, y: {"image": x, "label": y}, ("pixels", "label"), "the batch has no 'pixels', its keys are"),
+        (OrdinaryModule, lambda x, y: {"image": x, "label": y}, None, r"keys \['image', 'label'\]: say which"),
+        (
+            OrdinaryModule,
+            lambda x, y: {"image": x, "label": y},
+            ("pixels", "label"),
+            "the batch has no 'pixels', its keys are",
+        ),
+        (TakesDomains, of_domain_3, ("image", "class"), "the batch has no 'class', its keys are .*'domain', 'label'"),
+        (
+            TakesDomains,
+            lambda x, y: tuple(of_domain_3(x, y)),
+            ("image", "label"),
+            r"batch_keys=\('image', 'label'\) must be keys of a dict.*the batch is a list of 3 without names",
+        ),
     ],
 )
-def test_a_dict_without_its_keys_is_an_error(tmp_path: Path, make: Any, keys: Any, message: str) -> None:
+def test_a_batch_without_the_keys_that_are_given_or_due_is_an_error(
+    tmp_path: Path, module: type[OrdinaryModule], make: Any, keys: Any, message: str
+) -> None:
     run = trainer(tmp_path, RobustAccuracy(ATTACKS, batch_keys=keys))
     with pytest.raises(ValueError, match=message):
-        run.validate(OrdinaryModule(), DataLoader(Mapped(make), 10), verbose=False)
+        run.validate(module(), DataLoader(Mapped(make), 10), verbose=False)
 
 
 def test_batches_of_several_shapes_are_attacked_each_by_itself(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -23,6 +24,30 @@ class Denormalizing(OrdinaryModule):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(x * 0.25 + 0.5)
+
+
+@pytest.mark.parametrize(
+    "normalization",
+    [
+        (0.1307, 0.3081),  # as grey images are often written
+        ([0.5], [0.0]),
+        ([0.5, 0.5], [0.5]),
+        ([], []),
+        ([float("nan")], [0.5]),
+        ([0.5], [0.5], [0.5]),
+        ["mean", "std"],
+        0.5,
+    ],
+)
+def test_a_normalization_that_is_none_is_refused(normalization: Any) -> None:
+    message = r"GradientNorm\(normalization=...\) must be mean and std.* as in \(\[0.1307\], \[0.3081\]\), std > 0"
+    with pytest.raises(ValueError, match=message):
+        GradientNorm(normalization=normalization)
+
+
+def test_a_normalization_may_be_of_tensors() -> None:
+    given = GradientNorm(normalization=(torch.tensor([0.5, 0.25]), torch.tensor([1, 2])))
+    assert given.normalization == ((0.5, 0.25), (1.0, 2.0))
 
 
 def test_normalized_batches_are_attacked_in_pixels(tmp_path: Path) -> None:

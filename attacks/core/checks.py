@@ -96,14 +96,14 @@ def read_sample_ids(given: Tensor | Sequence[int] | None, y: Tensor) -> Tensor:
     return ids.to(y.device, torch.int64)
 
 
-def check_labels(y: Tensor, num_classes: int) -> None:
-    """Raises ValueError where a label is not one of the classes."""
+def check_labels(y: Tensor, num_classes: int, sample_ids: Tensor | None = None) -> None:
+    """Raises ValueError where a label is not one of the classes; without ids `(N,)` the first is named by its row."""
     wrong = (y < 0) | (y >= num_classes)
     if bool(wrong.any()):
         row = int(wrong.nonzero()[0, 0])
+        which = f"sample {row}" if sample_ids is None else f"sample id {int(sample_ids[row])}"
         raise ValueError(
-            f"labels must be classes of the model, 0 to {num_classes - 1}; sample {row} has the label "
-            f"{int(y[wrong][0])}"
+            f"labels must be classes of the model, 0 to {num_classes - 1}; {which} has the label {int(y[wrong][0])}"
         )
 
 

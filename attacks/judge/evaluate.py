@@ -163,7 +163,7 @@ def evaluate(
             check_unchanged(x, as_computed(given, model), ids)
         if len(x):
             check_not_probabilities(logits)
-            check_labels(y, logits.shape[1])
+            check_labels(y, logits.shape[1], ids)
         report = Report(
             attacks=dict(attacks),
             sample_id=ids,

@@ -109,7 +109,7 @@ def evaluate_language(
                     f"the model fails on texts with ids from {int(x.min())} to {int(x.max())}: are they all in its "
                     f"vocabulary? ({error})"
                 ) from error
-            check_labels(y[rows], logits.shape[2])
+            check_labels(y[rows], logits.shape[2], ids[rows])
             bits[rows] = token_losses(logits, y[rows]).float() / math.log(2)
             characters[rows] = _characters(characters_per_token, y[rows], logits.shape[2])
             part = torch.arange(len(x), device=x.device)[rows]

@@ -7,6 +7,7 @@ the trainer is refused before it starts.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -24,6 +25,7 @@ class Ranking:
         monitor: the tag of the figure.
         every_n_epochs: in which epochs it looks; None where it looks whenever some steps are done or some time is over.
         at_epoch_end: whether it looks at the end of the epoch, and not after a validation.
+        rarer: what makes it look only in every n-th epoch, with `{n}` for the number, or wait for a figure.
         remedy: what makes it look after each validation, or wait for one.
     """
 
@@ -31,6 +33,7 @@ class Ranking:
     monitor: str
     every_n_epochs: int | None
     at_epoch_end: bool
+    rarer: str
     remedy: str
 
 
@@ -54,13 +57,16 @@ def rankings(trainer: pl.Trainer) -> Iterator[Ranking]:
         if isinstance(callback, ModelCheckpoint) and monitor is not None:
             epochs = None if callback._every_n_epochs < 1 else callback._every_n_epochs
             at_epoch_end = callback._should_save_on_train_epoch_end(trainer)
-            yield Ranking(who, str(monitor), epochs, at_epoch_end, f"{who}(save_on_train_epoch_end=False)")
+            rarer = f"{who}(every_n_epochs={{n}})" + ("" if epochs else ", with no other interval")
+            yield Ranking(who, str(monitor), epochs, at_epoch_end, rarer, f"{who}(save_on_train_epoch_end=False)")
         elif isinstance(callback, EarlyStopping) and callback.strict:
-            yield Ranking(who, callback.monitor, 1, bool(callback._check_on_train_epoch_end), f"{who}(strict=False)")
+            at_epoch_end, waiting = bool(callback._check_on_train_epoch_end), f"{who}(strict=False)"
+            yield Ranking(who, callback.monitor, 1, at_epoch_end, waiting, waiting)
     for config in trainer.lr_scheduler_configs:
         if config.reduce_on_plateau and config.strict and config.interval == "epoch":
-            who = type(config.scheduler).__name__
-            yield Ranking(who, str(config.monitor), config.frequency, True, "'strict': False in its configuration")
+            who, where = type(config.scheduler).__name__, "in its configuration"
+            rarer, waiting = f"'frequency': {{n}} {where}", f"'strict': False {where}"
+            yield Ranking(who, str(config.monitor), config.frequency, True, rarer, waiting)
 
 
 def check_ranking(ranking: Ranking, trainer: pl.Trainer, measured_every: int) -> None:
@@ -72,10 +78,14 @@ def check_ranking(ranking: Ranking, trainer: pl.Trainer, measured_every: int) ->
         measured_every: the validations of every n-th epoch are measured.
     """
     who = f"{ranking.who}(monitor={ranking.monitor!r})"
-    if (ranking.every_n_epochs or 1) % measured_every:
+    looks_every, validates_every = ranking.every_n_epochs or 1, trainer.check_val_every_n_epoch or 1
+    if not ranking.at_epoch_end:  # then it looks only where there are validations
+        looks_every = math.lcm(looks_every, validates_every)
+    if looks_every % measured_every:
+        measured_every = math.lcm(measured_every, validates_every)
         raise ValueError(
             f"{who} would rank new weights by an old figure, since that is measured only every {measured_every} "
-            f"epochs: set every_n_epochs={measured_every} there, or every_n_epochs=1 where it is measured"
+            f"epochs: set {ranking.rarer.format(n=measured_every)}, or every_n_epochs=1 where it is measured"
         )
     if ranking.at_epoch_end and not (ranking.every_n_epochs and _validates_at_end(trainer, ranking.every_n_epochs)):
         raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -20,13 +21,30 @@ class NormalizedBatches:
         asked_by: the class whose option it is, for messages.
 
     Attributes:
+        normalization: the same in numbers, or None.
         normalize: the same as a layer, or None.
+
+    Raises:
+        ValueError: it is no mean and standard deviation.
     """
 
     def __init__(self, normalization: Sequence[Sequence[float]] | None, asked_by: str) -> None:
-        self._normalization, self._option = normalization, f"{asked_by}(normalization=...)"
-        self.normalize = None if normalization is None else Normalize(*normalization)
+        self._option = f"{asked_by}(normalization=...)"
+        self.normalization = None if normalization is None else self._read(normalization)
+        self.normalize = None if self.normalization is None else Normalize(*self.normalization)
         self.begin()
+
+    def _read(self, given: Sequence[Sequence[float]]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        try:
+            mean, std = (tuple(float(value) for value in part) for part in given)
+        except (TypeError, ValueError):
+            mean = std = ()
+        if not mean or len(mean) != len(std) or not all(map(math.isfinite, mean + std)) or min(std) <= 0:
+            raise ValueError(
+                f"{self._option} must be mean and std, each with one number per channel, as in ([0.1307], [0.3081]), "
+                f"std > 0, got {given!r}"
+            )
+        return mean, std
 
     def begin(self) -> None:
         """Another data loader, of which nothing is known."""
@@ -58,7 +76,7 @@ class NormalizedBatches:
         if not bool(((pixels - rounded).abs() < rounding_error).all()):
             raise ValueError(
                 f"{self._option} must be the mean and standard deviation that the batches were normalized "
-                f"with, so that undoing it gives pixels in [0, 1]; got {self._normalization}, and values from "
+                f"with, so that undoing it gives pixels in [0, 1]; got {self.normalization}, and values from "
                 f"{float(pixels.min()):.3g} to {float(pixels.max()):.3g}"
             )
         return rounded

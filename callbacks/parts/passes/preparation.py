@@ -35,7 +35,7 @@ class Preparation:
         suite: attacks by name.
         num_samples: how many samples of the training data they learn from, at most.
         seed: seeds what they draw, and what the dataset draws.
-        batch_keys: the keys of images and labels, if the batches are dicts.
+        batch_keys: the keys of images and labels, if the batches are dicts or named tuples.
 
     Attributes:
         attacks: the suite, ready where it has been prepared.

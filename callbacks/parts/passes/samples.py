@@ -54,7 +54,7 @@ class SampleStream:
         trainer: says how many processes there are.
         loader: the data loader of the pass.
         max_samples: only samples with a smaller id are passed on; None for all.
-        batch_keys: the keys of images and labels in batches that are dicts.
+        batch_keys: the keys of images and labels in batches that are dicts or named tuples.
 
     Attributes:
         caveat: what is to be known of ids that are no positions in the dataset, in words; None where they are.
@@ -127,11 +127,15 @@ def _caveat(trainer: pl.Trainer, sampler: Any) -> str | None:
 
 
 def images_and_labels(batch: Any, keys: Sequence[str] | None) -> tuple[Tensor, Tensor]:
-    """The images and labels in a batch: a tuple or list of both, or a dict with the given keys.
+    """The images and labels in a batch: the first two of a tuple or list, or those of a dict with the given keys.
+
+    Of a named tuple the keys, where they are given, are the names of its fields.
 
     Raises:
-        ValueError: the batch is something else, or lacks a key.
+        ValueError: the batch is something else, or lacks a key; or it is a tuple or list, and there are keys.
     """
+    if keys is not None and hasattr(batch, "_fields"):
+        batch = batch._asdict()
     if isinstance(batch, Mapping):
         if keys is None:
             raise ValueError(
@@ -142,6 +146,12 @@ def images_and_labels(batch: Any, keys: Sequence[str] | None) -> tuple[Tensor, T
         if missing:
             raise ValueError(f"batch_keys: the batch has no {missing[0]!r}, its keys are {list(batch)}")
         return batch[keys[0]], batch[keys[1]]
+    if isinstance(batch, (tuple, list)) and keys is not None:
+        raise ValueError(
+            f"batch_keys={tuple(keys)} must be keys of a dict, or fields of a named tuple, and the batch is a "
+            f"{type(batch).__name__} of {len(batch)} without names: leave the option out if its first two are the "
+            "images and the labels"
+        )
     if isinstance(batch, (tuple, list)) and len(batch) >= 2:
         return batch[0], batch[1]
     raise ValueError(f"the batch must be (images, labels) or a dict of them, got {type(batch).__name__}")

@@ -39,8 +39,7 @@ class TryOut:
     def at_sanity_check(self, model: nn.Module, samples: Samples) -> None:
         """Takes the first samples of a data loader."""
         self._is_over = True
-        if self._probe.takes_part():
-            self._probe.try_out(model, samples)
+        self._probe.try_out(model, samples)
 
     def end_sanity_check(self, trainer: pl.Trainer) -> None:
         """A process may have had no samples, and yet must go on as the others do. A collective."""
