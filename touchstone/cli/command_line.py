@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import re
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -31,6 +28,7 @@ from ..runs.find_checkpoint import step_of
 from .checkpoint_errors import check_checkpoint, explain_mismatch
 from .given import UsageError, check_configs, gather, nearest, replaced_callbacks
 from .jobs import JOBS
+from .noise import NOISE, NOISE_OUTSIDE_FIT, quieten
 from .null import read_null
 from .other_processes import EndTogether
 from .own_signals import OwnSignals
@@ -43,20 +41,6 @@ from .stopping import Stopping
 from .target import aim_callbacks, check_target
 from .usage_errors import explain, in_one_line
 
-# What Lightning says, and nobody who runs this program can act on.
-NOISE = (
-    r"💡 Tip: For seamless cloud",  # its own products
-    r"TPU available: False",
-    r"\[rank: \d+\] Received SIGTERM",
-    r"Restoring states from the checkpoint path",  # another message says when it is done
-    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # for Lightning to change
-    r"`\.test\(ckpt_path=\"best\"\)` is called with Trainer configured with multiple `ModelCheckpoint`",
-    r"The dirpath has changed from",  # a resumed run may have a folder of its own
-    r"Checkpoint directory .* exists and is not empty",  # or go on in that of the run
-)
-NOISE_OUTSIDE_FIT = (  # where a callback of the training is not missed
-    r"Be aware that when using `ckpt_path`, callbacks used to create the checkpoint need to be provided",
-)
 NEEDED_LOADERS = {"fit": "train", "validate": "val", "test": "test", "predict": "predict"}
 DESCRIPTION = f"Trains, attacks and looks at networks. Beside the subcommands: {', '.join(JOBS.values())}."
 
@@ -80,7 +64,7 @@ class CommandLine(LightningCLI):
         self.arguments = list(arguments)
         _check_subcommand(arguments, list(LightningCLI.subcommands()))
         read_null()
-        _quieten(NOISE if arguments[0] == "fit" else NOISE + NOISE_OUTSIDE_FIT)
+        quieten(NOISE if arguments[0] == "fit" else NOISE + NOISE_OUTSIDE_FIT)
         self.stopping, self.then_test, self.shows_folder = stopping, then_test, shows_folder
         self.continues = False  # in the folder of an earlier run
         if arguments[0] in self.subcommands():
@@ -280,19 +264,3 @@ def _check_subcommand(arguments: Sequence[str], valid: list[str]) -> None:
         raise UsageError(
             f"no subcommand is given; there is {', '.join(valid)}: python train.py fit {' '.join(arguments)}"
         )
-
-
-def _quieten(noise: tuple[str, ...]) -> None:
-    """Silences these messages and no others; stderr is left to warnings and errors."""
-    for message in noise:
-        warnings.filterwarnings("ignore", message)
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).handlers, logging.getLogger(name).propagate = [], True
-    logging.getLogger("lightning").handlers = [_Printed()]
-
-
-class _Printed(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        message = record.getMessage()
-        if not any(re.match(noise, message) for noise in NOISE):
-            print(message, flush=True)
