@@ -22,6 +22,7 @@ from touchstone.attacks import frozen_eval
 from touchstone.callbacks import ExactResume, LogsMayFail, Predictions, RobustAccuracy, RobustLanguage, RunRecord
 from touchstone.callbacks.not_finite import NotFinite
 from touchstone.callbacks.parts.records.logs import LostLogs
+from touchstone.callbacks.parts.records.publish import run_folder
 
 from ..runs.durable import DurableCheckpointIO
 from ..runs.find_checkpoint import step_of
@@ -218,22 +219,26 @@ class CommandLine(LightningCLI):
         return {**arguments, "verbose": False} if shows_own else arguments
 
     def _run(self, job: Callable[..., Any], arguments: dict[str, Any]) -> None:
-        started, folder = time.time(), None
+        started, folder, is_new = time.time(), None, False
         arguments = {**arguments, "weights_only": True}  # a checkpoint is data, and runs no code
         try:
-            folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
+            folder = run_folder(self.trainer)  # where nothing is logged, none: the current one is the user's
+            is_new = folder is not None and not folder.exists()
             job(**arguments)
         except BaseException as error:
             if "state_dict" in str(error) and (problem := explain_mismatch(arguments.get("ckpt_path"), self.model)):
                 raise problem from error
             refusal = refused_late(error)
-            if folder is not None and _is_anything_in(folder):
+            if folder is not None and _is_written_in(folder, started):
                 notes = (refusal or error).__dict__.setdefault("__notes__", [])
                 notes.append(f"what was written until then: {folder}")
                 last = folder / "checkpoints" / "last.ckpt"
                 if job == self._fit and last.is_file() and (folder / "config.yaml").is_file():
                     notes.append(f"to go on: python train.py fit --config {folder / 'config.yaml'} --ckpt_path last")
                 notes += read_health(folder, started)
+            elif folder is not None and is_new:
+                with suppress(OSError):  # where it is not empty, or never was made
+                    folder.rmdir()
             if refusal is not None:
                 raise refusal from error
             raise
@@ -242,17 +247,13 @@ class CommandLine(LightningCLI):
             log_folder = Path(logger.save_dir) if logger else None
             is_lost = any(path.name in REPORTS for path in LostLogs.of(self.trainer).files)
             shown = folder if self.shows_folder else None
-            report, language = (read_report(folder / name, started) for name in REPORTS)
+            report, language = (read_report(folder / name, started) if folder else None for name in REPORTS)
             print_end(shown, report, log_folder, language=language, is_lost=is_lost)
 
 
-def _is_anything_in(folder: Path) -> bool:
-    """Whether a run folder holds a file; one that is empty is taken away."""
-    if any(path.is_file() for path in folder.rglob("*")):
-        return True
-    with suppress(OSError):
-        folder.rmdir()
-    return False
+def _is_written_in(folder: Path, since: float) -> bool:
+    """Whether a run folder holds a file that is not older than `since`, in seconds of the epoch."""
+    return any(path.is_file() and path.stat().st_mtime >= since for path in folder.rglob("*"))
 
 
 def _check_subcommand(arguments: Sequence[str], valid: list[str]) -> None:
