@@ -118,6 +118,14 @@ class CommandLine(LightningCLI):
         if subcommand != "fit" and checkpoint is None:
             note("no --ckpt_path is given: the weights are those that the net begins with")
 
+    def _set_seed(self) -> None:
+        try:
+            super()._set_seed()
+        except ValueError as error:
+            given = gather(self.arguments[1:]).value.get("seed_everything")
+            where = "" if given is None else f"{given.place}: "
+            raise UsageError(f"{where}seed_everything: {error}") from error
+
     def instantiate_classes(self) -> None:
         trainer = self._get(self.config, "trainer")
         trainer = trainer if isinstance(trainer, Namespace) else Namespace()  # a wrong value: explained below
