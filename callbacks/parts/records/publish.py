@@ -32,6 +32,15 @@ def tensorboard_writers(trainer: pl.Trainer) -> list[Any]:
     return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
 
 
+def logged_step(trainer: pl.Trainer) -> int:
+    """The step at which Lightning writes the figures of a pass that is running.
+
+    It counts batches, up to the one that a validation follows; `trainer.global_step` counts the steps of all
+    optimizers, and is one further already, where a resumed run takes away what came after its checkpoint.
+    """
+    return trainer.fit_loop.epoch_loop._batches_that_stepped
+
+
 def publish_picture(trainer: pl.Trainer, folder: Path | None, tag: str, figure: Figure) -> None:
     """Shows a figure under `tag` and keeps it as `figures/TAG.png` of the run folder. For rank zero."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -42,7 +51,7 @@ def publish_picture(trainer: pl.Trainer, folder: Path | None, tag: str, figure: 
     canvas.draw()
     pixels = np.asarray(canvas.buffer_rgba())[..., :3]
     for writer in tensorboard_writers(trainer):
-        writer.add_image(shown(tag), pixels, trainer.global_step, dataformats="HWC")
+        writer.add_image(shown(tag), pixels, logged_step(trainer), dataformats="HWC")
     if folder is not None:
         file = io.BytesIO()
         Image.fromarray(pixels).save(file, "PNG")
@@ -73,7 +82,7 @@ def file_name(tag: str) -> str:
 def publish_text(trainer: pl.Trainer, tag: str, text: str) -> None:
     """Shows a text (Markdown) under `tag`. For rank zero."""
     for writer in tensorboard_writers(trainer):
-        writer.add_text(tag, text, trainer.global_step)
+        writer.add_text(tag, text, logged_step(trainer))
 
 
 def lay_out_charts(trainer: pl.Trainer, attacks: Sequence[str]) -> None:
