@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import numpy as np
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from .logs import may_be_lost, write_whole
 from .shown import shown
@@ -20,15 +21,19 @@ if TYPE_CHECKING:
 
 
 def run_folder(trainer: pl.Trainer) -> Path | None:
-    """The folder of this run, or None where nothing is logged. A collective: every process calls it."""
-    folder = trainer.log_dir
-    return Path(folder) if folder is not None and trainer.loggers else None
+    """The folder of this run, or None where nothing is logged on this disk. A collective: every process calls it."""
+    folder, logger = trainer.log_dir, next(iter(trainer.loggers), None)
+    if folder is None or logger is None:
+        return None
+    if isinstance(logger, (TensorBoardLogger, CSVLogger)):
+        return Path(folder)
+    # Of any other logger, Lightning knows the folder of all runs only; `ModelCheckpoint` has this one below it.
+    version = logger.version if isinstance(logger.version, str) else f"version_{logger.version}"
+    return Path(trainer.strategy.broadcast(str(Path(folder, str(logger.name), version))))
 
 
 def tensorboard_writers(trainer: pl.Trainer) -> list[Any]:
     """The summary writers of the trainer's TensorBoard loggers."""
-    from lightning.pytorch.loggers import TensorBoardLogger
-
     return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
 
 
