@@ -11,6 +11,7 @@ from lightning.pytorch.loggers import Logger
 
 from touchstone.callbacks import RobustAccuracy
 
+from .command_lines import with_value, write
 from .lightning_programs import OrdinaryModule, train_loader, trainer, val_loader
 from .measured_runs import ATTACKS
 
@@ -58,3 +59,37 @@ def test_a_logger_that_saves_nothing_here_has_no_run_folder(here: Path) -> None:
     run = trainer(here, RobustAccuracy({"fgsm": ATTACKS["fgsm"]}, num_images=1), logger=Elsewhere(None, 0))
     run.validate(OrdinaryModule(), val_loader(), verbose=False)
     assert not list(here.iterdir())
+
+
+LATE = """
+from lightning.pytorch.loggers import Logger
+
+class Late(Logger):  # as that of W&B, which is given its version when it begins
+    known = None
+    save_dir, name = "logs", "mine"
+    version = property(lambda self: self.known)
+    def __init__(self, number: str): super().__init__(); self.number = number
+    @property
+    def experiment(self): self.known = self.number
+    def log_metrics(self, metrics, step=None): ...
+    def log_hyperparams(self, params, *args, **kwargs): ...
+"""
+
+
+def test_the_command_line_says_where_the_run_lies_and_leaves_its_config_there(run: Any, here: Path) -> None:
+    (here / "mine.py").write_text(LATE)
+    for number in ("a1", "b2"):
+        logger = {"class_path": "mine.Late", "init_args": {"number": number}}
+        ended = run("validate", "--config", write(with_value(logger, "trainer", "logger")))
+        assert ended.code == 0, ended.err
+        assert f"run folder: logs/mine/{number}" in ended.out
+        assert "20 validation samples" in ended.out
+        assert f"number: {number}" in Path(f"logs/mine/{number}/config.yaml").read_text()
+
+
+def test_a_logger_that_saves_nothing_here_ends_no_run(run: Any, here: Path) -> None:
+    (here / "mine.py").write_text(LATE.replace('save_dir, name = "logs", "mine"', 'name = "mine"'))
+    logger = {"class_path": "mine.Late", "init_args": {"number": "a1"}}
+    ended = run("validate", "--config", write(with_value(logger, "trainer", "logger")))
+    assert ended.code == 0, ended.err
+    assert not list(here.rglob("config.yaml"))

@@ -250,6 +250,7 @@ class CommandLine(LightningCLI):
             if refusal is not None:
                 raise refusal from error
             raise
+        folder = run_folder(self.trainer)  # once more: some loggers are told the name of their run as it begins
         if self.trainer.is_global_zero:
             logger = next((x for x in self.trainer.loggers if isinstance(x, TensorBoardLogger)), None)
             log_folder = Path(logger.save_dir) if logger else None
