@@ -29,11 +29,18 @@ def test_a_failed_run_leaves_the_current_folder_alone_and_does_not_claim_what_li
     assert "what was written until then" not in ended.err
 
 
+@pytest.mark.parametrize("subcommand", ["fit", "validate", "test"])
 @pytest.mark.parametrize("options", WITHOUT_FOLDER)
-def test_the_current_folder_is_not_called_the_folder_of_the_run(options: list[str], run: Any) -> None:
-    ended = run("validate", "--config", write(TINY), *options)
-    assert ended.code == 0
+def test_what_was_measured_is_shown_and_the_current_folder_is_not_called_that_of_the_run(
+    subcommand: str, options: list[str], run: Any, here: Path
+) -> None:
+    name = write(with_value(TINY["trainer"]["callbacks"][:1], "trainer", "callbacks"))  # none that writes checkpoints
+    ended = run(subcommand, "--config", name, *options, "--trainer.enable_checkpointing", "false")
+    assert ended.code == 0, ended.err
+    assert f"20 {'test' if subcommand == 'test' else 'validation'} samples" in ended.out
+    assert ended.out.count("worst case") == 1
     assert "run folder" not in ended.out
+    assert [path.name for path in here.iterdir()] == [name]
 
 
 def test_a_folder_that_was_there_before_a_run_that_wrote_nothing_stays_and_is_not_claimed(run: Any) -> None:

@@ -223,8 +223,9 @@ class CommandLine(LightningCLI):
             self.trainer.test(**self._without_second_table(again))
 
     def _without_second_table(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Silences Lightning's, where this project shows its own and a run folder has what that leaves out."""
         shows_own = any(isinstance(c, (RobustAccuracy, RobustLanguage)) for c in self.trainer.callbacks)  # type: ignore[attr-defined]
-        return {**arguments, "verbose": False} if shows_own else arguments
+        return {**arguments, "verbose": False} if shows_own and run_folder(self.trainer) is not None else arguments
 
     def _run(self, job: Callable[..., Any], arguments: dict[str, Any]) -> None:
         started, folder, is_new = time.time(), None, False
@@ -257,6 +258,9 @@ class CommandLine(LightningCLI):
             is_lost = any(path.name in REPORTS for path in LostLogs.of(self.trainer).files)
             shown = folder if self.shows_folder else None
             report, language = (read_report(folder / name, started) if folder else None for name in REPORTS)
+            callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
+            kept = (c.last_summary for c in callbacks if isinstance(c, RobustAccuracy))
+            report = report or next(filter(None, kept), None)
             print_end(shown, report, log_folder, language=language, is_lost=is_lost)
 
 
