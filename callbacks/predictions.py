@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,8 +20,10 @@ from .parts.records.table_file import TableFile
 class Predictions(BasePredictionWriter):
     """Writes `predictions.csv`: a row for each sample with its most probable classes, the best first.
 
-    Columns: `sample`, its position in the dataset; then `class_1`, `probability_1` and so on. Of several processes
-    each writes what it saw into `predictions_RANK.csv`, and at the end the first one joins them.
+    Columns: `sample`, its position in the dataset, or where nobody knows that, as in an iterable dataset, its place in
+    the pass, counted over all processes in turn; then `class_1`, `probability_1` and so on. Of several data loaders
+    the second has `predictions_1.csv`. Of several processes each writes what it saw into `predictions_rank_RANK.csv`,
+    and at the end the first one joins them.
 
     Args:
         top_k: classes for each sample, >= 1.
@@ -34,16 +37,19 @@ class Predictions(BasePredictionWriter):
         if top_k < 1:
             raise ValueError(f"Predictions(top_k=...) must be >= 1, got {top_k}")
         self.top_k = top_k
-        self._table: TableFile | None = None
+        self._tables: list[TableFile] = []  # one for each data loader
+        self._num_seen: Counter[int] = Counter()  # of each loader, where its samples have no positions
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         folder = run_folder(trainer)
+        self._num_seen.clear()
         if folder is not None:
-            self._table = TableFile(folder / "predictions.csv", trainer.global_rank, trainer.world_size)
+            names = ["predictions", *(f"predictions_{i}" for i in range(1, trainer.predict_loop.num_dataloaders))]
+            self._tables = [TableFile(folder / f"{n}.csv", trainer.global_rank, trainer.world_size) for n in names]
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._table is not None:
-            self._table.join()
+        for table in self._tables:
+            table.join()
 
     def write_on_batch_end(
         self,
@@ -55,7 +61,7 @@ class Predictions(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        if self._table is None:
+        if not self._tables:
             return
         if not isinstance(prediction, Tensor) or prediction.ndim != 2:
             rank_zero_warn(
@@ -68,11 +74,14 @@ class Predictions(BasePredictionWriter):
                 "samples, so that nobody knows whose they are; for pictures, some of which may be damaged, take "
                 "NamedPredictions"
             )
+        first = trainer.global_rank + trainer.world_size * self._num_seen[dataloader_idx]
+        self._num_seen[dataloader_idx] += len(prediction)
+        positions = batch_indices or range(first, first + trainer.world_size * len(prediction), trainer.world_size)
         names = class_names(trainer, prediction.shape[1])
         probability, label = prediction.float().topk(min(self.top_k, prediction.shape[1]), dim=1)
         numbers = range(1, label.shape[1] + 1)
         columns = ["sample", *(f"{column}_{k}" for k in numbers for column in ("class", "probability"))]
-        for row, sample in enumerate(batch_indices or range(len(label))):
+        for row, sample in enumerate(positions):
             found = zip(label[row].tolist(), probability[row].tolist(), strict=True)
             named = ((shown(names[c]) if names is not None else c, f"{share:.4f}") for c, share in found)
-            self._table.write(sample, [sample, *(value for pair in named for value in pair)], columns)
+            self._tables[dataloader_idx].write(sample, [sample, *(value for pair in named for value in pair)], columns)

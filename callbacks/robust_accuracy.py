@@ -26,7 +26,7 @@ from .parts.passes.warm_starts import WarmStarts
 from .parts.pictures.attack_pictures import AttackPictures
 from .parts.records.origin import origin, samples_fingerprint
 from .parts.records.publish import lay_out_charts, publish_text, run_folder
-from .parts.records.report_files import attack_success, write_report
+from .parts.records.report_files import attack_success, summary, write_report
 from .probe import Probe
 
 
@@ -63,6 +63,8 @@ class RobustAccuracy(Probe):
 
     Attributes:
         num_attacked: samples of the first loader behind the last figures of this entry; 0 where another one measures.
+        last_summary: what `report.json` holds of the last pass, also where no run folder has one; None before, where
+            another entry measures, and on every process but the first.
 
     Raises:
         ValueError: a value is outside its range; names collide between entries, or entries disagree on an option; or it
@@ -130,6 +132,7 @@ class RobustAccuracy(Probe):
         self.num_prepare_samples = num_prepare_samples
         self.warm_start, self.per_class = warm_start, per_class
         self.num_attacked = 0
+        self.last_summary: dict[str, Any] | None = None
         self._warned = False
         self._halving = Halving(batch_size)  # kept from pass to pass: what does not fit is tried once
         self._fingerprints: dict[int, int] = {}
@@ -239,8 +242,11 @@ class RobustAccuracy(Probe):
         if warnings and not self._warned:
             self._warned = True
             rank_zero_warn(f"signs of gradient masking at {stage}: " + "; ".join(warnings))
+        figures = summary(report, stage, where_from)
+        if loader_index == 0:
+            self.last_summary = figures
         if folder is not None:
-            write_report(trainer, report, stage, folder, loader_index, where_from)
+            write_report(trainer, report, figures, folder, loader_index)
         self._pictures.publish(trainer, folder, loader_index)
 
     # What a resumed fit goes on with.

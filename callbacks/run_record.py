@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterable
 from contextlib import redirect_stdout
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -17,7 +18,8 @@ from touchstone.attacks import frozen_eval
 from touchstone.attacks.core.logits import logits_as_float
 
 from .parts.passes.samples import images_and_labels
-from .parts.records.publish import publish_text, tensorboard_writers
+from .parts.records.logs import write_whole
+from .parts.records.publish import publish_text, run_folder, tensorboard_writers
 
 
 class RunRecord(SaveConfigCallback):
@@ -27,9 +29,18 @@ class RunRecord(SaveConfigCallback):
     """
 
     _traced = False
+    _folder: Path | None = None
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        folder = run_folder(trainer)
+        if self.save_to_log_dir and trainer.loggers and folder != Path(trainer.log_dir or ""):  # that of all runs
+            self.save_to_log_dir, self._folder = False, folder
+        super().setup(trainer, pl_module, stage)
 
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         text = self.parser.dump(self.config, skip_none=False)
+        if self._folder is not None:
+            write_whole(self._folder / "config.yaml", text)
         publish_text(trainer, "config", "\n".join("    " + line for line in text.splitlines()))
 
     def on_train_batch_end(

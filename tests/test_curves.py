@@ -139,7 +139,7 @@ def test_file_and_picture_lie_in_the_run_folder_and_training_is_what_it_was(tmp_
     assert curves_of(run, "curves_1.json")["num_samples"] == 7
     seen = events(tmp_path)
     for index in (0, 1):
-        assert [image.step for image in seen.Images(f"curves/dataloader_idx_{index}")] == [10]
+        assert [image.step for image in seen.Images(f"curves/dataloader_idx_{index}")] == [9]
         assert [event.step for event in seen.Scalars(f"val/curves/eps_0.1/dataloader_idx_{index}")] == [9]
         picture = Path(run.log_dir) / f"figures/curves_dataloader_idx_{index}.png"  # type: ignore[arg-type]
         assert picture.stat().st_size > 10_000

@@ -108,8 +108,8 @@ def test_pictures_and_probes_for_masking_come_when_they_would_have_come(tmp_path
         found = events(tmp_path / folder)
         return [(tag, event.step) for tag in found.Tags()["images"] for event in found.Images(tag)]
 
-    at_first = [("augmentations", NUM_BATCHES), ("attack/fgsm", NUM_BATCHES)]
-    last = [("attack/fgsm", NUM_EPOCHS * NUM_BATCHES)]
+    at_first = [("augmentations", NUM_BATCHES - 1), ("attack/fgsm", NUM_BATCHES - 1)]
+    last = [("attack/fgsm", NUM_EPOCHS * NUM_BATCHES - 1)]
     assert sorted(shown("whole")) == sorted(at_first + last)
     assert shown("resumed", kept(tmp_path / "whole", 2 * NUM_BATCHES + 1)) == last
 

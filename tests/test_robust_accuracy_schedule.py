@@ -100,4 +100,4 @@ def test_pictures_are_drawn_at_the_first_and_the_last_measurement(
 ) -> None:
     measuring = RobustAccuracy({"fgsm": ATTACKS["fgsm"]}, num_images=1, **options)
     trainer(tmp_path, measuring, **fitting).fit(OrdinaryModule(), train_loader(), val_loader())
-    assert [image.step for image in events(tmp_path).Images("attack/fgsm")] == [5 * epoch for epoch in epochs]
+    assert [image.step for image in events(tmp_path).Images("attack/fgsm")] == [5 * epoch - 1 for epoch in epochs]

@@ -197,6 +197,7 @@ def test_a_config_that_may_not_be_read_is_named(run: Any) -> None:
 MISTAKES_ON_THE_COMMAND_LINE = {
     "a key": (["--trainer.max_epocs=3"], "trainer has no key 'max_epocs'; did you mean 'max_epochs'?"),
     "a key cut short": (["--trainer.max_epoch", "3"], "'max_epoch'; did you mean 'max_epochs'?"),
+    "the option of configs": (["--confg", "x"], "there is no key 'confg'; did you mean 'config'?"),
     "a group": (["--modle.width", "3"], "'modle'; did you mean 'model'?"),
     "a parameter": (["--model.label_smoothin", "3"], "'label_smoothin'; did you mean 'label_smoothing'?"),
     "a parameter, in full": (["--model.init_args.label_smoothin", "3"], "did you mean 'label_smoothing'?"),
@@ -212,6 +213,7 @@ MISTAKES_ON_THE_COMMAND_LINE = {
     ),
     "a value": (["--trainer.max_epochs", "abc"], "trainer.max_epochs must be an integer or null, got 'abc'"),
     "a refused value": (["--model.label_smoothing", "2"], "Classifier(label_smoothing=...) must be in [0, 1), got 2"),
+    "a refused seed": (["--seed_everything", "-5"], "seed_everything: -5 is not in bounds"),
 }
 
 
@@ -242,6 +244,9 @@ def test_an_option_without_its_value_is_named(run: Any) -> None:
     ended = run("fit", "--config", write(TINY), "--trainer.max_epochs")
     assert ended.code == 2
     assert "--trainer.max_epochs" in ended.first_line
+    for arguments in (["--config"], ["--config="], ["--config", "--trainer.max_epochs=3"]):
+        ended = run("fit", *arguments)
+        assert (ended.code, ended.first_line) == (2, "error: --config needs a file, such as configs/digits.yaml")
 
 
 def test_a_config_without_the_option_is_answered_with_the_option(run: Any) -> None:

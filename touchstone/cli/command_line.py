@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import re
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -25,12 +22,14 @@ from touchstone.attacks import frozen_eval
 from touchstone.callbacks import ExactResume, LogsMayFail, Predictions, RobustAccuracy, RobustLanguage, RunRecord
 from touchstone.callbacks.not_finite import NotFinite
 from touchstone.callbacks.parts.records.logs import LostLogs
+from touchstone.callbacks.parts.records.publish import run_folder
 
 from ..runs.durable import DurableCheckpointIO
 from ..runs.find_checkpoint import step_of
 from .checkpoint_errors import check_checkpoint, explain_mismatch
 from .given import UsageError, check_configs, gather, nearest, replaced_callbacks
 from .jobs import JOBS
+from .noise import NOISE, NOISE_OUTSIDE_FIT, quieten
 from .null import read_null
 from .other_processes import EndTogether
 from .own_signals import OwnSignals
@@ -43,20 +42,6 @@ from .stopping import Stopping
 from .target import aim_callbacks, check_target
 from .usage_errors import explain, in_one_line
 
-# What Lightning says, and nobody who runs this program can act on.
-NOISE = (
-    r"💡 Tip: For seamless cloud",  # its own products
-    r"TPU available: False",
-    r"\[rank: \d+\] Received SIGTERM",
-    r"Restoring states from the checkpoint path",  # another message says when it is done
-    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # for Lightning to change
-    r"`\.test\(ckpt_path=\"best\"\)` is called with Trainer configured with multiple `ModelCheckpoint`",
-    r"The dirpath has changed from",  # a resumed run may have a folder of its own
-    r"Checkpoint directory .* exists and is not empty",  # or go on in that of the run
-)
-NOISE_OUTSIDE_FIT = (  # where a callback of the training is not missed
-    r"Be aware that when using `ckpt_path`, callbacks used to create the checkpoint need to be provided",
-)
 NEEDED_LOADERS = {"fit": "train", "validate": "val", "test": "test", "predict": "predict"}
 DESCRIPTION = f"Trains, attacks and looks at networks. Beside the subcommands: {', '.join(JOBS.values())}."
 
@@ -80,7 +65,7 @@ class CommandLine(LightningCLI):
         self.arguments = list(arguments)
         _check_subcommand(arguments, list(LightningCLI.subcommands()))
         read_null()
-        _quieten(NOISE if arguments[0] == "fit" else NOISE + NOISE_OUTSIDE_FIT)
+        quieten(NOISE if arguments[0] == "fit" else NOISE + NOISE_OUTSIDE_FIT)
         self.stopping, self.then_test, self.shows_folder = stopping, then_test, shows_folder
         self.continues = False  # in the folder of an earlier run
         if arguments[0] in self.subcommands():
@@ -132,6 +117,14 @@ class CommandLine(LightningCLI):
             note(replaced)
         if subcommand != "fit" and checkpoint is None:
             note("no --ckpt_path is given: the weights are those that the net begins with")
+
+    def _set_seed(self) -> None:
+        try:
+            super()._set_seed()
+        except ValueError as error:
+            given = gather(self.arguments[1:]).value.get("seed_everything")
+            where = "" if given is None else f"{given.place}: "
+            raise UsageError(f"{where}seed_everything: {error}") from error
 
     def instantiate_classes(self) -> None:
         trainer = self._get(self.config, "trainer")
@@ -230,45 +223,50 @@ class CommandLine(LightningCLI):
             self.trainer.test(**self._without_second_table(again))
 
     def _without_second_table(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Silences Lightning's, where this project shows its own and a run folder has what that leaves out."""
         shows_own = any(isinstance(c, (RobustAccuracy, RobustLanguage)) for c in self.trainer.callbacks)  # type: ignore[attr-defined]
-        return {**arguments, "verbose": False} if shows_own else arguments
+        return {**arguments, "verbose": False} if shows_own and run_folder(self.trainer) is not None else arguments
 
     def _run(self, job: Callable[..., Any], arguments: dict[str, Any]) -> None:
-        started, folder = time.time(), None
+        started, folder, is_new = time.time(), None, False
         arguments = {**arguments, "weights_only": True}  # a checkpoint is data, and runs no code
         try:
-            folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
+            folder = run_folder(self.trainer)  # where nothing is logged, none: the current one is the user's
+            is_new = folder is not None and not folder.exists()
             job(**arguments)
         except BaseException as error:
             if "state_dict" in str(error) and (problem := explain_mismatch(arguments.get("ckpt_path"), self.model)):
                 raise problem from error
             refusal = refused_late(error)
-            if folder is not None and _is_anything_in(folder):
+            if folder is not None and _is_written_in(folder, started):
                 notes = (refusal or error).__dict__.setdefault("__notes__", [])
                 notes.append(f"what was written until then: {folder}")
                 last = folder / "checkpoints" / "last.ckpt"
                 if job == self._fit and last.is_file() and (folder / "config.yaml").is_file():
                     notes.append(f"to go on: python train.py fit --config {folder / 'config.yaml'} --ckpt_path last")
                 notes += read_health(folder, started)
+            elif folder is not None and is_new:
+                with suppress(OSError):  # where it is not empty, or never was made
+                    folder.rmdir()
             if refusal is not None:
                 raise refusal from error
             raise
+        folder = run_folder(self.trainer)  # once more: some loggers are told the name of their run as it begins
         if self.trainer.is_global_zero:
             logger = next((x for x in self.trainer.loggers if isinstance(x, TensorBoardLogger)), None)
             log_folder = Path(logger.save_dir) if logger else None
             is_lost = any(path.name in REPORTS for path in LostLogs.of(self.trainer).files)
             shown = folder if self.shows_folder else None
-            report, language = (read_report(folder / name, started) for name in REPORTS)
+            report, language = (read_report(folder / name, started) if folder else None for name in REPORTS)
+            callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
+            kept = (c.last_summary for c in callbacks if isinstance(c, RobustAccuracy))
+            report = report or next(filter(None, kept), None)
             print_end(shown, report, log_folder, language=language, is_lost=is_lost)
 
 
-def _is_anything_in(folder: Path) -> bool:
-    """Whether a run folder holds a file; one that is empty is taken away."""
-    if any(path.is_file() for path in folder.rglob("*")):
-        return True
-    with suppress(OSError):
-        folder.rmdir()
-    return False
+def _is_written_in(folder: Path, since: float) -> bool:
+    """Whether a run folder holds a file that is not older than `since`, in seconds of the epoch."""
+    return any(path.is_file() and path.stat().st_mtime >= since for path in folder.rglob("*"))
 
 
 def _check_subcommand(arguments: Sequence[str], valid: list[str]) -> None:
@@ -280,19 +278,3 @@ def _check_subcommand(arguments: Sequence[str], valid: list[str]) -> None:
         raise UsageError(
             f"no subcommand is given; there is {', '.join(valid)}: python train.py fit {' '.join(arguments)}"
         )
-
-
-def _quieten(noise: tuple[str, ...]) -> None:
-    """Silences these messages and no others; stderr is left to warnings and errors."""
-    for message in noise:
-        warnings.filterwarnings("ignore", message)
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).handlers, logging.getLogger(name).propagate = [], True
-    logging.getLogger("lightning").handlers = [_Printed()]
-
-
-class _Printed(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        message = record.getMessage()
-        if not any(re.match(noise, message) for noise in NOISE):
-            print(message, flush=True)

@@ -144,6 +144,8 @@ def read_config(name: str) -> Given:
     Raises:
         UsageError: it cannot be read, or is no mapping; the message names the file and the line.
     """
+    if not name:
+        raise UsageError("--config needs a file, such as configs/digits.yaml")
     path = Path(name)
     if name.lstrip().startswith("{"):
         return _parse(name, COMMAND_LINE)

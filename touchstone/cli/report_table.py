@@ -129,8 +129,9 @@ def print_end(
         return
     for line in read_health(folder):
         console.print(escape(line))
-    if (folder / "predictions.csv").is_file():
-        console.print(f"predictions: {escape(str(folder / 'predictions.csv'))}", soft_wrap=True)
+    for path in (folder / "predictions.csv", *sorted(folder.glob("predictions_[0-9]*.csv"))):  # one for each loader
+        if path.is_file():
+            console.print(f"predictions: {escape(str(path))}", soft_wrap=True)
     if report is not None and (others := sorted(path.name for path in folder.glob("report_[0-9]*.json"))):
         console.print(f"the table is of the first data loader; of the others: {', '.join(others)}", soft_wrap=True)
     console.print(f"run folder: {escape(str(folder))}", soft_wrap=True)

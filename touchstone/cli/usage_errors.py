@@ -21,7 +21,7 @@ from jsonargparse.typing import PositiveInt
 
 from .class_paths import find
 from .failures import message_lines
-from .given import SPEC_KEYS, Given, UsageError, nearest
+from .given import COMMAND_LINE, SPEC_KEYS, Given, UsageError, nearest
 
 WORDS = {
     PositiveInt: "an integer above 0",
@@ -82,6 +82,8 @@ class _Search:
                 yield from self.value(child, self.hints[key], key)
             else:
                 beside = {known[len(group) :].split(".")[0] for known in self.hints if known.startswith(group)}
+                if not group and child.place == COMMAND_LINE:
+                    beside.add("config")
                 elsewhere = [known for known in self.hints if known.endswith(f".{name}")]
                 near = f"; did you mean {elsewhere[0]!r}?" if elsewhere else nearest(name, beside)
                 yield f"{child.place}: {f'{group[:-1]} has' if group else 'there is'} no key {name!r}{near}"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import numpy as np
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from .logs import may_be_lost, write_whole
 from .shown import shown
@@ -20,16 +21,29 @@ if TYPE_CHECKING:
 
 
 def run_folder(trainer: pl.Trainer) -> Path | None:
-    """The folder of this run, or None where nothing is logged. A collective: every process calls it."""
-    folder = trainer.log_dir
-    return Path(folder) if folder is not None and trainer.loggers else None
+    """The folder of this run, or None where nothing is logged on this disk. A collective: every process calls it."""
+    folder, logger = trainer.log_dir, next(iter(trainer.loggers), None)
+    if folder is None or logger is None:
+        return None
+    if isinstance(logger, (TensorBoardLogger, CSVLogger)):
+        return Path(folder)
+    # Of any other logger, Lightning knows the folder of all runs only; `ModelCheckpoint` has this one below it.
+    version = logger.version if isinstance(logger.version, str) else f"version_{logger.version}"
+    return Path(trainer.strategy.broadcast(str(Path(folder, str(logger.name), version))))
 
 
 def tensorboard_writers(trainer: pl.Trainer) -> list[Any]:
     """The summary writers of the trainer's TensorBoard loggers."""
-    from lightning.pytorch.loggers import TensorBoardLogger
-
     return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+
+
+def logged_step(trainer: pl.Trainer) -> int:
+    """The step at which Lightning writes the figures of a pass that is running.
+
+    It counts batches, up to the one that a validation follows; `trainer.global_step` counts the steps of all
+    optimizers, and is one further already, where a resumed run takes away what came after its checkpoint.
+    """
+    return trainer.fit_loop.epoch_loop._batches_that_stepped
 
 
 def publish_picture(trainer: pl.Trainer, folder: Path | None, tag: str, figure: Figure) -> None:
@@ -42,7 +56,7 @@ def publish_picture(trainer: pl.Trainer, folder: Path | None, tag: str, figure: 
     canvas.draw()
     pixels = np.asarray(canvas.buffer_rgba())[..., :3]
     for writer in tensorboard_writers(trainer):
-        writer.add_image(shown(tag), pixels, trainer.global_step, dataformats="HWC")
+        writer.add_image(shown(tag), pixels, logged_step(trainer), dataformats="HWC")
     if folder is not None:
         file = io.BytesIO()
         Image.fromarray(pixels).save(file, "PNG")
@@ -73,7 +87,7 @@ def file_name(tag: str) -> str:
 def publish_text(trainer: pl.Trainer, tag: str, text: str) -> None:
     """Shows a text (Markdown) under `tag`. For rank zero."""
     for writer in tensorboard_writers(trainer):
-        writer.add_text(tag, text, trainer.global_step)
+        writer.add_text(tag, text, logged_step(trainer))
 
 
 def lay_out_charts(trainer: pl.Trainer, attacks: Sequence[str]) -> None:

@@ -81,15 +81,17 @@ def attack_success(report: Report, name: str) -> float:
 
 
 def write_report(
-    trainer: pl.Trainer, report: Report, stage: str, folder: Path, loader_index: int, origin: Mapping[str, Any]
+    trainer: pl.Trainer, report: Report, figures: Mapping[str, Any], folder: Path, loader_index: int
 ) -> None:
-    """Writes `report.json` and `verdicts.npz` into `folder`; `report_1.json`, `verdicts_1.npz` for a second loader.
+    """Writes `report.json`, of the figures of its `summary`, and `verdicts.npz` into `folder`.
+
+    Of a second loader they are `report_1.json` and `verdicts_1.npz`.
 
     Raises:
         OSError: they cannot be written; in a fit, which goes on, this is a warning, and the older ones stay.
     """
     number = f"_{loader_index}" if loader_index else ""
-    text = json.dumps(summary(report, stage, origin), indent=2) + "\n"
+    text = json.dumps(figures, indent=2) + "\n"
     file = io.BytesIO()
     np.savez_compressed(
         file,

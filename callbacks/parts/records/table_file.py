@@ -32,7 +32,7 @@ class TableFile:
         self._has_begun = False
 
     def _part(self, rank: int) -> Path:
-        return self._path.with_name(f"{self._path.stem}_{rank}{self._path.suffix}")
+        return self._path.with_name(f"{self._path.stem}_rank_{rank}{self._path.suffix}")
 
     def write(self, position: int, row: Row, columns: Row) -> None:
         """Writes a row, and above the first one the columns.

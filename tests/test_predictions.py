@@ -1,0 +1,66 @@
+"""`Predictions`: every row is known by its sample, whatever the loader."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from touchstone.callbacks import Predictions
+
+from .lightning_programs import OrdinaryModule, samples, trainer
+
+
+class Predicting(OrdinaryModule):
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        return self(batch[0]).softmax(1)
+
+
+class Stream(IterableDataset):
+    def __iter__(self) -> Iterator[Any]:
+        return iter(samples(7))
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.filterwarnings("ignore:Couldn't infer the batch indices")
+def test_samples_without_positions_are_counted_through_the_batches(tmp_path: Path) -> None:
+    run = trainer(tmp_path, Predictions())
+    for _ in range(2):  # a second pass begins anew
+        run.predict(Predicting(), DataLoader(Stream(), 3), return_predictions=False)
+        assert [row["sample"] for row in rows(Path(run.log_dir, "predictions.csv"))] == list("0123456")  # type: ignore[arg-type]
+
+
+def test_each_of_several_loaders_has_a_table_of_its_own(tmp_path: Path) -> None:
+    run, module = trainer(tmp_path, Predictions(top_k=1)), Predicting()
+    sets = [samples(5), samples(4, seed=1)]
+    run.predict(module, [DataLoader(part, 3) for part in sets], return_predictions=False)
+    for name, part in zip(("predictions.csv", "predictions_1.csv"), sets, strict=True):
+        found = rows(Path(run.log_dir, name))  # type: ignore[arg-type]
+        with torch.no_grad():
+            expected = module.eval()(part.tensors[0]).argmax(1).tolist()
+        assert [(int(row["sample"]), int(row["class_1"])) for row in found] == list(enumerate(expected))
+
+
+def test_of_several_processes_samples_without_positions_are_numbered_in_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("touchstone.callbacks.predictions.run_folder", lambda _: tmp_path)
+    second: Any = SimpleNamespace(
+        global_rank=1, world_size=2, datamodule=None, predict_loop=SimpleNamespace(num_dataloaders=1)
+    )
+    callback, module = Predictions(top_k=1), OrdinaryModule()
+    callback.on_predict_start(second, module)
+    for batch_idx in range(2):
+        callback.write_on_batch_end(second, module, torch.eye(2), None, None, batch_idx, 0)
+    assert [row["sample"] for row in rows(tmp_path / "predictions_rank_1.csv")] == ["1", "3", "5", "7"]

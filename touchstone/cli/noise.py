@@ -1,0 +1,37 @@
+"""`quieten`: what Lightning says, and nobody who runs this program can act on, is not printed."""
+
+from __future__ import annotations
+
+import logging
+import re
+import warnings
+
+NOISE = (
+    r"💡 Tip: For seamless cloud",  # its own products
+    r"TPU available: False",
+    r"\[rank: \d+\] Received SIGTERM",
+    r"Restoring states from the checkpoint path",  # another message says when it is done
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # for Lightning to change
+    r"`\.test\(ckpt_path=\"best\"\)` is called with Trainer configured with multiple `ModelCheckpoint`",
+    r"The dirpath has changed from",  # a resumed run may have a folder of its own
+    r"Checkpoint directory .* exists and is not empty",  # or go on in that of the run
+)
+NOISE_OUTSIDE_FIT = (  # where a callback of the training is not missed
+    r"Be aware that when using `ckpt_path`, callbacks used to create the checkpoint need to be provided",
+)
+
+
+def quieten(noise: tuple[str, ...]) -> None:
+    """Silences these messages and no others; stderr is left to warnings and errors."""
+    for message in noise:
+        warnings.filterwarnings("ignore", message)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).handlers, logging.getLogger(name).propagate = [], True
+    logging.getLogger("lightning").handlers = [_Printed()]
+
+
+class _Printed(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if not any(re.match(noise, message) for noise in NOISE):
+            print(message, flush=True)
