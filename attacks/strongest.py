@@ -6,8 +6,8 @@ ball that shrinks to the nearest point found (`parts/shrinking.py`); a black box
 margin that is soft on the scale of each sample's own margin, so that it neither saturates nor depends on the scale of
 the logits; restarts where the ends of earlier climbs scatter, since where they all end alike another one ends there
 too; gradients that see units at rest, beside plain ones (`core/smooth_backward.py`); inside L2 and L0 effort
-where a point is known that falls not far outside; and inside L1 steps to the corners of ball and box, from a far larger
-ball (`parts/corners.py`).
+where the boundary is out of sight from inside and a point is known that falls not far outside; and inside L1 steps to
+the corners of ball and box, from a far larger ball (`parts/corners.py`).
 
 What is spent on a sample depends on that sample alone, so that its verdict is the same in any batch.
 """
@@ -38,6 +38,7 @@ _NUM_CLASSES = 3  # the nearest ones, towards which the nearest survivors climb
 _TIE = 1e-3  # of the first margin
 _LIKELY_STEPS = 20  # of a climb of the likelihood
 _SHARE = 0.3  # of the pixels, the first windows around the best point
+_IN_SIGHT = 0.4  # of the first margin, at most so much of which is left where the boundary is seen from inside
 _FAR = 8  # of eps: the first ball of a climb from afar
 _FAR_CORNERS = 20  # the same of a climb by corners
 
@@ -47,8 +48,9 @@ class Strongest(Attack):
     """Cheap steps first, survivors only, and effort where a sample may still fall.
 
     Every sample climbs, inside Linf for 8 steps, else for 5. Survivors that have come near to falling climb again,
-    from other random starts and for longer; inside L2, L1 and L0 all of them also climb in a far larger ball that
-    shrinks to theirs, again and again where they may fall. Inside Linf, those nearest to falling go on from their best
+    from other random starts and for longer, inside L2 and L0 towards each of the nearest classes; inside L2, L1 and L0
+    all of them also climb in a far larger ball that shrinks to theirs, those of them again and again that have not come
+    near inside their own and may fall. Inside Linf, those nearest to falling go on from their best
     point by small windows at random places, in turns with short climbs. Where the gradient leads nowhere, a black box
     searches. From a budget of 400 on, it is spent on those who may still fall: inside Linf, after another try of every
     survivor, those whom windows bring on and those whose climbs end at unlike margins, as inside L1; inside L2 and L0
@@ -155,13 +157,21 @@ class Strongest(Attack):
 
     def _from_afar(self, samples: Cascade) -> None:
         """In L2 and L0 a few pixels may change by much, and the way there need not begin inside eps."""
-        samples.climb_from_afar(samples.near(torch.inf), num_steps=20, factor=_FAR, smooth=True)
-        samples.climb_from_afar(samples.within(1.5), num_steps=30, factor=_FAR, smooth=True)
         for rank in range(_NUM_CLASSES):
-            samples.climb(samples.within(1.1), num_steps=10, rank=rank, smooth=True)
+            samples.climb(samples.near(_IN_SIGHT), num_steps=10, rank=rank)
+        in_sight = samples.near(_IN_SIGHT)
+        samples.climb_from_afar(samples.near(torch.inf), num_steps=20, factor=_FAR, smooth=True)
+        samples.climb_from_afar(samples.within(1.5, but=in_sight), num_steps=30, factor=_FAR, smooth=True)
+        for rank in range(2):
+            samples.climb(samples.within(1.1, but=in_sight), num_steps=10, rank=rank, smooth=True)
         self._without_gradients(samples)
         for _ in range(2):
-            samples.climb_from_afar(samples.within(1.25), num_steps=30, factor=_FAR, smooth=True)
-        while self.max_passes >= _THOROUGH and len(samples.affordable(samples.within(1.5), num_steps=60)):
-            samples.climb_from_afar(samples.within(1.5), num_steps=30, factor=_FAR, smooth=True)
-            samples.climb_from_afar(samples.within(1.5), num_steps=30, factor=None)
+            samples.climb_from_afar(samples.within(1.25, but=in_sight), num_steps=30, factor=_FAR, smooth=True)
+        nearest = samples.near(_IN_SIGHT / 2)
+        samples.climb(nearest[torch.isin(nearest, in_sight)], num_steps=20, rank=0)
+        if self.max_passes >= _THOROUGH:
+            for rank in range(_NUM_CLASSES):
+                samples.climb(samples.standing(in_sight), num_steps=20, rank=rank, smooth=rank == 1)
+            while len(samples.affordable(samples.within(1.5), num_steps=60)):
+                samples.climb_from_afar(samples.within(1.5), num_steps=30, factor=_FAR, smooth=True)
+                samples.climb_from_afar(samples.within(1.5), num_steps=30, factor=None)

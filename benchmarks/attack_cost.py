@@ -1,8 +1,9 @@
 """Samples left standing against what it costs: `python benchmarks/attack_cost.py --shared FOLDER`.
 
 Two public nets with published figures, whose files FOLDER holds (`models/`, `data/`): `tests/public_models.py` says
-which. Cost counts samples passed forwards and backwards through the model, so that no machine matters. Prints a table
-for each net, and draws the curves.
+which; and with `--nets digits digits_robust` the net of configs/digits.yaml, trained here on plain images and on those
+of PGD, as another kind of net than these. Cost counts samples passed forwards and backwards through the model, so that
+no machine matters. Prints a table for each net, and draws the curves.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import sys
 from argparse import ArgumentParser
 from pathlib import Path
 
+import torch
+from digits_net import digits_images, digits_net
 from timing import show, use_threads
 from torch import Tensor, nn
 
@@ -55,6 +58,18 @@ def attacks(threat: Threat, with_autoattack: bool) -> dict[str, Attack]:
         **{f"Strongest, {budget}": Strongest(threat=threat, max_passes=budget) for budget in BUDGETS},
     }
     return {**chosen, "AutoAttack": AutoAttack(threat=threat)} if with_autoattack else chosen
+
+
+def digits(_: Path) -> nn.Module:
+    """Trained on plain images."""
+    torch.manual_seed(0)
+    return digits_net()
+
+
+def digits_robust(_: Path) -> nn.Module:
+    """Trained on images attacked inside Linf 0.15."""
+    torch.manual_seed(0)
+    return digits_net(attack=PGD(threat=Linf(eps=0.15), num_steps=7))
 
 
 def measure(net: nn.Module, x: Tensor, y: Tensor, chosen: dict[str, Attack]) -> list[Row]:
@@ -109,6 +124,9 @@ def main() -> None:
         "resnet2b, CIFAR-10, L1 4": (resnet2b, cifar_images, L1(eps=4)),
         "trades_mnist, MNIST, L1 10": (trades_mnist, mnist_images, L1(eps=10)),
     }
+    for net in (digits, digits_robust):
+        for threat in (Linf(eps=0.15), L2(eps=0.75), L1(eps=2)):
+            settings[f"{net.__name__}, {threat}"] = (net, lambda _, number: digits_images(number), threat)
     tables = {}
     for title, (make_net, make_images, threat) in settings.items():
         if type(threat).__name__ not in given.threats or make_net.__name__ not in given.nets:

@@ -15,13 +15,12 @@ from statistics import median
 
 import torch
 import torch.nn.functional as F
+from digits_net import digits_images, digits_net
 from timing import RATIO_HEADERS, ratio_cells, show, take_turns, use_threads, version_of
 from torch import Tensor, nn
 
 from touchstone.attacks import L2, PGD, Linf, Threat
 from touchstone.attacks.judge.meter import metered
-from touchstone.datamodules import DigitsDataModule
-from touchstone.nets import SmallCNN
 
 Candidate = Callable[[], Tensor]
 
@@ -37,16 +36,7 @@ def resnet18(batch_size: int = 32) -> tuple[nn.Module, Tensor, Tensor]:
 
 def digits(num_epochs: int = 20) -> tuple[nn.Module, Tensor, Tensor]:
     """The net of configs/digits.yaml, trained as there, and the 300 test images."""
-    data, net = DigitsDataModule(), SmallCNN(width=64)
-    data.setup("test")
-    optimizer = torch.optim.AdamW(net.parameters(), lr=0.003, weight_decay=0.1)
-    for _ in range(num_epochs):
-        for x, y in data.train_dataloader():
-            optimizer.zero_grad()
-            F.cross_entropy(net(x), y).backward()
-            optimizer.step()
-    x, y = data.test.tensors
-    return net.eval().requires_grad_(False), x, y
+    return digits_net(num_epochs).requires_grad_(False), *digits_images()
 
 
 def floor(net: nn.Module, x: Tensor, y: Tensor, num_steps: int) -> Tensor:

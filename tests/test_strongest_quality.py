@@ -6,16 +6,23 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from touchstone.attacks import (
+    APGD,
+    DLR,
     L1,
     L2,
     Linf,
     Strongest,
     Threat,
+    Untargeted,
     evaluate,
 )
+from touchstone.datamodules import DigitsDataModule
+from touchstone.nets import SmallCNN
 
 from .public_models import cifar_images, mnist_images, resnet2b, trades_mnist
 
@@ -24,7 +31,7 @@ from .public_models import cifar_images, mnist_images, resnet2b, trades_mnist
     ("make_net", "make_images", "threat", "standing", "cost"),
     [
         (resnet2b, cifar_images, Linf(eps="2/255"), 110, 30),
-        (resnet2b, cifar_images, L2(eps=0.25), 91, 90),  # AutoAttack: 91 at 4,505 an image
+        (resnet2b, cifar_images, L2(eps=0.25), 91, 45),  # AutoAttack: 91 at 4,505 an image
         (trades_mnist, mnist_images, Linf(eps=0.3), 183, 50),
     ],
     ids=["resnet2b", "resnet2b, l2", "trades_mnist"],
@@ -87,15 +94,25 @@ def test_strongest_leaves_no_more_than_autoattack_whatever_the_seed(
 @pytest.mark.parametrize(
     ("make_net", "make_images", "threat", "max_passes", "standing", "cost"),
     [
-        (resnet2b, cifar_images, L2(eps=0.25), 200, 91, 4440 / 50),
+        (resnet2b, cifar_images, L2(eps=0.25), 200, 91, 45),
+        (resnet2b, cifar_images, L2(eps=0.25), 500, 90, 175),
         (resnet2b, cifar_images, L1(eps=4), 200, 22, 25),
         (resnet2b, cifar_images, L1(eps=4), 500, 20, 90),
-        (trades_mnist, mnist_images, L2(eps=1.5), 200, 103, 5897 / 50),
+        (trades_mnist, mnist_images, L2(eps=1.5), 200, 102, 5897 / 50),
         (trades_mnist, mnist_images, L2(eps=1.5), 500, 88, 400),
         (trades_mnist, mnist_images, L1(eps=10), 200, 8, 48),
         (trades_mnist, mnist_images, L1(eps=10), 500, 4, 66),
     ],
-    ids=["l2", "l1", "l1, thorough", "mnist, l2", "mnist, l2, thorough", "mnist, l1", "mnist, l1, thorough"],
+    ids=[
+        "l2",
+        "l2, thorough",
+        "l1",
+        "l1, thorough",
+        "mnist, l2",
+        "mnist, l2, thorough",
+        "mnist, l1",
+        "mnist, l1, thorough",
+    ],
 )
 def test_strongest_inside_l2_and_l1(
     shared: Path,
@@ -111,6 +128,30 @@ def test_strongest_inside_l2_and_l1(
     x, y = make_images(shared, 200)
     attack = Strongest(threat=threat, max_passes=max_passes)
     assert_strongest(make_net(shared), x, y, attack, standing, cost, seed=seed)
+
+
+@pytest.mark.slow
+def test_inside_l2_it_leaves_no_more_of_a_plain_net_than_an_attack_towards_every_near_class() -> None:
+    """Where a climb that leaves the class open ends at a class that never gives way, one towards another falls."""
+    data = DigitsDataModule()
+    data.setup("fit")
+    data.setup("test")
+    x, y = data.test.tensors
+    torch.manual_seed(0)
+    net = SmallCNN(width=32)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=0.003, weight_decay=0.1)
+    for _ in range(20):
+        for images, labels in data.train_dataloader():
+            optimizer.zero_grad()
+            F.cross_entropy(net(images), labels).backward()
+            optimizer.step()
+    threat = L2(eps=0.75)
+    towards = APGD(threat=threat, num_steps=20, num_targets=3, objective=Untargeted(loss=DLR()))
+    report = evaluate(net.eval(), x, y, {"s": Strongest(threat=threat), "t": towards}, probe_masking=False)
+    spent = report.cost["s"].num_forwards + report.cost["s"].num_backwards
+    print("standing", int(report.robust["s"].sum()), int(report.robust["t"].sum()), f"at {spent / len(x):.1f} an image")
+    assert int(report.robust["s"].sum()) <= int(report.robust["t"].sum()) + 1
+    assert spent / len(x) <= 60
 
 
 @pytest.mark.slow

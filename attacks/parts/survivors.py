@@ -57,10 +57,11 @@ class Survivors:
         """The survivors with at most this share of their first margin left: int64 `(M,)`."""
         return (~self.fallen & (self.highest / self.first <= share)).nonzero()[:, 0]
 
-    def within(self, factor: float) -> Tensor:
-        """The survivors that are known to fall inside so many times eps: int64 `(M,)`."""
+    def within(self, factor: float, *, but: Tensor | None = None) -> Tensor:
+        """The survivors that are known to fall inside so many times eps, but for some: int64 `(M,)`."""
         assert isinstance(self.threat, Ball)
-        return (~self.fallen & (self.distance <= factor * self.threat.radius(self.distance))).nonzero()[:, 0]
+        rows = (~self.fallen & (self.distance <= factor * self.threat.radius(self.distance))).nonzero()[:, 0]
+        return rows if but is None else rows[torch.isin(rows, but, invert=True)]
 
     def begin_to_compare(self) -> None:
         """Forgets the ends of climbs of other lengths."""
