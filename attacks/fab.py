@@ -7,6 +7,7 @@ algorithm 1, without its final search, as in AutoAttack.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import ClassVar
 
 import torch
@@ -81,8 +82,8 @@ class FAB(Attack):
         if not isinstance(self.objective, Untargeted | Targeted):
             raise ValueError(f"FAB(objective=...) must be Untargeted or Targeted, got {self.objective!r:.80}")
         check_targets("FAB(num_targets=...)", self.objective, self.num_targets)
-        if not 0 <= self.alpha_max <= 1:
-            raise ValueError(f"FAB(alpha_max=...) must be in [0, 1], got {self.alpha_max:g}")
+        if not isinstance(self.alpha_max, Real) or not 0 <= self.alpha_max <= 1:
+            raise ValueError(f"FAB(alpha_max=...) must be in [0, 1], got {self.alpha_max!r}")
         if not self.eta >= 1:
             raise ValueError(f"FAB(eta=...) must be >= 1, got {self.eta:g}")
         if not 0 < self.beta < 1:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .core.ascend import StepSize, ascend, cosine_steps
 from .core.attack import Attack
-from .core.checks import check_counts
+from .core.checks import check_counts, check_positive
 from .core.gain import gain_of
 from .core.in_turn import in_turn
 from .core.objective import Objective
@@ -81,8 +81,7 @@ class PGD(Attack):
                 object.__setattr__(self, name, value)
         object.__setattr__(self, "begins_at_the_sample", not self.random_start)
         if self.start_std is not None:
-            if not 0 < self.start_std < float("inf"):
-                raise ValueError(f"PGD(start_std=...) must be > 0 and finite, got {self.start_std:g}")
+            check_positive(self, "start_std")
             if not self.random_start:
                 raise ValueError("PGD(start_std=...) needs random_start=True")
         if self.num_restarts > 1 and not self.random_start:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
 
 from .core.attack import Attack
+from .core.checks import read_sample_ids
 from .core.per_sample import widest
 from .judge.evaluate import evaluate
 from .judge.halving import Halving
@@ -27,7 +29,7 @@ def smallest_eps(
     largest: float | str,
     num_rounds: int = 10,
     seed: int = 0,
-    sample_ids: Tensor | None = None,
+    sample_ids: Tensor | Sequence[int] | None = None,
     batch_size: int = 256,
 ) -> Tensor:
     """The smallest eps at which an attack turns each sample, by bisection, each sample its own.
@@ -59,8 +61,8 @@ def smallest_eps(
         >>> robustness_curve(eps, torch.linspace(0, 16 / 255, 17))
     """
     largest = parse_number(largest, "smallest_eps(largest=...)")
-    if num_rounds < 1:
-        raise ValueError(f"smallest_eps(num_rounds=...) must be >= 1, got {num_rounds}")
+    if not isinstance(num_rounds, Integral) or num_rounds < 1:
+        raise ValueError(f"smallest_eps(num_rounds=...) must be a whole number >= 1, got {num_rounds!r}")
     if not isinstance(attack, Attack) or not isinstance(attack.threat, Ball):
         raise ValueError(f"smallest_eps(attack=...) must be an attack in a ball such as Linf, got {attack!r:.80}")
     box = attack.threat.box
@@ -69,7 +71,7 @@ def smallest_eps(
             f"smallest_eps(largest=...) must be <= {box[1] - box[0]:g}, the width of the box, got {largest:g}; "
             f"did you mean {largest if largest <= 128 else 8:g}/255?"
         )
-    ids = torch.arange(len(x), device=x.device) if sample_ids is None else sample_ids
+    ids = read_sample_ids(sample_ids, y)
     rows = torch.arange(len(x), device=x.device)
     eps = torch.full((len(x),), largest, dtype=widest(x.device), device=x.device)
     stands, falls = torch.zeros_like(eps), torch.full_like(eps, torch.inf)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from touchstone.attacks import PGD, Attack, Margin, Untargeted, evaluate
+from touchstone.attacks import PGD, Attack, CrossEntropy, Margin, Targeted, Untargeted, evaluate
 
 from .judged import LINF, PGD_5, Custom
 from .oracles import own_labels
@@ -152,6 +153,32 @@ def test_an_attack_called_by_hand_checks_its_labels(net: nn.Module, x: Tensor, y
     for attack in (PGD_5, PGD(threat=LINF, objective=Untargeted(loss=Margin()))):
         with pytest.raises(ValueError, match="labels must be classes of the model, 0 to 3; sample 0 has the label"):
             attack(net, x, y + 4)
+
+
+def test_an_attack_called_by_hand_checks_its_targets_and_negative_labels(net: nn.Module, x: Tensor, y: Tensor) -> None:
+    """torch's cross-entropy passes over -100, so that the gradient would be 0 and noise come back."""
+    with pytest.raises(ValueError, match="labels must be classes of the model, 0 or more, got -100"):
+        PGD_5(net, x, torch.full_like(y, -100))
+    for loss in (CrossEntropy(), Margin()):
+        beyond = PGD(threat=LINF, objective=Targeted(torch.full_like(y, 9), loss=loss))
+        with pytest.raises(ValueError, match=r"Targeted\(target=9\): the model has 4 classes"):
+            beyond(net, x, y)
+    assert Targeted(np.int64(3)).target == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 2.5}, r"evaluate\(batch_size=...\) must be a whole number >= 1, got 2.5"),
+        ({"batch_size": 0}, r"evaluate\(batch_size=...\) must be a whole number >= 1, got 0"),
+        ({"seed": 1.5}, r"evaluate\(seed=...\) must be a whole number, got 1.5"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused_by_name(
+    options: dict, message: str, net: nn.Module, x: Tensor, y: Tensor
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        evaluate(net, x, y, {"pgd": PGD_5}, **options)
 
 
 def test_an_error_inside_an_attack_names_it_and_leaves_everything_as_it_was(

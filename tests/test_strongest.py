@@ -11,7 +11,7 @@ from touchstone.attacks.core.gain import gain_of
 from touchstone.attacks.parts.shrinking import climb_shrinking
 from touchstone.attacks.threats.ball import Ball
 
-from .oracles import LinearModel, images
+from .oracles import LinearModel, images, small_net
 
 
 class Threshold(nn.Module):
@@ -69,6 +69,26 @@ def test_with_patience_a_black_box_searches_where_gradients_look_honest() -> Non
     report = evaluate(HiddenWindow(), x, y, attacks, probe_masking=False)
     assert not report.success["500"].any()
     assert report.success["2000"].all()
+
+
+@pytest.mark.parametrize("threat", [Linf(eps=0.03), L2(eps=0.2), L1(eps=0.4)], ids=["linf", "l2", "l1"])
+def test_the_scale_of_the_logits_does_not_matter(threat: Ball) -> None:
+    net, x = small_net(dtype=torch.float64).eval(), images(40, dtype=torch.float64)
+    y, by_scale = net(x).argmax(1), []
+    for scale in (1.0, 1e-14, 1e-40, 1e14):
+        model = Scaled(net, scale)
+        by_scale.append(evaluate(model, x, y, {"s": Strongest(threat=threat)}, probe_masking=False).robust["s"])
+    assert 0 < by_scale[0].sum() < 40
+    assert all(torch.equal(robust, by_scale[0]) for robust in by_scale)
+
+
+class Scaled(nn.Module):
+    def __init__(self, net: nn.Module, scale: float) -> None:
+        super().__init__()
+        self.net, self.scale = net, scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale * self.net(x)
 
 
 class Reversed(nn.Module):

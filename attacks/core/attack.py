@@ -190,6 +190,8 @@ class Attack(PerSample):
         model = module_of(model)
         check_batch(x, y)
         check_device(model, x)
+        if bool((y < 0).any()):  # one of them, -100, torch's cross-entropy passes over
+            raise ValueError(f"labels must be classes of the model, 0 or more, got {int(y.min())}")
         self.threat.check_input(x)
         with frozen_eval(model, training=training), logits_as_float(model):
             # A clone made here carries gradients even if the caller's tensors come from inference mode.
@@ -197,6 +199,8 @@ class Attack(PerSample):
             try:
                 yield model, x, y
             except (IndexError, RuntimeError):
-                with torch.no_grad():  # was it a label? Asked only now: it costs a forward
-                    check_labels(y, model(x[:1]).shape[-1])
+                with torch.no_grad():  # was it a label, or a target? Asked only now: it costs a forward
+                    num_classes = model(x[:1]).shape[-1]
+                check_labels(y, num_classes)
+                self.check_classes(num_classes)
                 raise

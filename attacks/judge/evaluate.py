@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from numbers import Integral
 from typing import Any, overload
 
 import torch
@@ -139,8 +140,10 @@ def evaluate(
     _check_classes(y, characters_per_token)
     batch_size = 256 if batch_size is None else batch_size
     halving = batch_size if isinstance(batch_size, Halving) else Halving(batch_size)
-    if halving.size < 1:
-        raise ValueError(f"evaluate(batch_size=...) must be >= 1, got {halving.size}")
+    if not isinstance(halving.size, Integral) or halving.size < 1:
+        raise ValueError(f"evaluate(batch_size=...) must be a whole number >= 1, got {halving.size!r}")
+    if not isinstance(seed, Integral):
+        raise ValueError(f"evaluate(seed=...) must be a whole number, got {seed!r}")
     model = module_of(model)
     check_device(model, x)
     ids = read_sample_ids(sample_ids, y)

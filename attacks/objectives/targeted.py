@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from typing import Literal, get_args
 
 import torch
@@ -55,8 +56,9 @@ class Targeted(Objective):
                     f"got {target.dtype} {tuple(target.shape)}"
                 )
             smallest = int(target.min()) if target.numel() else 0
-        elif isinstance(target, int) and not isinstance(target, bool):
-            smallest = target
+        elif isinstance(target, Integral) and not isinstance(target, bool):
+            smallest = int(target)
+            object.__setattr__(self, "target", smallest)
         else:
             raise ValueError(f"Targeted(target=...) must be a class, a tensor of classes or a choice, got {target!r}")
         if smallest < 0:

@@ -16,6 +16,7 @@ from ..threats.ball import Ball
 from ..threats.l2 import L2
 
 _SOFTNESS = 0.4  # of the sample's first margin
+_NO_MARGIN = 1e-12  # of the largest, what a first margin of 0 is taken for
 _NOWHERE = 0.98  # of the first margin left after all climbs
 
 
@@ -117,8 +118,9 @@ class Survivors:
             with smooth_backward() if smooth else nullcontext():
                 gaps = self._gaps(points, which)
             highest = gaps.amax(1)
-            seen = highest.detach()
-            self.first[which] = torch.where(self.first[which].isinf(), seen.clamp_max(-1e-12), self.first[which])
+            seen, size = highest.detach(), gaps.detach().masked_fill(gaps.isinf(), 0).abs().amax(1)
+            begun = seen.minimum(-_NO_MARGIN * size).clamp_max(-torch.finfo(seen.dtype).tiny)
+            self.first[which] = torch.where(self.first[which].isinf(), begun, self.first[which])
             turned = self._turned(gaps.detach(), which)
             if targets is not None:
                 return gaps.gather(1, targets[part, None])[:, 0], turned
