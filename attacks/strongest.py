@@ -99,12 +99,14 @@ class Strongest(Attack):
         for smooth in (False, True):
             samples.climb(samples.scattered(_HOPE_AT_ONCE, within=0.7), num_steps=40, smooth=smooth)
         for rank in range(_NUM_CLASSES):
-            samples.climb(samples.near(0.25), num_steps=15, rank=rank, smooth=rank == 1)
+            samples.climb(samples.near(0.25), num_steps=10, rank=rank, smooth=rank == 1)
+        samples.climb_the_likelihood(samples.near(0.15), num_steps=_LIKELY_STEPS)
         rows = samples.near(0.08)
         for _ in range(3):
             rows = samples.refine(rows)
         self._without_gradients(samples)
         if self.max_passes >= _THOROUGH:
+            samples.climb_the_likelihood(samples.near(0.35), num_steps=2 * _LIKELY_STEPS)
             samples.begin_to_compare()
             for _ in range(_NUM_SCATTERED):
                 samples.climb(samples.near(torch.inf), num_steps=20, smooth=True)
