@@ -11,10 +11,12 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 def publish_sample(module: pl.LightningModule, text: str) -> None:
     """Shows a text as `val/sample`, and appends it to `samples.txt`."""
+    # Where Lightning writes the figures of this pass; `global_step` is one further, which a resumed run takes away.
+    logged_step = module.trainer.fit_loop.epoch_loop._batches_that_stepped
     for logger in module.loggers:
         if isinstance(logger, TensorBoardLogger):
             as_it_is = "\n".join("    " + line for line in text.splitlines())
-            logger.experiment.add_text("val/sample", as_it_is, module.global_step)
+            logger.experiment.add_text("val/sample", as_it_is, logged_step)
     if module.loggers and module.trainer.log_dir is not None:
         try:
             with (Path(module.trainer.log_dir) / "samples.txt").open("a", encoding="utf-8") as file:
