@@ -47,15 +47,16 @@ _FAR_CORNERS = 20  # the same of a climb by corners
 class Strongest(Attack):
     """Cheap steps first, survivors only, and effort where a sample may still fall.
 
-    Every sample climbs, inside Linf for 8 steps, else for 5. Survivors that have come near to falling climb again,
-    from other random starts and for longer, inside L2 and L0 towards each of the nearest classes; inside L2, L1 and L0
-    all of them also climb in a far larger ball that shrinks to theirs, those of them again and again that have not come
-    near inside their own and may fall. Inside Linf, those nearest to falling go on from their best
-    point by small windows at random places, in turns with short climbs. Where the gradient leads nowhere, a black box
-    searches. From a budget of 400 on, it is spent on those who may still fall: inside Linf, after another try of every
-    survivor, those whom windows bring on and those whose climbs end at unlike margins, as inside L1; inside L2 and L0
-    those who fall not far outside. From 2000 on, inside Linf, a black box searches, also where the gradients are
-    honest: briefly for all that have given way, at length for those it moves and those nearest to falling.
+    Every sample climbs, inside Linf for 8 steps, else for 5. Survivors that have come near to falling climb again, from
+    other random starts and for longer, inside L2 and L0 towards each of the nearest classes; inside L2, L1 and L0 all
+    of them also climb in a far larger ball that shrinks to theirs, those of them again and again that have not come
+    near inside their own and may fall. Inside Linf, those nearest to falling climb cross-entropy too, and go on from
+    their best point by small windows at random places, in turns with short climbs. Where the gradient leads nowhere, a
+    black box searches. From a budget of 400 on, it is spent on those who may still fall: inside Linf, after another try
+    of every survivor, those whom windows bring on and those whose climbs end at unlike margins, as inside L1; inside L2
+    and L0 those that have come near, towards each class, and those who fall not far outside. From 2000 on, inside Linf,
+    a black box searches, also where the gradients are honest: briefly for all that have given way, at length for those
+    it moves and those nearest to falling.
 
     Args:
         threat: what the attacker may do.

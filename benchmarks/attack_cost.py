@@ -1,9 +1,9 @@
 """Samples left standing against what it costs: `python benchmarks/attack_cost.py --shared FOLDER`.
 
 Two public nets with published figures, whose files FOLDER holds (`models/`, `data/`): `tests/public_models.py` says
-which; and with `--nets digits digits_robust` the net of configs/digits.yaml, trained here on plain images and on those
-of PGD, as another kind of net than these. Cost counts samples passed forwards and backwards through the model, so that
-no machine matters. Prints a table for each net, and draws the curves.
+which; and with `--nets digits digits_robust` a `SmallCNN` on handwritten digits, trained here on plain images and on
+those of PGD, as another kind of net than these. Cost counts samples passed forwards and backwards through the model, so
+that no machine matters. Prints a table for each net, and draws the curves.
 """
 
 from __future__ import annotations

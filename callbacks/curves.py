@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from touchstone.attacks import Attack, Report, evaluate
+from touchstone.attacks.core.wrapping import Wrapping
 from touchstone.attacks.judge.halving import Halving
 from touchstone.attacks.objectives.endless import Endless
 from touchstone.attacks.threats.ball import parse_number
@@ -179,10 +180,14 @@ def _check(attack: Attack, eps: Sequence[float | str], steps: Sequence[int], bat
     if not isinstance(attack, Attack) or not is_dataclass(attack):
         raise ValueError(f"RobustnessCurves(attack=...) must be an attack such as PGD(...), got {attack!r:.80}")
     attack.check_rows(1)
-    if getattr(attack, "step_size", None) is not None:
+    inner = attack
+    while isinstance(inner, Wrapping):
+        inner = inner.attack
+    step_size = getattr(inner, "step_size", None)
+    if step_size is not None:
         raise ValueError(
             "RobustnessCurves(attack=...) must go steps that grow with eps, since a larger ball would be left half "
-            f"searched: give its rel_step_size, got step_size={attack.step_size}"
+            f"searched: give its rel_step_size, got step_size={step_size}"
         )
     if not eps:
         raise ValueError("RobustnessCurves(eps=...) must name at least one radius, got none")

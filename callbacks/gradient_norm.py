@@ -98,14 +98,18 @@ class GradientNorm(Probe):
         norms = torch.cat([of_optimizer for _, _, of_optimizer in self._stepping.values()])
         pl_module.log("grad_norm/train/total", norms.norm(), on_step=True, on_epoch=False)
         _log_now(trainer, "grad_norm/train", *_by_layer(names, norms))
+        now = [p.detach() for _, parameters, _ in self._stepping.values() for p in parameters]
+        before = [copy for optimizer in self._stepping for copy in self._copies.get(optimizer, [])]
+        self._stepping.clear()
         if not self.update_ratio:
             return
-        now = [p.detach() for _, parameters, _ in self._stepping.values() for p in parameters]
-        before = [copy for optimizer in self._stepping for copy in self._copies[optimizer]]
         layers, sizes = _by_layer(names, torch.stack(torch._foreach_norm(before)))
         torch._foreach_sub_(before, now)
         _, steps = _by_layer(names, torch.stack(torch._foreach_norm(before)))
         _log_now(trainer, "update_ratio", layers, steps / sizes.clamp_min(1e-12))
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._copies.clear()
 
     def _remember(self, optimizer: Optimizer, weights: list[Tensor]) -> None:
         """Copies the weights before a step, to where those of the last logged step were: fresh memory takes longer."""
@@ -140,7 +144,7 @@ class GradientNorm(Probe):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
-        self._copies.clear()  # of the optimizers of an earlier fit
+        self._copies.clear()  # of the optimizers of a fit that broke off
         if self.embedding is not None:  # better said now than after an epoch
             find_embedding(pl_module, self.embedding, "GradientNorm")
 

@@ -15,7 +15,19 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import train
-from touchstone.attacks import FGSM, L2, PGD, Attack, Linf, RandomNoise, SampleRng, Strongest, Targeted, Threat
+from touchstone.attacks import (
+    FGSM,
+    L2,
+    PGD,
+    Attack,
+    InBfloat16,
+    Linf,
+    RandomNoise,
+    SampleRng,
+    Strongest,
+    Targeted,
+    Threat,
+)
 from touchstone.callbacks import RobustnessCurves
 from touchstone.callbacks.parts.pictures.curves_picture import curves_picture
 from touchstone.callbacks.parts.records.curves_file import Curves, read_curves
@@ -230,6 +242,7 @@ def test_without_steps_there_is_one_panel() -> None:
     [
         ({"attack": LINF}, r"RobustnessCurves\(attack=...\) must be an attack such as PGD\(...\), got Linf"),
         ({"attack": PGD(threat=LINF, step_size=0.01)}, "give its rel_step_size, got step_size=0.01"),
+        ({"attack": InBfloat16(attack=PGD(threat=LINF, step_size=0.01))}, "give its rel_step_size, got step_size=0.01"),
         ({"attack": PGD(threat=Linf(eps=torch.rand(23)))}, r"Linf\(eps=...\) must hold one row per sample"),
         ({"eps": []}, r"RobustnessCurves\(eps=...\) must name at least one radius, got none"),
         ({"eps": ["wide"]}, r"RobustnessCurves\(eps=...\) must be a number such as 0.03 or 8/255, got 'wide'"),

@@ -15,6 +15,7 @@ from touchstone.attacks import (
     DLR,
     L1,
     L2,
+    PGD,
     Linf,
     Strongest,
     Threat,
@@ -130,28 +131,44 @@ def test_strongest_inside_l2_and_l1(
     assert_strongest(make_net(shared), x, y, attack, standing, cost, seed=seed)
 
 
-@pytest.mark.slow
-def test_inside_l2_it_leaves_no_more_of_a_plain_net_than_an_attack_towards_every_near_class() -> None:
-    """Where a climb that leaves the class open ends at a class that never gives way, one towards another falls."""
-    data = DigitsDataModule()
-    data.setup("fit")
-    data.setup("test")
-    x, y = data.test.tensors
+def net_of_digits(width: int, inner: PGD | None) -> nn.Module:
+    """Trained for 20 epochs, on the examples of an attack or on plain images."""
     torch.manual_seed(0)
-    net = SmallCNN(width=32)
+    data, net = DigitsDataModule(), SmallCNN(width=width)
+    data.setup("fit")
     optimizer = torch.optim.AdamW(net.parameters(), lr=0.003, weight_decay=0.1)
     for _ in range(20):
-        for images, labels in data.train_dataloader():
+        for x, y in data.train_dataloader():
+            x = x if inner is None else inner(net, x, y)
             optimizer.zero_grad()
-            F.cross_entropy(net(images), labels).backward()
+            F.cross_entropy(net(x), y).backward()
             optimizer.step()
-    threat = L2(eps=0.75)
-    towards = APGD(threat=threat, num_steps=20, num_targets=3, objective=Untargeted(loss=DLR()))
-    report = evaluate(net.eval(), x, y, {"s": Strongest(threat=threat), "t": towards}, probe_masking=False)
+    return net.eval()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("width", "inner", "num_images", "other"),
+    [
+        (32, None, 300, APGD(threat=L2(eps=0.75), num_steps=20, num_targets=3, objective=Untargeted(loss=DLR()))),
+        (64, PGD(threat=Linf(eps=0.15), num_steps=7), 200, APGD(threat=Linf(eps=0.15), num_steps=100)),
+    ],
+    ids=["plain, towards every near class", "robust, along the likelihood"],
+)
+def test_on_nets_of_digits_it_leaves_no_more_than_another_kind_of_climb(
+    width: int, inner: PGD | None, num_images: int, other: APGD
+) -> None:
+    """A class that never gives way hides another one that would; margins end where the likelihood does not."""
+    data, strongest = DigitsDataModule(), Strongest(threat=other.threat)
+    data.setup("test")
+    x, y = (tensor[:num_images] for tensor in data.test.tensors)
+    report = evaluate(net_of_digits(width, inner), x, y, {"s": strongest, "other": other}, probe_masking=False)
     spent = report.cost["s"].num_forwards + report.cost["s"].num_backwards
-    print("standing", int(report.robust["s"].sum()), int(report.robust["t"].sum()), f"at {spent / len(x):.1f} an image")
-    assert int(report.robust["s"].sum()) <= int(report.robust["t"].sum()) + 1
-    assert spent / len(x) <= 60
+    standing = [int(robust.sum()) for robust in report.robust.values()]
+    print(other.threat, "standing", *standing, f"at {spent / len(x):.1f} an image")
+    assert standing[0] <= standing[1]
+    assert spent / len(x) <= 85
 
 
 @pytest.mark.slow

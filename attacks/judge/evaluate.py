@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from numbers import Integral
 from typing import Any, overload
 
 import torch
@@ -34,7 +33,7 @@ from .language_report import LanguageReport
 from .meter import Cost, metered
 from .preparing import check_disjoint, prepare_attacks
 from .report import Report
-from .running import check_names, naming, run_attack
+from .running import check_names, check_numbers, naming, run_attack
 from .untouched import Untouched
 
 
@@ -140,10 +139,7 @@ def evaluate(
     _check_classes(y, characters_per_token)
     batch_size = 256 if batch_size is None else batch_size
     halving = batch_size if isinstance(batch_size, Halving) else Halving(batch_size)
-    if not isinstance(halving.size, Integral) or halving.size < 1:
-        raise ValueError(f"evaluate(batch_size=...) must be a whole number >= 1, got {halving.size!r}")
-    if not isinstance(seed, Integral):
-        raise ValueError(f"evaluate(seed=...) must be a whole number, got {seed!r}")
+    check_numbers("evaluate", batch_size=halving.size, seed=seed)
     model = module_of(model)
     check_device(model, x)
     ids = read_sample_ids(sample_ids, y)

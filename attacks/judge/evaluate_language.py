@@ -27,7 +27,7 @@ from .forwards import Forwards
 from .halving import Halving
 from .language_report import LanguageReport
 from .meter import Cost, metered
-from .running import check_names, naming, run_attack
+from .running import check_names, check_numbers, naming, run_attack
 from .untouched import Untouched
 
 
@@ -77,8 +77,7 @@ def evaluate_language(
     """
     check_names(attacks)
     halving = batch_size if isinstance(batch_size, Halving) else Halving(batch_size)
-    if halving.size < 1:
-        raise ValueError(f"evaluate_language(batch_size=...) must be >= 1, got {halving.size}")
+    check_numbers("evaluate_language", batch_size=halving.size, seed=seed)
     _check_characters(characters_per_token)
     model = module_of(model)
     _check_texts(x, y)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping
+from numbers import Integral
 from typing import Any, TypeVar
 
 import torch
@@ -36,6 +37,14 @@ def check_names(attacks: Mapping[str, Attack]) -> None:
                 f"attack {name!r} must be an Attack with a threat, got {attack!r:.80}; "
                 "see `touchstone.attacks.Attack` for what to define"
             )
+
+
+def check_numbers(call: str, *, batch_size: int, seed: int) -> None:
+    """Raises ValueError where these options of a `call` are not the whole numbers that they must be."""
+    if not isinstance(batch_size, Integral) or batch_size < 1:
+        raise ValueError(f"{call}(batch_size=...) must be a whole number >= 1, got {batch_size!r}")
+    if not isinstance(seed, Integral):
+        raise ValueError(f"{call}(seed=...) must be a whole number, got {seed!r}")
 
 
 def run_attack(

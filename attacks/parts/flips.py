@@ -35,12 +35,13 @@ def search_flips(measure: Measure, x: Tensor, propose: Propose, *, num_flips: in
         texts, of_texts = beams.flatten(0, 1), rows.repeat_interleave(num_texts)
         places, tokens, allowed = propose(texts, of_texts, step)
         tried, gains, fallen = [], [], []
+        all_asked = allowed.all(0).tolist()  # once for all changes: an accelerator is waited for
         for number in range(places.shape[1]):
             text = texts.scatter(1, places[:, number, None], tokens[:, number, None].to(texts.dtype))
             text = torch.where(allowed[:, number, None], text, texts)
             gain, reached = torch.full((len(text),), -torch.inf, device=x.device), torch.zeros_like(allowed[:, number])
-            asked = allowed[:, number].nonzero()[:, 0]
-            if len(asked):
+            asked = slice(None) if all_asked[number] else allowed[:, number].nonzero()[:, 0]
+            if isinstance(asked, slice) or len(asked):
                 with torch.no_grad():
                     found, reached[asked] = measure(text[asked], of_texts[asked])
                 gain[asked] = found.float()

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 def publish_sample(module: pl.LightningModule, text: str) -> None:
     """Shows a text as `val/sample`, and appends it to `samples.txt`."""
-    # Where Lightning writes the figures of this pass; `global_step` is one further, which a resumed run takes away.
+    # Where Lightning writes the figures of this pass; beyond it a resumed run takes away what was written.
     logged_step = module.trainer.fit_loop.epoch_loop._batches_that_stepped
     for logger in module.loggers:
         if isinstance(logger, TensorBoardLogger):
@@ -20,6 +20,6 @@ def publish_sample(module: pl.LightningModule, text: str) -> None:
     if module.loggers and module.trainer.log_dir is not None:
         try:
             with (Path(module.trainer.log_dir) / "samples.txt").open("a", encoding="utf-8") as file:
-                file.write(f"=== step {module.global_step}\n{text}\n")
+                file.write(f"=== step {logged_step}\n{text}\n")
         except OSError as error:  # no reason to end a training
             rank_zero_warn(f"samples.txt cannot be written: {error.strerror}")
