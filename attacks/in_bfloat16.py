@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from .core.around import Around
 from .core.attack import Attack
 from .core.sample_rng import SampleRng
 from .core.wrapping import Wrapping
@@ -48,18 +47,9 @@ class InBfloat16(Wrapping):
         return self.attack.perturb(_Coarser(model), x, y, rng)
 
 
-class _Coarser(nn.Module):
+class _Coarser(Around):
     """A model whose forward, and what is taken backwards through it, is computed in bfloat16."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-        self.training = model.training  # not self.train(mode): that would set the model too
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, torch.bfloat16):
             return self.model(x)
-
-    def named_modules(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Module]]:
-        """Those of the model: an attack that asks for a layer knows it by its name there."""
-        return self.model.named_modules(*args, **kwargs)

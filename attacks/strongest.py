@@ -35,6 +35,7 @@ _NUM_SCATTERED = 3  # equal climbs whose ends are compared
 _HOPE = 8.0  # standard deviations between the mean end and the boundary, up to which another climb may reach it
 _HOPE_AT_ONCE = 3.0  # the same after climbs of unlike lengths
 _NUM_CLASSES = 3  # the nearest ones, towards which the nearest survivors climb
+_NUM_HIDDEN = 2  # the same where the boundary is out of sight from inside
 _TIE = 1e-3  # of the first margin
 _LIKELY_STEPS = 20  # of a climb of the likelihood
 _SHARE = 0.3  # of the pixels, the first windows around the best point
@@ -165,7 +166,7 @@ class Strongest(Attack):
         in_sight = samples.near(_IN_SIGHT)
         samples.climb_from_afar(samples.near(torch.inf), num_steps=20, factor=_FAR, smooth=True)
         samples.climb_from_afar(samples.within(1.5, but=in_sight), num_steps=30, factor=_FAR, smooth=True)
-        for rank in range(2):
+        for rank in range(_NUM_HIDDEN):
             samples.climb(samples.within(1.1, but=in_sight), num_steps=10, rank=rank, smooth=True)
         self._without_gradients(samples)
         for _ in range(2):

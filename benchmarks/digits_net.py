@@ -11,14 +11,15 @@ from touchstone.datamodules import DigitsDataModule
 from touchstone.nets import SmallCNN
 
 
-def digits_net(num_epochs: int = 20, *, attack: Attack | None = None) -> nn.Module:
-    """`SmallCNN(width=64)` on handwritten digits, by AdamW at one learning rate, in evaluation mode.
+def digits_net(num_epochs: int = 20, *, width: int = 64, attack: Attack | None = None) -> nn.Module:
+    """`SmallCNN` on handwritten digits, by AdamW at one learning rate, in evaluation mode.
 
     Args:
         num_epochs: of the training.
+        width: of the net.
         attack: makes the examples that it is trained on, in evaluation mode; None for plain images.
     """
-    data, net = DigitsDataModule(), SmallCNN(width=64)
+    data, net = DigitsDataModule(), SmallCNN(width=width)
     data.setup("fit")
     optimizer = torch.optim.AdamW(net.parameters(), lr=0.003, weight_decay=0.1)
     for _ in range(num_epochs):

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from touchstone.attacks import (
@@ -22,8 +21,6 @@ from touchstone.attacks import (
     Untargeted,
     evaluate,
 )
-from touchstone.datamodules import DigitsDataModule
-from touchstone.nets import SmallCNN
 
 from .public_models import cifar_images, mnist_images, resnet2b, trades_mnist
 
@@ -131,21 +128,6 @@ def test_strongest_inside_l2_and_l1(
     assert_strongest(make_net(shared), x, y, attack, standing, cost, seed=seed)
 
 
-def net_of_digits(width: int, inner: PGD | None) -> nn.Module:
-    """Trained for 20 epochs, on the examples of an attack or on plain images."""
-    torch.manual_seed(0)
-    data, net = DigitsDataModule(), SmallCNN(width=width)
-    data.setup("fit")
-    optimizer = torch.optim.AdamW(net.parameters(), lr=0.003, weight_decay=0.1)
-    for _ in range(20):
-        for x, y in data.train_dataloader():
-            x = x if inner is None else inner(net, x, y)
-            optimizer.zero_grad()
-            F.cross_entropy(net(x), y).backward()
-            optimizer.step()
-    return net.eval()
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
@@ -157,13 +139,21 @@ def net_of_digits(width: int, inner: PGD | None) -> nn.Module:
     ids=["plain, towards every near class", "robust, along the likelihood"],
 )
 def test_on_nets_of_digits_it_leaves_no_more_than_another_kind_of_climb(
-    width: int, inner: PGD | None, num_images: int, other: APGD
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    width: int,
+    inner: PGD | None,
+    num_images: int,
+    other: APGD,
 ) -> None:
     """A class that never gives way hides another one that would; margins end where the likelihood does not."""
-    data, strongest = DigitsDataModule(), Strongest(threat=other.threat)
-    data.setup("test")
-    x, y = (tensor[:num_images] for tensor in data.test.tensors)
-    report = evaluate(net_of_digits(width, inner), x, y, {"s": strongest, "other": other}, probe_masking=False)
+    monkeypatch.syspath_prepend(str(root / "benchmarks"))
+    from digits_net import digits_images, digits_net
+
+    torch.manual_seed(0)
+    net, (x, y) = digits_net(width=width, attack=inner), digits_images(num_images)
+    attacks = {"s": Strongest(threat=other.threat), "other": other}
+    report = evaluate(net, x, y, attacks, probe_masking=False)
     spent = report.cost["s"].num_forwards + report.cost["s"].num_backwards
     standing = [int(robust.sum()) for robust in report.robust.values()]
     print(other.threat, "standing", *standing, f"at {spent / len(x):.1f} an image")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from .around import Around
 from .checks import computing_dtype
 from .per_sample import norms
 
@@ -38,7 +38,7 @@ def find_embedding(model: nn.Module, name: str | None, asked_by: str) -> nn.Embe
     raise ValueError(f"{asked_by}(embedding=...): {given}; the model has {there}")
 
 
-class FromEmbedding(nn.Module):
+class FromEmbedding(Around):
     """A model from its embedding on: vectors `(N, T, D)` to what the model returns.
 
     A vector that equals the embedding's padding row is padding, so that a mask which the model makes from its tokens
@@ -50,15 +50,10 @@ class FromEmbedding(nn.Module):
     """
 
     def __init__(self, model: nn.Module, embedding: nn.Embedding) -> None:
-        super().__init__()
-        self.model, self.embedding = model, embedding
-        self.training = model.training  # as inside, where modes may differ
+        super().__init__(model)
+        self.embedding = embedding
         padding = embedding.padding_idx
         self._padding, self._other = padding, 1 if padding == 0 else 0
-
-    def named_modules(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Module]]:
-        """Those of the model: an attack that asks for a layer knows it by its name there."""
-        return self.model.named_modules(*args, **kwargs)
 
     def vectors(self, tokens: Tensor) -> Tensor:
         """The embedding of tokens, `(N, T, D)`, in the dtype that the model is attacked in.
