@@ -44,13 +44,12 @@ class Cascade(Survivors):
             smooth: whether along gradients that see units at rest (`smooth_backward`).
             rank: None to climb towards any class, softly; 0 towards the nearest one, 1 towards the next.
         """
-        rows = self.affordable(rows, num_steps=num_steps)
-        if not len(rows) or (rank is not None and rank >= self.class_gaps.shape[1] - 1):
+        rows = self.affordable(rows, num_steps=num_steps) if self.has_class(rank) else rows[:0]
+        if not len(rows):
             return
-        targets = None if rank is None else self.class_gaps[rows].topk(rank + 1, dim=1).indices[:, rank]
         threat = self.threat.take(rows)
         points, _ = ascend(
-            self.measure(rows, targets, smooth=smooth),
+            self.measure(rows, rank, smooth=smooth),
             self.x[rows],
             start=threat.start(self.x[rows], self.noise(rows)),
             threat=threat,
@@ -87,7 +86,9 @@ class Cascade(Survivors):
         self.nearest[rows[nearer]], self.distance[rows[nearer]] = nearest[nearer], distance[nearer]
         self.finish(rows, points)
 
-    def climb_by_corners(self, rows: Tensor, *, num_steps: int, factor: float | None, smooth: bool) -> None:
+    def climb_by_corners(
+        self, rows: Tensor, *, num_steps: int, factor: float | None, smooth: bool, rank: int | None = None
+    ) -> None:
         """Climbs inside L1 towards corners of ball and box, in a ball that shrinks to eps.
 
         Args:
@@ -96,8 +97,9 @@ class Cascade(Survivors):
             factor: of eps, the radius of the first ball, where the start is random; None goes on from the best point,
                 by shorter steps.
             smooth: as in `climb`.
+            rank: as in `climb`.
         """
-        rows = self.affordable(rows, num_steps=num_steps)
+        rows = self.affordable(rows, num_steps=num_steps) if self.has_class(rank) else rows[:0]
         if not len(rows):
             return
         threat, x = self.threat.take(rows), self.x[rows]
@@ -107,7 +109,7 @@ class Cascade(Survivors):
             larger = threat.resized((factor * threat.radius(x)).flatten())
             start, reach = larger.project(x + threat.width * self.noise(rows).normal(x), x), 1.0
         points = climb_by_corners(
-            self.measure(rows, None, smooth=smooth),
+            self.measure(rows, rank, smooth=smooth),
             x,
             start=start,
             threat=threat,

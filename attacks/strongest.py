@@ -5,9 +5,9 @@ is small (Gao et al., "Fast and reliable evaluation of adversarial robustness wi
 ball that shrinks to the nearest point found (`parts/shrinking.py`); a black box where gradients are blind. Its own: a
 margin that is soft on the scale of each sample's own margin, so that it neither saturates nor depends on the scale of
 the logits; restarts where the ends of earlier climbs scatter, since where they all end alike another one ends there
-too; gradients that see units at rest, beside plain ones (`core/smooth_backward.py`); inside L2 and L0 effort
-where the boundary is out of sight from inside and a point is known that falls not far outside; and inside L1 steps to
-the corners of ball and box, from a far larger ball (`parts/corners.py`).
+too; gradients that see units at rest, beside plain ones (`core/smooth_backward.py`);
+inside L2, L1 and L0 effort where the boundary is out of sight from inside; and inside L1 steps to the corners of ball
+and box (`parts/corners.py`).
 
 What is spent on a sample depends on that sample alone, so that its verdict is the same in any batch.
 """
@@ -25,6 +25,7 @@ from .core.checks import check_counts
 from .core.sample_rng import SampleRng
 from .core.threat import Threat
 from .objectives.losses import CrossEntropy, Margin
+from .parts.survivors import but
 from .threats.ball import Ball
 from .threats.l1 import L1
 from .threats.linf import Linf
@@ -41,7 +42,7 @@ _LIKELY_STEPS = 20  # of a climb of the likelihood
 _SHARE = 0.3  # of the pixels, the first windows around the best point
 _IN_SIGHT = 0.4  # of the first margin, at most so much of which is left where the boundary is seen from inside
 _FAR = 8  # of eps: the first ball of a climb from afar
-_FAR_CORNERS = 20  # the same of a climb by corners
+_FAR_CORNERS, _NEAR_CORNERS = 20, 3  # the same of climbs by corners, from afar and where the boundary is in sight
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,9 +50,9 @@ class Strongest(Attack):
     """Cheap steps first, survivors only, and effort where a sample may still fall.
 
     Every sample climbs, inside Linf for 8 steps, else for 5. Survivors that have come near to falling climb again, from
-    other random starts and for longer, inside L2 and L0 towards each of the nearest classes; inside L2, L1 and L0 all
-    of them also climb in a far larger ball that shrinks to theirs, those of them again and again that have not come
-    near inside their own and may fall. Inside Linf, those nearest to falling climb cross-entropy too, and go on from
+    other random starts, for longer, and towards each of the nearest classes. Inside L2 and L0 all of them also climb in
+    a far larger ball that shrinks to theirs, inside L1 those that have not come near inside their own, and those of
+    them again and again that may fall. Inside Linf, those nearest to falling climb cross-entropy too, and go on from
     their best point by small windows at random places, in turns with short climbs. Where the gradient leads nowhere, a
     black box searches. From a budget of 400 on, it is spent on those who may still fall: inside Linf, after another try
     of every survivor, those whom windows bring on and those whose climbs end at unlike margins, as inside L1; inside L2
@@ -138,18 +139,23 @@ class Strongest(Attack):
 
     def _by_corners(self, samples: Cascade) -> None:
         """In L1 few pixels change, by as much as the box allows."""
-        samples.climb_by_corners(samples.near(torch.inf), num_steps=15, factor=_FAR_CORNERS, smooth=True)
-        samples.climb_sparsely(samples.near(0.3), num_steps=15, loss=CrossEntropy())
-        samples.climb_sparsely(samples.near(0.2), num_steps=15, loss=Margin(), smooth=True)
-        samples.climb_by_corners(samples.near(0.2), num_steps=15, factor=None, smooth=True)
-        samples.climb_by_corners(
-            samples.scattered(_HOPE_AT_ONCE, within=0.7), num_steps=15, factor=_FAR_CORNERS, smooth=True
-        )
-        samples.climb_sparsely(samples.near(0.15), num_steps=15, loss=CrossEntropy(), smooth=True)
-        samples.climb_by_corners(
-            samples.scattered(_HOPE_AT_ONCE, within=0.7), num_steps=30, factor=_FAR_CORNERS, smooth=True
-        )
-        samples.climb_by_corners(samples.near(0.2), num_steps=15, factor=None, smooth=True)
+        for rank in range(_NUM_CLASSES):
+            samples.climb_by_corners(
+                samples.near(_IN_SIGHT), num_steps=10, factor=_NEAR_CORNERS, smooth=True, rank=rank
+            )
+        in_sight = samples.near(_IN_SIGHT)
+        samples.climb_by_corners(but(samples.near(torch.inf), in_sight), num_steps=15, factor=_FAR_CORNERS, smooth=True)
+        samples.climb_sparsely(samples.near(0.25), num_steps=15, loss=CrossEntropy())
+        samples.climb_sparsely(samples.near(0.15), num_steps=15, loss=Margin(), smooth=True)
+        samples.climb_by_corners(samples.near(0.2), num_steps=10, factor=None, smooth=True)
+        hidden = but(samples.scattered(_HOPE_AT_ONCE, within=0.7), in_sight)
+        samples.climb_by_corners(hidden, num_steps=15, factor=_FAR_CORNERS, smooth=True)
+        for rank in range(_NUM_CLASSES):
+            samples.climb_by_corners(samples.near(0.07), num_steps=15, factor=_NEAR_CORNERS, smooth=False, rank=rank)
+        hidden = but(samples.scattered(_HOPE_AT_ONCE, within=0.7), in_sight)
+        samples.climb_by_corners(hidden, num_steps=30, factor=_FAR_CORNERS, smooth=True)
+        for rank in range(_NUM_CLASSES):
+            samples.climb_by_corners(samples.near(0.07), num_steps=10, factor=None, smooth=True, rank=rank)
         self._without_gradients(samples)
         smooth = True
         while self.max_passes >= _THOROUGH and len(rows := samples.affordable(samples.scattered(_HOPE), num_steps=75)):
@@ -165,12 +171,12 @@ class Strongest(Attack):
             samples.climb(samples.near(_IN_SIGHT), num_steps=10, rank=rank)
         in_sight = samples.near(_IN_SIGHT)
         samples.climb_from_afar(samples.near(torch.inf), num_steps=20, factor=_FAR, smooth=True)
-        samples.climb_from_afar(samples.within(1.5, but=in_sight), num_steps=30, factor=_FAR, smooth=True)
+        samples.climb_from_afar(but(samples.within(1.5), in_sight), num_steps=30, factor=_FAR, smooth=True)
         for rank in range(_NUM_HIDDEN):
-            samples.climb(samples.within(1.1, but=in_sight), num_steps=10, rank=rank, smooth=True)
+            samples.climb(but(samples.within(1.1), in_sight), num_steps=10, rank=rank, smooth=True)
         self._without_gradients(samples)
         for _ in range(2):
-            samples.climb_from_afar(samples.within(1.25, but=in_sight), num_steps=30, factor=_FAR, smooth=True)
+            samples.climb_from_afar(but(samples.within(1.25), in_sight), num_steps=30, factor=_FAR, smooth=True)
         nearest = samples.near(_IN_SIGHT / 2)
         samples.climb(nearest[torch.isin(nearest, in_sight)], num_steps=20, rank=0)
         if self.max_passes >= _THOROUGH:

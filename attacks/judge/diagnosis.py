@@ -13,11 +13,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from ..core.ascend import ascend, cosine_steps
 from ..core.attack import Attack
 from ..core.sample_rng import SampleRng
 from ..core.threat import Threat
 from ..objectives.losses import Margin
 from ..objectives.untargeted import Untargeted
+from ..parts.jumps import Jumps
 from ..pgd import PGD
 from ..threats.ball import Ball
 from ..threats.l2 import L2
@@ -31,6 +33,8 @@ _FEWEST_SURVIVORS = 4
 _SAME = 1e-3
 _SMALL_PART = 0.05
 _FLAT = 15  # beyond 16.6 the probability of the true class is 1 in float32
+_CLIMB = 5  # steps
+_LEAST_JUMP = 0.05  # of the margin, which rounding errors stay below
 _LEVEL = 1e-3  # below it all classes seem equally likely
 
 
@@ -110,6 +114,7 @@ class Diagnosis:
                 signs += [*self._by_margin(name, attack, standing), *self._at_large_eps(name, attack, standing)]
             correct = self._logits.argmax(1) == self._y
             signs += self._near_by(name, attack.threat, correct.nonzero()[:, 0][:most])
+            signs += self._in_jumps(name, attack.threat, correct.nonzero()[:, 0][:most])
             fallen = correct & ~robust[name]
             signs += self._by_another_start(name, attack, fallen.nonzero()[:, 0][:most])
         return signs
@@ -166,6 +171,45 @@ class Diagnosis:
             f"{name}: within {_SMALL_PART:.0%} of eps, the gradient of the margin turned round or did not raise it for "
             f"{num_astray} of {len(rows)} samples: gradients are shattered, or not those of the forward; try a "
             "black box"
+        ]
+
+    def _in_jumps(self, name: str, threat: Threat, rows: Tensor) -> list[str]:
+        """Along a climb of the margin, its gradients should explain most of how it changes."""
+        if not isinstance(threat, Ball):
+            return []
+        num_jumping = 0
+
+        def climb_some(part_of: slice) -> None:
+            nonlocal num_jumping
+            some = rows[part_of]
+            x, y, part = self._x[some], self._y[some], threat.take(some)
+
+            def margin(points: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
+                gain = Margin()(self._model(points), y[which])
+                return gain, gain.detach() > 0
+
+            jumps = Jumps(x)
+            with metered(self._model) as meter:
+                if not self._model(x[:1].clone().requires_grad_()).requires_grad:
+                    return
+                ascend(
+                    jumps.watched(margin, torch.arange(len(x), device=x.device)),
+                    x,
+                    start=part.start(x, self._rng.take(some).fold(-3)),
+                    threat=part,
+                    num_steps=_CLIMB,
+                    step_size=cosine_steps(_CLIMB),
+                    early_stop=False,
+                )
+            num_jumping += int(jumps.found(_LEAST_JUMP * -Margin()(self._logits[some], y)).sum())
+            self.cost += meter.cost(0.0)
+
+        self._look.in_parts(len(rows), climb_some)
+        if num_jumping <= max(1, 0.25 * len(rows)):
+            return []
+        return [
+            f"{name}: in {_CLIMB} steps the margin of {num_jumping} of {len(rows)} samples changed more by jumps than "
+            "along its gradients, which do not see what lies beyond a jump; try a black box"
         ]
 
     def _at_large_eps(self, name: str, attack: Attack, rows: Tensor) -> list[str]:

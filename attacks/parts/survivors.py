@@ -14,10 +14,17 @@ from ..core.threat import Threat
 from ..objectives.losses import Margin
 from ..threats.ball import Ball
 from ..threats.l2 import L2
+from .jumps import Jumps
 
 _SOFTNESS = 0.4  # of the sample's first margin
 _NO_MARGIN = 1e-12  # of the largest, what a first margin of 0 is taken for
 _NOWHERE = 0.98  # of the first margin left after all climbs
+_LEAST_JUMP = 0.05  # of the first margin, the jumps of the first climb below which they may be rounding errors
+
+
+def but(rows: Tensor, others: Tensor) -> Tensor:
+    """The samples that are not among the others, int64 `(M,)`."""
+    return rows[torch.isin(rows, others, invert=True)]
 
 
 class Survivors:
@@ -48,6 +55,7 @@ class Survivors:
         # The nearest point beyond the boundary that a climb outside the threat has seen, and how far it is.
         self.nearest, self.distance = x.clone(), numbers + torch.inf
         self.num_passes = numbers.clone()
+        self._jumps: Jumps | None = None
         self._num_draws = torch.zeros_like(self.everyone)
         # Of the ends of the climbs that are compared: their number, sum, and sum of squares.
         self._ends = torch.zeros(3, len(x), dtype=torch.float64, device=x.device)
@@ -58,11 +66,10 @@ class Survivors:
         """The survivors with at most this share of their first margin left: int64 `(M,)`."""
         return (~self.fallen & (self.highest / self.first <= share)).nonzero()[:, 0]
 
-    def within(self, factor: float, *, but: Tensor | None = None) -> Tensor:
-        """The survivors that are known to fall inside so many times eps, but for some: int64 `(M,)`."""
+    def within(self, factor: float) -> Tensor:
+        """The survivors that are known to fall inside so many times eps: int64 `(M,)`."""
         assert isinstance(self.threat, Ball)
-        rows = (~self.fallen & (self.distance <= factor * self.threat.radius(self.distance))).nonzero()[:, 0]
-        return rows if but is None else rows[torch.isin(rows, but, invert=True)]
+        return (~self.fallen & (self.distance <= factor * self.threat.radius(self.distance))).nonzero()[:, 0]
 
     def begin_to_compare(self) -> None:
         """Forgets the ends of climbs of other lengths."""
@@ -90,6 +97,13 @@ class Survivors:
         return rows[self.num_passes[rows] + num_steps <= self.max_passes]
 
     def blind(self) -> Tensor:
+        """The survivors whose gain jumps, or whose gradient vanishes, leads nowhere, or turns round: int64 `(M,)`."""
+        assert self._jumps is not None
+        jumps = self.near(torch.inf)
+        jumps = jumps[self._jumps.found(-_LEAST_JUMP * self.first)[jumps]]
+        return torch.cat([jumps, but(self._without_direction(), jumps)]).sort().values
+
+    def _without_direction(self) -> Tensor:
         """The survivors whose gradient vanishes, leads nowhere, or turns round within a twentieth of eps: `(M,)`."""
         rows = self.affordable(self.near(torch.inf), num_steps=2)
         left = self.highest / self.first
@@ -109,8 +123,19 @@ class Survivors:
 
     # What a climb measures and leaves behind.
 
-    def measure(self, rows: Tensor, targets: Tensor | None, *, smooth: bool = False) -> Measure:
-        """The margin over a class or, softly, over all; and whether any class has won. Counts the passes."""
+    def has_class(self, rank: int | None) -> bool:
+        """Whether the model has so many classes; None, which is any of them, it always has."""
+        return rank is None or rank < self.class_gaps.shape[1] - 1
+
+    def measure(self, rows: Tensor, rank: int | None, *, smooth: bool = False) -> Measure:
+        """The margin over a class or, softly, over all; and whether any class has won. Counts the passes.
+
+        Args:
+            rows: whose points will be measured.
+            rank: None for any class; 0 for the one that has come nearest so far, 1 for the next.
+            smooth: whether along gradients that see units at rest.
+        """
+        targets = None if rank is None else self.class_gaps[rows].topk(rank + 1, dim=1).indices[:, rank]
 
         def measure(points: Tensor, part: Tensor) -> tuple[Tensor, Tensor]:
             which = rows[part]
@@ -127,6 +152,9 @@ class Survivors:
             softness = -_SOFTNESS * self.first[which]
             return softness * torch.logsumexp(gaps / softness[:, None], 1), turned
 
+        if self._jumps is None:  # the first climb is everyone's
+            self._jumps = Jumps(self.x)
+            return self._jumps.watched(measure, rows)
         return measure
 
     @torch.no_grad()

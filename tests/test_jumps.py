@@ -1,0 +1,74 @@
+"""`Jumps`: changes of a gain that its gradients do not explain; what an attack and the diagnosis make of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from touchstone.attacks import L1, L2, PGD, Linf, Margin, Strongest, Untargeted, evaluate
+from touchstone.attacks.core.ascend import gradient_of
+from touchstone.attacks.parts.jumps import Jumps
+from touchstone.attacks.threats.ball import Ball
+
+from .oracles import images, own_labels
+
+
+def jumps_along(gain: Callable[[Tensor], Tensor], points: Tensor) -> Jumps:
+    """What is seen of a gain at the points `(steps, N, ...)`, one step after another."""
+    jumps, rows = Jumps(points[0]), torch.arange(points.shape[1])
+    measure = jumps.watched(lambda here, part: (gain(here), torch.zeros(len(part), dtype=torch.bool)), rows)
+    for here in points:
+        leaf = here.clone().requires_grad_()
+        gradient_of(measure(leaf, rows)[0], leaf)
+    return jumps
+
+
+def test_a_jump_is_what_lies_beyond_the_gradients() -> None:
+    """Along a slope of 0.1 from 0 to 0.9 a gain rises by 0.09, and at 0.5 by as much as the sample's own jump."""
+    height = torch.tensor([0.0, 0.05, 0.2, 3.0], dtype=torch.float64)
+    points = torch.linspace(0, 0.9, 10, dtype=torch.float64)[:, None, None].expand(10, 4, 1)
+    jumps = jumps_along(lambda x: 0.1 * x[:, 0] + height * (x[:, 0] > 0.55), points)
+    assert jumps.found(torch.zeros(4)).tolist() == [False, False, True, True]
+    assert jumps.found(torch.full((4,), 1.0)).tolist() == [False, False, False, True]
+    assert jumps.found(torch.full((4,), 3.1)).tolist() == [False, False, False, False]
+
+
+@pytest.mark.parametrize("bend", [torch.relu, torch.square, torch.sin], ids=["relu", "square", "sin"])
+def test_where_a_gain_bends_it_does_not_jump(bend: Callable[[Tensor], Tensor]) -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(8, 20)
+    jumps = jumps_along(lambda x: bend(x @ weight).sum(1), torch.randn(10, 50, 8))
+    assert not jumps.found(torch.zeros(50)).any()
+
+
+class Winners(nn.Module):
+    """Lets the highest units of each sample pass."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        units = x.flatten(1)
+        least = units.topk(units.shape[1] // 5, dim=1).values[:, -1:]
+        return (units * (units >= least)).view_as(x)
+
+
+def winners_take_all() -> nn.Module:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(1, 16, 3), Winners(), nn.Conv2d(16, 16, 3), Winners(), nn.Flatten(), nn.Linear(256, 4)]
+    return nn.Sequential(*layers).eval()
+
+
+def test_where_the_margin_jumps_a_black_box_searches() -> None:
+    net, x, threat = winners_take_all(), images(96, shape=(1, 8, 8)), Linf(eps=0.03)
+    pgd = PGD(threat=threat, num_steps=40, num_restarts=3, objective=Untargeted(loss=Margin()))
+    attacks = {"strongest": Strongest(threat=threat), "pgd": pgd}
+    report = evaluate(net, x, own_labels(net, x), attacks, probe_masking=False)
+    assert 2 * int(report.robust["strongest"].sum()) <= int(report.robust["pgd"].sum())
+
+
+@pytest.mark.parametrize("threat", [Linf(eps=0.03), L2(eps=0.2), L1(eps=1)], ids=["linf", "l2", "l1"])
+def test_a_margin_that_jumps_is_a_sign_of_masking(threat: Ball) -> None:
+    net, x = winners_take_all(), images(48, shape=(1, 8, 8))
+    warnings = evaluate(net, x, own_labels(net, x), {"pgd": PGD(threat=threat)}).warnings
+    assert any("changed more by jumps than along its gradients" in warning for warning in warnings), warnings
