@@ -36,6 +36,7 @@ _NUM_SCATTERED = 3  # equal climbs whose ends are compared
 _HOPE = 8.0  # standard deviations between the mean end and the boundary, up to which another climb may reach it
 _HOPE_AT_ONCE = 3.0  # the same after climbs of unlike lengths
 _NUM_CLASSES = 3  # the nearest ones, towards which the nearest survivors climb
+_MORE_CLASSES = 5  # the same of a thorough budget, but for Linf
 _NUM_HIDDEN = 2  # the same where the boundary is out of sight from inside
 _TIE = 1e-3  # of the first margin
 _LIKELY_STEPS = 20  # of a climb of the likelihood
@@ -110,6 +111,8 @@ class Strongest(Attack):
         self._without_gradients(samples)
         if self.max_passes >= _THOROUGH:
             samples.climb_the_likelihood(samples.near(0.35), num_steps=2 * _LIKELY_STEPS)
+            for rank in range(_NUM_CLASSES):
+                samples.climb(samples.near(0.35), num_steps=20, rank=rank, smooth=rank == 1)
             samples.begin_to_compare()
             for _ in range(_NUM_SCATTERED):
                 samples.climb(samples.near(torch.inf), num_steps=20, smooth=True)
@@ -157,13 +160,17 @@ class Strongest(Attack):
         for rank in range(_NUM_CLASSES):
             samples.climb_by_corners(samples.near(0.07), num_steps=10, factor=None, smooth=True, rank=rank)
         self._without_gradients(samples)
-        smooth = True
-        while self.max_passes >= _THOROUGH and len(rows := samples.affordable(samples.scattered(_HOPE), num_steps=75)):
-            samples.climb_sparsely(rows, num_steps=15, loss=CrossEntropy(), smooth=smooth)
-            samples.climb_sparsely(samples.standing(rows), num_steps=15, loss=Margin(), smooth=smooth)
-            samples.climb_by_corners(samples.standing(rows), num_steps=30, factor=_FAR_CORNERS, smooth=smooth)
-            samples.climb_by_corners(samples.standing(rows), num_steps=15, factor=None, smooth=smooth)
-            smooth = not smooth
+        if self.max_passes >= _THOROUGH:
+            for rank in range(_MORE_CLASSES):
+                near = samples.near(_IN_SIGHT)
+                samples.climb_by_corners(near, num_steps=20, factor=_NEAR_CORNERS, smooth=rank % 2 == 0, rank=rank)
+            smooth = True
+            while len(rows := samples.affordable(samples.scattered(_HOPE), num_steps=75)):
+                samples.climb_sparsely(rows, num_steps=15, loss=CrossEntropy(), smooth=smooth)
+                samples.climb_sparsely(samples.standing(rows), num_steps=15, loss=Margin(), smooth=smooth)
+                samples.climb_by_corners(samples.standing(rows), num_steps=30, factor=_FAR_CORNERS, smooth=smooth)
+                samples.climb_by_corners(samples.standing(rows), num_steps=15, factor=None, smooth=smooth)
+                smooth = not smooth
 
     def _from_afar(self, samples: Cascade) -> None:
         """In L2 and L0 a few pixels may change by much, and the way there need not begin inside eps."""
@@ -180,7 +187,7 @@ class Strongest(Attack):
         nearest = samples.near(_IN_SIGHT / 2)
         samples.climb(nearest[torch.isin(nearest, in_sight)], num_steps=20, rank=0)
         if self.max_passes >= _THOROUGH:
-            for rank in range(_NUM_CLASSES):
+            for rank in range(_MORE_CLASSES):
                 samples.climb(samples.standing(in_sight), num_steps=20, rank=rank, smooth=rank == 1)
             while len(samples.affordable(samples.within(1.5), num_steps=60)):
                 samples.climb_from_afar(samples.within(1.5), num_steps=30, factor=_FAR, smooth=True)
