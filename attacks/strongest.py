@@ -54,12 +54,12 @@ class Strongest(Attack):
     other random starts, for longer, and towards each of the nearest classes. Inside L2 and L0 all of them also climb in
     a far larger ball that shrinks to theirs, inside L1 those that have not come near inside their own, and those of
     them again and again that may fall. Inside Linf, those nearest to falling climb cross-entropy too, and go on from
-    their best point by small windows at random places, in turns with short climbs. Where the gradient leads nowhere, a
-    black box searches. From a budget of 400 on, it is spent on those who may still fall: inside Linf, after another try
-    of every survivor, those whom windows bring on and those whose climbs end at unlike margins, as inside L1; inside L2
-    and L0 those that have come near, towards each class, and those who fall not far outside. From 2000 on, inside Linf,
-    a black box searches, also where the gradients are honest: briefly for all that have given way, at length for those
-    it moves and those nearest to falling.
+    their best point by small windows at random places, in turns with short climbs. Where the margin jumps, or its
+    gradient leads nowhere, a black box searches. From a budget of 400 on, it is spent on those who may still fall:
+    those that have come near, towards each class again, and more of them but for Linf; inside Linf, after another try
+    of every survivor, and inside L1 those whose climbs end at unlike margins; inside L2 and L0 those who fall not far
+    outside. From 2000 on, inside Linf, a black box searches, also where the gradients are honest: briefly for all that
+    have given way, at length for those it moves and those nearest to falling.
 
     Args:
         threat: what the attacker may do.
