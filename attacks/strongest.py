@@ -1,13 +1,12 @@
 """`Strongest`: the cascade that answers "how robust is it really" at the lowest cost.
 
 Known parts: steps that fall from twice eps along a cosine, and momentum (Croce and Hein, 2020); effort where the margin
-is small (Gao et al., "Fast and reliable evaluation of adversarial robustness with minimum-margin attack", 2022); a
-ball that shrinks to the nearest point found (`parts/shrinking.py`); a black box where gradients are blind. Its own: a
-margin that is soft on the scale of each sample's own margin, so that it neither saturates nor depends on the scale of
-the logits; restarts where the ends of earlier climbs scatter, since where they all end alike another one ends there
-too; gradients that see units at rest, beside plain ones (`core/smooth_backward.py`);
-inside L2, L1 and L0 effort where the boundary is out of sight from inside; and inside L1 steps to the corners of ball
-and box (`parts/corners.py`).
+is small (Gao et al., "Fast and reliable evaluation of adversarial robustness with minimum-margin attack", 2022); a ball
+that shrinks to the nearest point found (`parts/shrinking.py`); a black box where gradients are blind. Its own: a margin
+that is soft on the scale of each sample's own margin, so that it neither saturates nor depends on the scale of the
+logits; restarts where the ends of earlier climbs scatter, since where they all end alike another one ends there too;
+gradients that see units at rest, beside plain ones (`core/smooth_backward.py`); inside L2, L1 and L0 effort where the
+boundary is out of sight from inside; and inside L1 steps to the corners of ball and box (`parts/corners.py`).
 
 What is spent on a sample depends on that sample alone, so that its verdict is the same in any batch.
 """
@@ -15,6 +14,7 @@ What is spent on a sample depends on that sample alone, so that its verdict is t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ from .core.checks import check_counts
 from .core.sample_rng import SampleRng
 from .core.threat import Threat
 from .objectives.losses import CrossEntropy, Margin
-from .parts.survivors import but
+from .parts.survivors import without
 from .threats.ball import Ball
 from .threats.l1 import L1
 from .threats.linf import Linf
@@ -51,15 +51,16 @@ class Strongest(Attack):
     """Cheap steps first, survivors only, and effort where a sample may still fall.
 
     Every sample climbs, inside Linf for 8 steps, else for 5. Survivors that have come near to falling climb again, from
-    other random starts, for longer, and towards each of the nearest classes. Inside L2 and L0 all of them also climb in
-    a far larger ball that shrinks to theirs, inside L1 those that have not come near inside their own, and those of
-    them again and again that may fall. Inside Linf, those nearest to falling climb cross-entropy too, and go on from
-    their best point by small windows at random places, in turns with short climbs. Where the margin jumps, or its
-    gradient leads nowhere, a black box searches. From a budget of 400 on, it is spent on those who may still fall:
-    those that have come near, towards each class again, and more of them but for Linf; inside Linf, after another try
-    of every survivor, and inside L1 those whose climbs end at unlike margins; inside L2 and L0 those who fall not far
-    outside. From 2000 on, inside Linf, a black box searches, also where the gradients are honest: briefly for all that
-    have given way, at length for those it moves and those nearest to falling.
+    other random starts, for longer, and towards each of the nearest classes. Inside L2 and L0 all survivors also climb
+    in a far larger ball that shrinks to theirs, inside L1 those that have not come near inside their own; of these,
+    those that may fall do so again and again. Inside Linf, those nearest to falling climb cross-entropy too, and go on
+    from their best point by small windows at random places, in turns with short climbs. Where the margin jumps, or its
+    gradient leads nowhere, a black box searches, if the samples are images and the threat is not L0. From a budget of
+    400 on, it is spent on those who may still fall: those that have come near, towards each class again, and towards
+    more classes but for Linf; inside Linf every survivor once more, and inside Linf and L1 those whose climbs end at
+    unlike margins; inside L2 and L0 those who fall not far outside. From 2000 on, inside Linf, a black box searches,
+    also where the gradients are honest: briefly for all that have given way, at length for those it moves and those
+    nearest to falling.
 
     Args:
         threat: what the attacker may do.
@@ -147,23 +148,21 @@ class Strongest(Attack):
                 samples.near(_IN_SIGHT), num_steps=10, factor=_NEAR_CORNERS, smooth=True, rank=rank
             )
         in_sight = samples.near(_IN_SIGHT)
-        samples.climb_by_corners(but(samples.near(torch.inf), in_sight), num_steps=15, factor=_FAR_CORNERS, smooth=True)
+        samples.climb_by_corners(
+            without(samples.near(torch.inf), in_sight), num_steps=15, factor=_FAR_CORNERS, smooth=True
+        )
         samples.climb_sparsely(samples.near(0.25), num_steps=15, loss=CrossEntropy())
         samples.climb_sparsely(samples.near(0.15), num_steps=15, loss=Margin(), smooth=True)
         samples.climb_by_corners(samples.near(0.2), num_steps=10, factor=None, smooth=True)
-        hidden = but(samples.scattered(_HOPE_AT_ONCE, within=0.7), in_sight)
-        samples.climb_by_corners(hidden, num_steps=15, factor=_FAR_CORNERS, smooth=True)
+        hopeful = partial(samples.scattered, _HOPE_AT_ONCE, within=0.7)
+        samples.climb_by_corners(without(hopeful(), in_sight), num_steps=15, factor=_FAR_CORNERS, smooth=True)
         for rank in range(_NUM_CLASSES):
             samples.climb_by_corners(samples.near(0.07), num_steps=15, factor=_NEAR_CORNERS, smooth=False, rank=rank)
-        hidden = but(samples.scattered(_HOPE_AT_ONCE, within=0.7), in_sight)
-        samples.climb_by_corners(hidden, num_steps=30, factor=_FAR_CORNERS, smooth=True)
+        samples.climb_by_corners(without(hopeful(), in_sight), num_steps=30, factor=_FAR_CORNERS, smooth=True)
         for rank in range(_NUM_CLASSES):
             samples.climb_by_corners(samples.near(0.07), num_steps=10, factor=None, smooth=True, rank=rank)
         self._without_gradients(samples)
         if self.max_passes >= _THOROUGH:
-            for rank in range(_MORE_CLASSES):
-                near = samples.near(_IN_SIGHT)
-                samples.climb_by_corners(near, num_steps=20, factor=_NEAR_CORNERS, smooth=rank % 2 == 0, rank=rank)
             smooth = True
             while len(rows := samples.affordable(samples.scattered(_HOPE), num_steps=75)):
                 samples.climb_sparsely(rows, num_steps=15, loss=CrossEntropy(), smooth=smooth)
@@ -171,6 +170,9 @@ class Strongest(Attack):
                 samples.climb_by_corners(samples.standing(rows), num_steps=30, factor=_FAR_CORNERS, smooth=smooth)
                 samples.climb_by_corners(samples.standing(rows), num_steps=15, factor=None, smooth=smooth)
                 smooth = not smooth
+            for rank in range(_MORE_CLASSES):
+                near = samples.near(_IN_SIGHT)
+                samples.climb_by_corners(near, num_steps=20, factor=_NEAR_CORNERS, smooth=rank % 2 == 0, rank=rank)
 
     def _from_afar(self, samples: Cascade) -> None:
         """In L2 and L0 a few pixels may change by much, and the way there need not begin inside eps."""
@@ -178,12 +180,12 @@ class Strongest(Attack):
             samples.climb(samples.near(_IN_SIGHT), num_steps=10, rank=rank)
         in_sight = samples.near(_IN_SIGHT)
         samples.climb_from_afar(samples.near(torch.inf), num_steps=20, factor=_FAR, smooth=True)
-        samples.climb_from_afar(but(samples.within(1.5), in_sight), num_steps=30, factor=_FAR, smooth=True)
+        samples.climb_from_afar(without(samples.within(1.5), in_sight), num_steps=30, factor=_FAR, smooth=True)
         for rank in range(_NUM_HIDDEN):
-            samples.climb(but(samples.within(1.1), in_sight), num_steps=10, rank=rank, smooth=True)
+            samples.climb(without(samples.within(1.1), in_sight), num_steps=10, rank=rank, smooth=True)
         self._without_gradients(samples)
         for _ in range(2):
-            samples.climb_from_afar(but(samples.within(1.25), in_sight), num_steps=30, factor=_FAR, smooth=True)
+            samples.climb_from_afar(without(samples.within(1.25), in_sight), num_steps=30, factor=_FAR, smooth=True)
         nearest = samples.near(_IN_SIGHT / 2)
         samples.climb(nearest[torch.isin(nearest, in_sight)], num_steps=20, rank=0)
         if self.max_passes >= _THOROUGH:

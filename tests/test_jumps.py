@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from touchstone.attacks import L1, L2, PGD, Linf, Margin, Strongest, Untargeted, evaluate
+from touchstone.attacks import L0, L1, L2, PGD, Linf, Margin, Strongest, Untargeted, evaluate
 from touchstone.attacks.core.ascend import gradient_of
 from touchstone.attacks.parts.jumps import Jumps
 from touchstone.attacks.threats.ball import Ball
 
-from .oracles import images, own_labels
+from .oracles import images, own_labels, small_net
 
 
 def jumps_along(gain: Callable[[Tensor], Tensor], points: Tensor) -> Jumps:
@@ -44,6 +44,20 @@ def test_where_a_gain_bends_it_does_not_jump(bend: Callable[[Tensor], Tensor]) -
     assert not jumps.found(torch.zeros(50)).any()
 
 
+def test_between_long_steps_both_gradients_count() -> None:
+    """Of a square half the sum of two slopes is exact, and the first slope alone misses all of the change."""
+    points = torch.tensor([0.0, 3.0])[:, None, None]
+    assert not jumps_along(lambda x: x.square().sum(1), points).found(torch.zeros(1)).any()
+
+
+def test_what_is_not_finite_hides_no_jump() -> None:
+    """A slope that is infinite where a pixel rests, and a gain that is NaN once."""
+    points = torch.tensor([[0.0, 0.1], [0.0, 0.3], [0.0, 0.7], [0.0, 0.9]])[:, None]
+    gains = iter((0.0, torch.nan, 0.0, 0.0))
+    jumps = jumps_along(lambda x: x[:, 0].sqrt() + 5.0 * (x[:, 1] > 0.8) + next(gains), points)
+    assert jumps.found(torch.ones(1)).all()
+
+
 class Winners(nn.Module):
     """Lets the highest units of each sample pass."""
 
@@ -59,8 +73,9 @@ def winners_take_all() -> nn.Module:
     return nn.Sequential(*layers).eval()
 
 
-def test_where_the_margin_jumps_a_black_box_searches() -> None:
-    net, x, threat = winners_take_all(), images(96, shape=(1, 8, 8)), Linf(eps=0.03)
+@pytest.mark.parametrize("threat", [Linf(eps=0.03), L2(eps=0.2)], ids=["linf", "l2"])
+def test_where_the_margin_jumps_a_black_box_searches(threat: Ball) -> None:
+    net, x = winners_take_all(), images(96, shape=(1, 8, 8))
     pgd = PGD(threat=threat, num_steps=40, num_restarts=3, objective=Untargeted(loss=Margin()))
     attacks = {"strongest": Strongest(threat=threat), "pgd": pgd}
     report = evaluate(net, x, own_labels(net, x), attacks, probe_masking=False)
@@ -72,3 +87,42 @@ def test_a_margin_that_jumps_is_a_sign_of_masking(threat: Ball) -> None:
     net, x = winners_take_all(), images(48, shape=(1, 8, 8))
     warnings = evaluate(net, x, own_labels(net, x), {"pgd": PGD(threat=threat)}).warnings
     assert any("changed more by jumps than along its gradients" in warning for warning in warnings), warnings
+
+
+class Behind(nn.Module):
+    """An honest net behind something that is done to its images."""
+
+    def __init__(self, change: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.inner, self.change = small_net(), change
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(self.change(x))
+
+
+@pytest.mark.parametrize("threat", [Linf(eps=0.03), L2(eps=0.2), L1(eps=1), L0(eps=2)], ids=["linf", "l2", "l1", "l0"])
+@pytest.mark.parametrize(
+    "change",
+    [lambda x: x, lambda x: x + 0.05 * torch.randn_like(x)],
+    ids=["honest", "at random"],
+)
+def test_noise_is_no_jump(change: Callable[[Tensor], Tensor], threat: Ball) -> None:
+    model, x = Behind(change).eval(), images(48)
+    report = evaluate(model, x, own_labels(model.inner, x), {"s": Strongest(threat=threat)})
+    assert not any("by jumps" in warning for warning in report.warnings), report.warnings
+    assert report.cost["s"].num_forwards <= 150 * len(x)
+
+
+class Rounded(nn.Module):
+    """Class 0, by a margin of about 1 that hardly changes but by steps of its rounding."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        margin = 1 + 1e-6 * x.flatten(1).sum(1)
+        margin = margin + 1e-3 * (1e3 * x.detach().flatten(1).mean(1)).round().remainder(3)
+        return torch.stack([margin, -margin], 1)
+
+
+def test_rounding_is_no_jump() -> None:
+    x, y = images(32), torch.zeros(32, dtype=torch.int64)
+    warnings = evaluate(Rounded(), x, y, {"pgd": PGD(threat=Linf(eps=0.1))}).warnings
+    assert not any("by jumps" in warning for warning in warnings), warnings

@@ -31,11 +31,11 @@ NUM_PROBED = 16
 NUM_LOOKED_AT = 32
 NUM_CLIMBING = 8
 _FEWEST_SURVIVORS = 4
-_SAME = 1e-3
+_SAME = 1e-3  # of two answers, the difference that they may have
 _SMALL_PART = 0.05
 _FLAT = 15  # beyond 16.6 the probability of the true class is 1 in float32
 _CLIMB = 4  # steps, for a few samples: where a model jumps, hardly one is left out
-_LEAST_JUMP = 0.05  # of the margin, which rounding errors stay below
+_LEAST_JUMP = 0.05  # of the margin, which rounding errors of float32 stay below
 _LEVEL = 1e-3  # below it all classes seem equally likely
 
 
@@ -114,8 +114,9 @@ class Diagnosis:
             if len(standing) >= _FEWEST_SURVIVORS:
                 signs += [*self._by_margin(name, attack, standing), *self._at_large_eps(name, attack, standing)]
             correct = self._logits.argmax(1) == self._y
-            signs += self._near_by(name, attack.threat, correct.nonzero()[:, 0][:most])
-            signs += self._in_jumps(name, attack.threat, correct.nonzero()[:, 0][: min(NUM_CLIMBING, most)])
+            if correct.any() and self._is_differentiable():
+                signs += self._near_by(name, attack.threat, correct.nonzero()[:, 0][:most])
+                signs += self._in_jumps(name, attack.threat, correct.nonzero()[:, 0][: min(NUM_CLIMBING, most)])
             fallen = correct & ~robust[name]
             signs += self._by_another_start(name, attack, fallen.nonzero()[:, 0][:most])
         return signs
@@ -138,10 +139,10 @@ class Diagnosis:
         """Within a small part of eps the gradient of the margin should keep its direction, and raise the margin."""
         if not isinstance(threat, Ball):  # whose eps is a length in pixels
             return []
-        num_astray, has_gradient = 0, len(rows) > 0
+        num_astray = 0
 
         def go_a_little(part_of: slice) -> None:
-            nonlocal num_astray, has_gradient
+            nonlocal num_astray
             some = rows[part_of]
             x, y, part = self._x[some], self._y[some], threat.take(some)
             start = part.start(x, self._rng.take(some).fold(-2))
@@ -150,9 +151,6 @@ class Diagnosis:
                 for points in (x, x + _SMALL_PART * (start - x)):
                     leaf = points.clone().requires_grad_()
                     gain = Margin()(self._model(leaf), y)
-                    if not gain.requires_grad:
-                        has_gradient = False
-                        return
                     gains.append(gain.detach())
                     grads.append(torch.autograd.grad(gain.sum(), leaf)[0])
                 can_move = part.clip(x + part.width * grads[0].sign()) != x
@@ -164,8 +162,6 @@ class Diagnosis:
             self.cost += meter.cost(0.0)
 
         self._look.in_parts(len(rows), go_a_little)
-        if not has_gradient:
-            return []
         if num_astray <= max(1, 0.25 * len(rows)):
             return []
         return [
@@ -173,6 +169,13 @@ class Diagnosis:
             f"{num_astray} of {len(rows)} samples: gradients are shattered, or not those of the forward; try a "
             "black box"
         ]
+
+    def _is_differentiable(self) -> bool:
+        """Whether the logits depend on the samples by a path that has a gradient, if only one of zeros."""
+        with metered(self._model) as meter:
+            depends = self._model(self._x[:1].clone().requires_grad_()).requires_grad
+        self.cost += meter.cost(0.0)
+        return depends
 
     def _in_jumps(self, name: str, threat: Threat, rows: Tensor) -> list[str]:
         """Along a climb of the margin, its gradients should explain most of how it changes."""
@@ -189,12 +192,10 @@ class Diagnosis:
                 gain = Margin()(self._model(points), y[which])
                 return gain, gain.detach() > 0
 
-            jumps = Jumps(x)
+            jumps, everyone = Jumps(x), torch.arange(len(x), device=x.device)
             with metered(self._model) as meter:
-                if not self._model(x[:1].clone().requires_grad_()).requires_grad:
-                    return
-                ascend(
-                    jumps.watched(margin, torch.arange(len(x), device=x.device)),
+                end, _ = ascend(
+                    jumps.watched(margin, everyone),
                     x,
                     start=part.start(x, self._rng.take(some).fold(-3)),
                     threat=part,
@@ -202,7 +203,11 @@ class Diagnosis:
                     step_size=cosine_steps(_CLIMB),
                     early_stop=False,
                 )
-            num_jumping += int(jumps.found(_LEAST_JUMP * -Margin()(self._logits[some], y)).sum())
+                found = jumps.found(_LEAST_JUMP * -Margin()(self._logits[some], y))
+                if found.any():  # and does not answer at random
+                    once, again = (margin(end, everyone)[0].detach() for _ in range(2))
+                    found &= (once - again).abs() <= _SAME * once.abs()
+            num_jumping += int(found.sum())
             self.cost += meter.cost(0.0)
 
         self._look.in_parts(len(rows), climb_some)

@@ -19,10 +19,11 @@ from .jumps import Jumps
 _SOFTNESS = 0.4  # of the sample's first margin
 _NO_MARGIN = 1e-12  # of the largest, what a first margin of 0 is taken for
 _NOWHERE = 0.98  # of the first margin left after all climbs
-_LEAST_JUMP = 0.05  # of the first margin, the jumps of the first climb below which they may be rounding errors
+_LEAST_JUMP = 0.05  # of the first margin, what jumps of the first climb come to that are no rounding errors of float32
+_SAME = 1e-3  # of the first margin, the difference of two answers that are the same
 
 
-def but(rows: Tensor, others: Tensor) -> Tensor:
+def without(rows: Tensor, others: Tensor) -> Tensor:
     """The samples that are not among the others, int64 `(M,)`."""
     return rows[torch.isin(rows, others, invert=True)]
 
@@ -55,7 +56,8 @@ class Survivors:
         # The nearest point beyond the boundary that a climb outside the threat has seen, and how far it is.
         self.nearest, self.distance = x.clone(), numbers + torch.inf
         self.num_passes = numbers.clone()
-        self._jumps: Jumps | None = None
+        self._jumps: Jumps | None = Jumps(x)  # until the first climb has ended
+        self._jumping = torch.zeros_like(self.fallen)
         self._num_draws = torch.zeros_like(self.everyone)
         # Of the ends of the climbs that are compared: their number, sum, and sum of squares.
         self._ends = torch.zeros(3, len(x), dtype=torch.float64, device=x.device)
@@ -98,14 +100,22 @@ class Survivors:
 
     def blind(self) -> Tensor:
         """The survivors whose gain jumps, or whose gradient vanishes, leads nowhere, or turns round: int64 `(M,)`."""
-        assert self._jumps is not None
-        jumps = self.near(torch.inf)
-        jumps = jumps[self._jumps.found(-_LEAST_JUMP * self.first)[jumps]]
-        return torch.cat([jumps, but(self._without_direction(), jumps)]).sort().values
+        rows = self.near(torch.inf)
+        jumping = rows[self._jumping[rows]]
+        jumping = jumping[self._answers_again(jumping)]
+        return torch.cat([jumping, self._without_direction(without(rows, jumping))]).sort().values
 
-    def _without_direction(self) -> Tensor:
-        """The survivors whose gradient vanishes, leads nowhere, or turns round within a twentieth of eps: `(M,)`."""
-        rows = self.affordable(self.near(torch.inf), num_steps=2)
+    def _answers_again(self, rows: Tensor) -> Tensor:
+        """Whether the model answers the same twice, and does not change by the numbers it draws: bool `(M,)`."""
+        if not len(rows):
+            return rows.bool()
+        with torch.no_grad():
+            once, again = (self._gaps(self.best[rows], rows).amax(1) for _ in range(2))
+        return (once - again).abs() <= -_SAME * self.first[rows]
+
+    def _without_direction(self, rows: Tensor) -> Tensor:
+        """Whose gradient vanishes, leads nowhere, or turns round within a twentieth of eps: int64 `(M,)`."""
+        rows = self.affordable(rows, num_steps=2)
         left = self.highest / self.first
         rows = rows[left[rows] >= 0.8]
         if not len(rows):
@@ -130,6 +140,8 @@ class Survivors:
     def measure(self, rows: Tensor, rank: int | None, *, smooth: bool = False) -> Measure:
         """The margin over a class or, softly, over all; and whether any class has won. Counts the passes.
 
+        Along the first climb it also looks whether the margin jumps.
+
         Args:
             rows: whose points will be measured.
             rank: None for any class; 0 for the one that has come nearest so far, 1 for the next.
@@ -152,14 +164,13 @@ class Survivors:
             softness = -_SOFTNESS * self.first[which]
             return softness * torch.logsumexp(gaps / softness[:, None], 1), turned
 
-        if self._jumps is None:  # the first climb is everyone's
-            self._jumps = Jumps(self.x)
-            return self._jumps.watched(measure, rows)
-        return measure
+        return measure if self._jumps is None else self._jumps.watched(measure, rows)
 
     @torch.no_grad()
     def finish(self, rows: Tensor, points: Tensor) -> None:
         """Takes in where a climb has ended."""
+        if self._jumps is not None:
+            self._jumping, self._jumps = self._jumps.found(-_LEAST_JUMP * self.first), None
         gaps = self._gaps(points, rows)
         if not len(self.class_gaps):
             self.class_gaps = gaps.new_full((len(self.x), gaps.shape[1]), -torch.inf)
