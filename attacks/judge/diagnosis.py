@@ -35,7 +35,6 @@ _SAME = 1e-3  # of two answers, the difference that they may have
 _SMALL_PART = 0.05
 _FLAT = 15  # beyond 16.6 the probability of the true class is 1 in float32
 _CLIMB = 4  # steps, for a few samples: where a model jumps, hardly one is left out
-_LEAST_JUMP = 0.05  # of the margin, which rounding errors of float32 stay below
 _LEVEL = 1e-3  # below it all classes seem equally likely
 
 
@@ -203,7 +202,7 @@ class Diagnosis:
                     step_size=cosine_steps(_CLIMB),
                     early_stop=False,
                 )
-                found = jumps.found(_LEAST_JUMP * -Margin()(self._logits[some], y))
+                found = jumps.found(-Margin()(self._logits[some], y))
                 if found.any():  # and does not answer at random
                     once, again = (margin(end, everyone)[0].detach() for _ in range(2))
                     found &= (once - again).abs() <= _SAME * once.abs()

@@ -17,6 +17,8 @@ from torch import Tensor
 
 from ..core.ascend import Measure
 
+_LEAST = 0.05  # of the scale, what jumps come to that are no rounding errors of float32
+
 
 class Jumps:
     """The changes of the samples' gains that their gradients explain, and those that they do not.
@@ -46,9 +48,13 @@ class Jumps:
 
         return watch
 
-    def found(self, least: Tensor) -> Tensor:
-        """Whose gain has changed more beyond what its gradients explain than by it, and by so much: bool `(N,)`."""
-        return (self._beyond > self._explained) & (self._beyond >= least)
+    def found(self, scale: Tensor) -> Tensor:
+        """Whose gain has changed more beyond what its gradients explain than by it: bool `(N,)`.
+
+        Args:
+            scale: what jumps must be seen beside, such as the first margin, >= 0, float `(N,)`.
+        """
+        return (self._beyond > self._explained) & (self._beyond >= _LEAST * scale)
 
     def _see(self, which: Tensor, points: Tensor, gains: Tensor, grads: Tensor) -> None:
         slopes = grads / 2 + self._grads[which] / 2

@@ -19,7 +19,6 @@ from .jumps import Jumps
 _SOFTNESS = 0.4  # of the sample's first margin
 _NO_MARGIN = 1e-12  # of the largest, what a first margin of 0 is taken for
 _NOWHERE = 0.98  # of the first margin left after all climbs
-_LEAST_JUMP = 0.05  # of the first margin, what jumps of the first climb come to that are no rounding errors of float32
 _SAME = 1e-3  # of the first margin, the difference of two answers that are the same
 
 
@@ -170,7 +169,7 @@ class Survivors:
     def finish(self, rows: Tensor, points: Tensor) -> None:
         """Takes in where a climb has ended."""
         if self._jumps is not None:
-            self._jumping, self._jumps = self._jumps.found(-_LEAST_JUMP * self.first), None
+            self._jumping, self._jumps = self._jumps.found(-self.first), None
         gaps = self._gaps(points, rows)
         if not len(self.class_gaps):
             self.class_gaps = gaps.new_full((len(self.x), gaps.shape[1]), -torch.inf)
