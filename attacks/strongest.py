@@ -25,7 +25,7 @@ from .core.checks import check_counts
 from .core.sample_rng import SampleRng
 from .core.threat import Threat
 from .objectives.losses import CrossEntropy, Margin
-from .parts.survivors import without
+from .parts.survivors import among, without
 from .threats.ball import Ball
 from .threats.l1 import L1
 from .threats.linf import Linf
@@ -37,6 +37,7 @@ _HOPE = 8.0  # standard deviations between the mean end and the boundary, up to 
 _HOPE_AT_ONCE = 3.0  # the same after climbs of unlike lengths
 _NUM_CLASSES = 3  # the nearest ones, towards which the nearest survivors climb
 _MORE_CLASSES = 5  # the same of a thorough budget, but for Linf
+_CONVINCED = 0.05  # of the first margin, at most so much of which is left where one class alone is worth a long climb
 _NUM_HIDDEN = 2  # the same where the boundary is out of sight from inside
 _TIE = 1e-3  # of the first margin
 _LIKELY_STEPS = 20  # of a climb of the likelihood
@@ -186,8 +187,8 @@ class Strongest(Attack):
         self._without_gradients(samples)
         for _ in range(2):
             samples.climb_from_afar(without(samples.within(1.25), in_sight), num_steps=30, factor=_FAR, smooth=True)
-        nearest = samples.near(_IN_SIGHT / 2)
-        samples.climb(nearest[torch.isin(nearest, in_sight)], num_steps=20, rank=0)
+        samples.climb(among(samples.near(_IN_SIGHT / 2), in_sight), num_steps=10, rank=0)
+        samples.climb(among(samples.near(_CONVINCED), in_sight), num_steps=40, rank=0)
         if self.max_passes >= _THOROUGH:
             for rank in range(_MORE_CLASSES):
                 samples.climb(samples.standing(in_sight), num_steps=20, rank=rank, smooth=rank == 1)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from touchstone.attacks import L1, L2, PGD, Linf, Margin, SampleRng, Strongest, TokenFlips, Untargeted, evaluate
 from touchstone.attacks.core.gain import gain_of
 from touchstone.attacks.parts.shrinking import climb_shrinking
+from touchstone.attacks.parts.survivors import Survivors
 from touchstone.attacks.threats.ball import Ball
 
 from .oracles import LinearModel, images, small_net
@@ -156,6 +157,31 @@ def test_a_shrinking_ball_ends_near_the_distance_of_a_flat_boundary() -> None:
     assert torch.allclose((nearest - x).norm(dim=1), distance)
     assert (distance >= flat).all()
     assert (distance <= 1.1 * flat).double().mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("left", "softness"),
+    [(1.0, 0.4), (0.5, 0.4), (0.1, 0.24), (0.01, 0.1)],
+    ids=["far", "half way", "near", "nearest"],
+)
+def test_the_nearer_a_sample_has_come_the_less_soft_is_its_margin(left: float, softness: float) -> None:
+    """Of the first margin, 2: the softness of what is climbed, which is T log sum exp((z_j - z_y) / T)."""
+    gaps = torch.tensor([[-2.0, -2.5, -3.0]])
+    survivors = Survivors(
+        Linf(eps=1), 100, FromGaps(), gaps, torch.zeros(1, dtype=torch.int64), SampleRng.numbered(1, 0)
+    )
+    rows = survivors.everyone
+    survivors.measure(rows, None)(gaps.clone().requires_grad_(), rows)
+    survivors.finish(rows, gaps + 2 * (1 - left))
+    gain, _ = survivors.measure(rows, None)(gaps, rows)
+    torch.testing.assert_close(gain, 2 * softness * (gaps / (2 * softness)).exp().sum(1).log())
+
+
+class FromGaps(nn.Module):
+    """Pixels are what the other classes' logits are above that of the first."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.nn.functional.pad(x, (1, 0))
 
 
 def test_a_threat_that_is_no_ball_is_refused() -> None:

@@ -17,9 +17,16 @@ from ..threats.l2 import L2
 from .jumps import Jumps
 
 _SOFTNESS = 0.4  # of the sample's first margin
+_NEAR = 1 / 6  # of the first margin, the rest below which the softness falls with it
+_HARDEST = 1 / 4  # of the first softness, the least
 _NO_MARGIN = 1e-12  # of the largest, what a first margin of 0 is taken for
 _NOWHERE = 0.98  # of the first margin left after all climbs
 _SAME = 1e-3  # of the first margin, the difference of two answers that are the same
+
+
+def among(rows: Tensor, others: Tensor) -> Tensor:
+    """The samples that are among the others, int64 `(M,)`."""
+    return rows[torch.isin(rows, others)]
 
 
 def without(rows: Tensor, others: Tensor) -> Tensor:
@@ -139,13 +146,16 @@ class Survivors:
     def measure(self, rows: Tensor, rank: int | None, *, smooth: bool = False) -> Measure:
         """The margin over a class or, softly, over all; and whether any class has won. Counts the passes.
 
-        Along the first climb it also looks whether the margin jumps.
+        It is the less soft the nearer a sample has come: where several classes are as near as each other a soft margin
+        leads between them. Along the first climb it also looks whether the margin jumps.
 
         Args:
             rows: whose points will be measured.
             rank: None for any class; 0 for the one that has come nearest so far, 1 for the next.
             smooth: whether along gradients that see units at rest.
         """
+        left = (self.highest[rows] / self.first[rows]).nan_to_num(nan=1.0)  # before the first climb nothing is known
+        softness = _SOFTNESS * (left / _NEAR).clamp(_HARDEST, 1)
         targets = None if rank is None else self.class_gaps[rows].topk(rank + 1, dim=1).indices[:, rank]
 
         def measure(points: Tensor, part: Tensor) -> tuple[Tensor, Tensor]:
@@ -160,8 +170,8 @@ class Survivors:
             turned = self._turned(gaps.detach(), which)
             if targets is not None:
                 return gaps.gather(1, targets[part, None])[:, 0], turned
-            softness = -_SOFTNESS * self.first[which]
-            return softness * torch.logsumexp(gaps / softness[:, None], 1), turned
+            scale = -softness[part] * self.first[which]
+            return scale * torch.logsumexp(gaps / scale[:, None], 1), turned
 
         return measure if self._jumps is None else self._jumps.watched(measure, rows)
 
