@@ -25,16 +25,23 @@ _REFINING_STEPS = 10
 _REFINING_QUERIES = 100
 _SMALL = 0.1  # of the steps of a climb from elsewhere
 _WINDOW = 0.02  # the share of the pixels that a window covers
+_MANY_PIXELS = 40  # for each one that eps could take across the box
 _ONWARD = 0.25  # of the way to a corner, the first step from the best point
-_PAYS = 0.005  # of the first margin, the least that windows must gain
 
 
 class Cascade(Survivors):
     """The samples of one batch, and what can be tried on some of them; made as `Survivors`."""
 
     def climb(
-        self, rows: Tensor, *, num_steps: int, momentum: float = 0.0, smooth: bool = False, rank: int | None = None
-    ) -> None:
+        self,
+        rows: Tensor,
+        *,
+        num_steps: int,
+        momentum: float = 0.0,
+        smooth: bool = False,
+        rank: int | None = None,
+        dense: bool = False,
+    ) -> Tensor:
         """Climbs from a random start.
 
         Args:
@@ -43,11 +50,18 @@ class Cascade(Survivors):
             momentum: as in `ascend`.
             smooth: whether along gradients that see units at rest (`smooth_backward`).
             rank: None to climb towards any class, softly; 0 towards the nearest one, 1 towards the next.
+            dense: whether, inside L1, each step moves many pixels by little.
+
+        Returns:
+            The survivors whom it has brought on, int64 `(M,)`.
         """
         rows = self.affordable(rows, num_steps=num_steps) if self.has_class(rank) else rows[:0]
         if not len(rows):
-            return
+            return rows
         threat = self.threat.take(rows)
+        if dense:
+            assert isinstance(threat, L1)
+            threat = replace(threat, pixels_per_eps=_MANY_PIXELS)
         points, _ = ascend(
             self.measure(rows, rank, smooth=smooth),
             self.x[rows],
@@ -57,7 +71,7 @@ class Cascade(Survivors):
             step_size=cosine_steps(num_steps),
             momentum=momentum,
         )
-        self.finish(rows, points)
+        return self.finish(rows, points)
 
     def climb_from_afar(self, rows: Tensor, *, num_steps: int, factor: float | None, smooth: bool = False) -> None:
         """Climbs in a ball that shrinks to eps: where the boundary is out of sight from inside the threat.
@@ -160,9 +174,8 @@ class Cascade(Survivors):
         return self._search(replace(square, initial_share=share), rows)
 
     def _search(self, square: Square, rows: Tensor, *, goes_on: bool = True) -> Tensor:
-        before, given = self.highest[rows], (self.model, self.x[rows], self.y[rows], self.noise(rows))
-        self.finish(rows, square.search(*given, start=self.best[rows]) if goes_on else square.perturb(*given))
-        return rows[~self.fallen[rows] & (self.highest[rows] - before > -_PAYS * self.first[rows])]
+        given = self.model, self.x[rows], self.y[rows], self.noise(rows)
+        return self.finish(rows, square.search(*given, start=self.best[rows]) if goes_on else square.perturb(*given))
 
     def refine(self, rows: Tensor) -> Tensor:
         """Goes on from the best point, by a short climb of small steps and then by small windows at random places.

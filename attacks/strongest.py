@@ -3,10 +3,11 @@
 Known parts: steps that fall from twice eps along a cosine, and momentum (Croce and Hein, 2020); effort where the margin
 is small (Gao et al., "Fast and reliable evaluation of adversarial robustness with minimum-margin attack", 2022); a ball
 that shrinks to the nearest point found (`parts/shrinking.py`); a black box where gradients are blind. Its own: a margin
-that is soft on the scale of each sample's own margin, so that it neither saturates nor depends on the scale of the
-logits; restarts where the ends of earlier climbs scatter, since where they all end alike another one ends there too;
-gradients that see units at rest, beside plain ones (`core/smooth_backward.py`); inside L2, L1 and L0 effort where the
-boundary is out of sight from inside; and inside L1 steps to the corners of ball and box (`parts/corners.py`).
+that is soft on the scale of each sample's own margin, the less the nearer it has come, so that it neither saturates nor
+depends on the scale of the logits; restarts where the ends of earlier climbs scatter, since where they all end alike
+another one ends there too; gradients that see units at rest, beside plain ones (`core/smooth_backward.py`); inside L2,
+L1 and L0 effort where the boundary is out of sight from inside; and inside L1 steps to the corners of ball and box
+(`parts/corners.py`), or of many pixels by little where the margin bends.
 
 What is spent on a sample depends on that sample alone, so that its verdict is the same in any batch.
 """
@@ -37,12 +38,12 @@ _HOPE = 8.0  # standard deviations between the mean end and the boundary, up to 
 _HOPE_AT_ONCE = 3.0  # the same after climbs of unlike lengths
 _NUM_CLASSES = 3  # the nearest ones, towards which the nearest survivors climb
 _MORE_CLASSES = 5  # the same of a thorough budget, but for Linf
-_CONVINCED = 0.05  # of the first margin, at most so much of which is left where one class alone is worth a long climb
 _NUM_HIDDEN = 2  # the same where the boundary is out of sight from inside
 _TIE = 1e-3  # of the first margin
 _LIKELY_STEPS = 20  # of a climb of the likelihood
 _SHARE = 0.3  # of the pixels, the first windows around the best point
 _IN_SIGHT = 0.4  # of the first margin, at most so much of which is left where the boundary is seen from inside
+_CONVINCED = 0.05  # the same where a long climb towards the nearest class is worth it
 _FAR = 8  # of eps: the first ball of a climb from afar
 _FAR_CORNERS, _NEAR_CORNERS = 20, 3  # the same of climbs by corners, from afar and where the boundary is in sight
 
@@ -54,14 +55,15 @@ class Strongest(Attack):
     Every sample climbs, inside Linf for 8 steps, else for 5. Survivors that have come near to falling climb again, from
     other random starts, for longer, and towards each of the nearest classes. Inside L2 and L0 all survivors also climb
     in a far larger ball that shrinks to theirs, inside L1 those that have not come near inside their own; of these,
-    those that may fall do so again and again. Inside Linf, those nearest to falling climb cross-entropy too, and go on
-    from their best point by small windows at random places, in turns with short climbs. Where the margin jumps, or its
-    gradient leads nowhere, a black box searches, if the samples are images and the threat is not L0. From a budget of
-    400 on, it is spent on those who may still fall: those that have come near, towards each class again, and towards
-    more classes but for Linf; inside Linf every survivor once more, and inside Linf and L1 those whose climbs end at
-    unlike margins; inside L2 and L0 those who fall not far outside. From 2000 on, inside Linf, a black box searches,
-    also where the gradients are honest: briefly for all that have given way, at length for those it moves and those
-    nearest to falling.
+    those that may fall do so again and again. Inside L1, those whose margin bends first climb by many pixels at a time,
+    and where that brings them near, by nothing else. Inside Linf, those nearest to falling climb cross-entropy too, and
+    go on from their best point by small windows at random places, in turns with short climbs. Where the margin jumps,
+    or its gradient leads nowhere, a black box searches, if the samples are images and the threat is not L0. From a
+    budget of 400 on, it is spent on those who may still fall: those that have come near, towards each class again, and
+    towards more classes but for Linf; inside Linf every survivor once more, and inside Linf and L1 those whose climbs
+    end at unlike margins; inside L2 and L0 those who fall not far outside. From 2000 on, inside Linf, a black box
+    searches, also where the gradients are honest: briefly for all that have given way, at length for those it moves and
+    those nearest to falling.
 
     Args:
         threat: what the attacker may do.
@@ -143,37 +145,52 @@ class Strongest(Attack):
         samples.search(samples.blind(), num_queries=QUERIES_PER_PASS * self.max_passes)
 
     def _by_corners(self, samples: Cascade) -> None:
-        """In L1 few pixels change, by as much as the box allows."""
+        """In L1 few pixels change, by as much as the box allows, but for those whom many bring into sight."""
+        dense = self._densely(samples)
+
+        def near(share: float) -> Tensor:
+            return without(samples.near(share), dense)
+
         for rank in range(_NUM_CLASSES):
-            samples.climb_by_corners(
-                samples.near(_IN_SIGHT), num_steps=10, factor=_NEAR_CORNERS, smooth=True, rank=rank
-            )
-        in_sight = samples.near(_IN_SIGHT)
+            samples.climb_by_corners(near(_IN_SIGHT), num_steps=10, factor=_NEAR_CORNERS, smooth=True, rank=rank)
+        not_from_afar = torch.cat([near(_IN_SIGHT), dense])
         samples.climb_by_corners(
-            without(samples.near(torch.inf), in_sight), num_steps=15, factor=_FAR_CORNERS, smooth=True
+            without(samples.near(torch.inf), not_from_afar), num_steps=15, factor=_FAR_CORNERS, smooth=True
         )
-        samples.climb_sparsely(samples.near(0.25), num_steps=15, loss=CrossEntropy())
-        samples.climb_sparsely(samples.near(0.15), num_steps=15, loss=Margin(), smooth=True)
-        samples.climb_by_corners(samples.near(0.2), num_steps=10, factor=None, smooth=True)
+        samples.climb_sparsely(near(0.25), num_steps=15, loss=CrossEntropy())
+        samples.climb_sparsely(near(0.15), num_steps=15, loss=Margin(), smooth=True)
+        samples.climb_by_corners(near(0.1), num_steps=10, factor=None, smooth=True)
         hopeful = partial(samples.scattered, _HOPE_AT_ONCE, within=0.7)
-        samples.climb_by_corners(without(hopeful(), in_sight), num_steps=15, factor=_FAR_CORNERS, smooth=True)
+        samples.climb_by_corners(without(hopeful(), not_from_afar), num_steps=15, factor=_FAR_CORNERS, smooth=True)
         for rank in range(_NUM_CLASSES):
-            samples.climb_by_corners(samples.near(0.07), num_steps=15, factor=_NEAR_CORNERS, smooth=False, rank=rank)
-        samples.climb_by_corners(without(hopeful(), in_sight), num_steps=30, factor=_FAR_CORNERS, smooth=True)
+            samples.climb_by_corners(near(0.07), num_steps=15, factor=_NEAR_CORNERS, smooth=False, rank=rank)
+        samples.climb_by_corners(without(hopeful(), not_from_afar), num_steps=30, factor=_FAR_CORNERS, smooth=True)
         for rank in range(_NUM_CLASSES):
-            samples.climb_by_corners(samples.near(0.07), num_steps=10, factor=None, smooth=True, rank=rank)
+            samples.climb_by_corners(near(0.07), num_steps=10, factor=None, smooth=True, rank=rank)
         self._without_gradients(samples)
         if self.max_passes >= _THOROUGH:
+            for rank in range(_MORE_CLASSES):
+                rows = among(samples.near(2 * _IN_SIGHT), dense)
+                samples.climb(rows, num_steps=30, rank=rank, dense=True)
             smooth = True
-            while len(rows := samples.affordable(samples.scattered(_HOPE), num_steps=75)):
+            while len(rows := samples.affordable(without(samples.scattered(_HOPE), dense), num_steps=75)):
                 samples.climb_sparsely(rows, num_steps=15, loss=CrossEntropy(), smooth=smooth)
                 samples.climb_sparsely(samples.standing(rows), num_steps=15, loss=Margin(), smooth=smooth)
                 samples.climb_by_corners(samples.standing(rows), num_steps=30, factor=_FAR_CORNERS, smooth=smooth)
                 samples.climb_by_corners(samples.standing(rows), num_steps=15, factor=None, smooth=smooth)
                 smooth = not smooth
             for rank in range(_MORE_CLASSES):
-                near = samples.near(_IN_SIGHT)
-                samples.climb_by_corners(near, num_steps=20, factor=_NEAR_CORNERS, smooth=rank % 2 == 0, rank=rank)
+                samples.climb_by_corners(
+                    near(_IN_SIGHT), num_steps=20, factor=_NEAR_CORNERS, smooth=rank % 2 == 0, rank=rank
+                )
+
+    def _densely(self, samples: Cascade) -> Tensor:
+        """Where the margin bends, many pixels by little: the survivors whom that brings into sight, int64 `(M,)`."""
+        dense = samples.climb(samples.bent(), num_steps=15, dense=True)
+        for rank in range(_NUM_CLASSES):
+            samples.climb(among(samples.near(_IN_SIGHT), dense), num_steps=15, rank=rank, dense=True)
+        samples.climb(among(samples.near(0.3), dense), num_steps=30, rank=0, dense=True)
+        return among(samples.near(_IN_SIGHT), dense)
 
     def _from_afar(self, samples: Cascade) -> None:
         """In L2 and L0 a few pixels may change by much, and the way there need not begin inside eps."""

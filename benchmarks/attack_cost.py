@@ -1,9 +1,10 @@
 """Samples left standing against what it costs: `python benchmarks/attack_cost.py --shared FOLDER`.
 
 Two public nets with published figures, whose files FOLDER holds (`models/`, `data/`): `tests/public_models.py` says
-which; and with `--nets digits digits_robust` a `SmallCNN` on handwritten digits, trained here on plain images and on
-those of PGD, as another kind of net than these. Cost counts samples passed forwards and backwards through the model, so
-that no machine matters. Prints a table for each net, and draws the curves.
+which. With `--nets` other kinds than these: `resnet20`, public and trained on plain images, and `digits` and
+`digits_robust`, a `SmallCNN` on handwritten digits, trained here on plain images and on those of PGD. Cost counts
+samples passed forwards and backwards through the model, so that no machine matters. Prints a table for each net, and
+draws the curves.
 """
 
 from __future__ import annotations
@@ -114,7 +115,7 @@ def main() -> None:
     given = parser.parse_args()
     use_threads(given.num_threads)
     sys.path.insert(0, str(ROOT))
-    from tests.public_models import cifar_images, mnist_images, resnet2b, trades_mnist
+    from tests.public_models import cifar_images, mnist_images, resnet2b, resnet20, trades_mnist
 
     settings = {
         "resnet2b, CIFAR-10, Linf 2/255": (resnet2b, cifar_images, Linf(eps="2/255")),
@@ -123,6 +124,9 @@ def main() -> None:
         "trades_mnist, MNIST, L2 1.5": (trades_mnist, mnist_images, L2(eps=1.5)),
         "resnet2b, CIFAR-10, L1 4": (resnet2b, cifar_images, L1(eps=4)),
         "trades_mnist, MNIST, L1 10": (trades_mnist, mnist_images, L1(eps=10)),
+        "resnet20, CIFAR-10, Linf 0.5/255": (resnet20, cifar_images, Linf(eps=0.5 / 255)),
+        "resnet20, CIFAR-10, L2 0.1": (resnet20, cifar_images, L2(eps=0.1)),
+        "resnet20, CIFAR-10, L1 1": (resnet20, cifar_images, L1(eps=1)),
     }
     for net in (digits, digits_robust):
         for threat in (Linf(eps=0.15), L2(eps=0.75), L1(eps=2)):

@@ -2,7 +2,8 @@
 
 `trades_mnist`: Zhang et al., "Theoretically principled trade-off between robustness and accuracy", 2019 (their
 SmallCNN). `resnet2b`: the small ResNet without BatchNorm of the verification benchmark of Wang et al., "Beta-CROWN",
-2021. Both take pixels in [0, 1].
+2021. `resnet20`: an ordinary one, trained without any attack, by Idelbayev, "Proper ResNet implementation for
+CIFAR10/CIFAR100 in PyTorch". All take pixels in [0, 1].
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from touchstone.nets import Normalize, ResNet2b
+from touchstone.nets import Normalize, PublicCheckpoint, ResNet2b, ThinResNet
 
 
 def resnet2b(shared: Path) -> nn.Module:
@@ -23,6 +24,11 @@ def resnet2b(shared: Path) -> nn.Module:
     saved = torch.load(shared / "models/abcrown_resnet2b.pth", weights_only=True, map_location="cpu")
     net.load_state_dict(saved["state_dict"])
     return nn.Sequential(Normalize([0.4914, 0.4822, 0.4465], [0.2471, 0.2435, 0.2616]), net).eval()
+
+
+def resnet20(shared: Path) -> nn.Module:
+    file = shared / "models/akamaster_resnet20-12fca82f.th"
+    return PublicCheckpoint(ThinResNet(20), str(file), mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]).eval()
 
 
 def trades_mnist(shared: Path) -> nn.Module:

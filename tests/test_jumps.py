@@ -52,6 +52,21 @@ def test_between_long_steps_both_gradients_count() -> None:
     assert not jumps_along(lambda x: x.square().sum(1), points).found(torch.zeros(1)).any()
 
 
+def test_a_gain_bends_that_rises_by_less_than_a_fifth_of_what_its_gradients_promise() -> None:
+    """From 0 by 1 and by 1 again, x - bend x^2 rises by 2 - 4 bend, and the slopes at 0 and 1 promise 2 - 2 bend; where
+    nothing is promised, or only one point has been seen, nothing bends.
+    """
+    bend, points = torch.tensor([0.0, 0.43, 0.45, 0.9]), torch.arange(3.0)[:, None, None].expand(3, 4, 1)
+    assert jumps_along(lambda x: x[:, 0] - bend * x[:, 0].square(), points).bent().tolist() == [
+        False,
+        False,
+        True,
+        True,
+    ]
+    assert not jumps_along(lambda x: x.square().sum(1), torch.zeros(2, 3, 1)).bent().any()
+    assert not jumps_along(lambda x: -x.sum(1), torch.zeros(1, 3, 1)).bent().any()
+
+
 def test_what_is_not_finite_hides_no_jump() -> None:
     """A slope that is infinite where a pixel rests, and a gain that is NaN once."""
     points = torch.tensor([[0.0, 0.1], [0.0, 0.3], [0.0, 0.7], [0.0, 0.9]])[:, None]

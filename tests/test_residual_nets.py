@@ -19,7 +19,6 @@ from touchstone.nets import (
     Faster,
     Normalized,
     PreActResNet,
-    PublicCheckpoint,
     ResNet9,
     ThinResNet,
     WideResNet,
@@ -30,7 +29,7 @@ from touchstone.nets.preact_resnet import PreActBlock
 from touchstone.nets.thin_resnet import BasicBlock
 from touchstone.nets.wide_resnet import WideBlock
 
-from .public_models import cifar_images
+from .public_models import cifar_images, resnet20
 
 BLOCKS: dict[str, tuple[Any, int]] = {
     "basic, padded": (lambda n, m, s: BasicBlock(n, m, s), 1),
@@ -137,8 +136,7 @@ def test_small_images_become_logits_and_every_weight_gets_a_gradient(net: nn.Mod
 
 def test_published_weights_of_resnet20_reach_their_figure(shared: Path) -> None:
     """Published: 91.73 % on all 10,000 test images."""
-    file = str(shared / "models/akamaster_resnet20-12fca82f.th")
-    net = PublicCheckpoint(ThinResNet(20), file, mean=MEAN, std=STD).eval()
+    net = resnet20(shared)
     x, y = cifar_images(shared, 1000)
     with torch.no_grad():
         right = sum(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -32,6 +34,40 @@ def test_it_finds_a_boundary_that_no_gradient_near_the_sample_shows(threat: Ball
     report = evaluate(Threshold(), x, y, attacks, probe_masking=False)
     assert report.robust["pgd"].float().mean() >= 0.75
     assert report.success["strongest"].float().mean() > 0.9
+
+
+class Satiable(nn.Module):
+    """Every pixel leads towards the boundary, and each by less the further it has moved."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        risen = 1 - torch.exp(-20 * (x.flatten(1) - 0.5))
+        margin = (risen * torch.linspace(1, 1.2, risen.shape[1])).sum(1) - 14
+        return torch.stack([-margin, margin], 1)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Rising(L1):
+    """No pixel may fall."""
+
+    def _noise(self, x: Tensor, rng: SampleRng) -> Tensor:
+        return super()._noise(x, rng).abs()
+
+    def _project(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        return super()._project(x_adv.maximum(x), x)
+
+    def contains(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        return super().contains(x_adv, x) & (x_adv >= x).flatten(1).all(1)
+
+
+@pytest.mark.parametrize(
+    "threat", [L1(eps=1), L1(eps=torch.linspace(1, 2, 16)), Rising(eps=1)], ids=["one eps", "eps per sample", "own"]
+)
+def test_where_the_margin_bends_many_pixels_move_by_little(threat: L1) -> None:
+    """Of 144 pixels 30 lead beyond the boundary if they share eps, and no dozen does."""
+    x, y = torch.full((16, 1, 12, 12), 0.5), torch.zeros(16, dtype=torch.int64)
+    report = evaluate(Satiable(), x, y, {"s": Strongest(threat=threat)}, probe_masking=False)
+    assert report.success["s"].all()
+    assert report.cost["s"].num_backwards / len(x) <= 12  # by corners alone 40
 
 
 class HiddenPixel(nn.Module):
@@ -171,10 +207,25 @@ def test_the_nearer_a_sample_has_come_the_less_soft_is_its_margin(left: float, s
         Linf(eps=1), 100, FromGaps(), gaps, torch.zeros(1, dtype=torch.int64), SampleRng.numbered(1, 0)
     )
     rows = survivors.everyone
-    survivors.measure(rows, None)(gaps.clone().requires_grad_(), rows)
+    first, _ = survivors.measure(rows, None)(gaps.clone().requires_grad_(), rows)
+    torch.testing.assert_close(first.detach(), soft(gaps, 2 * 0.4))
     survivors.finish(rows, gaps + 2 * (1 - left))
     gain, _ = survivors.measure(rows, None)(gaps, rows)
-    torch.testing.assert_close(gain, 2 * softness * (gaps / (2 * softness)).exp().sum(1).log())
+    torch.testing.assert_close(gain, soft(gaps, 2 * softness))
+
+
+def soft(gaps: Tensor, softness: float) -> Tensor:
+    return softness * (gaps / softness).exp().sum(1).log()
+
+
+def test_a_climb_brings_on_whom_it_wins_half_a_percent_of_the_first_margin() -> None:
+    """From 2 below the boundary: by 0.4 % and 0.6 %, by nothing, and beyond it, where nothing more is to be won."""
+    gaps, rows = torch.full((4, 1), -2.0), torch.arange(4)
+    labels = torch.zeros(4, dtype=torch.int64)
+    survivors = Survivors(Linf(eps=1), 100, FromGaps(), gaps, labels, SampleRng.numbered(4, 0))
+    survivors.measure(rows, None)(gaps.clone().requires_grad_(), rows)
+    survivors.finish(rows, gaps)
+    assert survivors.finish(rows, gaps + torch.tensor([[0.008], [0.012], [0.0], [3.0]])).tolist() == [1]
 
 
 class FromGaps(nn.Module):

@@ -136,6 +136,18 @@ def test_a_point_just_outside_is_not_contained(threat: Ball) -> None:
     assert not threat.contains(x + 1.001 * float(threat.eps) * direction, x).any()
 
 
+def test_inside_l1_a_step_moves_as_many_pixels_as_are_asked_for_and_ties_do_not_depend_on_the_batch() -> None:
+    """Each by as much: of eps 2 and 4 in a box of width 2, by 5 pixels for each that eps takes across it."""
+    eps, grad = torch.tensor([2.0, 4.0]), torch.ones(2, 3, 8, 8)
+    direction = L1(eps=eps, box=(0, 2), pixels_per_eps=5).direction(grad).flatten(1)
+    assert [int(row.count_nonzero()) for row in direction] == [5, 10]
+    torch.testing.assert_close(direction.sum(1), torch.ones(2))
+    alone = L1(eps=eps[:1], box=(0, 2), pixels_per_eps=5).direction(grad[:1]).flatten(1)
+    assert torch.equal(direction[:1], alone)
+    with pytest.raises(ValueError, match=r"L1\(pixels_per_eps=...\) must be .*, got 0"):
+        L1(eps=1, pixels_per_eps=0)
+
+
 @pytest.mark.parametrize("threat", [Linf(eps=0.1), L2(eps=0.5), L1(eps=0.3)])
 def test_starts_are_inside_and_fill_the_threat(threat: Ball) -> None:
     x = torch.full((2000, 1, 2, 2), 0.5)

@@ -1,4 +1,4 @@
-"""`Jumps`: whether a gain changes along a climb where its gradients do not say so.
+"""`Jumps`: whether a gain changes along a climb where its gradients do not say so, or not where they do.
 
 Units that are switched off by the rank of others or by rounding make a model jump between pieces each of which is
 smooth: its gradients are those of its forward and agree with each other, and do not see what lies beyond a jump. Xiao
@@ -8,6 +8,9 @@ adaptive attacks to adversarial example defenses", 2020, section 4, showed that 
 By the trapezoidal rule, half the sum of the gradients at two points times the change between them is how much a gain
 changes that does not jump. Where it bends little between them, as along most models' steps, the rule errs by less than
 what the pixels contribute.
+
+Where the gain bends far more than that, as along large changes of few pixels on nets trained without any attack, it
+rises by a small part of what the gradients promised.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from torch import Tensor
 from ..core.ascend import Measure
 
 _LEAST = 0.05  # of the scale, what jumps come to that are no rounding errors of float32
+_KEPT = 0.2  # of what the gradients promise, what a gain that does not bend rises by
 
 
 class Jumps:
@@ -31,6 +35,7 @@ class Jumps:
         self._points, self._grads = x.clone(), torch.zeros_like(x)
         self._gains = x.new_full((len(x),), torch.nan)
         self._explained, self._beyond = torch.zeros_like(self._gains), torch.zeros_like(self._gains)
+        self._risen, self._promised = torch.zeros_like(self._gains), torch.zeros_like(self._gains)
 
     def watched(self, measure: Measure, rows: Tensor) -> Measure:
         """The same gain, whose changes are looked at wherever its gradient is taken.
@@ -56,11 +61,18 @@ class Jumps:
         """
         return (self._beyond > self._explained) & (self._beyond >= _LEAST * scale)
 
+    def bent(self) -> Tensor:
+        """Whose gain has risen by less than a fifth of what the gradients promised, step by step: bool `(N,)`."""
+        return self._risen < _KEPT * self._promised
+
     def _see(self, which: Tensor, points: Tensor, gains: Tensor, grads: Tensor) -> None:
-        slopes = grads / 2 + self._grads[which] / 2
-        parts = (slopes * (points - self._points[which])).nan_to_num(0, 0, 0).flatten(1)
+        move, slopes = points - self._points[which], grads / 2 + self._grads[which] / 2
+        parts = (slopes * move).nan_to_num(0, 0, 0).flatten(1)
+        promised = (self._grads[which] * move).nan_to_num(0, 0, 0).flatten(1).sum(1)
         change = gains - self._gains[which]
         goes_on = change.isfinite()  # not from the first point, nor from or to one without a gain
         self._explained[which] += torch.where(goes_on, parts.abs().sum(1), 0)
         self._beyond[which] += torch.where(goes_on, (change - parts.sum(1)).abs(), 0)
+        self._risen[which] += torch.where(goes_on, change, 0)
+        self._promised[which] += torch.where(goes_on, promised, 0)
         self._points[which], self._grads[which], self._gains[which] = points, grads, gains

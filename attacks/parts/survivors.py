@@ -21,6 +21,7 @@ _NEAR = 1 / 6  # of the first margin, the rest below which the softness falls wi
 _HARDEST = 1 / 4  # of the first softness, the least
 _NO_MARGIN = 1e-12  # of the largest, what a first margin of 0 is taken for
 _NOWHERE = 0.98  # of the first margin left after all climbs
+_PAYS = 0.005  # of the first margin, the least that brings a sample on
 _SAME = 1e-3  # of the first margin, the difference of two answers that are the same
 
 
@@ -63,7 +64,7 @@ class Survivors:
         self.nearest, self.distance = x.clone(), numbers + torch.inf
         self.num_passes = numbers.clone()
         self._jumps: Jumps | None = Jumps(x)  # until the first climb has ended
-        self._jumping = torch.zeros_like(self.fallen)
+        self._jumping = self._bent = torch.zeros_like(self.fallen)
         self._num_draws = torch.zeros_like(self.everyone)
         # Of the ends of the climbs that are compared: their number, sum, and sum of squares.
         self._ends = torch.zeros(3, len(x), dtype=torch.float64, device=x.device)
@@ -95,6 +96,14 @@ class Survivors:
         spread = (squares / number - mean.square()).clamp_min(0).sqrt()
         rows = self.near(within)
         return rows[((number >= 2) & (-mean <= hope * spread))[rows]]
+
+    def bent(self) -> Tensor:
+        """The survivors whose gain rose by far less than its gradients promised, in the first climb: int64 `(M,)`.
+
+        Along gradients that see units at rest also those to whom these promise too much.
+        """
+        rows = self.near(torch.inf)
+        return rows[self._bent[rows]]
 
     def standing(self, rows: Tensor) -> Tensor:
         """Those of the samples that have not fallen."""
@@ -147,7 +156,7 @@ class Survivors:
         """The margin over a class or, softly, over all; and whether any class has won. Counts the passes.
 
         It is the less soft the nearer a sample has come: where several classes are as near as each other a soft margin
-        leads between them. Along the first climb it also looks whether the margin jumps.
+        leads between them. Along the first climb it also looks whether the margin jumps or bends.
 
         Args:
             rows: whose points will be measured.
@@ -176,10 +185,14 @@ class Survivors:
         return measure if self._jumps is None else self._jumps.watched(measure, rows)
 
     @torch.no_grad()
-    def finish(self, rows: Tensor, points: Tensor) -> None:
-        """Takes in where a climb has ended."""
+    def finish(self, rows: Tensor, points: Tensor) -> Tensor:
+        """Takes in where a climb has ended.
+
+        Returns:
+            The survivors whom it has brought on, int64 `(M,)`.
+        """
         if self._jumps is not None:
-            self._jumping, self._jumps = self._jumps.found(-self.first), None
+            self._jumping, self._bent, self._jumps = self._jumps.found(-self.first), self._jumps.bent(), None
         gaps = self._gaps(points, rows)
         if not len(self.class_gaps):
             self.class_gaps = gaps.new_full((len(self.x), gaps.shape[1]), -torch.inf)
@@ -187,11 +200,13 @@ class Survivors:
         end, turned = gaps.amax(1), self._turned(gaps, rows)
         # Of ends that rounding alone tells apart the first is kept.
         better = turned | (end > self.highest[rows] - 1e-4 * self.first[rows])
+        brought_on = end - self.highest[rows] > -_PAYS * self.first[rows]
         self.best[rows[better]] = points[better]
         self.highest[rows] = torch.maximum(self.highest[rows], end)
         self.fallen[rows] |= turned
         share = (end / -self.first[rows]).double()
         self._ends[:, rows] += torch.stack([torch.ones_like(share), share, share.square()])
+        return rows[brought_on & ~turned]
 
     def _gaps(self, points: Tensor, rows: Tensor) -> Tensor:
         """Each class's logit minus that of the true class, `(M, C)`; minus infinity for the true class."""
