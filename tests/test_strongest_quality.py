@@ -94,7 +94,7 @@ def test_strongest_leaves_no_more_than_autoattack_whatever_the_seed(
     [
         (resnet2b, cifar_images, L2(eps=0.25), 200, 91, 45),
         (resnet2b, cifar_images, L2(eps=0.25), 500, 90, 175),
-        (resnet2b, cifar_images, L1(eps=4), 200, 23, 22),
+        (resnet2b, cifar_images, L1(eps=4), 200, 23, 22.5),
         (resnet2b, cifar_images, L1(eps=4), 500, 20, 110),
         (trades_mnist, mnist_images, L2(eps=1.5), 200, 102, 5897 / 50),
         (trades_mnist, mnist_images, L2(eps=1.5), 500, 88, 400),
@@ -178,7 +178,7 @@ def test_on_nets_of_digits_it_leaves_no_more_than_another_kind_of_climb(
 def test_on_a_net_trained_without_any_attack(
     shared: Path, threat: Threat, standing: int, cost: float, seed: int
 ) -> None:
-    """Of 100 images AutoAttack leaves 57 and 40; without steps of many pixels 61 and 63 stood inside L1."""
+    """Of 100 images AutoAttack leaves 57, 40 and 48; without steps of many pixels 61 and 63 stood inside L1."""
     x, y = cifar_images(shared, 100)
     assert_strongest(resnet20(shared), x, y, Strongest(threat=threat), standing, cost, seed=seed)
 
