@@ -12,7 +12,7 @@ from .core.ascend import ascend, cosine_steps
 from .core.smooth_backward import smooth_backward
 from .objectives.losses import Loss, Margin
 from .objectives.untargeted import Untargeted
-from .parts.corners import climb_by_corners
+from .parts.closing_in import along_gradient, climb_closing_in, to_corner
 from .parts.shrinking import climb_shrinking
 from .parts.survivors import Survivors
 from .pgd import PGD
@@ -25,7 +25,6 @@ _REFINING_STEPS = 10
 _REFINING_QUERIES = 100
 _SMALL = 0.1  # of the steps of a climb from elsewhere
 _WINDOW = 0.02  # the share of the pixels that a window covers
-_MANY_PIXELS = 40  # for each one that eps could take across the box
 _ONWARD = 0.25  # of the way to a corner, the first step from the best point
 
 
@@ -39,9 +38,9 @@ class Cascade(Survivors):
         num_steps: int,
         momentum: float = 0.0,
         smooth: bool = False,
+        sharp: bool = False,
         rank: int | None = None,
-        dense: bool = False,
-    ) -> Tensor:
+    ) -> None:
         """Climbs from a random start.
 
         Args:
@@ -49,21 +48,15 @@ class Cascade(Survivors):
             num_steps: how many steps.
             momentum: as in `ascend`.
             smooth: whether along gradients that see units at rest (`smooth_backward`).
-            rank: None to climb towards any class, softly; 0 towards the nearest one, 1 towards the next.
-            dense: whether, inside L1, each step moves many pixels by little.
-
-        Returns:
-            The survivors whom it has brought on, int64 `(M,)`.
+            sharp: whether a margin over all classes is nearly that over the nearest one.
+            rank: None to climb towards any class; 0 towards the nearest one, 1 towards the next.
         """
         rows = self.affordable(rows, num_steps=num_steps) if self.has_class(rank) else rows[:0]
         if not len(rows):
-            return rows
+            return
         threat = self.threat.take(rows)
-        if dense:
-            assert isinstance(threat, L1)
-            threat = replace(threat, pixels_per_eps=_MANY_PIXELS)
         points, _ = ascend(
-            self.measure(rows, rank, smooth=smooth),
+            self.measure(rows, rank, smooth=smooth, sharp=sharp),
             self.x[rows],
             start=threat.start(self.x[rows], self.noise(rows)),
             threat=threat,
@@ -71,7 +64,7 @@ class Cascade(Survivors):
             step_size=cosine_steps(num_steps),
             momentum=momentum,
         )
-        return self.finish(rows, points)
+        self.finish(rows, points)
 
     def climb_from_afar(self, rows: Tensor, *, num_steps: int, factor: float | None, smooth: bool = False) -> None:
         """Climbs in a ball that shrinks to eps: where the boundary is out of sight from inside the threat.
@@ -122,16 +115,55 @@ class Cascade(Survivors):
         if factor is not None:
             larger = threat.resized((factor * threat.radius(x)).flatten())
             start, reach = larger.project(x + threat.width * self.noise(rows).normal(x), x), 1.0
-        points = climb_by_corners(
+        points = climb_closing_in(
             self.measure(rows, rank, smooth=smooth),
             x,
             start=start,
             threat=threat,
             factor=factor or 1.0,
-            reach=reach,
+            step=to_corner(reach),
             num_steps=num_steps,
         )
         self.finish(rows, points)
+
+    def climb_densely(
+        self,
+        rows: Tensor,
+        *,
+        num_steps: int,
+        factor: float,
+        pixels_per_eps: int | None = None,
+        rank: int | None = None,
+    ) -> Tensor:
+        """Climbs inside L1 by more pixels than corners have, in a ball that shrinks to eps.
+
+        Args:
+            rows: who climbs, from a random start.
+            num_steps: how many steps.
+            factor: of eps, the radius of the first ball.
+            pixels_per_eps: of the steps, as in `L1`; None for steps along the gradient itself.
+            rank: None to climb towards any class, sharply; else as in `climb`.
+
+        Returns:
+            The survivors whom it has brought on, int64 `(M,)`.
+        """
+        rows = self.affordable(rows, num_steps=num_steps) if self.has_class(rank) else rows[:0]
+        if not len(rows):
+            return rows
+        threat, x = self.threat.take(rows), self.x[rows]
+        assert isinstance(threat, L1)
+        threat = replace(threat, pixels_per_eps=pixels_per_eps)
+        larger = threat.resized((factor * threat.radius(x)).flatten().expand(len(rows)))
+        points = climb_closing_in(
+            self.measure(rows, rank, sharp=True),
+            x,
+            start=larger.start(x, self.noise(rows)),
+            threat=threat,
+            factor=factor,
+            step=along_gradient,
+            num_steps=num_steps,
+        )
+        return self.finish(rows, points)
 
     def climb_sparsely(self, rows: Tensor, *, num_steps: int, loss: Loss, smooth: bool = False) -> None:
         """Climbs inside L1 by ever fewer pixels, from a random start in a larger ball (`APGD`)."""

@@ -6,8 +6,8 @@ that shrinks to the nearest point found (`parts/shrinking.py`); a black box wher
 that is soft on the scale of each sample's own margin, the less the nearer it has come, so that it neither saturates nor
 depends on the scale of the logits; restarts where the ends of earlier climbs scatter, since where they all end alike
 another one ends there too; gradients that see units at rest, beside plain ones (`core/smooth_backward.py`); inside L2,
-L1 and L0 effort where the boundary is out of sight from inside; and inside L1 steps to the corners of ball and box
-(`parts/corners.py`), or of many pixels by little where the margin bends.
+L1 and L0 effort where the boundary is out of sight from inside; and inside L1 steps to the corners of ball and box, or
+along the gradient itself where the margin bends (`parts/closing_in.py`).
 
 What is spent on a sample depends on that sample alone, so that its verdict is the same in any batch.
 """
@@ -43,7 +43,7 @@ _TIE = 1e-3  # of the first margin
 _LIKELY_STEPS = 20  # of a climb of the likelihood
 _SHARE = 0.3  # of the pixels, the first windows around the best point
 _IN_SIGHT = 0.4  # of the first margin, at most so much of which is left where the boundary is seen from inside
-_CONVINCED = 0.05  # the same where a long climb towards the nearest class is worth it
+_BROUGHT_NEAR = 0.5  # the same where climbs along the gradient itself have led there
 _FAR = 8  # of eps: the first ball of a climb from afar
 _FAR_CORNERS, _NEAR_CORNERS = 20, 3  # the same of climbs by corners, from afar and where the boundary is in sight
 
@@ -55,15 +55,16 @@ class Strongest(Attack):
     Every sample climbs, inside Linf for 8 steps, else for 5. Survivors that have come near to falling climb again, from
     other random starts, for longer, and towards each of the nearest classes. Inside L2 and L0 all survivors also climb
     in a far larger ball that shrinks to theirs, inside L1 those that have not come near inside their own; of these,
-    those that may fall do so again and again. Inside L1, those whose margin bends first climb by many pixels at a time,
-    and where that brings them near, by nothing else. Inside Linf, those nearest to falling climb cross-entropy too, and
-    go on from their best point by small windows at random places, in turns with short climbs. Where the margin jumps,
-    or its gradient leads nowhere, a black box searches, if the samples are images and the threat is not L0. From a
-    budget of 400 on, it is spent on those who may still fall: those that have come near, towards each class again, and
-    towards more classes but for Linf; inside Linf every survivor once more, and inside Linf and L1 those whose climbs
-    end at unlike margins; inside L2 and L0 those who fall not far outside. From 2000 on, inside Linf, a black box
-    searches, also where the gradients are honest: briefly for all that have given way, at length for those it moves and
-    those nearest to falling.
+    those that may fall do so again and again; inside L2 and L0 those nearest to falling climb for longer inside their
+    own. Inside L1, those whose margin bends first climb along the gradient itself, and where that brings them near, by
+    nothing else. Inside Linf, those nearest to falling climb cross-entropy too, and go on from their best point by
+    small windows at random places, in turns with short climbs. Where the margin jumps, or its gradient leads nowhere, a
+    black box searches, if the samples are images and the threat is not L0. From a budget of 400 on, it is spent on
+    those who may still fall: those that have come near, towards each class again, and towards more classes but for
+    Linf; inside Linf every survivor once more, and inside Linf and L1 those whose climbs end at unlike margins (where
+    the margin bends, along the gradient alone); inside L2 and L0 those who fall not far outside. From 2000 on, inside
+    Linf, a black box searches, also where the gradients are honest: briefly for all that have given way, at length for
+    those it moves and those nearest to falling.
 
     Args:
         threat: what the attacker may do.
@@ -91,7 +92,7 @@ class Strongest(Attack):
         first = min(8 if isinstance(self.threat, Linf) else 5, self.max_passes)
         if isinstance(self.threat, L1):
             samples.climb_by_corners(samples.everyone, num_steps=first, factor=1, smooth=True)
-            self._by_corners(samples)
+            self._inside_l1(samples)
         else:
             samples.climb(samples.everyone, num_steps=first, momentum=0.25)
             if isinstance(self.threat, Linf):
@@ -144,8 +145,8 @@ class Strongest(Attack):
             samples.climb_the_likelihood(rows, num_steps=_LIKELY_STEPS)
         samples.search(samples.blind(), num_queries=QUERIES_PER_PASS * self.max_passes)
 
-    def _by_corners(self, samples: Cascade) -> None:
-        """In L1 few pixels change, by as much as the box allows, but for those whom many bring into sight."""
+    def _inside_l1(self, samples: Cascade) -> None:
+        """In L1 few pixels change, by as much as the box allows, but for those whom more of them bring near."""
         dense = self._densely(samples)
 
         def near(share: float) -> Tensor:
@@ -169,9 +170,11 @@ class Strongest(Attack):
             samples.climb_by_corners(near(0.07), num_steps=10, factor=None, smooth=True, rank=rank)
         self._without_gradients(samples)
         if self.max_passes >= _THOROUGH:
-            for rank in range(_MORE_CLASSES):
-                rows = among(samples.near(2 * _IN_SIGHT), dense)
-                samples.climb(rows, num_steps=30, rank=rank, dense=True)
+            brought_on = samples.climb_densely(near(_BROUGHT_NEAR), num_steps=30, factor=2)
+            samples.climb_densely(among(near(_IN_SIGHT), brought_on), num_steps=40, factor=3, pixels_per_eps=15)
+            while len(rows := samples.affordable(among(hopeful(), dense), num_steps=100)):
+                samples.climb_densely(rows, num_steps=40, factor=2)
+                samples.climb_densely(samples.standing(rows), num_steps=60, factor=3, pixels_per_eps=15)
             smooth = True
             while len(rows := samples.affordable(without(samples.scattered(_HOPE), dense), num_steps=75)):
                 samples.climb_sparsely(rows, num_steps=15, loss=CrossEntropy(), smooth=smooth)
@@ -185,12 +188,12 @@ class Strongest(Attack):
                 )
 
     def _densely(self, samples: Cascade) -> Tensor:
-        """Where the margin bends, many pixels by little: the survivors whom that brings into sight, int64 `(M,)`."""
-        dense = samples.climb(samples.bent(), num_steps=15, dense=True)
-        for rank in range(_NUM_CLASSES):
-            samples.climb(among(samples.near(_IN_SIGHT), dense), num_steps=15, rank=rank, dense=True)
-        samples.climb(among(samples.near(0.3), dense), num_steps=30, rank=0, dense=True)
-        return among(samples.near(_IN_SIGHT), dense)
+        """Where the margin bends, more pixels by less: the survivors whom that brings near, int64 `(M,)`."""
+        dense = samples.climb_densely(samples.bent(), num_steps=20, factor=1)
+        samples.climb_densely(among(samples.near(_IN_SIGHT), dense), num_steps=30, factor=2)
+        samples.climb_densely(among(samples.near(0.3), dense), num_steps=30, factor=1, rank=0)
+        samples.climb_densely(among(samples.near(0.3), dense), num_steps=40, factor=3, pixels_per_eps=15)
+        return among(samples.near(_BROUGHT_NEAR), dense)
 
     def _from_afar(self, samples: Cascade) -> None:
         """In L2 and L0 a few pixels may change by much, and the way there need not begin inside eps."""
@@ -204,8 +207,8 @@ class Strongest(Attack):
         self._without_gradients(samples)
         for _ in range(2):
             samples.climb_from_afar(without(samples.within(1.25), in_sight), num_steps=30, factor=_FAR, smooth=True)
-        samples.climb(among(samples.near(_IN_SIGHT / 2), in_sight), num_steps=10, rank=0)
-        samples.climb(among(samples.near(_CONVINCED), in_sight), num_steps=40, rank=0)
+        samples.climb(among(samples.near(0.2), in_sight), num_steps=10, rank=0)
+        samples.climb(among(samples.near(0.05), in_sight), num_steps=40, rank=0)
         if self.max_passes >= _THOROUGH:
             for rank in range(_MORE_CLASSES):
                 samples.climb(samples.standing(in_sight), num_steps=20, rank=rank, smooth=rank == 1)

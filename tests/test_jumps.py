@@ -52,11 +52,11 @@ def test_between_long_steps_both_gradients_count() -> None:
     assert not jumps_along(lambda x: x.square().sum(1), points).found(torch.zeros(1)).any()
 
 
-def test_a_gain_bends_that_rises_by_less_than_a_fifth_of_what_its_gradients_promise() -> None:
+def test_a_gain_bends_that_rises_by_less_than_a_quarter_of_what_its_gradients_promise() -> None:
     """From 0 by 1 and by 1 again, x - bend x^2 rises by 2 - 4 bend, and the slopes at 0 and 1 promise 2 - 2 bend; where
     nothing is promised, or only one point has been seen, nothing bends.
     """
-    bend, points = torch.tensor([0.0, 0.43, 0.45, 0.9]), torch.arange(3.0)[:, None, None].expand(3, 4, 1)
+    bend, points = torch.tensor([0.0, 0.42, 0.44, 0.9]), torch.arange(3.0)[:, None, None].expand(3, 4, 1)
     bent = jumps_along(lambda x: x[:, 0] - bend * x[:, 0].square(), points).bent()
     assert bent.tolist() == [False, False, True, True]
     assert not jumps_along(lambda x: x.square().sum(1), torch.zeros(2, 3, 1)).bent().any()

@@ -94,11 +94,11 @@ def test_strongest_leaves_no_more_than_autoattack_whatever_the_seed(
     [
         (resnet2b, cifar_images, L2(eps=0.25), 200, 91, 45),
         (resnet2b, cifar_images, L2(eps=0.25), 500, 90, 175),
-        (resnet2b, cifar_images, L1(eps=4), 200, 23, 22.5),
+        (resnet2b, cifar_images, L1(eps=4), 200, 22, 22.5),
         (resnet2b, cifar_images, L1(eps=4), 500, 20, 110),
         (trades_mnist, mnist_images, L2(eps=1.5), 200, 102, 5897 / 50),
         (trades_mnist, mnist_images, L2(eps=1.5), 500, 88, 400),
-        (trades_mnist, mnist_images, L1(eps=10), 200, 9, 48),
+        (trades_mnist, mnist_images, L1(eps=10), 200, 9, 50),
         (trades_mnist, mnist_images, L1(eps=10), 500, 4, 66),
     ],
     ids=[
@@ -172,7 +172,7 @@ def test_on_nets_of_digits_it_leaves_no_more_than_another_kind_of_climb(
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(
     ("threat", "standing", "cost"),
-    [(Linf(eps=0.5 / 255), 57, 60), (L2(eps=0.1), 42, 55), (L1(eps=1), 54, 65)],
+    [(Linf(eps=0.5 / 255), 57, 60), (L2(eps=0.1), 42, 55), (L1(eps=1), 52, 88)],
     ids=["linf", "l2", "l1"],
 )
 def test_on_a_net_trained_without_any_attack(

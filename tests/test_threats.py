@@ -10,8 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import brentq, minimize
+from torch import Tensor, nn
 
-from touchstone.attacks import L1, L2, Linf, SampleRng
+from touchstone.attacks import L1, L2, PGD, Linf, SampleRng, evaluate
 from touchstone.attacks.threats.ball import Ball
 
 from .oracles import images
@@ -146,6 +147,25 @@ def test_inside_l1_a_step_moves_as_many_pixels_as_are_asked_for_and_ties_do_not_
     assert torch.equal(direction[:1], alone)
     with pytest.raises(ValueError, match=r"L1\(pixels_per_eps=...\) must be .*, got 0"):
         L1(eps=1, pixels_per_eps=0)
+
+
+class Sharing(nn.Module):
+    """Turns where the changes of many pixels add up to 0.95: a pixel that moves beyond 0.1 wins no more."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        gain = (x - 0.5).clamp(max=0.1).flatten(1).sum(1)
+        return torch.stack([torch.full_like(gain, 0.95), gain], 1)
+
+
+def test_inside_l1_steps_along_the_gradient_itself_lead_further_where_pixels_share_the_gain() -> None:
+    grad, mask = torch.randn(4, 3, 8, 8), torch.arange(8)[None, None, None] < 4
+    direction = L1(eps=2, pixels_per_eps=None, mask=mask).direction(grad).flatten(1)
+    torch.testing.assert_close(direction, 0.5 * nn.functional.normalize((grad * mask).flatten(1)))
+    x, y = torch.full((4, 1, 8, 8), 0.5), torch.zeros(4, dtype=torch.int64)
+    few, along = (PGD(threat=L1(eps=1, pixels_per_eps=number), num_steps=20) for number in (3, None))
+    report = evaluate(Sharing(), x, y, {"few": few, "along": along}, probe_masking=False)
+    assert report.robust["few"].all()
+    assert not report.robust["along"].any()
 
 
 @pytest.mark.parametrize("threat", [Linf(eps=0.1), L2(eps=0.5), L1(eps=0.3)])

@@ -42,7 +42,10 @@ class Threat(PerSample, ABC):
 
     @abstractmethod
     def direction(self, grad: Tensor) -> Tensor:
-        """The steepest direction of unit length, in this threat's norm, for a gradient `(N, ...)`; 0 for 0."""
+        """The steepest direction of unit length, in this threat's norm, for a gradient `(N, ...)`; 0 for 0.
+
+        A threat may have steps of another shape and length (`L1(pixels_per_eps=None)`).
+        """
 
     @abstractmethod
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:

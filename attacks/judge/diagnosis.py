@@ -22,6 +22,7 @@ from ..objectives.untargeted import Untargeted
 from ..parts.jumps import Jumps
 from ..pgd import PGD
 from ..threats.ball import Ball
+from ..threats.l1 import L1
 from ..threats.l2 import L2
 from .forwards import Forwards
 from .meter import Cost, metered
@@ -138,6 +139,8 @@ class Diagnosis:
         """Within a small part of eps the gradient of the margin should keep its direction, and raise the margin."""
         if not isinstance(threat, Ball):  # whose eps is a length in pixels
             return []
+        if isinstance(threat, L1):
+            threat = replace(threat, pixels_per_eps=L1.pixels_per_eps)  # steps along the gradient itself are longer
         num_astray = 0
 
         def go_a_little(part_of: slice) -> None:

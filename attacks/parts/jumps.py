@@ -21,7 +21,7 @@ from torch import Tensor
 from ..core.ascend import Measure
 
 _LEAST = 0.05  # of the scale, what jumps come to that are no rounding errors of float32
-_KEPT = 0.2  # of what the gradients promise, what a gain that does not bend rises by
+_KEPT = 0.25  # of what the gradients promise, what a gain that does not bend rises by
 
 
 class Jumps:
@@ -62,7 +62,7 @@ class Jumps:
         return (self._beyond > self._explained) & (self._beyond >= _LEAST * scale)
 
     def bent(self) -> Tensor:
-        """Whose gain has risen by less than a fifth of what the gradients promised, step by step: bool `(N,)`."""
+        """Whose gain has risen by less than a quarter of what the gradients promised, step by step: bool `(N,)`."""
         return self._risen < _KEPT * self._promised
 
     def _see(self, which: Tensor, points: Tensor, gains: Tensor, grads: Tensor) -> None:

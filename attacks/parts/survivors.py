@@ -17,6 +17,7 @@ from ..threats.l2 import L2
 from .jumps import Jumps
 
 _SOFTNESS = 0.4  # of the sample's first margin
+_SHARP = 0.07  # the same of a sharp margin
 _NEAR = 1 / 6  # of the first margin, the rest below which the softness falls with it
 _HARDEST = 1 / 4  # of the first softness, the least
 _NO_MARGIN = 1e-12  # of the largest, what a first margin of 0 is taken for
@@ -152,7 +153,7 @@ class Survivors:
         """Whether the model has so many classes; None, which is any of them, it always has."""
         return rank is None or rank < self.class_gaps.shape[1] - 1
 
-    def measure(self, rows: Tensor, rank: int | None, *, smooth: bool = False) -> Measure:
+    def measure(self, rows: Tensor, rank: int | None, *, smooth: bool = False, sharp: bool = False) -> Measure:
         """The margin over a class or, softly, over all; and whether any class has won. Counts the passes.
 
         It is the less soft the nearer a sample has come: where several classes are as near as each other a soft margin
@@ -162,9 +163,10 @@ class Survivors:
             rows: whose points will be measured.
             rank: None for any class; 0 for the one that has come nearest so far, 1 for the next.
             smooth: whether along gradients that see units at rest.
+            sharp: whether the margin over all classes is nearly that over the nearest one, however near it has come.
         """
         left = (self.highest[rows] / self.first[rows]).nan_to_num(nan=1.0)  # before the first climb nothing is known
-        softness = _SOFTNESS * (left / _NEAR).clamp(_HARDEST, 1)
+        softness = torch.full_like(left, _SHARP) if sharp else _SOFTNESS * (left / _NEAR).clamp(_HARDEST, 1)
         targets = None if rank is None else self.class_gaps[rows].topk(rank + 1, dim=1).indices[:, rank]
 
         def measure(points: Tensor, part: Tensor) -> tuple[Tensor, Tensor]:

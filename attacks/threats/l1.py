@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from ..core.checks import check_counts
-from ..core.per_sample import per_sample, widest
+from ..core.per_sample import per_sample, unit_length, widest
 from ..core.sample_rng import SampleRng
 from .ball import Ball
+
+_LENGTH = 0.5  # in L2, of a step of length 1 along the gradient itself
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -29,7 +31,9 @@ class L1(Ball):
         pixels_per_eps: how many pixels a step along a gradient moves, for each one that eps could take across the
             box, >= 1; it says how attacks climb, not what they may do. The single steepest one would meet the box at
             once (Tramer and Boneh, "Adversarial training and robustness for multiple perturbations", 2019, section 3),
-            and many give most of a step back to the projection. On nets trained without any attack 40 lead further.
+            and many give most of a step back to the projection. None for steps along the gradient itself, half as long
+            in L2 as they would be in L1; the projection then chooses the pixels. On nets trained without any attack
+            this leads further.
 
     Raises:
         ValueError: eps is not > 0, or pixels_per_eps below 1; or the mask leaves no pixel to change.
@@ -39,11 +43,12 @@ class L1(Ball):
     eps: float | str | Tensor
     box: tuple[float, float] | None = field(default=(0.0, 1.0), kw_only=True)
     mask: Tensor | str | None = field(default=None, kw_only=True)
-    pixels_per_eps: int = field(default=3, kw_only=True)
+    pixels_per_eps: int | None = field(default=3, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_counts(self, "pixels_per_eps")
+        if self.pixels_per_eps is not None:
+            check_counts(self, "pixels_per_eps")
 
     def _noise(self, x: Tensor, rng: SampleRng) -> Tensor:
         # D + 1 exponentials over their sum, without the last, and signs.
@@ -55,6 +60,8 @@ class L1(Ball):
         return self.radius(x) * signs * sizes / per_sample(total, x)
 
     def _direction(self, grad: Tensor) -> Tensor:
+        if self.pixels_per_eps is None:
+            return unit_length(grad).mul_(_LENGTH)
         size = grad.flatten(1).abs()
         num_changed = (self.pixels_per_eps * self.radius(size) / self.width).round().clamp_min(1)
         num_changed = num_changed.minimum(self.num_free(grad).to(size))

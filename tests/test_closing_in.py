@@ -1,4 +1,4 @@
-"""The corner of an L1 ball and box, against linear programming, and climbs towards it."""
+"""The corner of an L1 ball and box, against linear programming, and climbs in a ball that closes in."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor
 
 from touchstone.attacks import L1, PGD, Strongest, evaluate
 from touchstone.attacks.core.ascend import Measure
-from touchstone.attacks.parts import corners
-from touchstone.attacks.parts.corners import climb_by_corners
+from touchstone.attacks.parts import closing_in
+from touchstone.attacks.parts.closing_in import Step, along_gradient, climb_closing_in, to_corner
 
 from .oracles import images
 
@@ -63,15 +63,22 @@ def linear(weight: Tensor, x: Tensor, threshold: float) -> tuple[list[int], Meas
 
 
 @pytest.mark.parametrize("factor", [1.0, 20.0])
-def test_of_a_linear_gain_the_highest_point_is_found(factor: float) -> None:
+@pytest.mark.parametrize(
+    ("step", "pixels_per_eps", "within"),
+    [(to_corner(1.0), 3, 0.005), (along_gradient, None, 0.01)],
+    ids=["to corners", "along the gradient"],
+)
+def test_of_a_linear_gain_the_highest_point_is_found(
+    step: Step, pixels_per_eps: int | None, within: float, factor: float
+) -> None:
     x, weight = images(6), torch.randn(1, 6, 6)
-    threat = L1(eps=2.5)
+    threat = L1(eps=2.5, pixels_per_eps=pixels_per_eps)
     asked, measure = linear(weight, x, torch.inf)
     start = L1(eps=factor * 2.5).project(x + torch.randn_like(x), x)
-    points = climb_by_corners(measure, x, start=start, threat=threat, factor=factor, reach=1.0, num_steps=60)
+    points = climb_closing_in(measure, x, start=start, threat=threat, factor=factor, step=step, num_steps=60)
     expected = [farthest(weight.flatten().numpy(), row.flatten().numpy(), 2.5, (0, 1)) for row in x]
     gain = ((points - x) * weight).flatten(1).sum(1)
-    assert gain.tolist() == pytest.approx(expected, rel=0.005)
+    assert gain.tolist() == pytest.approx(expected, rel=within)
     assert threat.contains(points, x).all()
     assert asked == [6] * 60
 
@@ -79,12 +86,13 @@ def test_of_a_linear_gain_the_highest_point_is_found(factor: float) -> None:
 def test_who_has_reached_the_goal_inside_the_threat_leaves() -> None:
     x, weight = images(6), torch.ones(1, 6, 6)
     asked, measure = linear(weight, x, 0.5)
-    points = climb_by_corners(measure, x, start=x, threat=L1(eps=2), factor=1.0, reach=1.0, num_steps=9)
+    points = climb_closing_in(measure, x, start=x, threat=L1(eps=2), factor=1.0, step=to_corner(1.0), num_steps=9)
     assert asked == [6, 6]  # at the sample itself, and after one step
     assert (((points - x) * weight).flatten(1).sum(1) >= 0.5).all()
 
 
-def test_the_first_balls_are_larger_and_the_last_ones_are_the_threat() -> None:
+@pytest.mark.parametrize("step", [to_corner(1.0), along_gradient])
+def test_the_first_balls_are_larger_and_the_last_ones_are_the_threat(step: Step) -> None:
     """And who reaches the goal outside the threat alone goes on."""
     x, weight, lengths = images(6), torch.randn(1, 6, 6), []
     threat, larger = L1(eps=0.5), L1(eps=10)
@@ -94,25 +102,25 @@ def test_the_first_balls_are_larger_and_the_last_ones_are_the_threat() -> None:
         return ((points - x[rows]) * weight).flatten(1).sum(1), lengths[-1] > 0.6
 
     start = larger.project(x + torch.randn_like(x), x)
-    points = climb_by_corners(measure, x, start=start, threat=threat, factor=20, reach=1.0, num_steps=20)
+    points = climb_closing_in(measure, x, start=start, threat=threat, factor=20, step=step, num_steps=20)
     assert [len(length) for length in lengths] == [6] * 20
     most = [float(length.max()) for length in lengths]
     assert most[1] > 5  # one of ten times eps, or nearly
-    assert all(0.5 < most[step] <= 10 * 20 ** (-step / 14) + 1e-4 for step in range(2, 13))
+    assert all(0.5 < most[number] <= 10 * 20 ** (-number / 14) + 1e-4 for number in range(2, 13))
     assert max(most[14:]) <= 0.5 + 1e-5
     assert threat.contains(points, x).all()
 
 
 def test_who_has_fallen_stays_there_until_it_may_leave(monkeypatch: pytest.MonkeyPatch) -> None:
     """Though a model that draws random numbers says otherwise later."""
-    monkeypatch.setattr(corners, "leave_every", lambda device: 5)
+    monkeypatch.setattr(closing_in, "leave_every", lambda device: 5)
     x, seen = images(3), []
 
     def measure(points: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         seen.append(points.detach().clone())
         return points.flatten(1).sum(1), torch.full((len(rows),), len(seen) == 3)
 
-    points = climb_by_corners(measure, x, start=x, threat=L1(eps=2), factor=1, reach=0.5, num_steps=9)
+    points = climb_closing_in(measure, x, start=x, threat=L1(eps=2), factor=1, step=to_corner(0.5), num_steps=9)
     assert not torch.equal(seen[1], seen[2])
     assert torch.equal(points, seen[2])
     assert [len(given) for given in seen] == [3] * 6
