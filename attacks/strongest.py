@@ -207,11 +207,14 @@ class Strongest(Attack):
         self._without_gradients(samples)
         for _ in range(2):
             samples.climb_from_afar(without(samples.within(1.25), in_sight), num_steps=30, factor=_FAR, smooth=True)
-        samples.climb(among(samples.near(0.2), in_sight), num_steps=10, rank=0)
-        samples.climb(among(samples.near(0.05), in_sight), num_steps=40, rank=0)
+        samples.climb(among(samples.near(0.2), in_sight), num_steps=20, sharp=True)
+        samples.climb(among(samples.near(0.1), in_sight), num_steps=40, rank=0)
+        samples.climb(among(samples.near(0.05), in_sight), num_steps=60, sharp=True)
         if self.max_passes >= _THOROUGH:
             for rank in range(_MORE_CLASSES):
                 samples.climb(samples.standing(in_sight), num_steps=20, rank=rank, smooth=rank == 1)
+            hopeful = samples.scattered(_HOPE_AT_ONCE, within=0.1)
+            samples.climb(among(hopeful, in_sight), num_steps=100, rank=0)
             while len(samples.affordable(samples.within(1.5), num_steps=60)):
                 samples.climb_from_afar(samples.within(1.5), num_steps=30, factor=_FAR, smooth=True)
                 samples.climb_from_afar(samples.within(1.5), num_steps=30, factor=None)
