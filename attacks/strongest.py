@@ -96,12 +96,12 @@ class Strongest(Attack):
         else:
             samples.climb(samples.everyone, num_steps=first, momentum=0.25)
             if isinstance(self.threat, Linf):
-                self._inside(samples)
+                self._inside_linf(samples)
             else:
-                self._from_afar(samples)
+                self._inside_l2_or_l0(samples)
         return samples.best
 
-    def _inside(self, samples: Cascade) -> None:
+    def _inside_linf(self, samples: Cascade) -> None:
         """In Linf no larger ball is of use: a change of eps in every pixel is as far as it goes."""
         samples.climb(samples.near(0.6), num_steps=20, smooth=True)
         samples.climb(samples.near(0.35), num_steps=40, smooth=True)
@@ -195,7 +195,7 @@ class Strongest(Attack):
         samples.climb_densely(among(samples.near(0.3), dense), num_steps=40, factor=3, pixels_per_eps=15)
         return among(samples.near(_BROUGHT_NEAR), dense)
 
-    def _from_afar(self, samples: Cascade) -> None:
+    def _inside_l2_or_l0(self, samples: Cascade) -> None:
         """In L2 and L0 a few pixels may change by much, and the way there need not begin inside eps."""
         for rank in range(_NUM_CLASSES):
             samples.climb(samples.near(_IN_SIGHT), num_steps=10, rank=rank)

@@ -226,3 +226,23 @@ def test_a_hinge_that_is_satisfied_is_no_sign() -> None:
 def test_probes_can_be_left_out() -> None:
     model = Tempered(small_net())
     assert not any("20 steps" in warning for warning in warnings_of(model, {"pgd": PGD_10}, probe_masking=False))
+
+
+class Turning(nn.Module):
+    """Leads towards the boundary until the changes add up to a sixth, and away from it beyond."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        added = (x - 0.5).flatten(1).sum(1)
+        gain = added - 3 * added.square() - 1
+        return torch.stack([-gain, gain], 1)
+
+
+@pytest.mark.parametrize("pixels_per_eps", [3, None])
+def test_inside_l1_the_look_nearby_goes_no_further_than_it_says_whatever_the_steps_of_the_attack(
+    pixels_per_eps: int | None,
+) -> None:
+    """Steps along the gradient itself would go all the way to eps, where the margin is lower."""
+    x, y = torch.full((16, 1, 48, 48), 0.5), torch.zeros(16, dtype=torch.int64)
+    attack = PGD(threat=L1(eps=1, pixels_per_eps=pixels_per_eps), num_steps=5)
+    observed = evaluate(Turning(), x, y, {"pgd": attack}).observed
+    assert not [sign for sign in observed if "within 5% of eps" in sign]

@@ -31,9 +31,9 @@ class L1(Ball):
         pixels_per_eps: how many pixels a step along a gradient moves, for each one that eps could take across the
             box, >= 1; it says how attacks climb, not what they may do. The single steepest one would meet the box at
             once (Tramer and Boneh, "Adversarial training and robustness for multiple perturbations", 2019, section 3),
-            and many give most of a step back to the projection. None for steps along the gradient itself, half as long
-            in L2 as they would be in L1; the projection then chooses the pixels. On nets trained without any attack
-            this leads further.
+            and many give most of a step back to the projection. None for steps along the gradient itself, whose size
+            is twice their length in L2; the projection then chooses the pixels. On nets trained without any attack this
+            leads further.
 
     Raises:
         ValueError: eps is not > 0, or pixels_per_eps below 1; or the mask leaves no pixel to change.
