@@ -20,6 +20,7 @@ from .parts.passes.measuring import measuring
 from .parts.passes.processes import add_up
 from .parts.passes.samples import Samples
 from .parts.passes.watched_input import watched_input
+from .parts.records.publish import publish_figures
 from .probe import Probe
 
 
@@ -97,16 +98,17 @@ class GradientNorm(Probe):
         names = [name for of_optimizer, _, _ in self._stepping.values() for name in of_optimizer]
         norms = torch.cat([of_optimizer for _, _, of_optimizer in self._stepping.values()])
         pl_module.log("grad_norm/train/total", norms.norm(), on_step=True, on_epoch=False)
-        _log_now(trainer, "grad_norm/train", *_by_layer(names, norms))
+        figures = _named("grad_norm/train", *_by_layer(names, norms))
         now = [p.detach() for _, parameters, _ in self._stepping.values() for p in parameters]
         before = [copy for optimizer in self._stepping for copy in self._copies.get(optimizer, [])]
         self._stepping.clear()
-        if not self.update_ratio:
-            return
-        layers, sizes = _by_layer(names, torch.stack(torch._foreach_norm(before)))
-        torch._foreach_sub_(before, now)
-        _, steps = _by_layer(names, torch.stack(torch._foreach_norm(before)))
-        _log_now(trainer, "update_ratio", layers, steps / sizes.clamp_min(1e-12))
+        if self.update_ratio:
+            layers, sizes = _by_layer(names, torch.stack(torch._foreach_norm(before)))
+            torch._foreach_sub_(before, now)
+            _, steps = _by_layer(names, torch.stack(torch._foreach_norm(before)))
+            figures |= _named("update_ratio", layers, steps / sizes.clamp_min(1e-12))
+        # Not by `LightningModule.log`, which for the layers of a deep net takes as long as a good part of the step.
+        publish_figures(trainer, figures)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._copies.clear()
@@ -177,7 +179,7 @@ class GradientNorm(Probe):
 
     def _look_for_normalized(self, x: Tensor) -> None:
         """Warns once of images whose gradients are not per pixel."""
-        if self._has_looked or self.normalize is not None or not (x.is_floating_point() and len(x)):
+        if self._has_looked or self.normalize is not None or not (x.is_floating_point() and len(x) and x.ndim == 4):
             return
         self._has_looked = True
         if float(x.min()) < 0 or float(x.max()) > 1:
@@ -225,11 +227,5 @@ def _by_layer(names: Sequence[str], norms: Tensor) -> tuple[list[str], Tensor]:
     return layers, norms.new_zeros(len(layers)).index_add(0, rows, norms.square()).sqrt()
 
 
-def _log_now(trainer: pl.Trainer, prefix: str, layers: list[str], values: Tensor) -> None:
-    """Writes a value for each layer where Lightning will write those of this step.
-
-    Not by `LightningModule.log`, which for the layers of a deep net takes as long as a good part of the step.
-    """
-    figures = {f"{prefix}/{layer}": value for layer, value in zip(layers, values.tolist(), strict=True)}
-    for logger in trainer.loggers:
-        logger.log_metrics(figures, step=trainer.fit_loop.epoch_loop._batches_that_stepped)
+def _named(prefix: str, layers: list[str], values: Tensor) -> dict[str, float]:
+    return {f"{prefix}/{layer}": value for layer, value in zip(layers, values.tolist(), strict=True)}

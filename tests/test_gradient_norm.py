@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import warnings
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -231,3 +233,18 @@ def test_of_several_embeddings_one_must_be_named(tmp_path: Path) -> None:
     run = trainer(tmp_path, GradientNorm(embedding="net.parts.words"))
     run.validate(Classifier(Both()), data, verbose=False)
     assert float(run.callback_metrics["grad_norm/val/input"]) > 0
+
+
+def test_every_logger_gets_the_norms_of_layers(tmp_path: Path) -> None:
+    plain = TensorBoardLogger(tmp_path, name="plain")
+    prefixed = TensorBoardLogger(tmp_path, name="prefixed", prefix="mine")
+    table = CSVLogger(tmp_path, name="table")
+    run = trainer(tmp_path, GradientNorm(), max_steps=1, logger=[plain, prefixed, table])
+    run.fit(OrdinaryModule(), train_loader(), val_loader())
+    with open(Path(table.log_dir, "metrics.csv")) as file:
+        (row,) = [row for row in csv.DictReader(file) if row["grad_norm/train/net.0"]]
+    for tag in ("grad_norm/train/net.0", "grad_norm/train/net.5", "update_ratio/net.5"):
+        (event,) = events(tmp_path / "plain").Scalars(tag)
+        (other,) = events(tmp_path / "prefixed").Scalars(f"mine-{tag}")
+        assert event.value == other.value == pytest.approx(float(row[tag]))
+        assert event.step == other.step == int(row["step"]) == 0

@@ -90,6 +90,21 @@ def publish_text(trainer: pl.Trainer, tag: str, text: str) -> None:
         writer.add_text(tag, text, logged_step(trainer))
 
 
+def publish_figures(trainer: pl.Trainer, figures: dict[str, float]) -> None:
+    """Logs many figures of one step at once, in TensorBoard as one event: one for each takes ten times as long."""
+    if not trainer.is_global_zero:
+        return
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    step = logged_step(trainer)
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger) and not logger._prefix:
+            values = [Summary.Value(tag=tag, simple_value=value) for tag, value in figures.items()]
+            logger.experiment._get_file_writer().add_summary(Summary(value=values), step)
+        else:
+            logger.log_metrics(figures, step=step)
+
+
 def lay_out_charts(trainer: pl.Trainer, attacks: Sequence[str]) -> None:
     """Overlays the curves before and after these attacks in charts of TensorBoard's custom scalars."""
     if not trainer.is_global_zero:
