@@ -6,9 +6,15 @@ Source: Alpaydin and Kaynak, "Optical recognition of handwritten digits", UCI Ma
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import lightning.pytorch as pl
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
+
+ReadAs = Literal["images", "signals", "points"]
+NUM_POINTS = 42  # pixels with ink of the digit that has most
 
 
 class DigitsDataModule(pl.LightningDataModule):
@@ -19,7 +25,9 @@ class DigitsDataModule(pl.LightningDataModule):
         eval_batch_size: samples per validation, test and prediction step, >= 1.
         split_seed: seeds the split; the same seed gives the same three sets.
         num_workers: processes that load batches.
-        as_signals: whether the rows of an image are joined to one signal of 64 samples, `(N, 1, 64)`.
+        read_as: what a sample is: `"images"`, `(N, 1, 8, 8)`; `"signals"`, the rows of an image joined to one of 64
+            samples, `(N, 1, 64)`; `"points"`, the 42 pixels with the most ink as a set, of each its ink, and row and
+            column counted from the middle, `(N, 42, 3)`. Ink is in [0, 1], rows and columns in [-3.5, 3.5].
 
     Raises:
         ValueError: a value is outside its range.
@@ -34,15 +42,16 @@ class DigitsDataModule(pl.LightningDataModule):
         eval_batch_size: int = 300,
         split_seed: int = 0,
         num_workers: int = 0,
-        as_signals: bool = False,
+        read_as: ReadAs = "images",
     ) -> None:
         super().__init__()
         for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
             if value < 1:
                 raise ValueError(f"DigitsDataModule({name}=...) must be >= 1, got {value}")
+        if read_as not in get_args(ReadAs):
+            raise ValueError(f"DigitsDataModule(read_as=...) must be images, signals or points, got {read_as!r}")
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
-        self.split_seed, self.num_workers = split_seed, num_workers
-        self.shape = (1, 64) if as_signals else (1, 8, 8)
+        self.split_seed, self.num_workers, self.read_as = split_seed, num_workers, read_as
 
     def setup(self, stage: str) -> None:
         from sklearn.datasets import load_digits
@@ -54,11 +63,20 @@ class DigitsDataModule(pl.LightningDataModule):
         x, x_val, y, y_val = train_test_split(x, y, stratify=y, **split)
         self.train, self.val, self.test = (
             TensorDataset(
-                torch.tensor(images / 16, dtype=torch.float32).reshape(-1, *self.shape),
+                self._read(torch.tensor(images / 16, dtype=torch.float32)),
                 torch.tensor(labels, dtype=torch.int64),
             )
             for images, labels in ((x, y), (x_val, y_val), (x_test, y_test))
         )
+
+    def _read(self, ink: Tensor) -> Tensor:
+        """Samples from the ink of the pixels of images, row by row, `(N, 64)`."""
+        if self.read_as == "images":
+            return ink.reshape(-1, 1, 8, 8)
+        if self.read_as == "signals":
+            return ink.reshape(-1, 1, 64)
+        most, where = ink.topk(NUM_POINTS, dim=1)
+        return torch.stack([most, where // 8 - 3.5, where % 8 - 3.5], dim=2)
 
     def train_dataloader(self) -> DataLoader:
         return DataLoader(self.train, batch_size=self.batch_size, shuffle=True, num_workers=self.num_workers)

@@ -64,7 +64,7 @@ def test_config_runs(root: Path, config: str, fits: Fits, tmp_path: Path, monkey
     written = {"config.yaml", "checkpoints/best.ckpt", "checkpoints/last.ckpt"}
     if "RobustAccuracy" in path.read_text():
         written |= {"report.json", "verdicts.npz"}
-        if "as_signals" not in path.read_text() and "EmbeddingBall" not in path.read_text():  # which are no pictures
+        if "read_as" not in path.read_text() and "EmbeddingBall" not in path.read_text():  # which are no pictures
             written |= {"figures/attack_pgd.png"}
     if "LanguageModel" in path.read_text():
         written |= {"samples.txt"}

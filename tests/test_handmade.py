@@ -95,7 +95,7 @@ def test_what_cannot_be_is_refused(make: Any, message: str) -> None:
 def test_digits_as_signals_are_the_images_row_by_row() -> None:
     from touchstone.datamodules import DigitsDataModule
 
-    images, signals = DigitsDataModule(), DigitsDataModule(as_signals=True)
+    images, signals = DigitsDataModule(), DigitsDataModule(read_as="signals")
     for data in (images, signals):
         data.setup("test")
     assert signals.test.tensors[0].shape == (300, 1, 64)

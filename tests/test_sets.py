@@ -5,15 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import lightning.pytorch as pl
+import pytest
 import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset, random_split
 
+import train
+from touchstone.datamodules import DigitsDataModule
 from touchstone.lightning_modules import Classifier
 from touchstone.nets import SetClassifier
 
-from .lightning_programs import trainer
+from .lightning_programs import events, trainer
 
 
 def digits_as_points() -> tuple[Tensor, Tensor]:
@@ -52,3 +55,33 @@ def test_zeros_count_as_padding_where_they_are_said_to() -> None:
     assert not torch.allclose(plain(padded), plain(x))
     none = torch.arange(7)[None].expand(4, -1) == 0
     torch.testing.assert_close(net(padded, none), plain(x[:, 1:]))
+
+
+def test_digits_as_points_are_the_pixels_with_the_most_ink() -> None:
+    images, sets = DigitsDataModule(), DigitsDataModule(read_as="points")
+    for data in (images, sets):
+        data.setup("test")
+    points, ink = sets.test.tensors[0], images.test.tensors[0][:, 0]
+    assert points.shape == (300, 42, 3)
+    drawn = torch.zeros_like(ink)
+    for image, of_image in zip(drawn, points, strict=True):
+        row, column = (of_image[:, 1:] + 3.5).long().T
+        image[row, column] = of_image[:, 0]
+    assert torch.equal(drawn, ink)
+
+
+def test_what_a_digit_is_read_as_is_one_of_three() -> None:
+    with pytest.raises(ValueError, match=r"read_as=...\) must be images, signals or points, got 'sets'"):
+        DigitsDataModule(read_as="sets")  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_the_config_learns_sets_that_fall_to_a_tenth_of_a_pixel(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert train.main(["fit", "--config", str(root / "configs/sets.yaml")]) == 0
+    clean, robust = (events(tmp_path).Scalars(f"val/{tag}")[-1].value for tag in ("accuracy", "robust_accuracy/pgd"))
+    print(f"accuracy {clean:.1%}, after PGD {robust:.1%}")
+    assert clean >= 0.87
+    assert robust <= 0.1
