@@ -97,7 +97,7 @@ class CarliniWagner(Attack):
                     falls = loss < _PROGRESS * loss_before[rows]
                     loss_before[rows] = loss
                     rows = rows[falls]
-                rows = nearest.wanted(rows)
+                rows = nearest.wanted(rows, step)
         return found
 
     def _free(self, x: Tensor) -> Tensor:

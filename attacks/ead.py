@@ -107,7 +107,7 @@ class EAD(Attack):
                     falls = loss < _PROGRESS * loss_before[rows]
                     loss_before[rows] = loss
                     rows = rows[falls]
-                rows = nearest.wanted(rows)
+                rows = nearest.wanted(rows, step)
         return found
 
     def _shrink(self, points: Tensor, x: Tensor, rows: Tensor) -> Tensor:

@@ -116,6 +116,8 @@ class FAB(Attack):
                 reached = attack.objective.reached(model(here), y)
                 length = attack._ball.distance(here, x)
                 better = reached & (length < distance)
+                if self.early_stop:
+                    better &= ~near[rows]
                 distance = torch.where(better, length, distance)
                 points[rows] = torch.where(wide(better | distance.isinf(), x), here, points[rows])
                 here = torch.where(wide(reached, x), x + self.beta * (here - x), here)

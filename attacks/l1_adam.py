@@ -13,7 +13,7 @@ from .core.attack import Attack
 from .core.checks import check_counts, check_positive
 from .core.gain import gain_of
 from .core.objective import Objective
-from .core.per_sample import norms
+from .core.per_sample import leave_every, norms, wide
 from .core.sample_rng import SampleRng
 from .core.threat import Threat
 from .objectives.untargeted import Untargeted
@@ -65,16 +65,20 @@ class L1Adam(Attack):
         assert isinstance(self.threat, Ball)  # of `supports`
         width = self.threat.width
         measure, points, adam = gain_of(model, self.objective, y), x.clone(), Adam(x, self.step_size * width)
-        rows = torch.arange(len(x), device=x.device)  # the samples that have not fallen
-        for _ in range(self.num_steps):
+        rows = torch.arange(len(x), device=x.device)
+        fallen = torch.zeros_like(rows, dtype=torch.bool)
+        for step in range(self.num_steps):
             here = points[rows].requires_grad_()
             gain, reached = measure(here, rows)
             grad = gradient_of(gain - self._price(rows) * norms(here - x[rows], 1) / width, here)
             with torch.no_grad():
-                rows, here, grad = rows[~reached], here[~reached], grad[~reached]
-                if not len(rows):
-                    break
-                points[rows] = self.threat.take(rows).project(here + adam.step(-grad, rows), x[rows])
+                fallen = fallen | reached
+                if step % leave_every(x.device) == 0 and bool(fallen.any()):
+                    rows, here, grad, fallen = rows[~fallen], here[~fallen], grad[~fallen], fallen[~fallen]
+                    if not len(rows):
+                        break
+                moved = self.threat.take(rows).project(here + adam.step(-grad, rows), x[rows])
+                points[rows] = torch.where(wide(fallen, x), here, moved)
         return points
 
     def _price(self, rows: Tensor) -> float | Tensor:

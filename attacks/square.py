@@ -170,17 +170,17 @@ class _Peaks(_Windows):
         side = min(side + (side % 2 == 0), height, width)
         numbers = rng.uniform(x.new_empty(len(x), 5 + num_channels))
         filled, emptied = (_inside(numbers[:, i : i + 2], height, width, side) for i in (0, 2))
+        pixels = _pixels(numbers[:, :2], height, width, side).expand(-1, num_channels, -1)
         p, change = self.threat.p, points - x
         # In powers of the norm, `(M, C, 1, 1)`: what the windows have spent, and a channel's part of what nobody has.
         spent = ((filled | emptied) * change.abs() ** p).sum((2, 3), keepdim=True)
         unspent = self.threat.radius(x) ** p - (change.abs() ** p).sum((1, 2, 3), keepdim=True)
         length = (spent + unspent.clamp_min(0) / num_channels) ** (1 / p) * self._lengthened(num_channels)
-        window = change[filled.expand_as(change)].reshape(len(x), num_channels, side, side)
+        window = change.flatten(2).gather(2, pixels).unflatten(2, (side, side))
         pattern = self._pattern(side, x, turned=numbers[:, 4, None, None, None] < 0.5)
         window = _unit(window, p) + pattern * _signs(numbers[:, 5:, None, None])
-        change = change * ~emptied
-        change[filled.expand_as(change)] = (length * _unit(window, p)).flatten()
-        return self._boxed(x + change, x)
+        change = (change * ~emptied).flatten(2).scatter(2, pixels, (length * _unit(window, p)).flatten(2))
+        return self._boxed(x + change.reshape(x.shape), x)
 
     def _boxed(self, points: Tensor, x: Tensor) -> Tensor:
         # L2: what is spent is eps at most, so that box and mask alone are left, without the projection's sort.
@@ -219,8 +219,23 @@ def _signs(uniform: Tensor) -> Tensor:
 def _inside(numbers: Tensor, height: int, width: int, side: int) -> Tensor:
     """Which pixels lie in a square at a random place: uniform numbers `(M, 2)` to bool `(M, 1, H, W)`."""
     sides = []
-    for number, length in zip(numbers.unbind(1), (height, width), strict=True):
-        first = (number * (length - side + 1)).long()[:, None]
+    for first, length in zip(_corner(numbers, height, width, side), (height, width), strict=True):
         pixel = torch.arange(length, device=numbers.device)
         sides.append((pixel >= first) & (pixel < first + side))
     return (sides[0][:, :, None] & sides[1][:, None, :])[:, None]
+
+
+def _pixels(numbers: Tensor, height: int, width: int, side: int) -> Tensor:
+    """The same pixels by their numbers, row by row: int64 `(M, 1, side * side)`."""
+    top, left = _corner(numbers, height, width, side)
+    along = torch.arange(side, device=numbers.device)
+    return ((top + along)[:, :, None] * width + (left + along)[:, None, :]).flatten(1)[:, None]
+
+
+def _corner(numbers: Tensor, height: int, width: int, side: int) -> list[Tensor]:
+    """The first row and the first column of the square: int64 `(M, 1)` each."""
+    lengths = (height, width)
+    return [
+        (number * (length - side + 1)).long()[:, None]
+        for number, length in zip(numbers.unbind(1), lengths, strict=True)
+    ]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .per_sample import leave_every, norms, per_sample, wide
+from .per_sample import answers_at_once, leave_every, norms, per_sample, wide
 from .threat import Threat
 
 Measure = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -83,7 +83,7 @@ def ascend(
             target = here.addcmul(size, direction) if isinstance(size, Tensor) else here.add(direction, alpha=size)
             moved = move(here, target, x, threat, previous=previous, momentum=momentum if step else 0)
             previous = here if momentum else previous
-            all_move = x.device.type == "cpu" and not settled.any()  # an accelerator would be waited for
+            all_move = answers_at_once(x.device) and not settled.any()
             here = moved if all_move else torch.where(wide(settled, x), here, moved)
             if early_stop and step % leave_every(x.device) == 0 and bool(settled.any()):
                 points[rows[settled]] = here[settled]

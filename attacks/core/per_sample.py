@@ -66,9 +66,14 @@ def wide(which: Tensor, like: Tensor) -> Tensor:
     return which.reshape(-1, *[1] * (like.ndim - 1))
 
 
+def answers_at_once(device: torch.device) -> bool:
+    """Whether its tensors may be asked for their values at every step: an accelerator would be waited for."""
+    return device.type == "cpu"
+
+
 def leave_every(device: torch.device, otherwise: int = 5) -> int:
-    """How often to ask which samples are finished: an accelerator must be waited for, so not at every step there."""
-    return 1 if device.type == "cpu" else otherwise
+    """How often to ask which samples are finished, in steps."""
+    return 1 if answers_at_once(device) else otherwise
 
 
 def widest(device: torch.device) -> torch.dtype:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..core.objective import Objective
+from ..core.per_sample import answers_at_once, leave_every, wide
 from ..core.threat import Threat
 from ..objectives.losses import Margin
 
@@ -60,17 +61,20 @@ class Nearest:
             reached: which of them reach the objective, bool `(M,)`.
             size: what they are ranked by, float `(M,)`; None for the distance in the threat's norm.
         """
-        rows, points, size = rows[reached], points[reached], None if size is None else size[reached]
-        threat, x = self.threat.take(rows), self.x[rows]
-        size = (threat.distance(points, x) if size is None else size).to(self.size)
+        if answers_at_once(points.device):  # of what has not reached it, nothing need be measured
+            rows, points, size = rows[reached], points[reached], None if size is None else size[reached]
+            reached = reached[reached]
+        threat, x, was_inside, best = self.threat.take(rows), self.x[rows], self.inside[rows], self.size[rows]
+        size = (threat.distance(points, x) if size is None else size).to(best)
         now_inside = threat.contains(points, x)
-        better = (now_inside & ~self.inside[rows]) | ((now_inside == self.inside[rows]) & (size < self.size[rows]))
-        rows = rows[better]
-        self.points[rows], self.size[rows], self.inside[rows] = points[better], size[better], now_inside[better]
+        better = (now_inside & ~was_inside) | ((now_inside == was_inside) & (size < best))
+        better &= reached if self.minimal else reached & ~was_inside
+        self.points[rows] = torch.where(wide(better, points), points, self.points[rows])
+        self.size[rows], self.inside[rows] = torch.where(better, size, best), was_inside | (better & now_inside)
 
-    def wanted(self, rows: Tensor) -> Tensor:
-        """Those of the samples, int64 `(M,)`, for which a nearer point is of use."""
-        return rows if self.minimal else rows[~self.inside[rows]]
+    def wanted(self, rows: Tensor, step: int = 0) -> Tensor:
+        """Those of the samples, int64 `(M,)`, for which a nearer point is of use, and for some steps others."""
+        return rows if self.minimal or step % leave_every(rows.device) else rows[~self.inside[rows]]
 
     def by_weights(self, descend: Callable[[Tensor], Tensor], *, first: float, num_rounds: int) -> Tensor:
         """The result of descents with weights that are searched for each sample.

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..core.per_sample import norms, per_sample, unit_length
+from ..core.per_sample import answers_at_once, norms, per_sample, unit_length
 from ..core.sample_rng import SampleRng
 from .ball import Ball
 
@@ -72,7 +72,6 @@ class L2(Ball):
             stopped = torch.le(meets_at, scale[:, None], out=part).mul_(stopped_squares).sum(1)
             left = (eps - stopped).clamp_min(0)
             before, scale = scale, (left / moving.clamp_min(tiny)).sqrt().clamp_max(1).maximum(scale)
-            # An accelerator would be waited for: there all the rounds cost less than asking.
-            if x.device.type == "cpu" and torch.equal(before, scale):
+            if answers_at_once(x.device) and torch.equal(before, scale):  # elsewhere all rounds cost less than asking
                 break
         return scale
