@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .core.ascend import gradient_of
 from .core.attack import Attack
 from .core.checks import check_counts, check_positive
-from .core.per_sample import leave_every, per_sample, wide
+from .core.per_sample import per_sample, wide
 from .core.sample_rng import SampleRng
 from .parts.minimal import inside
 from .threats.l2 import L2
@@ -55,18 +55,14 @@ class DeepFool(Attack):
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:
         points, change = x.clone(), torch.zeros_like(x)
-        rows = torch.arange(len(x), device=x.device)
-        fallen = torch.zeros_like(rows, dtype=torch.bool)
-        for number in range(self.num_steps):
+        rows = torch.arange(len(x), device=x.device)  # the samples that have not fallen
+        for _ in range(self.num_steps):
             # Asked without gradients first: a sample that has fallen would cost one for each class.
             with torch.no_grad():
-                fallen = fallen | self.objective.reached(model(points[rows]), y[rows])
-            if number % leave_every(x.device) == 0 and bool(fallen.any()):
-                rows, fallen = rows[~fallen], fallen[~fallen]
-                if not len(rows):
-                    break
-            step = self.take(rows).step(model, points[rows], y[rows])
-            change[rows] += torch.where(wide(fallen, x), 0, step)
+                rows = rows[~self.objective.reached(model(points[rows]), y[rows])]
+            if not len(rows):
+                break
+            change[rows] += self.take(rows).step(model, points[rows], y[rows])
             points[rows] = self.threat.clip(x[rows] + (1 + self.overshoot) * change[rows])
         return inside(self.threat, points, x)
 

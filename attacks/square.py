@@ -194,16 +194,17 @@ class _Peaks(_Windows):
     def _pattern(self, side: int, like: Tensor, turned: Tensor) -> Tensor:
         """Two peaks of opposite sign, one above the other or, where it is turned, beside; of unit length."""
         p = self.threat.p
-        halves = [_peak(height, side, power=2 if p == 2 else 4) for height in (side // 2, side - side // 2)]
+        power = 2 if p == 2 else 4
+        halves = [_peak(height, side, power, like.device) for height in (side // 2, side - side // 2)]
         halves = [half / half.norm(p) for half in halves]
         pattern = _unit(torch.cat([halves[0], -halves[1]]), p).to(like)
         return torch.where(turned, pattern.T, pattern)
 
 
-def _peak(height: int, width: int, power: int) -> Tensor:
+def _peak(height: int, width: int, power: int, device: torch.device | None = None) -> Tensor:
     """Squares around the middle, each wider by one pixel, on top of each other; the k-th is 1 / k**power high."""
-    down, across = (torch.arange(height) - height // 2).abs(), (torch.arange(width) - width // 2).abs()
-    heights = 1 / torch.arange(1.0, max(height, width) // 2 + 2) ** power
+    down, across = ((torch.arange(size, device=device) - size // 2).abs() for size in (height, width))
+    heights = 1 / torch.arange(1.0, max(height, width) // 2 + 2, device=device) ** power
     return heights.flip(0).cumsum(0).flip(0)[torch.maximum(down[:, None], across[None, :])]
 
 

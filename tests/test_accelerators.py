@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import traceback
 from collections import Counter
@@ -9,7 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from touchstone.attacks import (
@@ -23,14 +25,15 @@ from touchstone.attacks import (
     PGD,
     Attack,
     CarliniWagner,
-    DeepFool,
     L1Adam,
     Linf,
     SampleRng,
     Square,
+    carlini_wagner,
+    ead,
 )
 
-from .attacks_table import ATTACKS
+from .attacks_table import ATTACKS, LINF, SMALL_L1, SMALL_L2
 from .oracles import images, own_labels, small_net
 
 TINY = {"linf": Linf(eps=1e-3), "l2": L2(eps=1e-3), "l1": L1(eps=1e-3), "l0": L0(eps=1)}
@@ -38,6 +41,9 @@ LEAVE_EVERY = 5
 # Where a value goes to Python, or a size depends on one.
 WAITS = {"_local_scalar_dense", "nonzero", "equal", "is_nonzero", "masked_select", "_unique2", "repeat_interleave"}
 BY_INDEX = {"index", "index_put", "index_put_", "_index_put_impl_"}  # by a mask also
+LONGER = {
+    f"square, 60 queries, {threat}": Square(threat=threat, num_queries=60) for threat in (LINF, SMALL_L2, SMALL_L1)
+}
 
 
 @pytest.fixture
@@ -47,19 +53,40 @@ def accelerated(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.setattr(module, "answers_at_once", lambda device: False)
 
 
-class Waits(TorchDispatchMode):
+def line_of_the_attacks() -> str | None:
+    """Which line of the attacks has called what is running."""
+    lines = [frame for frame in traceback.extract_stack() if "/attacks/" in frame.filename]
+    return f"{lines[-1].filename}:{lines[-1].lineno}" if lines else None
+
+
+class ReadValues(TorchDispatchMode):
     """Counts the operations that an accelerator is waited for, by the line of the attacks that they are of."""
 
-    def __init__(self) -> None:
+    def __init__(self, counted: Counter[str]) -> None:
         super().__init__()
-        self.counted: Counter[str] = Counter()
+        self.counted = counted
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func._schema.name.removeprefix("aten::")
-        by_mask = name in BY_INDEX and any(isinstance(index, Tensor) and index.dtype == torch.bool for index in args[1])
-        lines = [f for f in traceback.extract_stack() if "/attacks/" in f.filename] if by_mask or name in WAITS else []
-        if lines and not lines[-1].filename.endswith("sample_rng.py"):  # its seeds are numbers of the CPU anywhere
-            self.counted[f"{lines[-1].filename}:{lines[-1].lineno}"] += 1
+        by_mask = name in BY_INDEX and any(isinstance(i, Tensor) and i.dtype == torch.bool for i in args[1])
+        line = line_of_the_attacks() if by_mask or name in WAITS else None
+        if line is not None and "sample_rng.py" not in line:  # whose seeds are numbers of the CPU anywhere
+            self.counted[line] += 1
+        return func(*args, **(kwargs or {}))
+
+
+class CopiedNumbers(TorchFunctionMode):
+    """Counts the numbers that are copied to a device, which is waited for."""
+
+    def __init__(self, counted: Counter[str]) -> None:
+        super().__init__()
+        self.counted = counted
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        copies = func in (torch.tensor, torch.as_tensor) and not isinstance(args[0], Tensor)
+        line = line_of_the_attacks() if copies and (kwargs or {}).get("device") is not None else None
+        if line is not None:
+            self.counted[line] += 1
         return func(*args, **(kwargs or {}))
 
 
@@ -77,25 +104,35 @@ def climbs(num_steps: int) -> dict[str, Attack]:
             attacks[f"apgd, {name}"] = APGD(threat=threat, num_steps=num_steps)
             attacks[f"fab, {name}"] = FAB(threat=threat, num_steps=num_steps)
             attacks[f"square, {name}"] = Square(threat=threat, num_queries=num_steps)
-        if name in ("linf", "l2"):
-            attacks[f"deepfool, {name}"] = DeepFool(threat=threat, num_steps=num_steps)
     return attacks
 
 
 @pytest.mark.parametrize("name", climbs(1))
-def test_no_step_waits(name: str, accelerated: None) -> None:
+def test_no_step_waits(name: str, accelerated: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (carlini_wagner, ead):
+        monkeypatch.setattr(module, "_PROGRESS", math.inf)  # nobody leaves because its loss has settled
     net, x = small_net().eval(), images(8)
-    y = own_labels(net, x)
-    counted = []
+    y, num_calls = own_labels(net, x), 0
+
+    class Counting(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            nonlocal num_calls
+            num_calls += 1
+            return net(x)
+
+    counted, calls = [], []
     for num_steps in (20, 40):
-        with Waits() as waits:
-            climbs(num_steps)[name].perturb(net, x, y, SampleRng.numbered(len(x)))
-        counted.append(waits.counted)
+        num_calls, waits = 0, Counter[str]()
+        with ReadValues(waits), CopiedNumbers(waits):
+            climbs(num_steps)[name].perturb(Counting(), x, y, SampleRng.numbered(len(x)))
+        counted.append(waits)
+        calls.append(num_calls)
+    assert calls[1] - calls[0] >= 20
     more = counted[1] - counted[0]
     assert sum(more.values()) <= 20 / LEAVE_EVERY, more
 
 
-@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS.keys())
+@pytest.mark.parametrize("attack", [*ATTACKS.values(), *LONGER.values()], ids=[*ATTACKS, *LONGER])
 def test_who_leaves_late_ends_where_it_would_have(attack: Attack, request: pytest.FixtureRequest) -> None:
     net, x = small_net().eval(), images(24)
     y = own_labels(net, x)

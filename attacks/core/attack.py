@@ -146,7 +146,7 @@ class Attack(PerSample):
             )
         with self._safely(model, x, y, training=training) as (model, x, y):
             self.check_rows(len(x))
-            rng = SampleRng.numbered(len(x)) if rng is None else rng
+            rng = (SampleRng.numbered(len(x)) if rng is None else rng).on(x.device)
             if not len(x):
                 return x
             seed_random_state(rng.seed, x.device, purpose="attack")

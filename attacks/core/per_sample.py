@@ -72,7 +72,7 @@ def answers_at_once(device: torch.device) -> bool:
 
 
 def leave_every(device: torch.device, otherwise: int = 5) -> int:
-    """How often to ask which samples are finished, in steps."""
+    """Of how many steps one asks which samples are finished: `otherwise`, where an accelerator would be waited for."""
     return 1 if answers_at_once(device) else otherwise
 
 

@@ -65,6 +65,10 @@ class SampleRng:
         ids = self.sample_ids.to(numbers.device)
         return replace(self, sample_ids=_mix(_mix(ids * _GOLDEN_GAMMA) + numbers))
 
+    def on(self, device: torch.device) -> SampleRng:
+        """The same generator with its ids on a device, which would be waited for wherever they are copied to it."""
+        return replace(self, sample_ids=self.sample_ids.to(device))
+
     def take(self, rows: Tensor) -> SampleRng:
         """The same generator for some samples of the batch: bool `(N,)` or int64 `(M,)`."""
         return replace(self, sample_ids=self.sample_ids[rows.to(self.sample_ids.device)])
@@ -72,8 +76,8 @@ class SampleRng:
     def _words(self, num_per_sample: int, device: torch.device) -> Tensor:
         """64 random bits for each of the numbers 1..D of each sample: int64 `(N, D)`."""
         ids = self.sample_ids.to(device=device, dtype=torch.int64)
-        seed = _mix(torch.tensor(_wrap(self.seed), device=device) * _GOLDEN_GAMMA)
-        key = _mix(seed + (ids + 1) * _GOLDEN_GAMMA)
+        seed = int(_mix(torch.tensor(_wrap(self.seed)) * _GOLDEN_GAMMA))
+        key = _mix((ids + 1) * _GOLDEN_GAMMA + seed)
         counter = torch.arange(1, num_per_sample + 1, device=device) * _GOLDEN_GAMMA
         return _mix(key[:, None] + counter)
 

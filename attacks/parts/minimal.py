@@ -34,15 +34,15 @@ def inside(threat: Threat, points: Tensor, x: Tensor) -> Tensor:
 
 
 class Nearest:
-    """Of each sample the nearest point seen so far that reaches the objective; points inside the threat come first.
+    """Of each sample the nearest point seen so far that reaches the objective, or the first one inside the threat.
 
     Args:
         threat: what the attacker may do.
         x: the unchanged samples, float `(N, ...)`.
-        minimal: whether a sample is wanted on after a point inside the threat is known.
+        minimal: whether a nearer point is of use after one inside the threat is known; otherwise that one is kept.
 
     Attributes:
-        points: the best so far, `(N, ...)`; `x` where there is none.
+        points: the one kept so far, `(N, ...)`; `x` where there is none.
         size: what they are ranked by, float `(N,)`; infinite where there is none.
         inside: whether there is one inside the threat, bool `(N,)`.
     """
@@ -73,7 +73,12 @@ class Nearest:
         self.size[rows], self.inside[rows] = torch.where(better, size, best), was_inside | (better & now_inside)
 
     def wanted(self, rows: Tensor, step: int = 0) -> Tensor:
-        """Those of the samples, int64 `(M,)`, for which a nearer point is of use, and for some steps others."""
+        """Those of the samples, int64 `(M,)`, for which a nearer point is of use.
+
+        Args:
+            rows: which samples to choose from, int64.
+            step: how many steps they have gone on; between those at which an accelerator is asked, all are wanted.
+        """
         return rows if self.minimal or step % leave_every(rows.device) else rows[~self.inside[rows]]
 
     def by_weights(self, descend: Callable[[Tensor], Tensor], *, first: float, num_rounds: int) -> Tensor:

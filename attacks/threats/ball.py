@@ -183,7 +183,9 @@ class Ball(Threat):
     def radius(self, x: Tensor) -> Tensor:
         """Eps in the dtype and on the device of `x`, `(N, ...)`, shaped to multiply it row by row."""
         assert not isinstance(self.eps, str)  # read in __post_init__
-        return torch.as_tensor(self.eps, dtype=x.dtype, device=x.device).reshape(-1, *[1] * (x.ndim - 1))
+        if not isinstance(self.eps, Tensor):  # made where it is used: an accelerator waits for what is copied to it
+            return x.new_full([1] * x.ndim, self.eps)
+        return self.eps.to(x).reshape(-1, *[1] * (x.ndim - 1))
 
     def clip(self, x: Tensor) -> Tensor:
         """`x` with every pixel inside the box."""

@@ -64,7 +64,8 @@ class L1(Ball):
             return unit_length(grad).mul_(_LENGTH)
         size = grad.flatten(1).abs()
         num_changed = (self.pixels_per_eps * self.radius(size) / self.width).round().clamp_min(1)
-        num_changed = num_changed.minimum(self.num_free(grad).to(size))
+        most = self.num_free(grad).to(size) if isinstance(self.mask, Tensor) else size.new_full((1, 1), size.shape[1])
+        num_changed = num_changed.minimum(most)
         order = size.argsort(dim=1, descending=True, stable=True)  # so that ties do not depend on the batch
         chosen = (torch.arange(size.shape[1], device=size.device) < num_changed).to(size) / num_changed
         step = torch.zeros_like(size).scatter_(1, order, chosen.expand_as(size))
