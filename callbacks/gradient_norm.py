@@ -178,7 +178,7 @@ class GradientNorm(Probe):
             self._sums[loader_index] = [grad.clone() for grad in of_parameters]  # two of them may be one tensor
 
     def _look_for_normalized(self, x: Tensor) -> None:
-        """Warns once of images whose gradients are not per pixel."""
+        """Warns once of images `(N, C, H, W)` whose gradients are not per pixel."""
         if self._has_looked or self.normalize is not None or not (x.is_floating_point() and len(x) and x.ndim == 4):
             return
         self._has_looked = True

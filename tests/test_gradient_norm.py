@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from touchstone.callbacks import GradientNorm
 from touchstone.lightning_modules import Classifier, LanguageModel
-from touchstone.nets import RecurrentLM
+from touchstone.nets import RecurrentLM, SetClassifier
 
 from .lightning_programs import OrdinaryModule, events, samples, train_loader, trainer, val_loader
 
@@ -235,16 +236,33 @@ def test_of_several_embeddings_one_must_be_named(tmp_path: Path) -> None:
     assert float(run.callback_metrics["grad_norm/val/input"]) > 0
 
 
+class Renaming(TensorBoardLogger):
+    """A logger of a user's own."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        super().log_metrics({name.upper(): value for name, value in metrics.items()}, step)
+
+
 def test_every_logger_gets_the_norms_of_layers(tmp_path: Path) -> None:
     plain = TensorBoardLogger(tmp_path, name="plain")
     prefixed = TensorBoardLogger(tmp_path, name="prefixed", prefix="mine")
-    table = CSVLogger(tmp_path, name="table")
-    run = trainer(tmp_path, GradientNorm(), max_steps=1, logger=[plain, prefixed, table])
+    renaming, table = Renaming(tmp_path, name="renaming"), CSVLogger(tmp_path, name="table")
+    run = trainer(tmp_path, GradientNorm(), max_steps=1, logger=[plain, prefixed, renaming, table])
     run.fit(OrdinaryModule(), train_loader(), val_loader())
     with open(Path(table.log_dir, "metrics.csv")) as file:
         (row,) = [row for row in csv.DictReader(file) if row["grad_norm/train/net.0"]]
     for tag in ("grad_norm/train/net.0", "grad_norm/train/net.5", "update_ratio/net.5"):
         (event,) = events(tmp_path / "plain").Scalars(tag)
         (other,) = events(tmp_path / "prefixed").Scalars(f"mine-{tag}")
-        assert event.value == other.value == pytest.approx(float(row[tag]))
+        (renamed,) = events(tmp_path / "renaming").Scalars(tag.upper())
+        assert event.value == other.value == renamed.value == pytest.approx(float(row[tag]))
         assert event.step == other.step == int(row["step"]) == 0
+
+
+def test_features_of_sets_are_no_images(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    x, y = 7 * torch.randn(8, 5, 3), torch.arange(8) % 4
+    module = Classifier(SetClassifier(3, 4, dim=8), lambda parameters: torch.optim.SGD(parameters, lr=0.1))
+    run = trainer(tmp_path, GradientNorm(), max_epochs=1)
+    run.fit(module, DataLoader(TensorDataset(x, y), 4), DataLoader(TensorDataset(x, y), 4))
+    assert float(run.callback_metrics["grad_norm/val/input"]) > 0
+    assert not [warning for warning in recwarn if "GradientNorm" in str(warning.message)]

@@ -1,4 +1,4 @@
-"""Sets of several sizes are learnt through `Classifier`: handwritten digits as the points that are inked."""
+"""Sets are learnt through `Classifier`: handwritten digits as the pixels with ink, all of them or the 24 with most."""
 
 from __future__ import annotations
 
@@ -62,12 +62,15 @@ def test_digits_as_points_are_the_pixels_with_the_most_ink() -> None:
     for data in (images, sets):
         data.setup("test")
     points, ink = sets.test.tensors[0], images.test.tensors[0][:, 0]
-    assert points.shape == (300, 42, 3)
+    assert points.shape == (300, 24, 3)
     drawn = torch.zeros_like(ink)
     for image, of_image in zip(drawn, points, strict=True):
         row, column = (of_image[:, 1:] + 3.5).long().T
         image[row, column] = of_image[:, 0]
-    assert torch.equal(drawn, ink)
+    left = (ink - drawn).flatten(1)  # what the points do not hold, none of it darker than what they do
+    assert torch.equal(drawn, torch.where(drawn > 0, ink, 0))
+    assert (left.amax(1) <= points[..., 0].amin(1)).all()
+    assert (points[..., 0] > 0).sum() > 0.9 * points[..., 0].numel()
 
 
 def test_what_a_digit_is_read_as_is_one_of_three() -> None:
@@ -76,12 +79,12 @@ def test_what_a_digit_is_read_as_is_one_of_three() -> None:
 
 
 @pytest.mark.slow
-def test_the_config_learns_sets_that_fall_to_a_tenth_of_a_pixel(
+def test_the_config_learns_sets_that_fall_to_a_fifth_of_a_pixel(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert train.main(["fit", "--config", str(root / "configs/sets.yaml")]) == 0
     clean, robust = (events(tmp_path).Scalars(f"val/{tag}")[-1].value for tag in ("accuracy", "robust_accuracy/pgd"))
     print(f"accuracy {clean:.1%}, after PGD {robust:.1%}")
-    assert clean >= 0.87
-    assert robust <= 0.1
+    assert clean >= 0.9
+    assert robust <= 0.05

@@ -98,7 +98,9 @@ def publish_figures(trainer: pl.Trainer, figures: dict[str, float]) -> None:
 
     step = logged_step(trainer)
     for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger) and not logger._prefix:
+        # Another class may log by rules of its own.
+        is_plain = type(logger).log_metrics is TensorBoardLogger.log_metrics
+        if is_plain and isinstance(logger, TensorBoardLogger) and not logger._prefix:
             values = [Summary.Value(tag=tag, simple_value=value) for tag, value in figures.items()]
             logger.experiment._get_file_writer().add_summary(Summary(value=values), step)
         else:
