@@ -34,12 +34,12 @@ def inside(threat: Threat, points: Tensor, x: Tensor) -> Tensor:
 
 
 class Nearest:
-    """Of each sample the nearest point seen so far that reaches the objective, or the first one inside the threat.
+    """Of each sample the nearest point seen so far that reaches the objective; points inside the threat come first.
 
     Args:
         threat: what the attacker may do.
         x: the unchanged samples, float `(N, ...)`.
-        minimal: whether a nearer point is of use after one inside the threat is known; otherwise that one is kept.
+        minimal: whether nearer points are of use after one inside the threat is known; otherwise the first is kept.
 
     Attributes:
         points: the one kept so far, `(N, ...)`; `x` where there is none.

@@ -91,7 +91,7 @@ def publish_text(trainer: pl.Trainer, tag: str, text: str) -> None:
 
 
 def publish_figures(trainer: pl.Trainer, figures: dict[str, float]) -> None:
-    """Logs many figures of one step at once, in TensorBoard as one event: one for each takes ten times as long."""
+    """Logs many figures of one step at once, in TensorBoard as one event: one for each takes several times as long."""
     if not trainer.is_global_zero:
         return
     from tensorboard.compat.proto.summary_pb2 import Summary
