@@ -86,6 +86,13 @@ class _MaxPool(torch.autograd.Function):
         return grads[0].new_zeros(ctx.shape).scatter_add_(2, ctx.saved_tensors[0], grads[0]), None
 
 
+def _check_signals(layer: str, x: Tensor, channels: int | None = None) -> None:
+    """Raises ValueError where `x` is no batch of signals with so many channels: an equation would stretch a single one."""
+    if x.ndim != 3 or channels not in (None, x.shape[1]):
+        wanted = "C" if channels is None else channels
+        raise ValueError(f"{layer} takes signals (N, {wanted}, L), got the shape {tuple(x.shape)}")
+
+
 class Conv1d(nn.Module):
     """A convolution (as everywhere in deep learning: a correlation) of stride 1 that keeps the length.
 
@@ -96,7 +103,7 @@ class Conv1d(nn.Module):
         boundary: what lies outside the input: `"zeros"`, `"reflect"` (the input mirrored) or `"circular"`.
 
     Raises:
-        ValueError: a value is outside its range.
+        ValueError: a value is outside its range, or the input has another shape.
 
     Shape:
         float `(N, in_channels, L)` to `(N, out_channels, L)`; to be mirrored, L must be > kernel_size / 2.
@@ -104,8 +111,8 @@ class Conv1d(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, boundary: Boundary = "zeros") -> None:
         super().__init__()
-        if kernel_size < 1:
-            raise ValueError(f"Conv1d(kernel_size=...) must be >= 1, got {kernel_size}")
+        least = {"in_channels": (in_channels, 1), "out_channels": (out_channels, 1), "kernel_size": (kernel_size, 1)}
+        check_sizes("Conv1d", **least)
         if boundary not in BOUNDARIES:
             raise ValueError(f"Conv1d(boundary=...) must be one of {', '.join(BOUNDARIES)}, got {boundary!r}")
         self.in_channels, self.boundary = in_channels, boundary
@@ -114,6 +121,7 @@ class Conv1d(nn.Module):
         self.bias = nn.Parameter(torch.empty(out_channels).uniform_(-bound, bound))
 
     def forward(self, x: Tensor) -> Tensor:
+        _check_signals("Conv1d", x, self.in_channels)
         kernel_size = self.weight.shape[2]
         if self.boundary != "zeros" and kernel_size // 2 > x.shape[2] - (self.boundary == "reflect"):
             raise ValueError(
@@ -132,7 +140,7 @@ class MaxPool1d(nn.Module):
         kernel_size: samples that an output looks at, >= 1; of an even number one more lies after it than before.
 
     Raises:
-        ValueError: `kernel_size` is below 1.
+        ValueError: `kernel_size` is below 1, or the input has another shape.
 
     Shape:
         float `(N, C, L)` to the same.
@@ -140,11 +148,11 @@ class MaxPool1d(nn.Module):
 
     def __init__(self, kernel_size: int) -> None:
         super().__init__()
-        if kernel_size < 1:
-            raise ValueError(f"MaxPool1d(kernel_size=...) must be >= 1, got {kernel_size}")
+        check_sizes("MaxPool1d", kernel_size=(kernel_size, 1))
         self.kernel_size = kernel_size
 
     def forward(self, x: Tensor) -> Tensor:
+        _check_signals("MaxPool1d", x)
         return _MaxPool.apply(x, self.kernel_size)
 
 

@@ -85,6 +85,12 @@ def test_sgd_is_torchs(options: dict[str, Any]) -> None:
         (lambda: handmade.MaxPool1d(0), r"MaxPool1d\(kernel_size=...\) must be >= 1, got 0"),
         (lambda: handmade.SGD([nn.Parameter(torch.zeros(1))], lr=-1), "must be >= 0"),
         (lambda: handmade.SGD([nn.Parameter(torch.zeros(1))], momentum=1), r"must be in \[0, 1\)"),
+        (lambda: handmade.Conv1d(0, 3, 3), r"in_channels=...\) must be >= 1, got 0"),
+        (lambda: handmade.Conv1d(1, 0, 3), r"out_channels=...\) must be >= 1, got 0"),
+        (lambda: handmade.Conv1d(1, 3, 3)(torch.rand(2, 4, 8)), r"takes signals \(N, 1, L\), got .* \(2, 4, 8\)"),
+        (lambda: handmade.Conv1d(4, 3, 3)(torch.rand(2, 1, 8)), r"takes signals \(N, 4, L\), got .* \(2, 1, 8\)"),
+        (lambda: handmade.Conv1d(1, 3, 3)(torch.rand(1, 8)), r"takes signals \(N, 1, L\), got .* \(1, 8\)"),
+        (lambda: handmade.MaxPool1d(3)(torch.rand(1, 8)), r"takes signals \(N, C, L\), got .* \(1, 8\)"),
     ],
 )
 def test_what_cannot_be_is_refused(make: Any, message: str) -> None:

@@ -92,6 +92,28 @@ def test_the_centre_unit_sees_where_its_gradient_is_not_zero(stack: list[nn.Modu
                 assert all(n is None or n <= most for n, most in zip(spans, record.receptive_field, strict=True))
 
 
+short = st.one_of(
+    st.builds(nn.AvgPool1d, st.integers(1, 4)),
+    st.builds(nn.AdaptiveAvgPool1d, st.integers(1, 3)),
+    st.builds(lambda f: nn.Upsample(scale_factor=f), st.integers(1, 4)),
+    st.builds(lambda k, s: nn.ConvTranspose1d(2, 2, k, s), st.integers(1, 4), st.integers(1, 3)),
+    st.builds(lambda k: nn.Conv1d(2, 2, k, padding=k // 2), st.integers(1, 4)),
+)
+
+
+@settings(max_examples=60, deadline=None, phases=(Phase.generate,))
+@given(st.lists(short, min_size=2, max_size=5), st.integers(3, 6))
+def test_an_axis_of_length_one_is_followed_on(stack: list[nn.Module], size: int) -> None:
+    net = nn.Sequential(*stack)
+    try:
+        shape = net.double()(torch.rand(1, 2, size, dtype=torch.float64)).shape
+    except (RuntimeError, ValueError):  # too small for its layers
+        assume(False)
+    record = receptive_fields(net, (2, size))[-1]
+    assert record.output_size == shape[2:]
+    assert list(record.centre_sees) == seen_by_gradient(net, record.name, (2, size)), record
+
+
 def by_name(net: nn.Module, size: int) -> dict[str, LayerSight]:
     return {record.name: record for record in receptive_fields(net, size)}
 

@@ -29,6 +29,20 @@ def reshape(see: See, args: Sequence[Any], output: Tensor) -> Seen:
         return as_one_unit(see, args, output)
 
 
+def unsqueeze(see: See, args: Sequence[Any], output: Tensor) -> Seen:
+    """A dimension of length 1 more; the others stay the axes that they were, those of length 1 too."""
+    seen, dim = known(see, args[0]), args[1] % output.ndim
+    return Seen((*seen.dims[:dim], ((None, 1),), *seen.dims[dim:]), seen.sights)
+
+
+def squeeze(see: See, args: Sequence[Any], output: Tensor) -> Seen:
+    """Without dimensions of length 1, those that are named or all of them."""
+    seen, given = known(see, args[0]), args[1] if len(args) > 1 else range(args[0].ndim)
+    named = {dim % args[0].ndim for dim in ([given] if isinstance(given, int) else given)}
+    left = (dim for number, dim in enumerate(seen.dims) if number not in named or length(dim) != 1)
+    return Seen(tuple(left), seen.sights)
+
+
 def flip(see: See, args: Sequence[Any], output: Tensor) -> Seen:
     """The other way round."""
     seen = known(see, args[0])

@@ -178,7 +178,9 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(("unbind", "stack", "im2col"), moving.as_one_unit),
     "slice": _slice,
     "select": _select,
-    **dict.fromkeys(("view", "_unsafe_view", "reshape", "_reshape_alias", "unsqueeze", "squeeze"), moving.reshape),
+    **dict.fromkeys(("view", "_unsafe_view", "reshape", "_reshape_alias"), moving.reshape),
+    "unsqueeze": moving.unsqueeze,
+    "squeeze": moving.squeeze,
     "permute": moving.permute,
     **dict.fromkeys(("transpose", "t"), moving.transpose),
     **dict.fromkeys(
