@@ -40,6 +40,7 @@ def dream(
     variation_penalty: float = 0.0,
     decorrelated: bool = False,
     seed: int = 0,
+    each: bool = False,
 ) -> Tensor:
     """Changes pictures by gradient ascent until a layer responds to them more; the model stays as it is.
 
@@ -50,7 +51,7 @@ def dream(
         layer: a layer by its name in `model.named_modules()`, as `features.7`, or by the end of it; with a colon one of
             its channels or units, as `layer3.1.conv2:64`, `fc:76` (a class's logit), `conv1:5,12,12` (a channel at a
             position); of tokens `(N, T, D)` a feature, or a feature of a token. An empty name is the model's output. Of
-            several layers the sum is climbed, in one forward.
+            several layers the sum is climbed, in one forward, or by `each` every one for itself.
         x: pictures to begin from, float `(N, C, H, W)` in [0, 1], or a shape, for noise: uniform, or if decorrelated
             with the spectrum of natural pictures.
         num_steps: steps for each octave, >= 1.
@@ -64,9 +65,11 @@ def dream(
         variation_penalty: the price of the total variation, in units of the objective, >= 0.
         decorrelated: whether Fourier coefficients of equal energy and decorrelated colours are climbed, not pixels.
         seed: of the noise and of the shifts.
+        each: whether every layer gets pictures of its own, all from the same beginnings: those that it would get
+            alone, for the price of a larger batch up to the last of the layers.
 
     Returns:
-        The pictures, in [0, 1], a new tensor on the model's device.
+        The pictures, in [0, 1], a new tensor on the model's device; by `each` N for every layer, in their order.
 
     Warns:
         UserWarning: no gradient comes from the layer, and pictures stay as they began.
@@ -93,7 +96,12 @@ def dream(
     model, layers = module_of(model), [layer] if isinstance(layer, str) else list(layer)
     with frozen_eval(model), responses_to(model, layers, objective) as responses:
         begin = start_of(model, x, seed=seed, decorrelated=decorrelated)
-        pictures, has_moved = OctaveClimb(model=model, responses=responses, **options)(begin)
+        number = None
+        if each:
+            places = {name: place for place, name in enumerate(dict.fromkeys(layers))}
+            number = torch.tensor([places[name] for name in layers for _ in begin], device=begin.device)
+            begin = begin.repeat(len(layers), 1, 1, 1)
+        pictures, has_moved = OctaveClimb(model=model, responses=responses, **options)(begin, number)
     if not bool(has_moved.all()):
         warnings.warn(
             f"dream(layer={layer!r}): {int((~has_moved).sum())} of {len(begin)} pictures stay as they began, since no "

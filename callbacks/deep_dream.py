@@ -33,11 +33,13 @@ class DeepDream(Probe):
         start: `"noise"`, of the shape of the validation's images, or `"images"`, the first of them.
         num_pictures: pictures for each layer, >= 1; at most as many as the first batch holds.
         options: those of `dream`, by name, as `{num_steps: 100, jitter: 2}`.
+        name: what stands after the layer, `deepdream/LAYER/NAME`, where two callbacks dream of the same one.
         every_n_epochs, normalization, batch_keys: as in `Probe`.
 
     Raises:
-        ValueError: a value is outside its range, or there is no such option; before the first step of a training, there
-            is no such layer, channel or unit, or the net does not take the size of an octave.
+        ValueError: a value is outside its range, or there is no such option; before the first step of a training or
+            prediction, there is no such layer, channel or unit, the net does not take the size of an octave, or
+            another callback would write the same picture.
 
     Example:
         >>> DeepDream(["features.7", "fc:76"], every_n_epochs=5, options={"jitter": 8})
@@ -52,6 +54,7 @@ class DeepDream(Probe):
         start: Literal["noise", "images"] = "noise",
         num_pictures: int = 2,
         options: Mapping[str, Any] | None = None,
+        name: str | None = None,
         every_n_epochs: int = 1,
         normalization: tuple[Sequence[float], Sequence[float]] | None = None,
         batch_keys: tuple[str, str] | None = None,
@@ -69,13 +72,25 @@ class DeepDream(Probe):
         if start not in ("noise", "images"):
             raise ValueError(f"DeepDream(start=...) must be 'noise' or 'images', got {start!r}")
         check_dream_options("DeepDream(options=...)", options or {})
-        self.layers, self.start, self.options = list(layers), start, dict(options or {})
+        self.layers, self.start, self.options, self.name = list(layers), start, dict(options or {}), name
         self._dreamt: list[Dreamt] = []
         self._draws = False
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         self._draws = trainer.is_global_zero
+        for other in trainer.callbacks:  # type: ignore[attr-defined]
+            tags = {other.tag(layer) for layer in other.layers} if isinstance(other, DeepDream) else set()
+            twice = sorted(tags & {self.tag(layer) for layer in self.layers}) if other is not self else []
+            if twice:
+                raise ValueError(
+                    f"two callbacks, both DeepDream, write the picture {twice[0]!r}, of which one would be lost: "
+                    "give one of them DeepDream(name=...)"
+                )
+
+    def tag(self, layer: str) -> str:
+        """Where the picture of a layer is found in TensorBoard."""
+        return f"deepdream/{layer}" + (f"/{self.name}" if self.name else "")
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """By now a module has all of its layers; a wrong name is better said before training."""
@@ -85,21 +100,32 @@ class DeepDream(Probe):
     on_predict_start = on_fit_start
 
     def try_out(self, model: nn.Module, samples: Samples) -> None:
-        if self._draws:
+        if self._draws and len(samples):
             for layer in self.layers:
                 try_dream(model, layer, samples.x, self.options)
 
     def see(self, model: nn.Module, samples: Samples, loader_index: int) -> None:
-        if not self._draws or self._dreamt or loader_index:
+        if not self._draws or self._dreamt or loader_index or not len(samples):
             return
         seed, decorrelated = self.options.get("seed", 0), self.options.get("decorrelated", False)
         x: Tensor | Sequence[int] = samples.x if self.start == "images" else tuple(samples.x.shape)
         start = start_of(model, x, seed=seed, decorrelated=decorrelated)
         before = self._responses(model, self.layers, start)
+        results: dict[str, Tensor] = {}
+        for layers in self._of_one_module(model):
+            results.update(
+                zip(layers, dream(model, layers, x, each=True, **self.options).chunk(len(layers)), strict=True)
+            )
         for layer in self.layers:
-            result = dream(model, layer, x, **self.options)
-            after = self._responses(model, [layer], result)[layer]
-            self._dreamt.append(Dreamt(layer, start.cpu(), result.cpu(), before[layer].cpu(), after.cpu()))
+            after = self._responses(model, [layer], results[layer])[layer]
+            self._dreamt.append(Dreamt(layer, start.cpu(), results[layer].cpu(), before[layer].cpu(), after.cpu()))
+
+    def _of_one_module(self, model: nn.Module) -> list[list[str]]:
+        """The layers, those beside each other that are parts of one module: they share a pass, and waste none of it."""
+        found: dict[str, list[str]] = {}
+        for layer in self.layers:
+            found.setdefault(select(model, layer).name, []).append(layer)
+        return [*found.values()]
 
     def _responses(self, model: nn.Module, layers: Sequence[str], x: Tensor) -> dict[str, Tensor]:
         objective = self.options.get("objective", "l2")
@@ -111,7 +137,7 @@ class DeepDream(Probe):
             return
         folder = run_folder(trainer)
         for dreamt in self._dreamt:
-            publish_picture(trainer, folder, f"deepdream/{dreamt.layer}", dream_picture(dreamt))
+            publish_picture(trainer, folder, self.tag(dreamt.layer), dream_picture(dreamt))
 
     def forget(self) -> None:
         super().forget()
@@ -119,6 +145,13 @@ class DeepDream(Probe):
 
     def on_predict_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.forget()
+
+    def on_predict_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """A wrong unit is better said before the first pictures are predicted."""
+        if not batch_idx and not dataloader_idx:
+            self.try_out(*self._shown(pl_module, batch))
 
     def on_predict_batch_end(
         self,
@@ -129,10 +162,13 @@ class DeepDream(Probe):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
+        self.see(*self._shown(pl_module, batch), dataloader_idx)
+
+    def _shown(self, module: pl.LightningModule, batch: Any) -> tuple[nn.Module, Samples]:
+        """The model and the first images of a batch."""
         x = (batch[0] if isinstance(batch, (tuple, list)) else batch)[: self.max_samples]
-        if len(x):
-            nothing = torch.zeros(len(x), dtype=torch.int64, device=x.device)  # a dream asks for no label
-            self.see(*self.as_measured(pl_module, Samples(x, nothing, nothing)), dataloader_idx)
+        nothing = torch.zeros(len(x), dtype=torch.int64, device=x.device)  # a dream asks for no label
+        return self.as_measured(module, Samples(x, nothing, nothing))
 
     def on_predict_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.conclude(trainer, pl_module, "predict", 0)

@@ -79,7 +79,17 @@ class LeastVisible(pl.Callback):
         x, positions, _ = batch
         num_wanted = self.num_pictures - sum(len(x) for x, _ in self._taken)
         if num_wanted > 0 and len(x):
+            if not self._taken:
+                self._check_classes(pl_module, x[:1])
             self._taken.append((x[:num_wanted].cpu(), positions[:num_wanted].cpu()))
+
+    def _check_classes(self, module: pl.LightningModule, x: Tensor) -> None:
+        """Before all pictures have been predicted, where the data module has no names to know the classes by."""
+        with torch.no_grad():
+            num_classes = module(x).shape[-1]
+        wrong = [number for number in self._numbers if number >= num_classes]
+        if wrong:
+            raise ValueError(f"LeastVisible(targets=...) must be classes, 0 to {num_classes - 1}, got {wrong[0]}")
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         folder = run_folder(trainer)

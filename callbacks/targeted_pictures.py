@@ -69,7 +69,7 @@ class TargetedPictures(pl.Callback):
             start inside the threat `touchstone.attacks.dreaming.canvas.Canvas`, which allows every picture.
         num_images: pictures in the figure, >= 1.
         feature_layers: the layers of the net by whose answers pictures before and after are compared, as in
-            `feature_distance`; none for no comparison.
+            `feature_distance`; None for no comparison.
 
     Raises:
         ValueError: a value is outside its range, the name fits no class or several, or the net has no such layer.
@@ -81,14 +81,14 @@ class TargetedPictures(pl.Callback):
         *,
         attacks: Mapping[str, Attack],
         num_images: int = 6,
-        feature_layers: Sequence[str] = (),
+        feature_layers: Sequence[str] | None = None,
     ) -> None:
         if num_images < 1:
             raise ValueError(f"TargetedPictures(num_images=...) must be >= 1, got {num_images}")
         if not attacks:
             raise ValueError("TargetedPictures(attacks=...) must name at least one attack, got none")
         self.target, self.attacks, self.num_images = target, dict(attacks), num_images
-        self.feature_layers = list(feature_layers)
+        self.feature_layers = list(feature_layers or ())
         self._folder: Path | None = None
         self._table: TableFile | None = None
         self._number = 0

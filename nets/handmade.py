@@ -87,7 +87,7 @@ class _MaxPool(torch.autograd.Function):
 
 
 def _check_signals(layer: str, x: Tensor, channels: int | None = None) -> None:
-    """Raises ValueError where `x` is no batch of signals with so many channels: an equation would stretch a single one."""
+    """Raises ValueError where `x` is not `(N, channels, L)`: a product would repeat a single channel."""
     if x.ndim != 3 or channels not in (None, x.shape[1]):
         wanted = "C" if channels is None else channels
         raise ValueError(f"{layer} takes signals (N, {wanted}, L), got the shape {tuple(x.shape)}")

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from touchstone.callbacks import DeepDream
+from touchstone.attacks import dream
+from touchstone.callbacks import DeepDream, deep_dream
 from touchstone.callbacks.parts.pictures.dream_picture import Dreamt, dream_picture
 from touchstone.lightning_modules import Classifier
 from touchstone.nets import SmallCNN
@@ -55,6 +56,42 @@ def test_a_picture_for_each_layer_is_in_tensorboard_and_in_the_run_folder(tmp_pa
     for dreamt in probe._dreamt:
         assert dreamt.result.shape == (3, 1, 6, 6)
         assert (dreamt.value > dreamt.value_at_start).all()
+
+
+def test_parts_of_one_layer_share_a_pass_and_come_in_the_order_of_the_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, layers, calls = OrdinaryModule(), ["5:2", "net.0", "5:0", "net.0:1"], []
+    alone = {layer: dream(module, layer, (2, 1, 6, 6), num_steps=5) for layer in layers}
+    monkeypatch.setattr(
+        deep_dream,
+        "dream",
+        lambda model, layers, *rest, **options: calls.append(layers) or dream(model, layers, *rest, **options),
+    )
+    probe = DeepDream(layers, options=SHORT)
+    trainer(tmp_path, probe).validate(module, val_loader())
+    assert [dreamt.layer for dreamt in probe._dreamt] == layers
+    assert all(torch.allclose(dreamt.result, alone[dreamt.layer], atol=1e-5) for dreamt in probe._dreamt)
+    assert calls == [["5:2", "5:0"], ["net.0", "net.0:1"]]
+
+
+def test_two_of_the_same_layer_are_told_apart_by_a_name(tmp_path: Path) -> None:
+    twice = [DeepDream(["net.0", "5:2"], options=SHORT), DeepDream(["5:2"], start="images", options=SHORT)]
+    with pytest.raises(ValueError, match=r"both DeepDream, write the picture 'deepdream/5:2', .*DeepDream\(name=...\)"):
+        trainer(tmp_path, *twice).validate(OrdinaryModule(), val_loader())
+    twice[1] = DeepDream(["5:2"], start="images", name="of images", options=SHORT)
+    trainer(tmp_path, *twice).validate(OrdinaryModule(), val_loader())
+    assert {"deepdream/5:2", "deepdream/5:2/of images"} <= set(events(tmp_path).Tags()["images"])
+    assert {"deepdream_5_2.png", "deepdream_5_2_of_images.png"} <= {path.name for path in tmp_path.rglob("*.png")}
+
+
+def test_a_wrong_unit_is_said_before_anything_is_predicted(tmp_path: Path) -> None:
+    module = Predicting()
+    predicted: list[int] = []
+    module.predict_step = lambda batch, batch_idx: predicted.append(batch_idx)  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match=r"layer='5:9'\): .*so that there is no 9"):
+        trainer(tmp_path, DeepDream(["net.0", "5:9"], options=SHORT)).predict(module, val_loader())
+    assert not predicted
 
 
 def test_it_begins_from_the_first_images(tmp_path: Path) -> None:

@@ -111,6 +111,27 @@ def test_the_forward_stops_at_the_layer_and_several_layers_share_it() -> None:
     assert (first.num_calls, last.num_calls) == (6, 0)
 
 
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_each_layer_gets_the_pictures_that_it_would_get_alone(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    net, layers = make_net().double(), ["4:1", "1", "4:3", "0:2", "4:1"]
+    alone = torch.cat([dream(net, layer, SHAPE, num_steps=4, **options) for layer in layers])
+    counter = CountsItsCalls()
+    together = dream(
+        nn.Sequential(counter, *net),
+        [f"{int(n[0]) + 1}{n[1:]}" for n in layers],
+        SHAPE,
+        each=True,
+        num_steps=4,
+        **options,
+    )
+    assert torch.allclose(together, alone, atol=1e-9)
+    assert counter.num_calls == 4 * options.get("num_octaves", 1)
+    monkeypatch.setattr(octave_climb, "PIXELS_AT_ONCE", 3 * SHAPE[2] * SHAPE[3])  # parts with two layers in them
+    assert torch.allclose(dream(net, layers, SHAPE, each=True, num_steps=4, **options), alone, atol=1e-9)
+
+
 def test_work_in_place_behind_a_layer_does_not_reach_it() -> None:
     net, x = make_net().eval(), start_of(make_net(), SHAPE)
     with torch.no_grad(), responses_to(net, ["1", "4"], "mean") as responses:
@@ -254,7 +275,7 @@ def test_the_layers_that_are_listed_are_those_that_a_forward_may_run() -> None:
 
 def test_every_option_is_checked() -> None:
     options = {n for n, p in inspect.signature(dream).parameters.items() if p.kind == p.KEYWORD_ONLY}
-    assert options == set(ALLOWED)
+    assert options == {*ALLOWED, "each"}  # which is no option of a config
 
 
 def test_a_layer_that_is_not_run_is_named() -> None:

@@ -108,6 +108,20 @@ def test_every_picture_meets_every_target(tmp_path: Path, capsys: pytest.Capture
     assert (Path(logger.log_dir) / "figures/attack_least_visible.png").is_file()
 
 
+def test_a_class_that_the_net_does_not_have_is_said_at_the_first_batch(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        Image.new("RGB", (40, 40), (140, 120, 120)).save(tmp_path / f"{name}.png")
+    data = PicturesDataModule(str(tmp_path), image_size=16, resize=16, batch_size=1, class_names=None)
+    callback = LeastVisible([1, 7], attack=ATTACK)
+    trainer = pl.Trainer(
+        logger=False, callbacks=[callback], enable_progress_bar=False, enable_model_summary=False, accelerator="cpu",
+        enable_checkpointing=False,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"LeastVisible\(targets=...\) must be classes, 0 to 2, got 7"):
+        trainer.predict(Classes(), data)
+    assert not callback._taken
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

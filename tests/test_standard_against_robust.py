@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,12 @@ def test_the_two_nets_are_shown_with_the_same_images(tmp_path: Path, monkeypatch
     figure = side_by_side(nets, **said)
     texts = [text.get_text() for text in figure.axes[0].texts]
     assert sum(text.startswith(("own\n", "other\n")) for text in texts) == 2
-    assert f"{float(nets['other'].low['dream'][1]):.0%} low" in texts
+    farthest = (nets["other"].dreamt[1] - nets["other"].before[1]).abs().max()
+    assert f"up to {float(farthest):.2g}, {float(nets['other'].low['dream'][1]):.0%} low" in texts
+    assert f"{float(nets['other'].low['gradient'][1]):.0%} low" in texts
+    assert sum("DeepDream" in text for text in texts) == 2  # for each net, since their layers differ
+    same = {name: replace(done, layer="features.2") for name, done in nets.items()}
+    assert sum("DeepDream" in text.get_text() for text in side_by_side(same, **said).axes[0].texts) == 1
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import reduce
+from itertools import repeat
 
 import torch
 from torch import Tensor, nn
@@ -42,15 +43,21 @@ class OctaveClimb:
     decorrelated: bool
     seed: int
 
-    def __call__(self, begin: Tensor) -> tuple[Tensor, Tensor]:
-        """The pictures that the climb ends at, `(N, C, H, W)`, and which of them have moved, bool `(N,)`."""
+    def __call__(self, begin: Tensor, layer: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The pictures that the climb ends at, `(N, C, H, W)`, and which of them have moved, bool `(N,)`.
+
+        Args:
+            begin: the pictures, `(N, C, H, W)`.
+            layer: the number of the layer whose response each one climbs, int64 `(N,)`; None for the sum of all.
+        """
         pixels = begin.shape[2] * begin.shape[3]
         num_at_once = max(1, PIXELS_AT_ONCE // pixels) if begin.device.type == "cpu" else len(begin)
-        parts = [self._climb(part) for part in begin.split(max(1, num_at_once))]
+        layers = repeat(None) if layer is None else layer.split(num_at_once)
+        parts = [self._climb(*part) for part in zip(begin.split(num_at_once), layers, strict=False)]
         pictures, has_moved = zip(*parts, strict=True)
         return torch.cat(pictures), torch.cat(has_moved)
 
-    def _climb(self, begin: Tensor) -> tuple[Tensor, Tensor]:
+    def _climb(self, begin: Tensor, layer: Tensor | None) -> tuple[Tensor, Tensor]:
         canvas = Canvas(box=None) if self.decorrelated else Canvas(smoothing=self.smoothing)
         detail = torch.zeros_like(begin)  # what the coarser octaves have changed
         has_moved = torch.zeros(len(begin), dtype=torch.bool, device=begin.device)
@@ -63,7 +70,7 @@ class OctaveClimb:
             points = fourier.coefficients(points) if self.decorrelated else points
             with octave_is_named(self.model, size) if size != begin.shape[2:] else nullcontext():
                 climbed, _ = ascend(
-                    self._measure(shown, octave),
+                    self._measure(shown, octave, layer),
                     points,
                     start=points,
                     threat=canvas,
@@ -75,7 +82,7 @@ class OctaveClimb:
             detail = shown(climbed) - base
         return (base + detail).clamp(0, 1).detach(), has_moved
 
-    def _measure(self, shown: Callable[[Tensor], Tensor], octave: int) -> Measure:
+    def _measure(self, shown: Callable[[Tensor], Tensor], octave: int, layer: Tensor | None) -> Measure:
         """The gain of points whose pictures are `shown`, none of which is ever done."""
         num_measured = octave * self.num_steps
 
@@ -84,7 +91,10 @@ class OctaveClimb:
             num_measured += 1
             pictures = shown(points)
             moved = jittered(pictures, self.jitter, seed=self.seed, step=num_measured) if self.jitter else pictures
-            gain = reduce(torch.add, self.responses(moved).values())
+            responses = self.responses(moved).values()
+            gain = (
+                reduce(torch.add, responses) if layer is None else torch.stack([*responses]).gather(0, layer[None])[0]
+            )
             if self.variation_penalty:
                 gain = gain - self.variation_penalty * total_variation(pictures)
             return gain, rows < 0

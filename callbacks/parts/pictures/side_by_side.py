@@ -53,6 +53,8 @@ def side_by_side(
 ) -> Figure:
     """Draws the images, what became of them, and the changes enlarged around grey with their low-frequency share.
 
+    Below each change stands how far its farthest pixel went.
+
     Args:
         nets: by name; at least one, all with the same images.
         title: above everything.
@@ -62,6 +64,7 @@ def side_by_side(
     """
     from matplotlib.figure import Figure
 
+    one_layer = len({done.layer for done in nets.values()}) == 1
     num_images, num_nets = len(next(iter(nets.values())).label), len(nets)
     width = num_nets * (1.1 * num_images + GAP)
     height = ROW * 6 + 0.65
@@ -72,7 +75,7 @@ def side_by_side(
         axes.text(left, 0.12, f"{name}\n{headings[name]}", va="bottom", fontsize=10)
         for row, (label, images, texts) in enumerate(_rows(done, target, class_names)):
             top = -ROW * row
-            if number == 0 or "DeepDream" in label:  # the layers of two nets differ
+            if number == 0 or "DeepDream" in label and not one_layer:
                 axes.text(
                     left - 0.08, top - 0.5, label, ha="right", va="center", fontsize=9, rotation=90 * bool(number)
                 )
@@ -104,12 +107,18 @@ def _rows(
     def low(kind: str) -> list[tuple[str, str]]:
         return [(f"{share:.0%} low", "dimgrey") for share in done.low[kind].tolist()]
 
+    def change(images: Tensor, kind: str) -> tuple[str, Tensor, list[tuple[str, str]]]:
+        difference = images - done.before
+        largest = difference.flatten(1).abs().amax(1).tolist()
+        texts = [(f"up to {most:.2g}, {text}", colour) for most, (text, colour) in zip(largest, low(kind), strict=True)]
+        return "its change,\nenlarged", enlarged(difference), texts
+
     return [
         ("image", done.before, wrapped_captions(done.logits_before, done.label, class_names)),
         (f"ascent towards\n{target}", done.ascended, wrapped_captions(done.logits_after, done.label, class_names)),
-        ("its change,\nenlarged", enlarged(done.ascended - done.before), low("ascent")),
+        change(done.ascended, "ascent"),
         (f"DeepDream of\n{done.layer}", done.dreamt, nothing),
-        ("its change,\nenlarged", enlarged(done.dreamt - done.before), low("dream")),
+        change(done.dreamt, "dream"),
         ("input gradient\nof the loss", enlarged(done.gradient), low("gradient")),
     ]
 
