@@ -95,6 +95,12 @@ def test_sample_ids_may_be_a_list(net: nn.Module, x: Tensor, y: Tensor) -> None:
         evaluate(net, x, y, {"pgd": PGD_5}, sample_ids=["a"] * 12)  # type: ignore[list-item]
 
 
+def test_an_empty_batch_may_have_an_empty_list_of_ids(net: nn.Module, x: Tensor, y: Tensor) -> None:
+    report = evaluate(net, x[:0], y[:0], {"pgd": PGD_5}, sample_ids=[])
+    assert report.sample_id.dtype == torch.int64
+    assert report.sample_id.shape == report.worst_case.shape == (0,)
+
+
 @pytest.mark.filterwarnings("ignore:Guards may run slower on Python 3.13.0")
 def test_models_of_every_make(net: nn.Module, x: Tensor, y: Tensor) -> None:
     expected = evaluate(net, x, y, {"pgd": PGD_5}).robust["pgd"]

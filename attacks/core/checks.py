@@ -91,7 +91,8 @@ def read_sample_ids(given: Tensor | Sequence[int] | None, y: Tensor) -> Tensor:
         ids = torch.as_tensor(given)
     except (TypeError, ValueError, RuntimeError):
         raise ValueError(f"sample_ids must be integers `(N,)`, got {given!r:.80}") from None
-    if ids.shape != y.shape or ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
+    whole = not (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool)
+    if ids.shape != y.shape or not whole and len(ids):  # an empty list is one of floats to torch
         raise ValueError(f"sample_ids must be integers {tuple(y.shape)}, got {ids.dtype} {tuple(ids.shape)}")
     return ids.to(y.device, torch.int64)
 
