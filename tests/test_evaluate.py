@@ -101,6 +101,13 @@ def test_an_empty_batch_may_have_an_empty_list_of_ids(net: nn.Module, x: Tensor,
     assert report.sample_id.shape == report.worst_case.shape == (0,)
 
 
+def test_images_that_need_a_gradient_are_judged_without_a_warning(
+    net: nn.Module, x: Tensor, y: Tensor, expected: Tensor
+) -> None:
+    assert torch.equal(evaluate(net, x.requires_grad_(), y, {"pgd": PGD_5}).robust["pgd"], expected)
+    assert x.grad is None
+
+
 @pytest.mark.filterwarnings("ignore:Guards may run slower on Python 3.13.0")
 def test_models_of_every_make(net: nn.Module, x: Tensor, y: Tensor) -> None:
     expected = evaluate(net, x, y, {"pgd": PGD_5}).robust["pgd"]

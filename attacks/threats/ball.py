@@ -231,7 +231,7 @@ class Ball(Threat):
         if self.box is None or not x.numel():
             return
         low, high = self.box
-        smallest, largest = float(x.min()), float(x.max())
+        smallest, largest = (float(end) for end in x.detach().aminmax())
         if not (smallest >= low and largest <= high):
             given = f"images must lie in [{low:g}, {high:g}], got values from {smallest:.9g} to {largest:.9g}; "
             broken = x.isnan().flatten(1).any(1)
