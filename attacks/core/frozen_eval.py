@@ -28,7 +28,11 @@ def frozen_eval(model: nn.Module, *, freeze: bool = True, training: bool = False
         model: any module; partly frozen and partly training ones come back as they were.
         freeze: whether the parameters stop needing gradients; False for measuring the parameters' own gradients.
         training: whether the modules keep their modes, for examples made in the mode of training.
+
+    Raises:
+        ValueError: a parameter that needs a gradient was made in inference mode, and so can have none.
     """
+    _check_parameters(model)
     modes = {module: module.training for module in model.modules()}
     needed_grad = {p: p.requires_grad for p in model.parameters()}
     accelerators = {p.device for p in model.parameters()} | {b.device for b in model.buffers()}
@@ -84,6 +88,15 @@ def seed_random_state(
         several = device.index is not None and hasattr(module, "device")  # of MPS there is one
         with module.device(device) if several else nullcontext():
             module.manual_seed(seed)
+
+
+def _check_parameters(model: nn.Module) -> None:
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and parameter.is_inference():  # torch freezes these, and never unfreezes them
+            raise ValueError(
+                f"the model's parameters, first {name}, were made in inference mode and can have no gradient: make or "
+                "load the model outside of `torch.inference_mode()`"
+            )
 
 
 def _fork_random_state(stack: ExitStack, accelerators: set[torch.device]) -> None:

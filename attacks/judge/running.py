@@ -102,7 +102,7 @@ def naming(name: str, function: Callable[..., Result], *args: Any, **kwargs: Any
         if "nference tensor" in str(error):
             hint = (
                 " (the model keeps a tensor that it made in inference mode: use `Trainer(inference_mode=False)`, "
-                "or make it anew in every forward)"
+                "or make it anew in every forward; of weights, make or load the model outside of that mode)"
             )
         elif "Can't call numpy()" in str(error):
             hint = " (a model that leaves torch has no gradient: attack by a black box (Square, HopSkipJump))"
