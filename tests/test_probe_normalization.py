@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from touchstone.callbacks import GradientNorm, RobustAccuracy
+from touchstone.callbacks.parts.passes.normalized import NormalizedBatches
+from touchstone.lightning_modules import Classifier
 from touchstone.nets import Normalize
 
 from .lightning_programs import OrdinaryModule, samples, trainer, val_loader
@@ -43,6 +45,28 @@ def test_a_normalization_that_is_none_is_refused(normalization: Any) -> None:
     message = r"GradientNorm\(normalization=...\) must be mean and std.* as in \(\[0.1307\], \[0.3081\]\), std > 0"
     with pytest.raises(ValueError, match=message):
         GradientNorm(normalization=normalization)
+
+
+@pytest.mark.parametrize(("num_channels", "num_given"), [(1, 3), (3, 2)])
+def test_a_normalization_of_other_channels_than_the_images_have_is_refused(
+    tmp_path: Path, num_channels: int, num_given: int
+) -> None:
+    """Grey images would become colours by broadcasting."""
+    net = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.LazyLinear(4))
+    run = trainer(tmp_path, RobustAccuracy(ATTACKS, normalization=([0.3] * num_given, [0.4] * num_given)))
+    loader = DataLoader(TensorDataset(torch.rand(9, num_channels, 6, 6) - 0.5, torch.arange(9) % 4), 9)
+    message = (
+        rf"RobustAccuracy\(normalization=...\) has numbers for {num_given} channels, and the images "
+        rf"\(9, {num_channels}, 6, 6\) have {num_channels}"
+    )
+    with pytest.raises(ValueError, match=message):
+        run.validate(Classifier(net), loader, verbose=False)
+
+
+def test_one_number_is_a_normalization_of_all_channels() -> None:
+    x = torch.rand(9, 3, 6, 6)
+    batches = NormalizedBatches(([0.3], [0.4]), "Mine")
+    torch.testing.assert_close(batches.pixels((x - 0.3) / 0.4), x)
 
 
 def test_a_normalization_may_be_of_tensors() -> None:

@@ -58,10 +58,16 @@ class NormalizedBatches:
         """The next batch of the loader as it was before it was normalized, in [0, 1].
 
         Raises:
-            ValueError: it has not been normalized, or by other numbers.
+            ValueError: it has not been normalized, or by other numbers, or it has another number of channels.
         """
         if self.normalize is None:
             return x
+        num_channels = len(self.normalize.mean)
+        if num_channels > 1 and x.ndim > 3 and x.shape[-3] != num_channels:  # grey would become colours by broadcasting
+            raise ValueError(
+                f"{self._option} has numbers for {num_channels} channels, and the images {tuple(x.shape)} have "
+                f"{x.shape[-3]}: give a mean and a std for each channel, or one of each for all"
+            )
         is_there_below_0 = bool((self.normalize.mean > 0).any())  # a value that a black pixel has
         self._num_seen += len(x)
         self._were_beyond_pixels |= bool(len(x)) and (float(x.min()) < 0 or float(x.max()) > 1)
