@@ -8,6 +8,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
+from touchstone.attacks.core.checks import check_count
 from touchstone.nets.attention import Attention
 
 from .parts.passes.loaders import loader_suffix
@@ -33,8 +34,7 @@ class AttentionMaps(Probe):
 
     def __init__(self, *, max_tokens: int = 32, **kwargs: Any) -> None:
         super().__init__(**{"max_samples": 1, **kwargs})
-        if max_tokens < 1:
-            raise ValueError(f"AttentionMaps(max_tokens=...) must be >= 1, got {max_tokens}")
+        check_count("AttentionMaps(max_tokens=...)", max_tokens)
         self.max_tokens = max_tokens
         self._kept: dict[int, tuple[Tensor, dict[str, Tensor]]] = {}
 

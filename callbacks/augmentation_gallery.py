@@ -11,6 +11,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
+from touchstone.attacks.core.checks import check_count
+
 from .parts.passes.samples import images_and_labels
 from .parts.records.publish import publish_picture, run_folder
 
@@ -33,8 +35,7 @@ class AugmentationGallery(pl.Callback):
     def __init__(self, augmentations: Mapping[str, nn.Module], *, sample: int = 0) -> None:
         if not augmentations:
             raise ValueError("AugmentationGallery(augmentations=...) must name one at least")
-        if sample < 0:
-            raise ValueError(f"AugmentationGallery(sample=...) must be >= 0, got {sample}")
+        check_count("AugmentationGallery(sample=...)", sample, least=0)
         self.augmentations, self.sample = dict(augmentations), sample
         self._is_shown = False
 

@@ -16,6 +16,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from touchstone.attacks import FGSM, PGD, Threat
+from touchstone.attacks.core.checks import check_count
 
 from .probe import Probe
 
@@ -68,8 +69,7 @@ class CatastrophicOverfitting(Probe):
         name = type(self).__name__
         if action not in ("stop", "fall_back"):
             raise ValueError(f"{name}(action=...) must be 'stop' or 'fall_back', got {action!r}")
-        if num_steps < 2:
-            raise ValueError(f"{name}(num_steps=...) must be >= 2, got {num_steps}")
+        check_count(f"{name}(num_steps=...)", num_steps, least=2)
         if not 0 < max_gap < 1:
             raise ValueError(f"{name}(max_gap=...) must be in (0, 1), got {max_gap:g}")
         self.action, self.max_gap = action, max_gap

@@ -12,8 +12,10 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from touchstone.attacks import Attack, Report, evaluate
+from touchstone.attacks.core.checks import check_count
 from touchstone.attacks.core.wrapping import Wrapping
 from touchstone.attacks.judge.halving import Halving
+from touchstone.attacks.judge.running import check_seed
 from touchstone.attacks.objectives.endless import Endless
 from touchstone.attacks.threats.ball import parse_number
 
@@ -82,6 +84,7 @@ class RobustnessCurves(Probe):
             batch_keys=batch_keys,
         )
         _check(attack, eps, steps, batch_size)
+        check_seed("RobustnessCurves", seed)
         for level in levels:
             if not 0 < level < 1:
                 raise ValueError(f"RobustnessCurves(levels=...) must be in (0, 1), got {level}")
@@ -198,5 +201,4 @@ def _check(attack: Attack, eps: Sequence[float | str], steps: Sequence[int], bat
             f"{min(missing)}, got {list(steps)}"
         )
     for name, value in (("batch_size", batch_size), *(("steps", number) for number in steps)):
-        if value < 1:
-            raise ValueError(f"RobustnessCurves({name}=...) must be >= 1, got {value}")
+        check_count(f"RobustnessCurves({name}=...)", value)

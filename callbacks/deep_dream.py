@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from touchstone.attacks import dream, frozen_eval
+from touchstone.attacks.core.checks import check_count
 from touchstone.attacks.dream import start_of
 from touchstone.attacks.dreaming.layers import responses_to, select
 
@@ -59,8 +60,7 @@ class DeepDream(Probe):
         normalization: tuple[Sequence[float], Sequence[float]] | None = None,
         batch_keys: tuple[str, str] | None = None,
     ) -> None:
-        if num_pictures < 1:
-            raise ValueError(f"DeepDream(num_pictures=...) must be >= 1, got {num_pictures}")
+        check_count("DeepDream(num_pictures=...)", num_pictures)
         super().__init__(
             every_n_epochs=every_n_epochs,
             max_samples=num_pictures,

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from touchstone.attacks.core.checks import check_count
+
 from .parts.figures.class_names import class_names
 from .parts.passes.measuring import measuring
 from .parts.passes.samples import Samples
@@ -47,8 +49,7 @@ class InputGradients(Probe):
         normalization: tuple[Sequence[float], Sequence[float]] | None = None,
         batch_keys: tuple[str, str] | None = None,
     ) -> None:
-        if num_images < 1:
-            raise ValueError(f"InputGradients(num_images=...) must be >= 1, got {num_images}")
+        check_count("InputGradients(num_images=...)", num_images)
         super().__init__(
             every_n_epochs=every_n_epochs,
             max_samples=num_images,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from touchstone.attacks import L1Adam, SampleRng, Targeted
+from touchstone.attacks.core.checks import check_count
 
 from .parts.figures.change_size import ChangeSize
 from .parts.figures.class_by_name import ALREADY, class_by_name
@@ -53,8 +54,7 @@ class LeastVisible(pl.Callback):
         if isinstance(targets, str) or not targets:
             raise ValueError(f"LeastVisible(targets=...) must be a list of classes, at least one, got {targets!r}")
         for name, value in (("num_rounds", num_rounds), ("num_pictures", num_pictures)):
-            if value < 1:
-                raise ValueError(f"LeastVisible({name}=...) must be >= 1, got {value}")
+            check_count(f"LeastVisible({name}=...)", value)
         if isinstance(attack.penalty, Tensor) or not attack.penalty > 0:
             raise ValueError(f"LeastVisible(attack=...) must have a penalty > 0, got {attack.penalty}")
         self.targets, self.attack = list(targets), attack

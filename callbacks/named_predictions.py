@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from torch import Tensor, nn
 
 from touchstone.attacks import frozen_eval
+from touchstone.attacks.core.checks import check_count
 from touchstone.nets import untrained
 from touchstone.nets.last_layer import last_layer
 
@@ -59,10 +60,8 @@ class NamedPredictions(BasePredictionWriter):
         num_images: int = 4,
     ) -> None:
         super().__init__(write_interval="batch")
-        if top_k < 1:
-            raise ValueError(f"NamedPredictions(top_k=...) must be >= 1, got {top_k}")
-        if num_images < 0:
-            raise ValueError(f"NamedPredictions(num_images=...) must be >= 0, got {num_images}")
+        check_count("NamedPredictions(top_k=...)", top_k)
+        check_count("NamedPredictions(num_images=...)", num_images, least=0)
         if random and RANDOM in (beside or {}):
             raise ValueError(f"NamedPredictions(random=True, beside=...) must name other nets than {RANDOM!r}")
         self.top_k, self.labelled, self.beside = top_k, labelled, dict(beside or {})

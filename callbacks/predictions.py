@@ -11,6 +11,8 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from touchstone.attacks.core.checks import check_count
+
 from .parts.figures.class_names import class_names
 from .parts.records.publish import run_folder
 from .parts.records.shown import shown
@@ -34,8 +36,7 @@ class Predictions(BasePredictionWriter):
 
     def __init__(self, *, top_k: int = 3) -> None:
         super().__init__(write_interval="batch")
-        if top_k < 1:
-            raise ValueError(f"Predictions(top_k=...) must be >= 1, got {top_k}")
+        check_count("Predictions(top_k=...)", top_k)
         self.top_k = top_k
         self._tables: list[TableFile] = []  # one for each data loader
         self._num_seen: Counter[int] = Counter()  # of each loader, where its samples have no positions

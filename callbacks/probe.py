@@ -12,6 +12,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
+from touchstone.attacks.core.checks import check_count
+
 from .parts.passes.averaged_weights import check_order
 from .parts.passes.fresh_figures import check_rankings
 from .parts.passes.loaders import loader_suffix, running_loaders
@@ -62,10 +64,8 @@ class Probe(pl.Callback):
         batch_keys: tuple[str, str] | None = None,
     ) -> None:
         name = type(self).__name__
-        if every_n_epochs < 1:
-            raise ValueError(f"{name}(every_n_epochs=...) must be >= 1, got {every_n_epochs}")
-        if max_samples is not None and max_samples < 1:
-            raise ValueError(f"{name}(max_samples=...) must be >= 1, or None for all samples, got {max_samples}")
+        check_count(f"{name}(every_n_epochs=...)", every_n_epochs)
+        check_count(f"{name}(max_samples=...)", max_samples, none_means="all samples")
         self.every_n_epochs = every_n_epochs
         self.max_samples = max_samples
         if batch_keys is not None and (not isinstance(batch_keys, (tuple, list)) or len(batch_keys) != 2):

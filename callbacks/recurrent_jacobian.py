@@ -13,6 +13,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from touchstone.attacks import frozen_eval
+from touchstone.attacks.core.checks import check_count
 from touchstone.nets.recurrent import Recurrent
 
 from .parts.figures.lag_norms import lag_norms
@@ -70,8 +71,7 @@ class RecurrentJacobian(pl.Callback):
             ("every_n_epochs", every_n_epochs),
             ("images_every_n_epochs", images_every_n_epochs),
         ):
-            if value < 1:
-                raise ValueError(f"RecurrentJacobian({name}=...) must be >= 1, got {value}")
+            check_count(f"RecurrentJacobian({name}=...)", value)
         if not lags or min(lags) < 1:
             raise ValueError(f"RecurrentJacobian(lags=...) must be numbers >= 1, got {list(lags)}")
         if not tolerance > 0:

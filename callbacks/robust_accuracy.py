@@ -10,8 +10,9 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 
 from touchstone.attacks import Attack, Report, evaluate
+from touchstone.attacks.core.checks import check_count
 from touchstone.attacks.judge.halving import Halving
-from touchstone.attacks.judge.running import check_names
+from touchstone.attacks.judge.running import check_names, check_seed
 
 from .parts.passes.attacked_pass import AttackedPass
 from .parts.passes.before_training import check_input, check_labels, check_model, check_output
@@ -122,8 +123,8 @@ class RobustAccuracy(Probe):
             ("images_every_n_epochs", images_every_n_epochs, 1),
             ("num_prepare_samples", num_prepare_samples, 1),
         ):
-            if value < least:
-                raise ValueError(f"RobustAccuracy({name}=...) must be >= {least}, got {value}")
+            check_count(f"RobustAccuracy({name}=...)", value, least=least)
+        check_seed("RobustAccuracy", seed)
         self.attacks = attacks
         self.batch_size = batch_size
         self.seed = seed

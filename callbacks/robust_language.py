@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from touchstone.attacks import Attack, Cost, LanguageReport, evaluate_language
+from touchstone.attacks.core.checks import check_count
 from touchstone.attacks.judge.halving import Halving
-from touchstone.attacks.judge.running import check_names
+from touchstone.attacks.judge.running import check_names, check_seed
 
 from .parts.passes.before_training import check_input, check_model
 from .parts.passes.loaders import loader_suffix
@@ -71,8 +72,8 @@ class RobustLanguage(Probe):
         if not attacks:
             raise ValueError("RobustLanguage(attacks=...) must name at least one attack")
         for name, value, least in (("batch_size", batch_size, 1), ("num_texts", num_texts, 0)):
-            if value < least:
-                raise ValueError(f"RobustLanguage({name}=...) must be >= {least}, got {value}")
+            check_count(f"RobustLanguage({name}=...)", value, least=least)
+        check_seed("RobustLanguage", seed)
         for name, attack in attacks.items():
             if not attack.objective.of_texts:
                 raise ValueError(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from touchstone.attacks import Attack, SampleRng, Targeted, dream
 from touchstone.attacks.core.ascend import gradient_of
+from touchstone.attacks.core.checks import check_count
 from touchstone.attacks.dreaming.layers import select
 
 from .parts.figures.class_by_name import class_by_name
@@ -90,8 +91,7 @@ class StandardAgainstRobust(Probe):
         check_dream_options(f"{call}(options=...)", options or {})
         if not 0 < cutoff <= 0.5:
             raise ValueError(f"{call}(cutoff=...) must be in (0, 0.5], got {cutoff}")
-        if num_pictures < 1:
-            raise ValueError(f"{call}(num_pictures=...) must be >= 1, got {num_pictures}")
+        check_count(f"{call}(num_pictures=...)", num_pictures)
         self.name, self.beside, self.layers = name, dict(beside), dict(layers)
         self.attack, self.target, self.options = attack, target, dict(options or {})
         self.cutoff, self.num_pictures = cutoff, num_pictures

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from touchstone.attacks import Attack, SampleRng, Targeted
+from touchstone.attacks.core.checks import check_count
 from touchstone.attacks.dreaming.layers import select
 
 from .parts.figures.class_by_name import ALREADY, class_by_name
@@ -83,8 +84,7 @@ class TargetedPictures(pl.Callback):
         num_images: int = 6,
         feature_layers: Sequence[str] | None = None,
     ) -> None:
-        if num_images < 1:
-            raise ValueError(f"TargetedPictures(num_images=...) must be >= 1, got {num_images}")
+        check_count("TargetedPictures(num_images=...)", num_images)
         if not attacks:
             raise ValueError("TargetedPictures(attacks=...) must name at least one attack, got none")
         self.target, self.attacks, self.num_images = target, dict(attacks), num_images

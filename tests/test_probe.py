@@ -23,6 +23,14 @@ def test_a_measurement_of_the_wrong_shape_names_itself(tmp_path: Path) -> None:
         trainer(tmp_path, Mean()).validate(OrdinaryModule(), val_loader(), verbose=False)
 
 
+@pytest.mark.parametrize("option", ["every_n_epochs", "max_samples"])
+@pytest.mark.parametrize("value", [2.5, "10", True])
+def test_options_of_every_probe_that_are_no_whole_numbers_are_refused(option: str, value: Any) -> None:
+    message = rf"Confidence\({option}=...\) must be .*>= 1.* got {value!r}"
+    with pytest.raises(ValueError, match=message):
+        Confidence(**{option: value})
+
+
 def test_a_measurement_whose_names_change_names_itself(tmp_path: Path) -> None:
     class Changing(Probe):
         def measure(self, model: nn.Module, x: Tensor, y: Tensor) -> dict[str, Tensor]:

@@ -22,13 +22,27 @@ def as_computed(x: Tensor, model: nn.Module) -> Tensor:
     return x.detach().to(computing_dtype(model) if x.is_floating_point() else x.dtype).clone()
 
 
+def check_count(option: str, value: object, *, least: int = 1, none_means: str | None = None) -> None:
+    """Raises ValueError where `value` is not a whole number of at least `least`, or None, if that means something.
+
+    Args:
+        option: what it was given as, as in `PGD(num_steps=...)`; the message begins with it.
+        value: what was given.
+        least: the smallest that will do.
+        none_means: what None stands for, in words; None where it is not allowed.
+    """
+    if value is None and none_means:
+        return
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+        kind = "" if isinstance(value, Integral) else "a whole number "
+        or_none = f", or None for {none_means}," if none_means else ","
+        raise ValueError(f"{option} must be {kind}>= {least}{or_none} got {value!r}")
+
+
 def check_counts(owner: object, *names: str, least: int = 1) -> None:
     """Raises ValueError where one of these fields of `owner` is not a whole number of at least `least`."""
     for name in names:
-        value = getattr(owner, name)
-        if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-            kind = "" if isinstance(value, Integral) else "a whole number "
-            raise ValueError(f"{type(owner).__name__}({name}=...) must be {kind}>= {least}, got {value!r}")
+        check_count(f"{type(owner).__name__}({name}=...)", getattr(owner, name), least=least)
 
 
 def check_positive(owner: object, *names: str, or_zero: bool = False) -> None:

@@ -43,6 +43,11 @@ def check_numbers(call: str, *, batch_size: int, seed: int) -> None:
     """Raises ValueError where these options of a `call` are not the whole numbers that they must be."""
     if not isinstance(batch_size, Integral) or batch_size < 1:
         raise ValueError(f"{call}(batch_size=...) must be a whole number >= 1, got {batch_size!r}")
+    check_seed(call, seed)
+
+
+def check_seed(call: str, seed: int) -> None:
+    """Raises ValueError where the `seed` that a `call` was given is no whole number."""
     if not isinstance(seed, Integral):
         raise ValueError(f"{call}(seed=...) must be a whole number, got {seed!r}")
 
