@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 
 from touchstone.attacks import SampleRng
+from touchstone.attacks.core.checks import is_whole
 from touchstone.attacks.core.logits import logits_of
 
 from .adversarial_training import Criterion, Learned, Strategy
@@ -22,6 +23,7 @@ from .adversarial_training.parts.remembering import without_memories
 from .every_sample_once import EverySampleOnce
 from .parameter_groups import weight_decay_groups
 from .parts.classifier_loss import ClassifierLoss
+from .parts.own_precision import in_own_precision
 from .parts.trained_parameters import trained_parameters
 from .parts.wrong_shape import wrong_shape_is_said
 from .repeated_batches import RepeatedBatches
@@ -40,7 +42,7 @@ class Classifier(pl.LightningModule):
 
     Args:
         net: pixels in [0, 1], float `(N, C, H, W)`, to logits `(N, classes)`, or to an output that has them as
-            `.logits`; normalization belongs inside it.
+            `.logits`; normalization belongs inside it. Float64 images it gets in float32, if its weights are.
         optimizer: makes the optimizer from the parameters, or from groups of them (`decay`).
         lr_scheduler: makes the scheduler from the optimizer; None for none. One that waits for a figure is
             `lightning.pytorch.cli.ReduceLROnPlateau`, with `monitor: val/loss`.
@@ -91,7 +93,7 @@ class Classifier(pl.LightningModule):
     def forward(self, x: Tensor) -> Tensor:
         """Pixels in [0, 1], `(N, C, H, W)`, to logits `(N, classes)`."""
         try:
-            logits = logits_of(self.net(x))
+            logits = logits_of(self.net(in_own_precision(self.net, x)))
         except RuntimeError as error:
             if x.ndim == 4 and not x.is_floating_point():  # some nets take them
                 raise ValueError(
@@ -216,7 +218,7 @@ def _correct(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def _images_and_labels(batch: Batch) -> Batch:
-    """The batch, if it is a pair.
+    """The batch, if it is a pair; labels that are class numbers, of whatever width, in int64.
 
     Raises:
         ValueError: it is something else.
@@ -225,4 +227,4 @@ def _images_and_labels(batch: Batch) -> Batch:
         kind = f"a dict with the keys {list(batch)}" if isinstance(batch, dict) else type(batch).__name__
         raise ValueError(f"Classifier: a batch must be (images, labels), got {kind}; let the data module make pairs")
     x, y = batch
-    return x, y
+    return x, y.long() if isinstance(y, Tensor) and is_whole(y) else y

@@ -152,6 +152,35 @@ def test_an_output_that_is_no_row_of_logits_for_each_image_is_named(tmp_path: Pa
         trainer(tmp_path, num_sanity_val_steps=0).fit(Classifier(Net()), train_loader(8), val_loader())
 
 
+def figures_of_a_fit(folder: Path, x: Tensor, y: Tensor, precision: Any, strategy: Any) -> dict[str, float]:
+    """What a fit and a test on these samples log; they can be predicted too."""
+    torch.manual_seed(0)
+    module, loader = Classifier(small_net(7), strategy=strategy), DataLoader(TensorDataset(x, y), 8)
+    run = trainer(folder, RobustAccuracy({"pgd": PGD_3}, num_images=0), max_epochs=1, precision=precision)
+    run.fit(module, loader, loader)
+    figures = dict(run.callback_metrics)
+    run.test(module, loader, verbose=False)
+    figures |= run.callback_metrics
+    run.predict(module, loader)
+    return {name: float(value) for name, value in figures.items()}
+
+
+@pytest.mark.filterwarnings("ignore:signs of gradient masking")  # in nets as small as these
+@pytest.mark.parametrize(
+    ("precision", "strategy"), [("32-true", None), ("32-true", PGDAT(PGD_3)), ("64-true", None), ("bf16-mixed", None)]
+)
+def test_images_in_float64_and_labels_of_any_width_are_learned_as_others(
+    tmp_path: Path, precision: str, strategy: Any
+) -> None:
+    x, y = samples(24).tensors
+    plain = figures_of_a_fit(tmp_path / "plain", x, y, precision, strategy)
+    assert {"train/loss", "val/loss", "val/robust_accuracy/pgd", "test/loss"} <= plain.keys()
+    turned = x.transpose(2, 3).double().contiguous().transpose(2, 3)
+    for dtype in (torch.int32, torch.int8):
+        again = figures_of_a_fit(tmp_path / str(dtype), turned, y.to(dtype), precision, strategy)
+        assert again == pytest.approx(plain, rel=1e-4)
+
+
 def test_images_of_whole_numbers_are_told_to_be_divided(tmp_path: Path) -> None:
     x, y = samples(8).tensors
     loader = DataLoader(TensorDataset((x * 255).byte(), y), 8)
@@ -170,6 +199,12 @@ def test_images_of_a_size_that_the_net_does_not_take_are_named_with_one_that_it_
     )
     with pytest.raises(ValueError, match=message):
         trainer(tmp_path, num_sanity_val_steps=num_sanity_val_steps).fit(module, train_loader(), val_loader())
+
+
+def test_a_size_that_the_net_does_not_take_is_named_for_images_in_float64_too(tmp_path: Path) -> None:
+    loader = DataLoader(TensorDataset(torch.rand(8, 1, 6, 6, dtype=torch.float64), torch.zeros(8).long()), 8)
+    with pytest.raises(ValueError, match="SmallCNN does not take pictures of 6 x 6 pixels, but of 16 x 16"):
+        trainer(tmp_path).validate(Classifier(SmallCNN(image_size=16)), loader, verbose=False)
 
 
 def test_an_error_that_another_size_does_not_mend_stays_as_it_is(tmp_path: Path) -> None:

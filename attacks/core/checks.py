@@ -17,6 +17,11 @@ def computing_dtype(model: nn.Module) -> torch.dtype:
     return torch.float64 if dtypes == {torch.float64} else torch.float32
 
 
+def is_whole(values: Tensor) -> bool:
+    """Whether these are whole numbers, of any width, as classes and ids are."""
+    return not (values.is_floating_point() or values.is_complex() or values.dtype == torch.bool)
+
+
 def as_computed(x: Tensor, model: nn.Module) -> Tensor:
     """Samples without their history, in the dtype that the model computes in; whole numbers, as tokens are, stay."""
     return x.detach().to(computing_dtype(model) if x.is_floating_point() else x.dtype).clone()
@@ -80,7 +85,7 @@ def check_batch(x: Tensor, y: Tensor) -> None:
             raise ValueError(f"{name} must be a tensor, got {type(value).__name__}")
     if x.ndim < 2:
         raise ValueError(f"images must be a batch `(N, ...)`, got the shape {tuple(x.shape)}")
-    if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
+    if not is_whole(y):
         raise ValueError(f"labels must be class numbers, int64 `(N,)`, got {y.dtype}; for one-hot use `y.argmax(1)`")
     if y.ndim == 2 and y.shape[1] == 1:
         raise ValueError(f"labels must be `(N,)`, got a column {tuple(y.shape)}; use `y[:, 0]`")
@@ -105,8 +110,7 @@ def read_sample_ids(given: Tensor | Sequence[int] | None, y: Tensor) -> Tensor:
         ids = torch.as_tensor(given)
     except (TypeError, ValueError, RuntimeError):
         raise ValueError(f"sample_ids must be integers `(N,)`, got {given!r:.80}") from None
-    whole = not (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool)
-    if ids.shape != y.shape or not whole and len(ids):  # an empty list is one of floats to torch
+    if ids.shape != y.shape or not is_whole(ids) and len(ids):  # an empty list is one of floats to torch
         raise ValueError(f"sample_ids must be integers {tuple(y.shape)}, got {ids.dtype} {tuple(ids.shape)}")
     return ids.to(y.device, torch.int64)
 

@@ -12,6 +12,8 @@ from touchstone.attacks import frozen_eval
 from touchstone.attacks.core.out_of_memory import is_out_of_memory
 from touchstone.nets.preset import preset_of
 
+from .own_precision import in_own_precision
+
 SIZES = (224, 256, 299, 384, 512, 32, 28, 64, 96, 128, 16, 8)
 """Sides of pictures that nets are made for, those of ImageNet first."""
 ERRORS = (RuntimeError, AssertionError, ValueError)
@@ -64,7 +66,7 @@ def _side_that_fits(net: nn.Module, x: Tensor, channels: int) -> int | None:
 def _takes(net: nn.Module, x: Tensor, *shape: int) -> bool:
     try:
         with frozen_eval(net), torch.no_grad():
-            net(x.new_zeros(1, *shape))
+            net(in_own_precision(net, x.new_zeros(1, *shape)))
     except ERRORS:
         return False
     return True
