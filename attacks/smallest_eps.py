@@ -91,7 +91,7 @@ def smallest_eps(
             probe_masking=False,
         )
         turned, x_adv = report.success["attack"], report.x_adv["attack"]
-        distance = part.threat.distance(x_adv, x[rows].to(x_adv)).to(eps)
+        distance = part.threat.distance(x_adv, x[rows].detach().to(x_adv)).to(eps)
         falls[rows] = torch.where(turned, falls[rows].minimum(distance).minimum(eps[rows]), falls[rows])
         stands[rows] = torch.where(turned, stands[rows], eps[rows])
         if not number:

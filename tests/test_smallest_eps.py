@@ -40,6 +40,14 @@ def x() -> Tensor:
     return 0.3 + 0.4 * torch.rand(40, 1, 3, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
+def test_images_that_need_a_gradient_are_bisected_without_a_warning(model: LinearModel, x: Tensor) -> None:
+    y, attack = model(x).argmax(1), PGD(threat=Linf(eps=0.1), num_steps=2)
+    expected = smallest_eps(model, x, y, attack, largest=0.15, num_rounds=3)
+    found = smallest_eps(model, x.clone().requires_grad_(), y, attack, largest=0.15, num_rounds=3)
+    assert torch.equal(found, expected)
+    assert not found.requires_grad
+
+
 @pytest.mark.parametrize(("threat", "largest", "dual"), [(Linf(eps=0.1), 0.15, 1), (L2(eps=0.1), 0.4, 2)])
 def test_is_the_closed_form_within_the_resolution(
     model: LinearModel, x: Tensor, threat: Linf | L2, largest: float, dual: int
