@@ -18,7 +18,7 @@ from .parts.passes.averaged_weights import check_order
 from .parts.passes.fresh_figures import check_rankings
 from .parts.passes.loaders import loader_suffix, running_loaders
 from .parts.passes.measuring import measuring
-from .parts.passes.no_pass import refuse_empty_pass, say_who_measures_nothing
+from .parts.passes.no_pass import refuse_empty_pass, refuse_empty_training, say_who_measures_nothing
 from .parts.passes.normalized import NormalizedBatches
 from .parts.passes.processes import gather_by_id
 from .parts.passes.samples import Samples, SampleStream
@@ -284,5 +284,7 @@ class Probe(pl.Callback):
         self._conclude_pass(trainer, pl_module, "test")
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage == "fit":
+            refuse_empty_training(trainer)
         if stage in ("validate", "test") and not self._has_seen_samples:
             refuse_empty_pass(trainer, stage, type(self).__name__)

@@ -54,6 +54,20 @@ def test_a_training_goes_on_with_what_is_not_finite_where_the_config_says_so(run
     assert ended.code == 0
 
 
+@pytest.mark.filterwarnings("ignore:Total length of `.*` across ranks is zero")
+def test_a_training_without_samples_fails_without_any_callback_that_measures(run: Any, here: Path) -> None:
+    (here / "mine.py").write_text(
+        "from torch.utils.data import DataLoader\n"
+        "from touchstone.datamodules import DigitsDataModule\n"
+        "class Empty(DigitsDataModule):\n"
+        "    def train_dataloader(self):\n"
+        "        return DataLoader([])\n"
+    )
+    ended = run("fit", "--config", write(TINY), "--data", "mine.Empty", "--trainer.callbacks", "null")
+    assert ended.code == 1
+    assert ended.first_line.startswith("error: nothing was trained: the training data have no batch")
+
+
 @pytest.mark.parametrize(("subcommand", "samples"), [("validate", "validation"), ("test", "test")])
 def test_an_evaluation_shows_one_table_and_no_second_one(
     subcommand: str, samples: str, run: Any, fitted: Path, monkeypatch: pytest.MonkeyPatch

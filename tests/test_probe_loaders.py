@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,12 @@ import pytest
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import CombinedLoader
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from touchstone.attacks import evaluate
 from touchstone.callbacks import GradientNorm, Probe, RobustAccuracy
 
-from .lightning_programs import OrdinaryModule, samples, trainer, val_loader
+from .lightning_programs import OrdinaryModule, samples, train_loader, trainer, val_loader
 from .measured_runs import ATTACKS, Confidence
 
 pytestmark = pytest.mark.filterwarnings("ignore:signs of gradient masking")  # in nets as small as these
@@ -98,3 +99,27 @@ def test_an_empty_dataset_is_an_error_that_says_so(tmp_path: Path) -> None:
     run = trainer(tmp_path, RobustAccuracy(ATTACKS))
     with pytest.raises(ValueError, match="measured nothing: the validation has no samples"):
         run.validate(OrdinaryModule(), DataLoader(samples(0), 4), verbose=False)
+
+
+class Nothing(IterableDataset):
+    def __iter__(self) -> Iterator[Any]:
+        return iter(())
+
+
+@pytest.mark.filterwarnings("ignore:Total length of `.*` across ranks is zero")
+@pytest.mark.parametrize(
+    "loader",
+    [DataLoader(samples(0), 4), DataLoader(samples(3), 4, drop_last=True), DataLoader(Nothing(), 4)],
+    ids=["no samples", "less than a batch", "a stream"],
+)
+def test_a_training_without_a_batch_is_an_error_that_says_so(tmp_path: Path, loader: DataLoader) -> None:
+    run = trainer(tmp_path, RobustAccuracy(ATTACKS, num_images=0))
+    with pytest.raises(ValueError, match="nothing was trained: the training data have no batch"):
+        run.fit(OrdinaryModule(), loader, val_loader())
+
+
+@pytest.mark.parametrize("options", [{"limit_train_batches": 0}, {"max_epochs": 0}, {"max_steps": 0}])
+def test_a_training_that_is_switched_off_is_no_error(tmp_path: Path, options: dict[str, Any]) -> None:
+    run = trainer(tmp_path, RobustAccuracy(ATTACKS), **options)
+    run.fit(OrdinaryModule(), train_loader(), val_loader())
+    assert run.global_step == 0

@@ -21,6 +21,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from touchstone.attacks import frozen_eval
 from touchstone.callbacks import ExactResume, LogsMayFail, Predictions, RobustAccuracy, RobustLanguage, RunRecord
 from touchstone.callbacks.not_finite import NotFinite
+from touchstone.callbacks.parts.passes.no_pass import refuse_empty_training
 from touchstone.callbacks.parts.records.logs import LostLogs
 from touchstone.callbacks.parts.records.publish import run_folder
 
@@ -213,6 +214,7 @@ class CommandLine(LightningCLI):
         checkpoint = arguments.get("ckpt_path")
         step = None if checkpoint is None else step_of(Path(checkpoint))
         self.trainer.fit(**arguments)
+        refuse_empty_training(self.trainer)
         if self.trainer.global_step == step:
             note(
                 f"nothing was trained: {checkpoint} is the end of a run of {self.trainer.current_epoch} epochs; "

@@ -1,4 +1,4 @@
-"""Why there is nothing to measure: a training without a validation, or a pass without samples."""
+"""Why there is nothing to measure: a training without a batch or a validation, or a pass without samples."""
 
 from __future__ import annotations
 
@@ -55,4 +55,15 @@ def refuse_empty_pass(trainer: pl.Trainer, stage: str, asked_by: str) -> None:
         raise ValueError(
             f"{asked_by} has measured nothing: the {'validation' if stage == 'validate' else 'test'} "
             "has no samples; look at the data loader"
+        )
+
+
+def refuse_empty_training(trainer: pl.Trainer) -> None:
+    """Raises ValueError after a fit whose data had no batch, unless the user has switched the training off."""
+    loop = trainer.fit_loop
+    has_begun, num_drawn = loop.epoch_progress.total.ready > 0, loop.epoch_loop.batch_progress.total.ready
+    if trainer.num_training_batches == 0 or (has_begun and num_drawn == 0):  # or a stream, which has no length
+        raise ValueError(
+            "nothing was trained: the training data have no batch; look at the data loader, whose dataset is empty, or "
+            "smaller than one batch with drop_last=True"
         )
