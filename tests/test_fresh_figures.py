@@ -11,11 +11,12 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from touchstone.attacks import FGSM, Linf
 from touchstone.callbacks import GradientNorm, Probe, RobustAccuracy
 
-from .lightning_programs import OrdinaryModule, train_loader, trainer, val_loader
+from .lightning_programs import OrdinaryModule, samples, train_loader, trainer, val_loader
 
 
 class Bias(Probe):
@@ -207,3 +208,26 @@ def test_after_a_fit_the_figures_of_its_last_validation_are_there(tmp_path: Path
     run = trainer(tmp_path, Bias(), max_epochs=2)
     run.fit(OrdinaryModule(), train_loader(), val_loader())
     assert "val/bias" in run.callback_metrics
+
+
+@pytest.mark.filterwarnings("ignore:Total length of `DataLoader` across ranks is zero")
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no")
+@pytest.mark.parametrize(
+    ("loader", "reason"),
+    [(DataLoader(samples(0), 4), "the validation has no samples"), (None, "the training has no validation")],
+)
+def test_a_ranking_by_figures_that_no_validation_will_give_is_refused(
+    tmp_path: Path, loader: DataLoader | None, reason: str
+) -> None:
+    run = trainer(tmp_path, measuring(1), ModelCheckpoint(**WORST), enable_checkpointing=True)
+    with pytest.raises(ValueError, match=rf"ModelCheckpoint\(monitor=.*\) would look for its figure in vain: {reason}"):
+        run.fit(OrdinaryModule(), train_loader(), loader)
+    assert run.global_step == 0
+
+
+@pytest.mark.filterwarnings("ignore:.ModelCheckpoint.* could not find the monitored key")
+def test_a_ranking_stays_where_the_validation_is_switched_off(tmp_path: Path) -> None:
+    options = {"enable_checkpointing": True, "limit_val_batches": 0}
+    run = trainer(tmp_path, measuring(1), ModelCheckpoint(**WORST), **options)
+    run.fit(OrdinaryModule(), train_loader(), val_loader())
+    assert run.global_step == 10

@@ -15,6 +15,8 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
+from .no_pass import why_no_pass
+
 
 @dataclass(frozen=True)
 class Ranking:
@@ -74,10 +76,12 @@ def check_ranking(ranking: Ranking, trainer: pl.Trainer, measured_every: int) ->
 
     Args:
         ranking: who looks when.
-        trainer: says when it validates.
+        trainer: says when it validates, and whether it does.
         measured_every: the validations of every n-th epoch are measured.
     """
     who = f"{ranking.who}(monitor={ranking.monitor!r})"
+    if reason := why_no_pass(trainer):
+        raise ValueError(f"{who} would look for its figure in vain: {reason}")
     looks_every, validates_every = ranking.every_n_epochs or 1, trainer.check_val_every_n_epoch or 1
     if not ranking.at_epoch_end:  # then it looks only where there are validations
         looks_every = math.lcm(looks_every, validates_every)
