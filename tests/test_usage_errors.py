@@ -198,6 +198,8 @@ MISTAKES_ON_THE_COMMAND_LINE = {
     "a key": (["--trainer.max_epocs=3"], "trainer has no key 'max_epocs'; did you mean 'max_epochs'?"),
     "a key cut short": (["--trainer.max_epoch", "3"], "'max_epoch'; did you mean 'max_epochs'?"),
     "the option of configs": (["--confg", "x"], "there is no key 'confg'; did you mean 'config'?"),
+    "the option of configs, with a file": (["--confg", "tiny.yaml"], "no key 'confg'; did you mean 'config'?"),
+    "the option of configs, short": (["--cfg=tiny.yaml"], "no key 'cfg'; did you mean 'config'?"),
     "a group": (["--modle.width", "3"], "'modle'; did you mean 'model'?"),
     "a parameter": (["--model.label_smoothin", "3"], "'label_smoothin'; did you mean 'label_smoothing'?"),
     "a parameter, in full": (["--model.init_args.label_smoothin", "3"], "did you mean 'label_smoothing'?"),

@@ -246,9 +246,9 @@ def _options(arguments: Sequence[str]) -> Iterator[tuple[str, str | None]]:
 
 
 def _file_or_value(text: str) -> Given:
-    """The value of an option; `--model model.yaml` means what that file holds."""
+    """The value of an option; `--model model.yaml` means what that file holds, whose keys keep their places."""
     if text.endswith((".yaml", ".yml", ".json")) and Path(text).is_file():
-        return read_config(text)
+        return Given(read_config(text).value, COMMAND_LINE)
     try:
         value = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError:
