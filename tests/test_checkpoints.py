@@ -34,6 +34,7 @@ def test_a_checkpoint_that_is_none_is_named(run: Any, here: Path) -> None:
     Path("cut.ckpt").write_bytes(Path("whole.ckpt").read_bytes()[:200])
     for path, reason in {
         "texd.ckpt": "does not exist; did you mean 'text.ckpt'?",
+        "text.ckp": "does not exist; did you mean 'text.ckpt'?",
         str(here): "is a folder",
         "text.ckpt": "is no checkpoint",
         "other.ckpt": "has no state_dict",

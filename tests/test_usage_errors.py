@@ -177,6 +177,14 @@ def test_a_missing_config_is_named_with_the_nearest_file(run: Any) -> None:
     assert run("fit", "--config", "else.yaml").first_line.endswith("'else.yaml' does not exist")
 
 
+def test_a_missing_config_is_named_with_the_one_of_a_like_ending_or_in_a_folder_below(run: Any) -> None:
+    Path("configs").mkdir()
+    write(TINY, "configs/digits.yaml")
+    for name in ("configs/digits.yml", "digits.yaml", "configs/digit.yml"):
+        assert run("fit", "--config", name).first_line.endswith("does not exist; did you mean 'configs/digits.yaml'?")
+    assert run("fit", "--config", "configs/digits.json").first_line.endswith("'configs/digits.json' does not exist")
+
+
 def test_a_folder_in_place_of_a_config_is_named(run: Any) -> None:
     Path("configs").mkdir()
     ended = run("fit", "--config", "configs")

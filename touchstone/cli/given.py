@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import glob
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -174,10 +175,13 @@ def nearest(name: str, valid: Iterable[str]) -> str:
 
 
 def nearest_file(path: Path) -> str:
-    """The same for files: the name in the folder of `path` that is nearest to it."""
-    beside = {other.stem: other for other in path.parent.glob(f"*{path.suffix}")} if path.parent.is_dir() else {}
-    near = difflib.get_close_matches(path.stem, beside, n=1)
-    return f"; did you mean {str(beside[near[0]])!r}?" if near else ""
+    """The same for files: one of this name in a folder below, else the nearest beside `path` with such an ending."""
+    below = sorted(path.parent.glob(f"*/{glob.escape(path.name)}"))
+    files = sorted(path.parent.glob("*"), key=lambda other: other.suffix == path.suffix)  # of one stem, the last counts
+    endings = difflib.get_close_matches(path.suffix, {other.suffix for other in files})
+    beside = {other.stem: other for other in files if other.suffix in endings or not path.suffix}
+    near = below or [beside[stem] for stem in difflib.get_close_matches(path.stem, beside, n=1)]
+    return f"; did you mean {str(near[0])!r}?" if near else ""
 
 
 def _parse(text: str, name: str) -> Given:
