@@ -237,6 +237,19 @@ def test_a_mistake_on_the_command_line_is_named_with_the_nearest_name(mistake: s
     assert len(ended.err.splitlines()) <= 5
 
 
+@pytest.mark.parametrize("place", ["the command line", "the config"])
+def test_what_the_constructor_of_a_class_named_alone_raises_stands_where_it_is_named(place: str, run: Any) -> None:
+    Path("mine.py").write_text(
+        "from torch import nn\nclass Net(nn.Module):\n    def __init__(self): raise RuntimeError('out of luck')\n"
+    )
+    options = ["--model.net", "mine.Net"] if place == "the command line" else []
+    ended = run(
+        "fit", "--config", write(TINY if options else with_value("mine.Net", "model", "init_args", "net")), *options
+    )
+    where = "command line" if options else f"tiny.yaml, line {line_of('mine.Net')}"
+    assert (ended.code, ended.first_line) == (2, f"error: {where}: model.net: out of luck")
+
+
 def test_an_unknown_subcommand_is_named_with_the_nearest(run: Any) -> None:
     ended = run("fitt", "--config", "x.yaml")
     assert (ended.code, ended.first_line) == (2, "error: there is no subcommand 'fitt'; did you mean 'fit'?")

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import PositiveInt
 
 from .class_paths import find
@@ -31,6 +31,8 @@ WORDS = {
     str: "a text",
     type(None): "null",
 }
+
+REFUSED = object()
 
 
 def explain(parser: ArgumentParser, given: Given, error: Exception, *, construct: bool = False) -> UsageError:
@@ -104,7 +106,10 @@ class _Search:
         elif isinstance(value, list):
             for position, child in enumerate(value):
                 yield from self.value(child, _hint_of_items(hint), f"{key}.{position}")
-        if hint is None or _accepts(hint, given):
+        taken = given.plain() if hint is None else _taken(hint, given)
+        if taken is not REFUSED:
+            if self.construct and isinstance(value, str) and isinstance(taken, Namespace):  # the name of a class
+                yield from self.spec(Given({"class_path": given}, given.place), hint, key)
             return
         members, choices = _members(hint), _choices(hint)
         names_a_class = any(map(_is_class, members)) or _is_callable(hint)
@@ -166,17 +171,17 @@ def _hints(parser: ArgumentParser) -> dict[str, Any]:
     }
 
 
-def _accepts(hint: Any, given: Given) -> bool:
+def _taken(hint: Any, given: Given) -> Any:
+    """What a parser makes of a value of this type, `REFUSED` where it refuses it."""
     parser = ArgumentParser(exit_on_error=False)
     try:
         parser.add_argument("--value", type=hint)
     except ValueError:  # a type that jsonargparse takes in a signature only
-        return True
+        return given.plain()
     try:
-        parser.parse_object({"value": given.plain()})
+        return parser.parse_object({"value": given.plain()}).value
     except Exception:
-        return False
-    return True
+        return REFUSED
 
 
 def _at_its_key(given: Given, error: Exception) -> str | None:
