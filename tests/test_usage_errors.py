@@ -200,6 +200,25 @@ def test_a_config_that_may_not_be_read_is_named(run: Any) -> None:
     assert "'tiny.yaml' cannot be read" in ended.first_line
 
 
+ENTRIES_THAT_FORM_NO_PASS = {
+    "an attack's name": ({}, "two RobustAccuracy entries name an attack 'fgsm': names must be unique"),
+    "an option": ({"seed": 3}, "RobustAccuracy(seed=...) must be the same for all entries of a trainer, or given to"),
+}
+
+
+@pytest.mark.parametrize("kind", ENTRIES_THAT_FORM_NO_PASS)
+def test_an_appended_entry_that_forms_no_pass_with_the_first_is_named_with_its_line(kind: str, run: Any) -> None:
+    options, message = ENTRIES_THAT_FORM_NO_PASS[kind]
+    arguments = {"attacks": TINY["trainer"]["callbacks"][0]["init_args"]["attacks"], **options}
+    entry = {"class_path": "touchstone.callbacks.RobustAccuracy", "init_args": arguments}
+    callbacks = [{"class_path": "touchstone.callbacks.GradientNorm"}, entry]
+    more = write({"trainer": {"callbacks+": callbacks}}, "more.yaml")
+    ended = run("fit", "--config", write(TINY), "--config", more)
+    assert ended.code == 2
+    assert ended.first_line.startswith(f"error: more.yaml, line {line_of('RobustAccuracy', more)}: {message}")
+    assert not Path("logs").exists()
+
+
 # What is wrong on the command line.
 
 MISTAKES_ON_THE_COMMAND_LINE = {

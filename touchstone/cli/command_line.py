@@ -28,7 +28,8 @@ from touchstone.callbacks.parts.records.publish import run_folder
 from ..runs.durable import DurableCheckpointIO
 from ..runs.find_checkpoint import step_of
 from .checkpoint_errors import check_checkpoint, explain_mismatch
-from .given import UsageError, check_configs, gather, nearest, replaced_callbacks
+from .common_pass import check_common_pass
+from .given import Given, UsageError, check_configs, gather, nearest, replaced_callbacks
 from .jobs import JOBS
 from .noise import NOISE, NOISE_OUTSIDE_FIT, quieten
 from .null import read_null
@@ -133,6 +134,8 @@ class CommandLine(LightningCLI):
         self._callbacks, trainer.callbacks = trainer.get("callbacks"), None
         try:
             super().instantiate_classes()
+        except UsageError:
+            raise
         except Exception as error:
             raise self._explained(error, construct=True) from error
         finally:
@@ -149,10 +152,15 @@ class CommandLine(LightningCLI):
             raise UsageError(f"{type(self.datamodule).__name__} has no {hook}(), which {self.subcommand} needs")
 
     def _explained(self, error: Exception, *, construct: bool = False) -> UsageError:
-        subcommand, *options = self.arguments
-        if subcommand not in self._subcommand_parsers:  # options before it
+        given = self._given()
+        if given is None:
             return UsageError(in_one_line(error))
-        return explain(self._subcommand_parsers[subcommand], gather(options), error, construct=construct)
+        return explain(self._subcommand_parsers[self.arguments[0]], given, error, construct=construct)
+
+    def _given(self) -> Given | None:
+        """What was given to the subcommand; None where options stand before it, whose places are not known."""
+        subcommand, *options = self.arguments
+        return gather(options) if subcommand in self._subcommand_parsers else None
 
     def _parse_ckpt_path(self) -> None:
         """Nothing, where Lightning would construct the classes that a checkpoint names: it is data."""
@@ -167,6 +175,7 @@ class CommandLine(LightningCLI):
         config = self._get(self.config_init, "trainer")
         callbacks = self.instantiate_callbacks() or []
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
+        check_common_pass(callbacks, self._given())
         if config.enable_progress_bar is not False and not any(isinstance(c, ProgressBar) for c in callbacks):
             callbacks = [*callbacks, EpochLines()]
         if self.subcommand == "predict" and not any(isinstance(c, BasePredictionWriter) for c in callbacks):
