@@ -195,6 +195,9 @@ class GradientNorm(Probe):
     def logs(self, tag: str) -> bool:
         return self.validation and tag.startswith("grad_norm/val/")
 
+    def tags(self) -> list[str]:
+        return ["grad_norm/val/input", "grad_norm/val/parameters"] if self.validation else []
+
     def conclude(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str, loader_index: int) -> None:
         values = self.gathered(loader_index)
         if not values:

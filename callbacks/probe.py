@@ -18,6 +18,7 @@ from .parts.passes.averaged_weights import check_order
 from .parts.passes.fresh_figures import check_rankings
 from .parts.passes.loaders import loader_suffix, running_loaders
 from .parts.passes.measuring import measuring
+from .parts.passes.monitors import check_monitors
 from .parts.passes.no_pass import refuse_empty_pass, refuse_empty_training, say_who_measures_nothing
 from .parts.passes.normalized import NormalizedBatches
 from .parts.passes.processes import gather_by_id
@@ -169,6 +170,10 @@ class Probe(pl.Callback):
         """Whether a figure is one of its own, as far as is known: here, from the last measurement."""
         return tag in self._fresh
 
+    def tags(self) -> list[str]:
+        """The tags of its figures at the validations of a fit, as far as they are known before the first."""
+        return []
+
     def forget(self) -> None:
         """Drops what was taken in; called before each pass, since an interrupted one may have left something."""
         self._values.clear()
@@ -237,9 +242,11 @@ class Probe(pl.Callback):
     # A training around it.
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        check_rankings(trainer, self.logs, self.every_n_epochs)
         probes = [callback for callback in trainer.callbacks if isinstance(callback, Probe)]  # type: ignore[attr-defined]
         if probes[0] is self:  # one speaks for all
+            check_monitors(trainer, [tag for probe in probes for tag in probe.tags()])
+        check_rankings(trainer, self.logs, self.every_n_epochs)
+        if probes[0] is self:
             say_who_measures_nothing(trainer, [probe for probe in probes if not probe.measures_training])
 
     def on_train_batch_start(

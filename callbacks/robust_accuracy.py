@@ -173,6 +173,12 @@ class RobustAccuracy(Probe):
             ("val/clean_accuracy", "val/robust_accuracy/", "val/robust_recall/", "val/attack_success/")
         )
 
+    def tags(self) -> list[str]:
+        if not self._suite:
+            return []
+        after = [f"val/robust_accuracy/{name}" for name in (*self._suite, "worst_case")]
+        return ["val/clean_accuracy", *after, *(f"val/attack_success/{name}" for name in self._suite)]
+
     # Before a training.
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

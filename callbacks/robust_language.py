@@ -212,6 +212,10 @@ class RobustLanguage(Probe):
     def logs(self, tag: str) -> bool:
         return tag.startswith(("val/bits_per_character/", "val/attack_success/"))
 
+    def tags(self) -> list[str]:
+        ends = ("bits_per_character/{}_before", "bits_per_character/{}", "attack_success/{}")
+        return ["val/bits_per_character/clean", *(f"val/{end.format(name)}" for name in self.attacks for end in ends)]
+
     def forget(self) -> None:
         super().forget()
         self._waiting.forget()

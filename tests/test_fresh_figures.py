@@ -231,3 +231,61 @@ def test_a_ranking_stays_where_the_validation_is_switched_off(tmp_path: Path) ->
     run = trainer(tmp_path, measuring(1), ModelCheckpoint(**WORST), **options)
     run.fit(OrdinaryModule(), train_loader(), val_loader())
     assert run.global_step == 10
+
+
+@pytest.mark.parametrize(
+    ("monitor", "meant"),
+    [
+        ("val/robust_acuracy/worst_case", "val/robust_accuracy/worst_case"),
+        ("val/robust_accuracy/wors_case", "val/robust_accuracy/worst_case"),
+        ("val/robust_accuracy/fgms", "val/robust_accuracy/fgsm"),
+        ("val/atack_success/fgsm", "val/attack_success/fgsm"),
+        ("val/attack_success/worst_case", "val/attack_success/fgsm"),
+        ("val/clean_acuracy", "val/clean_accuracy"),
+        ("grad_norm/val/inputs", "grad_norm/val/input"),
+    ],
+)
+@pytest.mark.parametrize("kind", [ModelCheckpoint, EarlyStopping])
+def test_a_misspelt_figure_is_refused_before_training(tmp_path: Path, kind: Any, monitor: str, meant: str) -> None:
+    run = trainer(tmp_path, measuring(1), GradientNorm(), kind(monitor=monitor), enable_checkpointing=True)
+    message = rf"{kind.__name__}\(monitor='{monitor}'\): nothing measures this figure; did you mean .*'{meant}'"
+    with pytest.raises(ValueError, match=message):
+        run.fit(OrdinaryModule(), train_loader(), val_loader())
+    assert run.global_step == 0
+
+
+@pytest.mark.parametrize(
+    "monitor",
+    [
+        "val/accuracy",
+        "val/mean_accuracy",
+        "val/robust_acc/worst_case",
+        "val/robust_accuracy_ema/fgsm",
+        "val/robust_accuracy_fgsm",
+        "grad_norm/mine",
+    ],
+)
+def test_a_figure_of_the_module_itself_is_never_taken_for_a_misspelt_one(tmp_path: Path, monitor: str) -> None:
+    class Logging(OrdinaryModule):
+        def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+            self.log(monitor, self._loss(batch))
+
+    kept = ModelCheckpoint(tmp_path / "kept", monitor=monitor)
+    run = trainer(tmp_path, measuring(1), GradientNorm(), kept, enable_checkpointing=True, max_epochs=1)
+    run.fit(Logging(), train_loader(), val_loader())
+    assert kept.best_model_path
+
+
+def test_a_figure_of_one_of_several_loaders_is_none_that_is_misspelt(tmp_path: Path) -> None:
+    kept = ModelCheckpoint(tmp_path / "kept", monitor="val/robust_accuracy/fgsm/dataloader_idx_1")
+    run = trainer(tmp_path, measuring(1), kept, enable_checkpointing=True, max_epochs=1)
+    run.fit(OrdinaryModule(), train_loader(), [val_loader(), val_loader()])
+    assert kept.best_model_path
+
+
+def test_the_tags_that_are_known_before_are_those_of_the_figures(tmp_path: Path) -> None:
+    probes = measuring(1), GradientNorm()
+    run = trainer(tmp_path, *probes, max_epochs=1)
+    run.fit(OrdinaryModule(), train_loader(), val_loader())
+    measured = {tag for tag in run.callback_metrics if "val/" in tag}
+    assert {tag for probe in probes for tag in probe.tags()} == measured

@@ -131,6 +131,16 @@ def test_the_characters_of_each_window_are_counted(tokens: Any, tmp_path: Path) 
     assert max(ratios) > 1.1 * min(ratios)
 
 
+def test_the_tags_that_are_known_before_are_those_of_the_figures(data: TextDataModule, tmp_path: Path) -> None:
+    probe = RobustLanguage(ATTACKS, max_samples=4)
+    run = trainer(tmp_path, probe)
+    run.fit(module(), datamodule=data)
+    measured = {
+        tag for tag in run.callback_metrics if tag.startswith(("val/bits_per_character/", "val/attack_success"))
+    }
+    assert set(probe.tags()) == measured
+
+
 def test_it_does_not_change_training(data: TextDataModule, tmp_path: Path) -> None:
     trained = []
     for name, callbacks in (("alone", []), ("measured", [RobustLanguage(ATTACKS, max_samples=4)])):

@@ -1,0 +1,43 @@
+"""Who ranks by a figure whose tag is misspelt is told so before a training, and not after its first validation."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+
+A_SLIP = 0.94  # of a letter or two: `robust_acuracy`; `robust_acc` may well be a figure of the module itself
+
+
+def check_monitors(trainer: pl.Trainer, tags: Sequence[str]) -> None:
+    """Raises ValueError where a monitor can only be meant as one of the measured figures, and is none.
+
+    It is where it stands in a group of theirs, as `val/robust_accuracy/`, or differs from one of them by a slip. What
+    else it may be, nobody knows before the module logs it.
+
+    Args:
+        trainer: about to train.
+        tags: of the figures that callbacks will measure.
+    """
+    groups = {tag.rpartition("/")[0] for tag in tags if tag.count("/") > 1}
+    for who, monitor in _monitors(trainer):
+        tag = re.sub(r"/dataloader_idx_\d+$", "", monitor)
+        if tag in tags:
+            continue
+        alike = [other for other in tags if other.count("/") == tag.count("/")]
+        if tag.rpartition("/")[0] in groups or difflib.get_close_matches(tag, alike, 1, A_SLIP):
+            near = " or ".join(map(repr, difflib.get_close_matches(tag, tags, 2, 0)))
+            raise ValueError(f"{who}(monitor={monitor!r}): nothing measures this figure; did you mean {near}?")
+
+
+def _monitors(trainer: pl.Trainer) -> Iterator[tuple[str, str]]:
+    """The classes that look for a figure, each with its tag."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, (ModelCheckpoint, EarlyStopping)) and callback.monitor is not None:
+            yield type(callback).__name__, callback.monitor
+    for config in trainer.lr_scheduler_configs:
+        if config.reduce_on_plateau:
+            yield type(config.scheduler).__name__, str(config.monitor)
