@@ -158,6 +158,29 @@ def test_a_file_in_place_of_the_log_folder_fails_the_run_and_is_named(run: Any) 
     assert Path("logs").read_text() == "in the way"
 
 
+@pytest.mark.parametrize(
+    ("options", "key"),
+    [
+        (["--trainer.logger.save_dir", "taken/below"], "trainer.logger.init_args.save_dir"),
+        (["--trainer.logger", "CSVLogger", "--trainer.logger.save_dir", "taken"], "trainer.logger.init_args.save_dir"),
+        (["--trainer.logger", "true", "--trainer.default_root_dir", "taken"], "trainer.default_root_dir"),
+        (
+            ["--trainer.logger", "[{class_path: CSVLogger, init_args: {save_dir: taken}}]"],
+            "trainer.logger.0.init_args.save",
+        ),
+    ],
+)
+def test_a_folder_for_logs_that_cannot_be_made_is_named_with_the_key_that_sets_it(
+    options: list[str], key: str, run: Any
+) -> None:
+    Path("taken").write_text("a file")
+    ended = run("fit", "--config", write(TINY), *options)
+    assert ended.code == 1
+    assert ended.first_line.startswith(f"error: the folder for logs, which {key}")
+    assert re.search(r"sets, cannot be made: (Not a directory|File exists): .*taken", ended.first_line)
+    assert len(ended.err.splitlines()) <= 5
+
+
 def test_a_log_folder_that_may_not_be_written_fails_the_run_and_is_named(run: Any) -> None:
     name = write(TINY)
     Path("logs").mkdir(mode=0o500)

@@ -31,6 +31,7 @@ from .checkpoint_errors import check_checkpoint, explain_mismatch
 from .common_pass import check_common_pass
 from .given import Given, UsageError, check_configs, gather, nearest, replaced_callbacks
 from .jobs import JOBS
+from .log_folder import about_log_folder
 from .noise import NOISE, NOISE_OUTSIDE_FIT, quieten
 from .null import read_null
 from .other_processes import EndTogether
@@ -248,7 +249,8 @@ class CommandLine(LightningCLI):
         except BaseException as error:
             if "state_dict" in str(error) and (problem := explain_mismatch(arguments.get("ckpt_path"), self.model)):
                 raise problem from error
-            refusal = refused_late(error)
+            logger = self._get(self.config, "trainer.logger")
+            refusal = refused_late(error) or about_log_folder(error, folder, logger)
             if folder is not None and _is_written_in(folder, started):
                 notes = (refusal or error).__dict__.setdefault("__notes__", [])
                 notes.append(f"what was written until then: {folder}")
