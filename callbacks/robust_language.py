@@ -92,15 +92,6 @@ class RobustLanguage(Probe):
         self._shown: dict[int, dict[str, list[FlippedText]]] = {}
         self._fingerprints: dict[int, int] = {}
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        super().setup(trainer, pl_module, stage)
-        data = getattr(trainer, "datamodule", None)
-        self._characters_per_token = getattr(data, "characters_per_token", {})
-        vocabulary = getattr(data, "vocabulary", None)
-        self._names = getattr(vocabulary, "names", ())
-        counted = getattr(vocabulary, "num_characters", None)
-        self._num_characters = None if counted is None else torch.as_tensor(counted)
-
     # Before a training.
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -119,6 +110,12 @@ class RobustLanguage(Probe):
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_validation_epoch_start(trainer, pl_module)
         self._stage = "test" if trainer.testing else "val"
+        data = getattr(trainer, "datamodule", None)  # by now with the vocabulary of a checkpoint
+        self._characters_per_token = getattr(data, "characters_per_token", {})
+        vocabulary = getattr(data, "vocabulary", None)
+        self._names = getattr(vocabulary, "names", ())
+        counted = getattr(vocabulary, "num_characters", None)
+        self._num_characters = None if counted is None else torch.as_tensor(counted)
 
     on_test_epoch_start = on_validation_epoch_start
 

@@ -6,6 +6,7 @@ import ast
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -26,7 +27,9 @@ class PassagesDataModule(pl.LightningDataModule):
 
     A passage is a paragraph, or a part of one that is longer than `length` words. Each text is cut into three
     contiguous pieces, first training, then validation, then test; a passage that occurs twice is left out everywhere
-    but at its first place, and one that occurs in two texts everywhere. Words are learnt from the training passages.
+    but at its first place, and one that occurs in two texts everywhere. Words are learnt from the training passages;
+    one of validation or test that by these words is the same as one of training is left out too. A checkpoint
+    holds its words, and whatever it is loaded for reads its passages by them.
 
     Args:
         files: UTF-8 files by the name of their class, two or more, paragraphs apart by an empty line; None for the
@@ -74,6 +77,7 @@ class PassagesDataModule(pl.LightningDataModule):
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.shares = (1 - val_share - test_share, val_share, test_share)
         self.class_names = tuple(MODULES if files is None else files)
+        self.splits: dict[str, TensorDataset] = {}
 
     def setup(self, stage: str) -> None:
         texts = _docstrings() if self.files is None else {name: _read(path) for name, path in self.files.items()}
@@ -92,8 +96,15 @@ class PassagesDataModule(pl.LightningDataModule):
                 if not some:
                     raise ValueError(f"PassagesDataModule: {name!r} has no passage for {split}, of {len(own)} in all")
                 splits[split] += [(part, label) for part in some]
-        self.vocabulary = Words.learn((part for part, _ in splits["train"]), self.num_words)
-        self.splits = {split: self._dataset(some) for split, some in splits.items()}
+        self._labelled = splits
+        self._encode(Words.learn((part for part, _ in splits["train"]), self.num_words))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"words": list(self.vocabulary.words)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Reads the passages by the words of a checkpoint, whose ids its net has learnt."""
+        self._encode(Words(state_dict["words"]))
 
     def train_dataloader(self) -> DataLoader:
         return DataLoader(self.splits["train"], batch_size=self.batch_size, shuffle=True)
@@ -114,12 +125,25 @@ class PassagesDataModule(pl.LightningDataModule):
             parts += [words[start : start + self.length] for start in range(0, len(words), self.length)]
         return [" ".join(words) for words in parts if len(words) >= _FEWEST_WORDS]
 
-    def _dataset(self, labelled: list[tuple[str, int]]) -> TensorDataset:
-        tokens: Tensor = torch.full((len(labelled), self.length), Words.padding)
-        for row, (part, _) in enumerate(labelled):
-            ids = torch.from_numpy(self.vocabulary.encode(part))
-            tokens[row, : len(ids)] = ids
-        return TensorDataset(tokens, torch.tensor([label for _, label in labelled]))
+    def _encode(self, vocabulary: Words) -> None:
+        """Makes the splits from passages in words."""
+        self.vocabulary = vocabulary
+        trained: set[bytes] = set()
+        for split, labelled in self._labelled.items():
+            tokens: Tensor = torch.full((len(labelled), self.length), Words.padding)
+            for row, (part, _) in enumerate(labelled):
+                ids = torch.from_numpy(vocabulary.encode(part))
+                tokens[row, : len(ids)] = ids
+            rows = [row.tobytes() for row in tokens.numpy()]
+            new = torch.tensor([row not in trained for row in rows])
+            if not bool(new.any()):
+                raise ValueError(
+                    f"PassagesDataModule(num_words={self.num_words}): by so few words every passage for {split} is the "
+                    "same as one for train"
+                )
+            if split == "train":
+                trained.update(rows)
+            self.splits[split] = TensorDataset(tokens[new], torch.tensor([label for _, label in labelled])[new])
 
 
 def _docstrings() -> dict[str, str]:

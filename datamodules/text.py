@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 import numpy as np
@@ -16,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler
 
 from .parts.token_files import Pieces, read_tokens, write_tokens
-from .parts.vocabulary import BytePairs, Bytes, Characters, Vocabulary
+from .parts.vocabulary import BytePairs, Bytes, Characters, Vocabulary, load_vocabulary
 
 Kind = Literal["characters", "bytes", "byte_pairs"]
 Order = Literal["random", "streams"]
@@ -26,7 +27,8 @@ class TextDataModule(pl.LightningDataModule):
     """Text as batches of token ids and of the ids that follow them, int64 `(N, context)` both.
 
     The text is cut into three pieces, each contiguous: first training, then validation, then test. Each is encoded by
-    itself and read through a memory map. What is encoded once is found again under `token_folder`.
+    itself and read through a memory map. What is encoded once is found again under `token_folder`. A checkpoint holds
+    the vocabulary, and whatever it is loaded for reads its text by that one.
 
     Args:
         files: UTF-8 files, one after another, or one; None for the help texts of Python (`pydoc_data.topics`),
@@ -96,6 +98,7 @@ class TextDataModule(pl.LightningDataModule):
         self.context, self.batch_size, self.eval_batch_size = context, batch_size, eval_batch_size
         self.steps_per_epoch = steps_per_epoch
         self.shares, self.token_folder = (1 - val_share - test_share, val_share, test_share), Path(token_folder)
+        self._of_checkpoint: Vocabulary | None = None
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -120,6 +123,19 @@ class TextDataModule(pl.LightningDataModule):
                 )
         self.characters_per_token = {name: num_characters[name] / len(ids) for name, ids in splits.items()}
         self.splits = splits
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"vocabulary": self.vocabulary.dump()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Reads the text by the vocabulary of a checkpoint, whose ids its net has learnt.
+
+        Raises:
+            ValueError: the text has what that vocabulary lacks.
+        """
+        if state_dict["vocabulary"] != self.vocabulary.dump():
+            self._of_checkpoint = load_vocabulary(state_dict["vocabulary"])
+            self.setup("")
 
     def train_dataloader(self) -> DataLoader:
         if self.order == "streams":
@@ -150,6 +166,8 @@ class TextDataModule(pl.LightningDataModule):
         return DataLoader(windows, batch_size=batch_size)
 
     def _learn(self, pieces: Pieces) -> Vocabulary:
+        if self._of_checkpoint is not None:
+            return self._of_checkpoint
         if self.tokens == "bytes":
             return Bytes()
         if self.tokens == "characters":
@@ -168,8 +186,14 @@ class TextDataModule(pl.LightningDataModule):
 
     def _folder(self) -> Path:
         """Where the tokens of this very text are kept."""
-        files = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in self._files()]
-        made_of = (files, self.tokens, self.num_byte_pairs if self.tokens == "byte_pairs" else None, self.shares)
+        # With the time at which the file was changed in any way: a copy may keep that of its writing.
+        stats = [(str(path.resolve()), path.stat()) for path in self._files()]
+        files = [(path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for path, stat in stats]
+        made_of: tuple[Any, ...] = (files, self.tokens, self.shares)
+        if self.tokens == "byte_pairs":
+            made_of += (self.num_byte_pairs,)
+        if self._of_checkpoint is not None:
+            made_of += (self._of_checkpoint.dump(),)
         return self.token_folder / hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]
 
 
@@ -244,10 +268,13 @@ class Streams:
 
 def _help_texts(folder: Path) -> Path:
     """The help texts of this Python as a file."""
-    path = folder / f"pydoc_topics_{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}.txt"
-    if not path.is_file():
-        from pydoc_data.topics import topics
+    from pydoc_data.topics import topics
 
+    path = folder / f"pydoc_topics_{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}.txt"
+    text = "\n".join(topics[name] for name in sorted(topics)).encode()
+    if not path.is_file() or path.stat().st_size != len(text):
         folder.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n".join(topics[name] for name in sorted(topics)), encoding="utf-8")
+        building = path.with_name(f"{path.name}.{os.getpid()}")  # a process that is killed leaves no part of the text
+        building.write_bytes(text)
+        os.replace(building, path)
     return path

@@ -325,6 +325,24 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
         trainer(tmp_path).fit(LanguageModel(RecurrentLM(5), prompt=""), datamodule=data)
 
 
+def test_a_checkpoint_is_measured_by_the_characters_that_it_was_trained_with(tmp_path: Path) -> None:
+    def letters(text: str) -> TextDataModule:
+        (tmp_path / f"{text}.txt").write_text((text + " ") * 300)
+        return TextDataModule(files=[str(tmp_path / f"{text}.txt")], token_folder=str(tmp_path / "tokens"), **SMALL)
+
+    module = LanguageModel(RecurrentLM(5, dim=8, hidden=8), lambda p: torch.optim.Adam(p, lr=0.05), prompt="ab")
+    run = trainer(tmp_path, max_epochs=8)
+    run.fit(module, datamodule=letters("abcd"))
+    run.save_checkpoint(tmp_path / "trained.ckpt")
+    (own,) = run.validate(module, letters("abcd"), ckpt_path=tmp_path / "trained.ckpt", verbose=False)
+    fewer = letters("abc")  # whose characters alone are four
+    (figures,) = run.validate(module, fewer, ckpt_path=tmp_path / "trained.ckpt", verbose=False)
+    assert len(fewer.vocabulary) == 5
+    assert own["val/bits_per_character"] < 1 < figures["val/bits_per_character"]
+    with pytest.raises(ValueError, match="the text has 'g' at position 0, which is none of the 5 characters"):
+        run.validate(module, letters("gbcd"), ckpt_path=tmp_path / "trained.ckpt", verbose=False)
+
+
 def test_a_validation_in_mid_epoch_leaves_the_carried_state_alone(tmp_path: Path) -> None:
     """Rows of equal number would otherwise go on in the text of the validation."""
 

@@ -151,6 +151,43 @@ def test_the_default_text_is_english_and_comes_with_python(tmp_path: Path) -> No
     assert len(text) > 200_000
 
 
+def test_a_part_of_the_default_text_that_a_killed_process_left_is_not_taken_for_it(tmp_path: Path) -> None:
+    whole = "\n".join(topics[name] for name in sorted(topics))
+    (path,) = TextDataModule(token_folder=str(tmp_path))._files()
+    assert path.read_text(encoding="utf-8") == whole
+    path.write_text(whole[:50_000], encoding="utf-8")
+    assert TextDataModule(token_folder=str(tmp_path))._files()[0].read_text(encoding="utf-8") == whole
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_change_that_leaves_the_time_of_the_file_is_seen(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    stat = os.stat(path)
+    assert "Deich" in data(tmp_path, path).vocabulary.decode(data(tmp_path, path).splits["train"].tolist())
+    write(tmp_path, TEXT.replace("Deich", "Teich"))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    again = data(tmp_path, path)
+    assert "Teich" in again.vocabulary.decode(again.splits["train"].tolist())
+
+
+def test_the_vocabulary_of_a_checkpoint_reads_any_text_that_it_can(tmp_path: Path) -> None:
+    module = data(tmp_path, write(tmp_path, "abc " * 200, "first.txt"))
+    state = module.state_dict()
+    other = data(tmp_path, write(tmp_path, "cab b" * 200, "second.txt"))
+    folder = other._folder()
+    other.load_state_dict(state)
+    assert other._folder() == folder  # the characters are the same
+    few = data(tmp_path, write(tmp_path, "b c" * 200, "third.txt"))
+    assert len(few.vocabulary) == 3
+    few.load_state_dict(state)
+    assert few.class_names == (" ", "a", "b", "c")
+    assert few.vocabulary.decode(few.splits["train"][:6].tolist()) == "b cb c"
+    strange = data(tmp_path, write(tmp_path, "abd " * 200, "fourth.txt"))
+    assert len(strange.vocabulary) == len(module.vocabulary)
+    with pytest.raises(ValueError, match="the text has 'd' at position 2, which is none of the 4 characters"):
+        strange.load_state_dict(state)
+
+
 def test_without_a_test_text_the_validation_text_is_tested(tmp_path: Path) -> None:
     module = data(tmp_path, write(tmp_path), test_share=0.0)
     assert np.array_equal(module.splits["test"], module.splits["val"])

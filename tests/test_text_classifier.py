@@ -106,6 +106,43 @@ def test_no_passage_stands_in_two_splits_or_two_classes() -> None:
     assert len(set(known)) == len(known)
 
 
+@pytest.mark.parametrize("num_words", [200, 1500])
+def test_no_passage_of_training_is_measured_on_however_few_words_are_known(num_words: int) -> None:
+    data = PassagesDataModule(num_words=num_words)
+    data.setup("fit")
+    train, *others = (
+        {tuple(row) for row in data.splits[split].tensors[0].tolist()} for split in ("train", "val", "test")
+    )
+    assert all(len(rows) > 200 and not rows & train for rows in others)
+
+
+def test_the_words_of_a_checkpoint_are_those_that_its_net_has_learnt(tmp_path: Path) -> None:
+    def texts(*first: str) -> PassagesDataModule:
+        files = {}
+        for number, name in enumerate(("one", "two")):
+            parts = [" ".join(f"{name}{(part + word) % 9}" for word in range(6)) for part in range(30)]
+            files[name] = str(tmp_path / f"{name}{len(first)}")
+            Path(files[name]).write_text("\n\n".join([*first[number : number + 1], *dict.fromkeys(parts)]))
+        return PassagesDataModule(files=files, length=6, num_words=18, batch_size=2)
+
+    torch.manual_seed(0)
+    module = Classifier(TextClassifier(20, 2, dim=16), lambda p: torch.optim.Adam(p, lr=0.05))
+    run = trainer(tmp_path, max_epochs=10)
+    run.fit(module, datamodule=texts())
+    run.save_checkpoint(tmp_path / "trained.ckpt")
+    others = texts("two8 " * 6, "one8 " * 6)  # which puts the words in another order
+    (figures,) = run.validate(module, others, ckpt_path=tmp_path / "trained.ckpt", verbose=False)
+    assert others.vocabulary.words == texts_words(texts())
+    assert figures["val/accuracy"] == 1.0
+    others.setup("validate")
+    assert others.vocabulary.words != texts_words(texts())
+
+
+def texts_words(data: PassagesDataModule) -> tuple[str, ...]:
+    data.setup("fit")
+    return data.vocabulary.words
+
+
 def test_each_text_is_cut_into_contiguous_pieces(tmp_path: Path) -> None:
     files = {}
     for name in ("one", "two"):

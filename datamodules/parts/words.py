@@ -23,13 +23,15 @@ class Words:
         words: those that are known, each once, in the order of their ids from 2 on.
 
     Attributes:
+        words: those that are known.
         names: each token as text, for axes and tables.
     """
 
     padding, unknown = 0, 1
 
     def __init__(self, words: Sequence[str]) -> None:
-        self.names = ("", "?", *words)
+        self.words = tuple(words)
+        self.names = ("", "?", *self.words)
         self._ids = {word: number for number, word in enumerate(self.names)}
 
     @staticmethod
