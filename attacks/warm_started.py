@@ -19,7 +19,8 @@ class WarmStarted(Wrapping):
     """Tries a given perturbation of each sample first, and attacks those that it does not turn.
 
     The attack sees of those what it would see alone, so that whatever it turns alone is turned here too. A trial
-    costs one forward; a sample whose perturbation is 0 is not tried.
+    costs one forward, or as many as the attack takes in expectation (`num_eot_samples`); a sample whose perturbation is
+    0 is not tried.
 
     Args:
         attack: what the others are attacked with; threat, objective and kind are those of this attack.
@@ -67,5 +68,7 @@ class WarmStarted(Wrapping):
         turned = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         rows = change.flatten(1).any(1).nonzero()[:, 0]
         if len(rows):
-            _, turned[rows] = gain_of(model, self.objective, y)(points[rows], rows)
+            # One lucky draw of a model that draws must not keep the attack from a sample.
+            num_draws = getattr(self.attack, "num_eot_samples", 1)
+            _, turned[rows] = gain_of(model, self.objective, y, num_eot_samples=num_draws)(points[rows], rows)
         return points, turned

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from touchstone.attacks import Attack, RandomNoise, Square, evaluate
+from touchstone.attacks import L2, Attack, HopSkipJump, RandomNoise, Square, evaluate
 
 from .judged import LINF, PGD_5, Called
 from .oracles import small_net
@@ -120,3 +120,25 @@ def test_a_first_layer_that_works_in_place_is_told_to_gradient_attacks(x: Tensor
     assert torch.equal(evaluate(in_place, x, y, noise).robust["noise"], evaluate(last, x, y, noise).robust["noise"])
     with pytest.raises(RuntimeError, match=r"attack 'pgd': .*the model changes its input in place, as .*ReLU\(inplace"):
         evaluate(in_place, x, last(x).argmax(1), {"pgd": PGD_5})
+
+
+class Decisions(nn.Module):
+    """Gives the class alone, as a 1 among zeros."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.one_hot(self.net(x).argmax(1), 4).float()
+
+
+def test_a_model_that_gives_decisions_alone_is_attacked_by_what_needs_no_more(
+    net: nn.Module, x: Tensor, y: Tensor
+) -> None:
+    attacks = {"walk": HopSkipJump(threat=L2(eps=2.0), num_queries=300, num_directions=20)}
+    report = evaluate(Decisions(net), x, y, attacks)
+    assert torch.equal(report.clean_correct, evaluate(net, x, y, attacks).clean_correct)
+    assert report.robust["walk"].sum() < report.clean_correct.sum()
+    with pytest.raises(ValueError, match="does not depend on its input by a differentiable path"):
+        evaluate(Decisions(net), x, y, {"pgd": PGD_5})

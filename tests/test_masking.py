@@ -91,6 +91,20 @@ class Exploding(Before):
         return self.inner(x + (x - x.detach()) * 1e12)
 
 
+class Rippled(Before):
+    """Waves as short as eps: gradients that agree nearby, and point elsewhere half an eps on."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x + 0.05 * torch.sin(120 * x))
+
+
+class Standardised(Before):
+    """What is plain grey has no deviation to divide by."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner((x - x.mean((1, 2, 3), keepdim=True)) / x.std((1, 2, 3), keepdim=True))
+
+
 def warnings_of(model: nn.Module, attacks: dict[str, Attack], num_samples: int = 48, **options: int) -> list[str]:
     model.eval()
     x = images(num_samples)
@@ -106,6 +120,7 @@ def warnings_of(model: nn.Module, attacks: dict[str, Attack], num_samples: int =
         (Quantised, 0.1, "100% of its gradients were exactly zero"),
         (Tempered, 0.1, "20 steps on the margin turned|were exactly zero"),
         (Shattered, 0.03, "gradients are shattered"),
+        (Rippled, 0.08, r"half an eps from \d+ of \d+ samples .* points elsewhere"),
         (Randomised, 0.1, "it draws random numbers"),
         (Squashed, 0.1, r"outputs all lie in \[0, 1\]"),
         (Crowded, 0.1, "depends on the other images of the batch"),
@@ -131,6 +146,14 @@ def test_an_honest_net_shows_no_sign(eps: float, seed: int) -> None:
     }
     assert warnings_of(small_net(seed), attacks) == []
     assert warnings_of(LinearModel(num_features=36, num_classes=4, dtype=torch.float32), attacks) == []
+
+
+def test_what_a_probe_finds_far_off_ends_no_evaluation() -> None:
+    """Plain grey, which the samples cannot become, has no logits here."""
+    model = Standardised(small_net()).eval()
+    with torch.no_grad():
+        assert not model(torch.full((1, 1, 6, 6), 0.5)).isfinite().any()
+    assert warnings_of(model, {"pgd": PGD(threat=Linf(eps=0.002)), "l2": PGD(threat=L2(eps=0.01))}) == []
 
 
 def test_logits_that_hardly_differ_are_a_sign_where_the_margin_turns_more() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -89,6 +89,26 @@ def test_a_trial_costs_a_forward_and_saves_the_attack(net: nn.Module, x: Tensor,
     assert torch.equal(warm.robust["a"], cold.robust["a"])
     assert warm.cost["a"].num_forwards == N + 20 * (N - num_fallen)
     assert warm.cost["a"].num_backwards == 20 * (N - num_fallen)
+
+
+class Wavering(nn.Module):
+    """Right on average, and wrong in every third draw."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        margin = x.flatten(1).sum(1) * 1e-6 + 0.5 + torch.randn(len(x), dtype=x.dtype)
+        return torch.stack([margin, -margin], 1)
+
+
+def test_a_lucky_draw_of_a_model_that_draws_keeps_no_attack_from_a_sample() -> None:
+    x, y = images(40), torch.zeros(40, dtype=torch.int64)
+    once = PGD(threat=LINF, num_steps=1, random_start=False)
+    change = torch.full_like(x, 0.01)
+    turned = [
+        (Warm(attack=attack, perturbation=change)(Wavering(), x, y) == LINF.project(x + change, x)).flatten(1).all(1)
+        for attack in (once, replace(once, num_eot_samples=100))
+    ]
+    assert 4 < turned[0].sum() < 24
+    assert not turned[1].any()
 
 
 def test_nothing_is_tried_where_nothing_is_known(net: nn.Module, x: Tensor, y: Tensor) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..core.ascend import ascend, cosine_steps
 from ..core.attack import Attack
+from ..core.checks import are_broken
 from ..core.sample_rng import SampleRng
 from ..core.threat import Threat
 from ..objectives.losses import Margin
@@ -34,6 +35,7 @@ NUM_CLIMBING = 8
 _FEWEST_SURVIVORS = 4
 _SAME = 1e-3  # of two answers, the difference that they may have
 _SMALL_PART = 0.05
+_ALIKE_HALF_WAY = 0.25  # the cosine of gradients half an eps apart, far below that of most samples of nets unmasked
 _FLAT = 15  # beyond 16.6 the probability of the true class is 1 in float32
 _CLIMB = 4  # steps, for a few samples: where a model jumps, hardly one is left out
 _LEVEL = 1e-3  # below it all classes seem equally likely
@@ -54,6 +56,7 @@ class Diagnosis:
 
     def __init__(self, model: nn.Module, x: Tensor, y: Tensor, logits: Tensor, rng: SampleRng, look: Forwards) -> None:
         self._model, self._x, self._y, self._logits, self._rng, self._look = model, x, y, logits, rng, look
+        self._look_far = look.unchecked()  # beyond the threat a model may give what are no numbers
         self.cost = Cost()
 
     def of_the_model(self, changed: Sequence[str], *, look_again: bool = True) -> list[str]:
@@ -115,6 +118,8 @@ class Diagnosis:
                 signs += [*self._by_margin(name, attack, standing), *self._at_large_eps(name, attack, standing)]
             correct = self._logits.argmax(1) == self._y
             if correct.any() and self._is_differentiable():
+                if attack.kind == "gradient":
+                    signs += self._half_way(name, attack.threat, standing)
                 signs += self._near_by(name, attack.threat, correct.nonzero()[:, 0][:most])
                 signs += self._in_jumps(name, attack.threat, correct.nonzero()[:, 0][: min(NUM_CLIMBING, most)])
             fallen = correct & ~robust[name]
@@ -170,6 +175,34 @@ class Diagnosis:
             f"{name}: within {_SMALL_PART:.0%} of eps, the gradient of the margin turned round or did not raise it for "
             f"{num_astray} of {len(rows)} samples: gradients are shattered, or not those of the forward; try a "
             "black box"
+        ]
+
+    def _half_way(self, name: str, threat: Threat, rows: Tensor) -> list[str]:
+        """Where many steps fail to lead out, the gradient of the margin should not point elsewhere half an eps on."""
+        if not isinstance(threat, Ball) or len(rows) < _FEWEST_SURVIVORS:
+            return []
+        num_astray = 0
+
+        def look_at_some(part_of: slice) -> None:
+            nonlocal num_astray
+            some = rows[part_of]
+            x, y, part = self._x[some], self._y[some], threat.take(some)
+            start, grads = part.start(x, self._rng.take(some).fold(-2)), []
+            with metered(self._model) as meter:
+                for points in (x, x + 0.5 * (start - x)):
+                    leaf = points.clone().requires_grad_()
+                    grads.append(torch.autograd.grad(Margin()(self._model(leaf), y).sum(), leaf)[0])
+            one, other = (L2(eps=1).direction(grad).flatten(1) for grad in grads)
+            num_astray += int((torch.cosine_similarity(one, other) < _ALIKE_HALF_WAY).sum())
+            self.cost += meter.cost(0.0)
+
+        self._look.in_parts(len(rows), look_at_some)
+        if num_astray <= 0.5 * len(rows):
+            return []
+        return [
+            f"{name}: half an eps from {num_astray} of {len(rows)} samples that it left standing the gradient of the "
+            "margin points elsewhere, so that its steps lead nowhere: try a black box, or gradients averaged around "
+            "each point"
         ]
 
     def _is_differentiable(self) -> bool:
@@ -243,8 +276,8 @@ class Diagnosis:
         others = (predicted[None] != y[:, None]).float().argmax(1)  # the first that is taken for another class
         errs = torch.zeros(len(rows), dtype=torch.bool, device=x.device)
         for witness in (_grey(threat, x).expand_as(x), self._x[others]):
-            there = self._look(threat.project(witness, x), self._rng.sample_ids[rows], f"in a probe of attack {name!r}")
-            errs |= there.argmax(1) != y
+            there = self._look_far(threat.project(witness, x), self._rng.sample_ids[rows], f"in a probe of {name!r}")
+            errs |= (there.argmax(1) != y) & ~are_broken(there)
         return errs
 
     def _by_another_start(self, name: str, attack: Attack, rows: Tensor) -> list[str]:
@@ -261,7 +294,7 @@ class Diagnosis:
     def _num_standing(
         self, name: str, attack: Attack, rows: Tensor, *, take: bool = True, rng: SampleRng | None = None
     ) -> int:
-        """How many of the samples are right after another attack."""
+        """How many of the samples are right after another attack; where logits are not finite it has turned them."""
         num_standing, noise = 0, rng or self._rng
 
         def attack_some(part_of: slice) -> None:
@@ -271,8 +304,8 @@ class Diagnosis:
             part = attack.take(some) if take else attack
             with metered(self._model) as meter:
                 x_adv = naming(name, part, self._model, x.clone(), y.clone(), rng=mine)
-            logits = self._look(x_adv.detach(), mine.sample_ids, f"after a probe of attack {name!r}")
-            num_standing += int((logits.argmax(1) == y).sum())
+            logits = self._look_far(x_adv.detach(), mine.sample_ids, f"after a probe of attack {name!r}")
+            num_standing += int(((logits.argmax(1) == y) & ~are_broken(logits)).sum())
             self.cost += meter.cost(0.0)
 
         self._look.in_parts(len(rows), attack_some)

@@ -47,6 +47,12 @@ class Forwards:
         other._counted = self._counted
         return other
 
+    def unchecked(self) -> Forwards:
+        """The same for logits that may be anything, counted together."""
+        other = Forwards(self._model, self._halving, check=lambda logits, ids, where: None)
+        other._counted = self._counted
+        return other
+
     @torch.no_grad()
     def __call__(self, x: Tensor, ids: Tensor, where: str, batch_size: int | None = None) -> Tensor:
         """The logits of all samples, `(N, C)`.
