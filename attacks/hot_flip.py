@@ -20,7 +20,7 @@ from .core.objective import Objective
 from .core.sample_rng import SampleRng
 from .core.threat import Threat
 from .objectives.untargeted import Untargeted
-from .parts.flips import search_flips
+from .parts.flips import Flips, search_flips
 from .threats.token_flips import TokenFlips
 
 _MOST_SCORES = 1 << 24
@@ -34,7 +34,7 @@ class HotFlip(Attack):
     To first order, the flip of the token at place t into v changes the gain by `(E_v - E_x_t) . dgain/de_t`, E the
     embedding. The flips with the highest scores are each verified by a forward, and the best is kept, or the best
     few (a beam). A sample that has fallen is left alone; of one that never falls the text with the largest gain is
-    returned.
+    returned, which may be the sample itself.
 
     Args:
         threat: how many tokens may change, and into what.
@@ -75,14 +75,16 @@ class HotFlip(Attack):
         from_here, free = gain_of(rest, self.objective, y), threat.free(x)
         written = threat.may_be_written(x.device)
 
-        def propose(texts: Tensor, rows: Tensor, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        def propose(texts: Tensor, rows: Tensor, step: int) -> Flips:
             vectors = rest.vectors(texts).detach().requires_grad_()
-            grad = gradient_of(from_here(vectors, rows)[0], vectors)
+            gain, reached = from_here(vectors, rows)
+            grad = gradient_of(gain, vectors)
             open_ = free[rows] & (texts == x[rows])  # each place is flipped once
             size = max(1, _MOST_SCORES // (texts.shape[1] * len(weight)))
             parts = zip(grad.split(size), texts.split(size), open_.split(size), strict=True)
             found = [_best_flips(*part, weight, written, self.num_candidates) for part in parts]
-            return tuple(map(torch.cat, zip(*found, strict=True)))  # type: ignore[return-value]
+            places, tokens, allowed = map(torch.cat, zip(*found, strict=True))
+            return Flips(places, tokens, allowed, before=(gain.detach(), reached))
 
         measure = gain_of(model, self.objective, y)
         return search_flips(measure, x, propose, num_flips=threat.num_flips, num_beams=self.num_beams)

@@ -14,7 +14,7 @@ from .core.objective import Objective
 from .core.sample_rng import SampleRng
 from .core.threat import Threat
 from .objectives.untargeted import Untargeted
-from .parts.flips import search_flips
+from .parts.flips import Flips, search_flips
 from .threats.token_flips import TokenFlips
 
 
@@ -22,10 +22,12 @@ from .threats.token_flips import TokenFlips
 class RandomFlips(Attack):
     """What `HotFlip` does, but for its gradients: flips one token after another, each the best of a few drawn evenly.
 
+    As there, a sample of which no text that was tried is better for the attacker stays as it is.
+
     Args:
         threat: how many tokens may change, and into what.
         objective: what the attacker wants.
-        num_candidates: flips of each text that are verified by a forward, >= 1; 1 takes what was drawn.
+        num_candidates: flips of each text that are verified by a forward, >= 1; 1 goes on from what was drawn.
 
     Raises:
         ValueError: `num_candidates` is below 1.
@@ -46,12 +48,13 @@ class RandomFlips(Attack):
         assert isinstance(threat, TokenFlips)
         free = threat.free(x)
 
-        def propose(texts: Tensor, rows: Tensor, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        def propose(texts: Tensor, rows: Tensor, step: int) -> Flips:
             noise = rng.take(rows).fold(step).uniform(x.new_empty(len(rows), 2, self.num_candidates, dtype=torch.float))
             open_ = free[rows] & (texts == x[rows])
             num_open = open_.sum(1, keepdim=True)
             drawn = (noise[:, 0] * num_open).long().minimum((num_open - 1).clamp_min(0))
             places = open_.long().argsort(dim=1, descending=True, stable=True).gather(1, drawn)
-            return places, threat.another(texts.gather(1, places), noise[:, 1]), (num_open > 0).expand_as(places)
+            tokens = threat.another(texts.gather(1, places), noise[:, 1])
+            return Flips(places, tokens, (num_open > 0).expand_as(places))
 
         return search_flips(gain_of(model, self.objective, y), x, propose, num_flips=threat.num_flips)

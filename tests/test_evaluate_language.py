@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -131,6 +132,27 @@ def test_gradients_find_worse_texts_than_chance() -> None:
     assert reached["say_3"] > 0
     assert reached["pgd_say_3"] > 0
     assert reached["hot_flip"] == reached["pgd"] == 0  # Surprise has no end
+
+
+class SaysOne(nn.Module):
+    """Expects 1 behind zeros, and the less so the more other tokens there are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding.from_pretrained((torch.arange(VOCABULARY) > 0)[:, None].float())
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        sure = 3 - self.embedding(tokens).cumsum(1)
+        return sure * nn.functional.one_hot(torch.tensor(1), VOCABULARY)
+
+
+@pytest.mark.parametrize("kind", [HotFlip, RandomFlips])
+def test_a_text_that_every_flip_makes_less_surprising_stays_as_it_is(kind: Any) -> None:
+    x = torch.zeros(3, LENGTH, dtype=torch.int64)
+    attack = kind(threat=TokenFlips(2, vocab_size=VOCABULARY), objective=Surprise())
+    report = evaluate_language(SaysOne(), x, x, {"a": attack})
+    assert not report.num_changed["a"].any()
+    assert report.after["a"].tolist() == pytest.approx(report.clean.tolist())
 
 
 def test_a_token_is_made_likely_wherever_one_flip_can() -> None:

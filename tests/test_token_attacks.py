@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from itertools import combinations, product
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from touchstone.attacks import (
     PGD,
     Attack,
+    CrossEntropy,
     EmbeddingBall,
     HotFlip,
     Margin,
@@ -46,7 +48,9 @@ def test_stays_inside_the_threat_and_off_what_is_protected(attack: Attack, x: Te
     if isinstance(attack.threat, TokenFlips):
         changed = x_adv != x
         assert x_adv.dtype == torch.int64
-        assert ((changed.sum(1) >= 1) & (changed.sum(1) <= 2)).all()
+        assert (changed.sum(1) <= 2).all()
+        drawn_once = isinstance(attack, RandomFlips) and attack.num_candidates == 1  # and worse than none, for some
+        assert changed.any(1).float().mean() > 0.5 if drawn_once else changed.any(1).all()
         assert not (changed & (kept | (x_adv == 0) | (x_adv == 5))).any()
         assert ((x_adv >= 0) & (x_adv < NUM_TOKENS)).all()
     else:
@@ -251,6 +255,36 @@ def test_a_beam_finds_no_less_than_the_greedy_search_and_gradients_more_than_cha
     )
     turned = {name: int(success.sum()) for name, success in report.success.items()}
     assert turned["beam"] >= turned["greedy"] > 1.2 * turned["random"]
+
+
+class Surer(nn.Module):
+    """Two classes, and surer of the first with every token that is not 0."""
+
+    def __init__(self, first: float) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding.from_pretrained((torch.arange(9.0) > 0)[:, None].float())
+        self.first = first
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        logit = self.first + self.embedding(tokens).sum((1, 2))
+        return torch.stack([logit, torch.zeros_like(logit)], 1)
+
+
+@pytest.mark.parametrize("kind", [HotFlip, RandomFlips])
+@pytest.mark.parametrize("loss", [Margin(), CrossEntropy()])
+def test_a_text_of_which_every_flip_is_worse_stays_as_it_is(kind: Any, loss: Any) -> None:
+    x, y = torch.zeros(3, 4, dtype=torch.int64), torch.zeros(3, dtype=torch.int64)
+    attack = kind(threat=TokenFlips(2, vocab_size=9), objective=Untargeted(loss=loss))
+    assert torch.equal(attack(Surer(1.0), x, y), x)
+
+
+@pytest.mark.parametrize("kind", [HotFlip, RandomFlips])
+def test_no_flip_is_tried_of_a_text_that_reaches_the_goal_as_it_is(kind: Any) -> None:
+    net, x, y = Surer(-1.0), torch.zeros(3, 4, dtype=torch.int64), torch.zeros(3, dtype=torch.int64)
+    asked: list[int] = []
+    net.register_forward_hook(lambda module, args, output: asked.append(len(args[0])))
+    assert torch.equal(kind(threat=TokenFlips(2, vocab_size=9))(net, x, y), x)
+    assert sum(asked) == 3
 
 
 # Which tokens may change.

@@ -3,22 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..core.ascend import Measure
 
-Propose = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor, Tensor]]
-"""`propose(texts, rows, step) -> (places, tokens, allowed)`: for texts `(M, T)` of rows `(M,)` of the batch, K changes
-of one token each: where, into what, and whether there is such a change at all, `(M, K)` each."""
+
+class Flips(NamedTuple):
+    """K changes of one token each, for M texts.
+
+    Attributes:
+        places, tokens: where, and into what, int64 `(M, K)`.
+        allowed: whether there is such a change at all, bool `(M, K)`.
+        before: the gain of the texts as they are, and whether they reach the goal, `(M,)` each; None where the search
+            is to ask for them.
+    """
+
+    places: Tensor
+    tokens: Tensor
+    allowed: Tensor
+    before: tuple[Tensor, Tensor] | None = None
+
+
+Propose = Callable[[Tensor, Tensor, int], Flips]
+"""`propose(texts, rows, step)`: for texts `(M, T)` of rows `(M,)` of the batch."""
 
 
 def search_flips(measure: Measure, x: Tensor, propose: Propose, *, num_flips: int, num_beams: int = 1) -> Tensor:
     """Flips one token after another, keeping the best few texts after each.
 
     Args:
-        measure: the gain of texts, and whether the goal is reached; one forward for each change that there is.
+        measure: the gain of texts, and whether the goal is reached; one forward for each change that there is, and
+            one for the sample itself where `propose` does not know it.
         x: token ids, int64 `(N, T)`, N >= 1.
         propose: which flips to try.
         num_flips: how many tokens may change, >= 1.
@@ -26,14 +44,19 @@ def search_flips(measure: Measure, x: Tensor, propose: Propose, *, num_flips: in
 
     Returns:
         Of each sample the first text that reached the goal, or else the one with the largest gain of all that were
-        tried, `(N, T)`; the sample itself where nothing could be tried.
+        tried, `(N, T)`. The sample itself is the first of them: it is left alone where it reaches the goal, and stays
+        where no change is better.
     """
-    best, best_gain = x.clone(), torch.full((len(x),), -torch.inf, device=x.device)
+    best = x.clone()
     rows, beams = torch.arange(len(x), device=x.device), x[:, None]  # of the samples that have not fallen
     for step in range(num_flips):
         num_samples, num_texts, length = beams.shape
         texts, of_texts = beams.flatten(0, 1), rows.repeat_interleave(num_texts)
-        places, tokens, allowed = propose(texts, of_texts, step)
+        places, tokens, allowed, before = propose(texts, of_texts, step)
+        if not step:
+            with torch.no_grad():
+                gain, reached = before or measure(x, rows)
+            best_gain, allowed = gain.float(), allowed & ~reached[:, None]
         tried, gains, fallen = [], [], []
         all_asked = allowed.all(0).tolist()  # once for all changes: an accelerator is waited for
         for number in range(places.shape[1]):
