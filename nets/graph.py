@@ -146,17 +146,20 @@ def paths(adjacency: Tensor, source: int, target: int) -> list[tuple[int, ...]]:
     """Every path from one neuron to another, as the neurons along it.
 
     Raises:
-        ValueError: the graph has cycles, and so paths without end.
+        ValueError: one of them is not in 0 to n - 1, or the graph has cycles, and so paths without end.
     """
+    _check_neurons("paths", adjacency, source=source, target=target)
     if topological_order(adjacency) is None:
         raise ValueError("paths: the graph must have no cycle")
-
-    def to(end: int) -> list[tuple[int, ...]]:
-        if end == source:
-            return [(end,)]
-        return [(*path, end) for before in adjacency[end].nonzero()[:, 0].tolist() for path in to(before)]
-
-    return to(target)
+    found: list[tuple[int, ...]] = []
+    begun: list[tuple[int, ...]] = [(target,)]  # from their ends
+    while begun:
+        path = begun.pop()
+        if path[0] == source:
+            found.append(path)
+        else:
+            begun += [(before, *path) for before in adjacency[path[0]].nonzero()[:, 0].tolist()]
+    return found
 
 
 def gradient_by_paths(net: GraphNet, x: Tensor, source: int, target: int) -> Tensor:
@@ -165,21 +168,22 @@ def gradient_by_paths(net: GraphNet, x: Tensor, source: int, target: int) -> Ten
     Args:
         net: without cycles, computed in order.
         x: one input, `(num_inputs,)`.
-        source: any neuron.
-        target: any neuron.
+        source: any neuron, 0 to n - 1.
+        target: any neuron, 0 to n - 1.
 
     Returns:
         A number: the sum over the paths from source to target of the product of the weights along the path and of
         the slopes rho' of the neurons between.
 
     Raises:
-        ValueError: the net is computed in steps.
+        ValueError: the net is computed in steps, or there is no such neuron.
     """
     if net.num_steps is not None:
         raise ValueError(
             "gradient_by_paths: the net must have no cycle and be computed in order, GraphNet(num_steps=None), got "
             f"num_steps={net.num_steps}"
         )
+    _check_neurons("gradient_by_paths", net.adjacency, source=source, target=target)
     sums = net.sums(x[None])[0].detach().requires_grad_()
     (slopes,) = torch.autograd.grad(net.rho(sums).sum(), sums)
     edges, total = net.edges.detach(), sums.new_zeros(())
@@ -198,17 +202,18 @@ def weight_gradient_by_paths(net: GraphNet, x: Tensor, edge: tuple[int, int], ta
         net: without cycles, computed in order.
         x: one input, `(num_inputs,)`.
         edge: (i, j), from neuron j to neuron i.
-        target: any neuron.
+        target: any neuron, 0 to n - 1.
 
     Returns:
         A number: what j holds, times the slope of i and the sum over the paths from i on; what j holds alone where i is
         the target.
 
     Raises:
-        ValueError: the net is computed in steps, or has no such edge.
+        ValueError: the net is computed in steps, or has no such edge or neuron.
     """
     i, j = edge
-    if not bool(net.adjacency[i, j]):
+    _check_neurons("weight_gradient_by_paths", net.adjacency, target=target)
+    if list(edge) not in net.adjacency.nonzero().tolist():
         raise ValueError(f"weight_gradient_by_paths(edge=...) must be an edge (i, j) of the graph, got {edge}")
     onward = gradient_by_paths(net, x, i, target)
     sums = net.sums(x[None])[0].detach().requires_grad_()
@@ -216,3 +221,9 @@ def weight_gradient_by_paths(net: GraphNet, x: Tensor, edge: tuple[int, int], ta
     (slopes,) = torch.autograd.grad(held.sum(), sums)
     of_j = sums[j] if j < net.num_inputs else held[j]
     return (of_j * (1 if i == target else slopes[i] * onward)).detach()
+
+
+def _check_neurons(call: str, adjacency: Tensor, **given: int) -> None:
+    for name, neuron in given.items():
+        if not 0 <= neuron < len(adjacency):
+            raise ValueError(f"{call}({name}=...) must be a neuron, 0 to {len(adjacency) - 1}, got {neuron}")

@@ -51,6 +51,32 @@ def test_a_gradient_by_a_weight_is_the_sum_over_the_paths_through_it() -> None:
         weight_gradient_by_paths(net, x, (0, 7), 7)
 
 
+def test_a_chain_of_any_length_is_one_path() -> None:
+    chain = torch.eye(3000, dtype=torch.bool).roll(1, 0)
+    chain[0] = False
+    assert paths(chain, 0, 2999) == [tuple(range(3000))]
+    short = GraphNet(0.5 * chain[:4, :4], num_inputs=1, num_outputs=1, nonlinearity="identity")
+    assert gradient_by_paths(short, torch.ones(1), 0, 3).item() == 0.5**3
+
+
+@pytest.mark.parametrize("wrong", [-1, 8])
+def test_what_is_no_neuron_is_refused(wrong: int) -> None:
+    net, x = GraphNet(diamonds(), num_inputs=2, num_outputs=1), torch.zeros(2)
+    i, j = net.adjacency.nonzero()[0].tolist()
+    named = rf"=...\) must be a neuron, 0 to 7, got {wrong}$"
+    with pytest.raises(ValueError, match=r"^paths\(source" + named):
+        paths(net.adjacency, wrong, 7)
+    with pytest.raises(ValueError, match=r"^gradient_by_paths\(source" + named):
+        gradient_by_paths(net, x, wrong, 7)
+    with pytest.raises(ValueError, match=r"^gradient_by_paths\(target" + named):
+        gradient_by_paths(net, x, 0, wrong)
+    with pytest.raises(ValueError, match=r"^weight_gradient_by_paths\(target" + named):
+        weight_gradient_by_paths(net, x, (i, j), wrong)
+    for edge in ((wrong, j), (i, wrong), (wrong, wrong)):
+        with pytest.raises(ValueError, match=r"\(edge=...\) must be an edge \(i, j\) of the graph, got"):
+            weight_gradient_by_paths(net, x, edge, 7)
+
+
 @pytest.mark.parametrize("as_list", [True, False])
 def test_a_matrix_of_floats_gives_the_weights_and_one_of_whole_numbers_the_edges(as_list: bool) -> None:
     """`y = -1.5 tanh(0.5 x)`, from a matrix; a gradient reaches the two weights alone."""
