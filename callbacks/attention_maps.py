@@ -17,6 +17,8 @@ from .parts.passes.samples import Samples
 from .parts.records.publish import publish_picture, run_folder
 from .probe import Probe
 
+_NO_ATTENTION = "AttentionMaps: the model has no Attention of touchstone.nets"
+
 
 class AttentionMaps(Probe):
     """Shows, for the first sample of each validation and test pass, the attention weights of every layer and head.
@@ -38,12 +40,16 @@ class AttentionMaps(Probe):
         self.max_tokens = max_tokens
         self._kept: dict[int, tuple[Tensor, dict[str, Tensor]]] = {}
 
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not any(isinstance(module, Attention) for module in pl_module.modules()):
+            raise ValueError(_NO_ATTENTION)
+
     def see(self, model: nn.Module, samples: Samples, loader_index: int) -> None:
         first = samples.take(slice(0, 1))
         with measuring(model, first) as (x, _), torch.no_grad():
             maps = attention_maps(model, x)
         if not maps:
-            raise ValueError("AttentionMaps: the model has no Attention of touchstone.nets")
+            raise ValueError(_NO_ATTENTION)
         self._kept.setdefault(loader_index, (x[0].cpu(), {name: of_one[0].cpu() for name, of_one in maps.items()}))
 
     def conclude(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str, loader_index: int) -> None:

@@ -114,6 +114,9 @@ class RecurrentJacobian(pl.Callback):
     def _new_look(self) -> CloserLook:
         return CloserLook(self.images_every_n_epochs, self.every_n_epochs, "touchstone/recurrent_jacobian")
 
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.recurrent(pl_module)  # refuses a wrong `layer` before the first epoch
+
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         due = trainer.state.fn != TrainerFn.FITTING or (trainer.current_epoch + 1) % self.every_n_epochs == 0
         self._let_go()  # an interrupted pass may have left something

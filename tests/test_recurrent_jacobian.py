@@ -308,3 +308,10 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
     wrong = RecurrentJacobian(layer="net.gru")
     with pytest.raises(ValueError, match=r"layer='net.gru'\): the module has the recurrent nets \['net.recurrent'\]"):
         trainer(tmp_path, wrong).validate(Classifier(LastOutput(1.0)), sequences(), verbose=False)
+
+
+def test_a_layer_that_there_is_not_is_refused_before_training(tmp_path: Path) -> None:
+    run = trainer(tmp_path, RecurrentJacobian(layer="net.gru"))
+    with pytest.raises(ValueError, match=r"layer='net.gru'\): the module has the recurrent nets \['net.recurrent'\]"):
+        run.fit(Classifier(LastOutput(1.0)), sequences(), sequences())
+    assert run.global_step == 0

@@ -272,3 +272,11 @@ def test_what_has_no_such_units_is_refused(tmp_path: Path) -> None:
         Saturation(threshold=1)
     with pytest.raises(ValueError, match=r"AttentionMaps\(max_tokens=...\) must be >= 1, got 0"):
         AttentionMaps(max_tokens=0)
+
+
+def test_a_model_without_attention_is_refused_before_training(tmp_path: Path) -> None:
+    data = DataLoader(TensorDataset(torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64)), 2)
+    run = trainer(tmp_path, AttentionMaps())
+    with pytest.raises(ValueError, match="AttentionMaps: the model has no Attention of touchstone.nets"):
+        run.fit(Classifier(nn.Linear(3, 2)), data, data)
+    assert run.global_step == 0
