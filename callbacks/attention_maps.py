@@ -14,6 +14,7 @@ from touchstone.nets.attention import Attention
 from .parts.passes.loaders import loader_suffix
 from .parts.passes.measuring import measuring
 from .parts.passes.samples import Samples
+from .parts.pictures.shown_tokens import token_names, visible
 from .parts.records.publish import publish_picture, run_folder
 from .probe import Probe
 
@@ -57,10 +58,10 @@ class AttentionMaps(Probe):
         if kept is None or not trainer.is_global_zero:
             return
         x, maps = kept
-        names = getattr(getattr(getattr(trainer, "datamodule", None), "vocabulary", None), "names", None)
+        names = token_names(trainer)
         tokens = [str(place) for place in range(len(x))]
         if names is not None and x.ndim == 1 and not x.is_floating_point():
-            tokens = [_shown(names[token]) for token in x.tolist()]
+            tokens = [visible(names[token], family="sans-serif", spaces=True) for token in x.tolist()]
         tag = f"attention/{stage}{loader_suffix(trainer, loader_index)}"
         publish_picture(trainer, folder, tag, maps_picture(maps, tokens[: self.max_tokens]))
 
@@ -112,9 +113,3 @@ def maps_picture(maps: dict[str, Tensor], tokens: list[str]) -> Any:
             panel.set_title(f"{name}, head {head + 1}", fontsize=7)
     figure.suptitle("the token of a row looks at those of the columns (dark 0, bright 1)", fontsize=8)
     return figure
-
-
-def _shown(token: str) -> str:
-    """A token as a label: nothing of it invisible."""
-    token = token.replace("\n", "\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}").replace(" ", "\N{OPEN BOX}")
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in token)

@@ -20,6 +20,7 @@ from .parts.passes.processes import gather_costs
 from .parts.passes.samples import Samples
 from .parts.passes.try_out import TrainingSamples
 from .parts.passes.waiting import Waiting
+from .parts.pictures.shown_tokens import token_names
 from .parts.pictures.text_picture import FlippedText, text_picture
 from .parts.records.logs import fit_may_lose, write_whole
 from .parts.records.origin import origin, samples_fingerprint
@@ -113,7 +114,7 @@ class RobustLanguage(Probe):
         data = getattr(trainer, "datamodule", None)  # by now with the vocabulary of a checkpoint
         self._characters_per_token = getattr(data, "characters_per_token", {})
         vocabulary = getattr(data, "vocabulary", None)
-        self._names = getattr(vocabulary, "names", ())
+        self._names = token_names(trainer) or ()
         counted = getattr(vocabulary, "num_characters", None)
         self._num_characters = None if counted is None else torch.as_tensor(counted)
 

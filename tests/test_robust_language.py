@@ -27,8 +27,10 @@ from touchstone.attacks import (
 )
 from touchstone.attacks.core.sample_rng import SampleRng
 from touchstone.callbacks import GradientNorm, RobustAccuracy, RobustLanguage
+from touchstone.callbacks.parts.pictures.shown_tokens import token_names
 from touchstone.callbacks.parts.pictures.text_picture import FlippedText, text_picture
 from touchstone.datamodules import PassagesDataModule, TextDataModule
+from touchstone.datamodules.parts.vocabulary import Bytes
 from touchstone.lightning_modules import Classifier, LanguageModel
 from touchstone.nets import RecurrentLM, TextClassifier
 
@@ -263,7 +265,44 @@ def test_a_flipped_word_stands_in_grey_and_red_behind_it_what_it_became() -> Non
 
 def test_characters_stand_together_and_can_all_be_seen() -> None:
     pieces = drawn([FlippedText(list("a\n$"), list("\x00\n$"), "")])
-    assert pieces[1:] == [("a", "darkgrey"), ("\ufffd", "crimson"), ("\u21b5", "black"), ("$", "black")]
+    assert pieces[1:] == [("a", "darkgrey"), ("\\x00", "crimson"), ("\u21b5", "black"), ("$", "black")]
+
+
+def test_a_flip_into_or_out_of_a_space_can_be_seen() -> None:
+    pieces = drawn([FlippedText(list("a b"), list(" bb"), "")])
+    assert pieces[1:] == [
+        ("a", "darkgrey"),
+        ("\u2423", "crimson"),
+        ("\u2423", "darkgrey"),
+        ("b", "crimson"),
+        ("b", "black"),
+    ]
+
+
+def test_bytes_stand_as_their_characters_where_all_of_one_are_left(tmp_path: Path) -> None:
+    """In "\u00df\u00f6x" and a byte that begins no character, the second byte of the second one is flipped."""
+    run, (before, after) = trainer(tmp_path), (b"\xc3\x9f\xc3\xb6x\xe4", b"\xc3\x9f\xc3\xe9x\xe4")
+    data = TextDataModule(tokens="bytes", token_folder=str(tmp_path))
+    data.vocabulary = Bytes()
+    run.datamodule = data  # type: ignore[attr-defined]
+    names = token_names(run)
+    assert names is not None
+    assert drawn([FlippedText([names[byte] for byte in before], [names[byte] for byte in after], "")])[1:] == [
+        ("\u00df", "black"),
+        ("\\xc3", "black"),
+        ("\\xb6", "darkgrey"),
+        ("\\xe9", "crimson"),
+        ("x", "black"),
+        ("\\xe4", "black"),
+    ]
+
+
+def test_signs_that_the_font_lacks_are_escapes() -> None:
+    text = list("Größe 中 👩")
+    picture = text_picture([FlippedText(text, text, "")], title="characters")
+    picture.canvas.draw()  # warns of what the font lacks
+    shown = "".join(piece.get_text() for piece in picture.axes[0].texts[1:])
+    assert shown == "Größe \\u4e2d \\U0001f469"
 
 
 def test_long_texts_are_wrapped_inside_the_picture() -> None:

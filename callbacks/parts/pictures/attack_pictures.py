@@ -19,6 +19,7 @@ from ..passes.measuring import measuring
 from ..passes.samples import Samples
 from ..records.publish import publish_picture
 from .attack_picture import Attacked, attack_picture
+from .shown_tokens import token_names
 from .text_picture import flipped_texts, text_picture
 
 MOST_CHANNELS = 4  # of a signal, whose lines can still be told apart
@@ -72,7 +73,7 @@ class AttackPictures:
 
     def publish(self, trainer: pl.Trainer, folder: Path | None, loader_index: int) -> None:
         """Shows what was kept of a loader, and drops it. For rank zero."""
-        names = getattr(getattr(getattr(trainer, "datamodule", None), "vocabulary", None), "names", None)
+        names = token_names(trainer)
         for name, parts in self._kept.pop(loader_index, {}).items():
             attacked = Attacked(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(Attacked)))
             called = class_names(trainer, attacked.logits_before.shape[1])

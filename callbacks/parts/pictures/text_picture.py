@@ -5,9 +5,11 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from .attack_picture import Attacked, captions, class_name
+from .shown_tokens import is_byte, joined_bytes, visible
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,7 +22,7 @@ class FlippedText:
     """A text before and after an attack.
 
     Attributes:
-        before, after: its tokens as text, equally many.
+        before, after: its tokens as text, by `token_names`, equally many.
         caption: what the model says of it.
     """
 
@@ -52,7 +54,8 @@ def flipped_texts(
 def text_picture(texts: Sequence[FlippedText], *, title: str) -> Figure:
     """Draws texts under one another: a flipped token in grey, and behind it in red what it became.
 
-    Tokens of more than one character stand apart.
+    Tokens of more than one character stand apart. Bytes stand as the characters that they are, where an attack left
+    all of one.
     """
     from matplotlib.figure import Figure
 
@@ -78,12 +81,23 @@ def _pieces(text: FlippedText) -> list[tuple[str, str]]:
     """The text as coloured pieces, none of which is to be broken."""
     space = " " if any(len(token) > 1 for token in text.before) else ""
     pieces = []
-    for before, after in zip(text.before, text.after, strict=True):
+    for before, after in _of_characters(text):
         if not before + after:
             continue  # padding
-        colored = [(before, "black")] if before == after else [(before, "darkgrey"), (after, "crimson")]
-        pieces += [(_shown(token) + space, color) for token, color in colored]
+        flipped = before != after
+        colored = [(before, "darkgrey"), (after, "crimson")] if flipped else [(before, "black")]
+        pieces += [(visible(token, family="monospace", spaces=flipped) + space, color) for token, color in colored]
     return pieces
+
+
+def _of_characters(text: FlippedText) -> list[tuple[str, str]]:
+    """Its tokens before and after, those bytes joined that make a character in both."""
+    pairs: list[tuple[str, str]] = []
+    for left, some in groupby(
+        zip(text.before, text.after, strict=True), key=lambda pair: pair[0] == pair[1] and is_byte(pair[0])
+    ):
+        pairs += [(one, one) for one in joined_bytes([before for before, _ in some])] if left else some
+    return pairs
 
 
 def _wrapped(pieces: Sequence[tuple[str, str]]) -> list[list[tuple[str, str]]]:
@@ -93,9 +107,3 @@ def _wrapped(pieces: Sequence[tuple[str, str]]) -> list[list[tuple[str, str]]]:
             lines.append([])
         lines[-1].append((piece[:_WIDTH], color))
     return lines
-
-
-def _shown(token: str) -> str:
-    """A token as something that can be seen."""
-    token = token.replace("\n", "\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}")
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in token)
