@@ -232,6 +232,7 @@ def _geometric_mean(norms: Tensor) -> float:
 def _picture(norms: dict[int, float], title: str) -> Any:
     """The norm against the lag."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import AutoLocator, LogLocator, NullFormatter
 
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot()
@@ -239,4 +240,9 @@ def _picture(norms: dict[int, float], title: str) -> Any:
     axes.axhline(1, color="grey", linewidth=0.8)
     axes.set(xlabel="lag k, steps", ylabel="norm of the change k steps later", yscale="log", title=title)
     axes.title.set_fontsize(9)
+    lowest, highest = axes.get_ylim()
+    if highest < 1000 * lowest:  # few powers of ten, or none
+        axes.yaxis.set_major_locator(AutoLocator() if highest < 10 * lowest else LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
     return figure

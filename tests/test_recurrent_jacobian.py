@@ -14,6 +14,7 @@ from touchstone.attacks import RandomFlips, TokenFlips
 from touchstone.callbacks import RecurrentJacobian, RobustAccuracy
 from touchstone.callbacks.parts.figures.lag_norms import lag_norms
 from touchstone.callbacks.parts.figures.recurrent_matrices import vanishing_bound
+from touchstone.callbacks.recurrent_jacobian import _picture
 from touchstone.lightning_modules import Classifier, LanguageModel
 from touchstone.nets import GRU, LSTM, RNN, RecurrentLM, TextClassifier
 
@@ -315,3 +316,11 @@ def test_a_layer_that_there_is_not_is_refused_before_training(tmp_path: Path) ->
     with pytest.raises(ValueError, match=r"layer='net.gru'\): the module has the recurrent nets \['net.recurrent'\]"):
         run.fit(Classifier(LastOutput(1.0)), sequences(), sequences())
     assert run.global_step == 0
+
+
+@pytest.mark.parametrize("norms", [[1.02, 1.1, 1.45], [0.9, 0.6, 0.2], [0.5, 0.02, 0.015], [0.97, 0.96, 0.955]])
+def test_a_small_range_has_several_ticks_that_are_plain_numbers(norms: list[float]) -> None:
+    (axes,) = _picture(dict(enumerate(norms, 1)), "").axes
+    lowest, highest = axes.get_ylim()
+    ticks = [label.get_text() for label in axes.get_yticklabels(which="both") if label.get_text()]
+    assert len([tick for tick in map(float, ticks) if lowest <= tick <= highest]) >= 4
