@@ -43,7 +43,7 @@ class Recurrent(nn.Module):
         dropout: share of the outputs of every layer but the last that training sets to zero, in [0, 1).
         bias: whether there are `bias_ih_l*` and `bias_hh_l*`.
         hand_written: whether to use the fast layers; False for the plain steps, which `torch.func` can differentiate.
-        batch_first, bidirectional: torch's options, of which there is one choice: True and False.
+        batch_first, bidirectional, proj_size: torch's options, of which there is one choice: True, False and 0.
 
     Attributes:
         listener: called with what every layer of a forward gives, if it is not None.
@@ -66,6 +66,7 @@ class Recurrent(nn.Module):
         hand_written: bool = True,
         batch_first: bool = True,
         bidirectional: bool = False,
+        proj_size: int = 0,
     ) -> None:
         super().__init__()
         name = type(self).__name__
@@ -73,6 +74,8 @@ class Recurrent(nn.Module):
             raise ValueError(f"{name}(batch_first=...) must be True: inputs are (batch, steps, features), got False")
         if bidirectional:
             raise ValueError(f"{name}(bidirectional=...) must be False: the net runs forwards alone, got True")
+        if proj_size:
+            raise ValueError(f"{name}(proj_size=...) must be 0: outputs are not projected, got {proj_size}")
         for option, value in (("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)):
             if value < 1:
                 raise ValueError(f"{name}({option}=...) must be >= 1, got {value}")
@@ -193,17 +196,20 @@ class Recurrent(nn.Module):
 
     def _ends(self, lengths: Tensor | Sequence[int], x: Tensor) -> Tensor:
         """The last step of each sequence."""
-        given = torch.as_tensor(lengths, device=x.device)
-        wrong = (
-            given.is_floating_point()
+        try:
+            given = torch.as_tensor(lengths, device=x.device)
+        except (TypeError, ValueError, RuntimeError):
+            given = None
+        if (
+            given is None
+            or given.is_floating_point()
             or given.dtype == torch.bool
             or given.shape != (len(x),)
             or bool(((given < 1) | (given > x.shape[1])).any())
-        )
-        if wrong:
+        ):
             raise ValueError(
                 f"{type(self).__name__}: lengths must be {len(x)} whole numbers from 1 to {x.shape[1]}, "
-                f"got {given.tolist()}"
+                f"got {lengths.tolist() if isinstance(lengths, Tensor) else lengths!r}"
             )
         return given.long() - 1
 

@@ -261,6 +261,9 @@ def test_what_cannot_be_is_refused() -> None:
         RNN(D, H)(x, state)
     with pytest.raises(ValueError, match=r"lengths must be 3 whole numbers from 1 to 7, got \[4, 0, 7\]"):
         net(x, lengths=[4, 0, 7])
+    for no_lengths in ("ab", [1, None, 3], [[1], [1, 2], [3]]):
+        with pytest.raises(ValueError, match=r"LSTM: lengths must be 3 whole numbers from 1 to 7, got ['\[]"):
+            net(x, lengths=no_lengths)  # type: ignore[arg-type]
     for wrong_state, got in (((None, None), "NoneType, NoneType"), ("zeros", "str"), ((state, 3), r"\(2, 3, 5\), int")):
         with pytest.raises(ValueError, match=rf"LSTM: the state must be h .* \(layers, batch, units\), got {got}"):
             net(x, wrong_state)
@@ -282,5 +285,7 @@ def test_what_cannot_be_is_refused() -> None:
             kind(4, 5, batch_first=False)
         with pytest.raises(ValueError, match=rf"^{kind.__name__}\(bidirectional=...\) must be False: .* got True"):
             kind(4, 5, bidirectional=True)
+        with pytest.raises(ValueError, match=rf"^{kind.__name__}\(proj_size=...\) must be 0: .* got 3"):
+            kind(4, 5, proj_size=3)
     with pytest.raises(ValueError, match=r"RNN\(nonlinearity=...\) must be one of tanh, relu, got 'gelu'"):
         RNN(4, 5, nonlinearity="gelu")  # type: ignore[arg-type]
