@@ -111,7 +111,7 @@ class Recurrent(nn.Module):
         """Runs over sequences.
 
         Args:
-            x: inputs, `(B, T, D)`, T >= 1, or packed.
+            x: inputs, `(B, T, D)`, T >= 1, or packed; B may be 0.
             state: the state before the first step, `(L, B, H)`, for an LSTM a pair (h, c) of them; None for zeros.
             lengths: how many steps of each sequence count, integers `(B,)` in [1, T]; None for all. What stands
                 behind them has no influence, and outputs there are 0.
@@ -188,9 +188,9 @@ class Recurrent(nn.Module):
     # What was given.
 
     def _check_input(self, x: Tensor) -> None:
-        if x.ndim != 3 or x.shape[2] != self.input_size or not all(x.shape):
+        if x.ndim != 3 or x.shape[2] != self.input_size or not x.shape[1]:
             raise ValueError(
-                f"{type(self).__name__}: the input must be (batch, steps, {self.input_size}), each at least 1, "
+                f"{type(self).__name__}: the input must be (batch, steps, {self.input_size}), at least one step, "
                 f"got {tuple(x.shape)}"
             )
 
@@ -202,7 +202,7 @@ class Recurrent(nn.Module):
             given = None
         if (
             given is None
-            or given.is_floating_point()
+            or (given.is_floating_point() and len(x) > 0)  # an empty list has no type of its own
             or given.dtype == torch.bool
             or given.shape != (len(x),)
             or bool(((given < 1) | (given > x.shape[1])).any())

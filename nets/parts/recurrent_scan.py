@@ -218,8 +218,8 @@ def _project(x: Tensor, w_ih: Tensor, b: Tensor, num_gates: int, out: Tensor | N
     """`W_ih x_t + b` of all steps and gates in one product: `(K, T, B, H)`."""
     w, num_rows = _planes(w_ih, num_gates), x.shape[0] * x.shape[1]
     out = x.new_empty(num_gates, *x.shape[:2], w.shape[1]) if out is None else out
-    rows = x.reshape(1, num_rows, -1).expand(num_gates, -1, -1)
-    torch.baddbmm(b.view(num_gates, 1, -1), rows, w.mT, out=out.view(num_gates, num_rows, -1))
+    rows = x.reshape(1, num_rows, x.shape[2]).expand(num_gates, -1, -1)
+    torch.baddbmm(b.view(num_gates, 1, -1), rows, w.mT, out=out.view(num_gates, num_rows, w.shape[1]))
     return out
 
 
