@@ -48,7 +48,8 @@ class Sampling:
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < float("inf"):
             raise ValueError(f"Sampling(temperature=...) must be >= 0 and finite, got {self.temperature}")
-        if self.top_k is not None and not (isinstance(self.top_k, Integral) and self.top_k >= 1):
+        is_whole = isinstance(self.top_k, Integral) and not isinstance(self.top_k, bool)
+        if self.top_k is not None and not (is_whole and self.top_k >= 1):
             raise ValueError(f"Sampling(top_k=...) must be a whole number >= 1, or None for all, got {self.top_k}")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ValueError(f"Sampling(top_p=...) must be in (0, 1], or None for all, got {self.top_p}")

@@ -281,6 +281,7 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
     for options, message in (
         ({"temperature": -1.0}, r"Sampling\(temperature=...\) must be >= 0 and finite, got -1.0"),
         ({"top_k": 0}, r"Sampling\(top_k=...\) must be a whole number >= 1, or None for all, got 0"),
+        ({"top_k": True}, r"Sampling\(top_k=...\) must be a whole number >= 1, or None for all, got True"),
         ({"top_k": 2.5}, r"Sampling\(top_k=...\) must be a whole number >= 1, or None for all, got 2.5"),
         ({"top_p": 0.0}, r"Sampling\(top_p=...\) must be in \(0, 1\], or None for all, got 0.0"),
     ):
