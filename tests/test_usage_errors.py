@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from .command_lines import ATTACK, TINY, line_of, with_value, write
+from .command_lines import ATTACK, ROOT, TINY, line_of, with_value, write
 
 pytestmark = pytest.mark.usefixtures("here")
 
@@ -303,3 +303,16 @@ def test_traceback_shows_the_whole_error_and_the_explanation_last(run: Any) -> N
     assert ended.code == 2
     assert ended.err.startswith("Traceback")
     assert "must be an integer or null, got 'abc'" in "\n".join(ended.err.splitlines()[-5:])
+
+
+@pytest.mark.parametrize(
+    ("sampling", "message"),
+    [
+        ("{temperature: 0.5, topk: 3}", "sampling has no key 'topk'; did you mean 'top_k'?"),
+        ("{temperature: 0.5, top_k: few}", "sampling.top_k must be an integer or null, got 'few'"),
+    ],
+)
+def test_a_mistake_inside_an_option_that_is_a_group_of_options_is_named(sampling: str, message: str, run: Any) -> None:
+    ended = run("fit", "--config", str(ROOT / "configs" / "text.yaml"), f"--model.init_args.sampling={sampling}")
+    assert ended.code == 2
+    assert ended.first_line == f"error: command line: {message}"

@@ -144,7 +144,10 @@ class _Search:
             return
         hints = {name.removeprefix("it."): hint for name, hint in _hints(parser).items()}
         for name, child in arguments.value.items():
-            if name in hints:
+            is_group = any(known.startswith(f"{name}.") for known in hints)  # a dataclass, by its fields
+            if is_group and isinstance(child.value, dict) and "class_path" not in child.value:
+                yield from _Search(hints, self.construct).keys(child, f"{name}.")
+            elif name in hints:
                 yield from self.value(child, hints[name], f"{key}.{name}")
             else:
                 yield f"{child.place}: {found.__name__} has no parameter {name!r}{nearest(name, hints)}"
