@@ -118,7 +118,10 @@ class NamedPredictions(BasePredictionWriter):
             self._table.join()
         if not trainer.is_global_zero:
             return
-        print(f"{num_written} pictures predicted, {len(damaged)} could not be read", flush=True)
+        print(
+            f"{num_written} picture{'' if num_written == 1 else 's'} predicted, {len(damaged)} could not be read",
+            flush=True,
+        )
         for line in damaged:
             print(f"  {line}", flush=True)
         if self._shown:

@@ -207,7 +207,10 @@ def test_a_config_that_takes_callbacks_away_is_noted(run: Any) -> None:
 def test_weights_that_no_checkpoint_gave_are_noted(subcommand: str, run: Any) -> None:
     ended = run(subcommand, "--config", write(TINY))
     assert ended.code == 0
-    assert ended.first_line == "note: no --ckpt_path is given: the weights are those that the net begins with"
+    assert (
+        ended.first_line
+        == "note: no --ckpt_path is given: the weights are those that the net is made with, pretrained or random"
+    )
 
 
 def test_a_missing_dependency_is_named_with_what_to_do(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:

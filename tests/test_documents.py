@@ -89,9 +89,9 @@ def test_the_curves_of_two_runs_are_drawn_by_two_commands(root: Path, folder: Pa
     for command in commands:
         assert command[:2] == ["python", "train.py"]
         assert train.main(command[2:]) == 0
-    last = folder / "logs/digits_robust/version_1"
+    last = folder / "logs/digits_robust/curves"
     found = json.loads((last / "curves.json").read_text())
-    assert found["run"] == "digits_robust/version_1"
+    assert found["run"] == "digits_robust/curves"
     assert sorted(found["accuracy_at_eps"], reverse=True) == found["accuracy_at_eps"]
     assert (last / "figures/curves.png").stat().st_size > 10_000
 

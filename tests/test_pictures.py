@@ -83,7 +83,7 @@ def test_a_batch_of_damaged_files_alone_ends_no_run(
         enable_checkpointing=False, accelerator="cpu", default_root_dir=tmp_path,
     )  # fmt: skip
     trainer.predict(Classifier(nn.Sequential(InOneRow(), nn.Linear(3, 3))), data, return_predictions=False)
-    assert f"{len(names) - 1} pictures predicted, 1 could not be read" in capsys.readouterr().out
+    assert f"{['0 pictures', '1 picture'][len(names) - 1]} predicted, 1 could not be read" in capsys.readouterr().out
 
 
 def test_the_classes_stand_below_their_picture() -> None:

@@ -52,7 +52,7 @@ def test_the_random_weights_of_a_net_are_asked_for_on_the_command_line(
     options = ("--data.root", "a.png", "--model.net", *net, "--model.net.weights", "null")
     ended = run("predict", "--config", str(root / "configs/imagenet.yaml"), *options)
     assert ended.code == 0, ended.err
-    assert "1 pictures predicted" in ended.out
+    assert "1 picture predicted" in ended.out
 
 
 def test_what_stands_beside_is_the_own_net_with_random_weights(run: Any, root: Path) -> None:

@@ -119,7 +119,7 @@ class CommandLine(LightningCLI):
         if replaced := replaced_callbacks(self.arguments[self.arguments.index(subcommand) + 1 :]):
             note(replaced)
         if subcommand != "fit" and checkpoint is None:
-            note("no --ckpt_path is given: the weights are those that the net begins with")
+            note("no --ckpt_path is given: the weights are those that the net is made with, pretrained or random")
 
     def _set_seed(self) -> None:
         try:
