@@ -20,9 +20,13 @@ def gain_of(model: nn.Module, objective: Objective, y: Tensor, *, num_eot_sample
             numbers (expectation over transformation; Athalye et al., "Synthesizing robust adversarial examples",
             2018, equation 2). The objective then counts as reached where the mean logits reach it.
     """
+    taken: tuple[Tensor | None, Objective, Tensor] = None, objective, y
 
     def measure(points: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        aimed, labels = objective.take(rows), y[rows]
+        nonlocal taken
+        if rows is not taken[0]:  # a climb asks for the same ones step after step
+            taken = rows, objective.take(rows), y[rows]
+        _, aimed, labels = taken
         if num_eot_samples == 1:
             logits = model(points)
             return aimed.gain(logits, labels), aimed.reached(logits.detach(), labels)

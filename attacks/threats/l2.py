@@ -48,10 +48,10 @@ class L2(Ball):
         if self.box is None:
             scale = self.radius(x) / per_sample(norms(change).clamp_min(torch.finfo(x.dtype).tiny), x)
             return x + change * scale.clamp_max(1)
-        scale = self._scale_in_box(change, x).reshape(-1, *[1] * (x.ndim - 1))
+        scale = self._scale_in_box(change, self.clip(x_adv).sub_(x)).reshape(-1, *[1] * (x.ndim - 1))
         return torch.addcmul(x, change, scale).clamp_(*self.box)
 
-    def _scale_in_box(self, change: Tensor, x: Tensor) -> Tensor:
+    def _scale_in_box(self, change: Tensor, room: Tensor) -> Tensor:
         """The factor s in (0, 1] such that clip(x + s * change) is the projection onto ball and box together.
 
         By the Karush-Kuhn-Tucker conditions the projection has that form, with the largest s whose clipped change
@@ -59,19 +59,23 @@ class L2(Ball):
         met it, s has a closed form; with those of a smaller s it comes out too small, never too large. So it grows,
         and with it the pixels that have met the box, until they are the right ones: after a few rounds, without
         sorting any.
+
+        Args:
+            change: how far each pixel is to go, `(N, ...)`.
+            room: how far it gets before it meets the box, `(N, ...)`; overwritten.
         """
-        low, high = self.box  # type: ignore[misc]
         # In place, and with numbers for booleans: a CPU takes most of its time for fresh memory and for those.
-        sign, change, tiny = change.sign(), change.flatten(1), torch.finfo(x.dtype).tiny
-        room = torch.add(x, sign, alpha=high - low, out=sign).clamp_(low, high).sub_(x).flatten(1)
+        change, room, tiny = change.flatten(1), room.flatten(1), torch.finfo(change.dtype).tiny
         squares, meets_at, stopped_squares = change.square(), room / change, room.square_()  # 0 / 0 counts as neither
-        eps, part = self.radius(change).square()[..., 0], torch.empty_like(change)
+        eps, part = self.radius(change).reshape(-1).square(), torch.empty_like(change)
         scale = (eps / squares.sum(1).clamp_min(tiny)).sqrt().clamp_max(1)
         for _ in range(_MOST_ROUNDS):
             moving = torch.gt(meets_at, scale[:, None], out=part).mul_(squares).sum(1)
             stopped = torch.le(meets_at, scale[:, None], out=part).mul_(stopped_squares).sum(1)
             left = (eps - stopped).clamp_min(0)
             before, scale = scale, (left / moving.clamp_min(tiny)).sqrt().clamp_max(1).maximum(scale)
-            if answers_at_once(x.device) and torch.equal(before, scale):  # elsewhere all rounds cost less than asking
+            if answers_at_once(part.device) and torch.equal(
+                before, scale
+            ):  # elsewhere all rounds cost less than asking
                 break
         return scale
