@@ -152,6 +152,7 @@ class DeepDream(Probe):
         """A wrong unit is better said before the first pictures are predicted."""
         if not batch_idx and not dataloader_idx:
             self.try_out(*self._shown(pl_module, batch))
+            self._normalized.begin()  # the same images come again at the end of the batch
 
     def on_predict_batch_end(
         self,

@@ -72,8 +72,10 @@ class RecurrentJacobian(pl.Callback):
             ("images_every_n_epochs", images_every_n_epochs),
         ):
             check_count(f"RecurrentJacobian({name}=...)", value)
-        if not lags or min(lags) < 1:
-            raise ValueError(f"RecurrentJacobian(lags=...) must be numbers >= 1, got {list(lags)}")
+        if not lags:
+            raise ValueError("RecurrentJacobian(lags=...) must be numbers >= 1, at least one, got none")
+        for lag in lags:
+            check_count("RecurrentJacobian(lags=...)", lag)
         if not tolerance > 0:
             raise ValueError(f"RecurrentJacobian(tolerance=...) must be > 0, got {tolerance}")
         self.layer, self.lags, self.tolerance = layer, sorted(set(lags)), tolerance

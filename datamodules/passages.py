@@ -29,7 +29,7 @@ class PassagesDataModule(pl.LightningDataModule):
     contiguous pieces, first training, then validation, then test; a passage that occurs twice is left out everywhere
     but at its first place, and one that occurs in two texts everywhere. Words are learnt from the training passages;
     one of validation or test that by these words is the same as one of training is left out too. A checkpoint
-    holds its words, and whatever it is loaded for reads its passages by them.
+    holds its words, and whatever it is loaded for reads its passages by them from then on.
 
     Args:
         files: UTF-8 files by the name of their class, two or more, paragraphs apart by an empty line; None for the
@@ -78,6 +78,7 @@ class PassagesDataModule(pl.LightningDataModule):
         self.shares = (1 - val_share - test_share, val_share, test_share)
         self.class_names = tuple(MODULES if files is None else files)
         self.splits: dict[str, TensorDataset] = {}
+        self._of_checkpoint: Words | None = None
 
     def setup(self, stage: str) -> None:
         texts = _docstrings() if self.files is None else {name: _read(path) for name, path in self.files.items()}
@@ -96,15 +97,17 @@ class PassagesDataModule(pl.LightningDataModule):
                 if not some:
                     raise ValueError(f"PassagesDataModule: {name!r} has no passage for {split}, of {len(own)} in all")
                 splits[split] += [(part, label) for part in some]
+        learnt = Words.learn((part for part, _ in splits["train"]), self.num_words)
         self._labelled = splits
-        self._encode(Words.learn((part for part, _ in splits["train"]), self.num_words))
+        self._encode(self._of_checkpoint or learnt)
 
     def state_dict(self) -> dict[str, Any]:
         return {"words": list(self.vocabulary.words)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Reads the passages by the words of a checkpoint, whose ids its net has learnt."""
-        self._encode(Words(state_dict["words"]))
+        self._of_checkpoint = Words(state_dict["words"])
+        self._encode(self._of_checkpoint)
 
     def train_dataloader(self) -> DataLoader:
         return DataLoader(self.splits["train"], batch_size=self.batch_size, shuffle=True)
@@ -137,9 +140,10 @@ class PassagesDataModule(pl.LightningDataModule):
             rows = [row.tobytes() for row in tokens.numpy()]
             new = torch.tensor([row not in trained for row in rows])
             if not bool(new.any()):
+                known = "those of the checkpoint" if self._of_checkpoint else f"num_words={self.num_words}"
                 raise ValueError(
-                    f"PassagesDataModule(num_words={self.num_words}): by so few words every passage for {split} is the "
-                    "same as one for train"
+                    f"PassagesDataModule: by the known words ({known}) every passage for {split} is the same as one "
+                    "for train"
                 )
             if split == "train":
                 trained.update(rows)

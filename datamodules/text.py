@@ -28,7 +28,7 @@ class TextDataModule(pl.LightningDataModule):
 
     The text is cut into three pieces, each contiguous: first training, then validation, then test. Each is encoded by
     itself and read through a memory map. What is encoded once is found again under `token_folder`. A checkpoint holds
-    the vocabulary, and whatever it is loaded for reads its text by that one.
+    the vocabulary, and whatever it is loaded for reads its text by that one from then on.
 
     Args:
         files: UTF-8 files, one after another, or one; None for the help texts of Python (`pydoc_data.topics`),

@@ -91,11 +91,9 @@ class LanguageModel(pl.LightningModule):
                 "LanguageModel(carry_state=True): the rows of a batch must continue those of the one before it, which "
                 f"is TextDataModule(order='streams'), got order={order!r}"
             )
-        if self._trainer is None or not self._trainer.ckpt_path:  # which brings the vocabulary that it was trained with
-            self.on_fit_start()
 
     def on_fit_start(self) -> None:
-        """By now the data module has the vocabulary that it will have."""
+        """By now the data module has the vocabulary that it will have, that of a checkpoint where there is one."""
         vocabulary = self._vocabulary()
         num_logits = getattr(self.net, "vocab_size", None)
         if vocabulary is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import os
 import re
 import sys
@@ -15,6 +16,7 @@ import yaml
 
 import train
 from touchstone.cli.jobs import JOBS
+from touchstone.cli.log_folder import about_log_folder
 from touchstone.datamodules import DigitsDataModule
 from touchstone.lightning_modules import Classifier
 from touchstone.nets import SmallCNN
@@ -179,6 +181,14 @@ def test_a_folder_for_logs_that_cannot_be_made_is_named_with_the_key_that_sets_i
     assert ended.first_line.startswith(f"error: the folder for logs, which {key}")
     assert re.search(r"sets, cannot be made: (Not a directory|File exists): .*taken", ended.first_line)
     assert len(ended.err.splitlines()) <= 5
+
+
+def test_another_folder_that_cannot_be_read_is_not_taken_for_that_of_the_logs(tmp_path: Path) -> None:
+    wanted = tmp_path / "logs/run"
+    error = IsADirectoryError(errno.EISDIR, "Is a directory", str(tmp_path))
+    assert about_log_folder(error, wanted, None) is None
+    missing = FileNotFoundError(errno.ENOENT, "No such file or directory", str(tmp_path / "logs"))
+    assert "the folder for logs" in str(about_log_folder(missing, wanted, None))
 
 
 def test_a_log_folder_that_may_not_be_written_fails_the_run_and_is_named(run: Any) -> None:

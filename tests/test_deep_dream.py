@@ -178,3 +178,11 @@ def test_the_values_stand_above_their_pictures() -> None:
     figure = dream_picture(Dreamt("fc:76", start, 1 - start, torch.tensor([1.5, 2.5]), torch.tensor([10.0, 20.0])))
     titles = [axes.get_title() for axes in figure.axes]
     assert titles == ["start: 1.5", "start: 2.5", "result: 10", "result: 20"]
+
+
+def test_normalized_pictures_that_are_shown_once_count_once(tmp_path: Path) -> None:
+    """Four bright ones prove nothing, and no more are there, though they are looked at before and after the batch."""
+    bright = DataLoader(TensorDataset(0.7 + 0.2 * torch.rand(4, 1, 6, 6), torch.zeros(4)), batch_size=4)
+    probe = DeepDream(["net.0"], num_pictures=4, normalization=([0.5], [0.25]), options=SHORT)
+    trainer(tmp_path, probe).predict(Predicting(), bright)
+    assert len(probe._dreamt[0].start) == 4

@@ -140,5 +140,6 @@ def test_a_model_that_gives_decisions_alone_is_attacked_by_what_needs_no_more(
     report = evaluate(Decisions(net), x, y, attacks)
     assert torch.equal(report.clean_correct, evaluate(net, x, y, attacks).clean_correct)
     assert report.robust["walk"].sum() < report.clean_correct.sum()
-    with pytest.raises(ValueError, match="does not depend on its input by a differentiable path"):
-        evaluate(Decisions(net), x, y, {"pgd": PGD_5})
+    for model, among in ((Decisions(net), {**attacks, "pgd": PGD_5}), (nn.Sequential(net, nn.Softmax(1)), attacks)):
+        with pytest.raises(ValueError, match="probabilities where logits are due"):
+            evaluate(model, x, y, among)

@@ -246,12 +246,24 @@ def test_a_ranking_stays_where_the_validation_is_switched_off(tmp_path: Path) ->
     ],
 )
 @pytest.mark.parametrize("kind", [ModelCheckpoint, EarlyStopping])
-def test_a_misspelt_figure_is_refused_before_training(tmp_path: Path, kind: Any, monitor: str, meant: str) -> None:
+def test_a_misspelt_figure_is_warned_of_before_training(tmp_path: Path, kind: Any, monitor: str, meant: str) -> None:
     run = trainer(tmp_path, measuring(1), GradientNorm(), kind(monitor=monitor), enable_checkpointing=True)
-    message = rf"{kind.__name__}\(monitor='{monitor}'\): nothing measures this figure; did you mean .*'{meant}'"
-    with pytest.raises(ValueError, match=message):
+    message = rf"{kind.__name__}\(monitor='{monitor}'\): no callback .* this figure; did you mean .*'{meant}'"
+    with pytest.raises(UserWarning, match=message):
         run.fit(OrdinaryModule(), train_loader(), val_loader())
     assert run.global_step == 0
+
+
+def test_a_misspelt_figure_that_a_scheduler_waits_for_is_warned_of(tmp_path: Path) -> None:
+    class Waits(OrdinaryModule):
+        def configure_optimizers(self) -> Any:
+            optimizer = torch.optim.SGD(self.parameters(), 0.1)
+            plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)
+            slip = {"scheduler": plateau, "monitor": "val/clean_acuracy", "strict": False}
+            return {"optimizer": optimizer, "lr_scheduler": slip}
+
+    with pytest.raises(UserWarning, match=r"ReduceLROnPlateau\(monitor='val/clean_acuracy'\).*'val/clean_accuracy'"):
+        trainer(tmp_path, measuring(1), max_epochs=1).fit(Waits(), train_loader(), val_loader())
 
 
 @pytest.mark.parametrize(
@@ -263,8 +275,11 @@ def test_a_misspelt_figure_is_refused_before_training(tmp_path: Path, kind: Any,
         "val/robust_accuracy_ema/fgsm",
         "val/robust_accuracy_fgsm",
         "grad_norm/mine",
+        "val2/clean_accuracy",
+        "eval/robust_accuracy/fgsm",
     ],
 )
+@pytest.mark.filterwarnings("error:.*did you mean")
 def test_a_figure_of_the_module_itself_is_never_taken_for_a_misspelt_one(tmp_path: Path, monitor: str) -> None:
     class Logging(OrdinaryModule):
         def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:

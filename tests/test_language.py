@@ -331,17 +331,25 @@ def test_a_checkpoint_is_measured_by_the_characters_that_it_was_trained_with(tmp
         (tmp_path / f"{text}.txt").write_text((text + " ") * 300)
         return TextDataModule(files=[str(tmp_path / f"{text}.txt")], token_folder=str(tmp_path / "tokens"), **SMALL)
 
-    module = LanguageModel(RecurrentLM(5, dim=8, hidden=8), lambda p: torch.optim.Adam(p, lr=0.05), prompt="ab")
-    run = trainer(tmp_path, max_epochs=8)
+    def untrained() -> LanguageModel:
+        return LanguageModel(RecurrentLM(5, dim=8, hidden=8), lambda p: torch.optim.Adam(p, lr=0.05), prompt="ab")
+
+    module = untrained()
+    run, trained = trainer(tmp_path, max_epochs=8), tmp_path / "trained.ckpt"
     run.fit(module, datamodule=letters("abcd"))
-    run.save_checkpoint(tmp_path / "trained.ckpt")
-    (own,) = run.validate(module, letters("abcd"), ckpt_path=tmp_path / "trained.ckpt", verbose=False)
+    run.save_checkpoint(trained)
+    (own,) = trainer(tmp_path).validate(module, letters("abcd"), ckpt_path=trained, verbose=False)
     fewer = letters("abc")  # whose characters alone are four
-    (figures,) = run.validate(module, fewer, ckpt_path=tmp_path / "trained.ckpt", verbose=False)
+    (figures,) = trainer(tmp_path).validate(module, fewer, ckpt_path=trained, verbose=False)
     assert len(fewer.vocabulary) == 5
+    assert trainer(tmp_path).validate(module, fewer, verbose=False)[0] == figures
+    trainer(tmp_path, max_epochs=9).fit(untrained(), datamodule=letters("abc"), ckpt_path=trained)
+    trainer(tmp_path).predict(module, letters("abc"), ckpt_path=trained)
+    with pytest.raises(ValueError, match="the net has 5 tokens and the text 4: set vocab_size=4"):
+        trainer(tmp_path).validate(module, letters("abc"), verbose=False)
     assert own["val/bits_per_character"] < 1 < figures["val/bits_per_character"]
     with pytest.raises(ValueError, match="the text has 'g' at position 0, which is none of the 5 characters"):
-        run.validate(module, letters("gbcd"), ckpt_path=tmp_path / "trained.ckpt", verbose=False)
+        trainer(tmp_path).validate(module, letters("gbcd"), ckpt_path=trained, verbose=False)
 
 
 def test_a_validation_in_mid_epoch_leaves_the_carried_state_alone(tmp_path: Path) -> None:

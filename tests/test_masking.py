@@ -204,6 +204,54 @@ def test_standing_at_a_large_eps_is_a_sign_only_where_the_model_is_known_to_err(
     assert any("they do not lead to the errors that are there" in warning for warning in warnings) is hidden, warnings
 
 
+class NoNumbers(OneClass):
+    """As `OneClass`, but for what is plain grey, or at the ends of the box, where it gives no numbers."""
+
+    at_grey = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        far = (x - 0.5).abs().flatten(1).amax(1)
+        return torch.where(((far < 1e-3) if self.at_grey else far > 0.49)[:, None], torch.nan, super().forward(x))
+
+
+@pytest.mark.parametrize("at_grey", [False, True])
+@pytest.mark.parametrize("label", [0, 1])
+def test_where_a_probe_meets_no_numbers_it_has_found_nothing(at_grey: bool, label: int) -> None:
+    """Neither an error that is there to be found, nor a sample that stands."""
+    model = NoNumbers(small_net()).eval()
+    model.at_grey, model.hidden = at_grey, not at_grey
+    shown = model if label == 0 else nn.Sequential(model, Swapped())
+    warnings = evaluate(shown, images(48), torch.full((48,), label), {"pgd": PGD(threat=Linf(eps=0.02))}).warnings
+    assert not any("they do not lead to the errors" in warning for warning in warnings), warnings
+
+
+class Swapped(nn.Module):
+    def forward(self, logits: Tensor) -> Tensor:
+        return logits[:, [1, 0, 2, 3]]
+
+
+class Bending(nn.Module):
+    """Its gradient turns, on the way through a ball, as the gradients of honest nets do."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = (x - 0.5).flatten(1)
+        along, across = flat[:, ::2].sum(1), flat[:, 1::2].sum(1)
+        margin = 5000 - along - self.bend * across.square()
+        return torch.stack([margin, -margin], 1)
+
+    bend = 0.0
+
+
+@pytest.mark.parametrize(("bend", "is_a_sign"), [(0.0, False), (8.0, False), (100.0, True)])
+def test_gradients_that_turn_by_less_than_a_right_angle_are_no_sign(bend: float, is_a_sign: bool) -> None:
+    """At the sample the gradient leads along; half an eps on, across by `2 * bend` times how far across that is."""
+    model = Bending()
+    model.bend = bend
+    x, y = torch.full((48, 1, 8, 8), 0.5), torch.zeros(48, dtype=torch.int64)
+    observed = evaluate(model, x, y, {"pgd": PGD(threat=LINF, objective=Untargeted(loss=Margin()))}).observed
+    assert any("half an eps" in sign for sign in observed) is is_a_sign, observed
+
+
 def test_noise_beating_the_gradient_is_a_sign() -> None:
     class Misleading(nn.Module):
         """Noise turns it, but its gradient leads back to the centre."""

@@ -155,9 +155,3 @@ def test_more_pixels_than_pillow_allows_are_read_where_that_is_asked_for(
         read = threads.map(lambda _: read_picture(tmp_path / "a.png", max_pixels=300_000_000).size, range(40))
         assert set(read) == {(40, 20)}
     assert Image.MAX_IMAGE_PIXELS == 1
-
-
-def test_a_link_that_leads_nowhere_is_no_file(tmp_path: Path) -> None:
-    (tmp_path / "a.png").symlink_to(tmp_path / "gone.png")
-    with pytest.raises(ValueError, match="^no such file$"):
-        read_picture(tmp_path / "a.png")

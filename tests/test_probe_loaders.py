@@ -123,3 +123,13 @@ def test_a_training_that_is_switched_off_is_no_error(tmp_path: Path, options: di
     run = trainer(tmp_path, RobustAccuracy(ATTACKS), **options)
     run.fit(OrdinaryModule(), train_loader(), val_loader())
     assert run.global_step == 0
+
+
+def test_a_training_that_is_stopped_before_its_first_batch_is_no_error(tmp_path: Path) -> None:
+    class Stops(OrdinaryModule):
+        def on_train_epoch_start(self) -> None:
+            self.trainer.should_stop = True
+
+    run = trainer(tmp_path, RobustAccuracy(ATTACKS), min_epochs=0)
+    run.fit(Stops(), train_loader(), val_loader())
+    assert run.global_step == 0

@@ -302,7 +302,7 @@ def test_pictures_are_drawn_where_those_of_attacks_are(tmp_path: Path) -> None:
 def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"RecurrentJacobian\(num_sequences=...\) must be >= 1, got 0"):
         RecurrentJacobian(num_sequences=0)
-    with pytest.raises(ValueError, match=r"lags=...\) must be numbers >= 1, got \[0, 3\]"):
+    with pytest.raises(ValueError, match=r"lags=...\) must be >= 1, got 0"):
         RecurrentJacobian(lags=[0, 3])
     with pytest.raises(ValueError, match=r"tolerance=...\) must be > 0, got 0"):
         RecurrentJacobian(tolerance=0)

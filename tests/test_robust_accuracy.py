@@ -216,6 +216,7 @@ def test_an_attack_that_pools_sees_all_samples_at_once(tmp_path: Path, batch_siz
         ({"batch_size": 0}, r"RobustAccuracy\(batch_size=...\) must be >= 1"),
         ({"num_images": -1}, r"RobustAccuracy\(num_images=...\) must be >= 0"),
         ({"batch_size": 2.5}, r"RobustAccuracy\(batch_size=...\) must be a whole number >= 1, got 2.5"),
+        ({"seed": True}, r"RobustAccuracy\(seed=...\) must be a whole number, got True"),
         ({"seed": "a"}, r"RobustAccuracy\(seed=...\) must be a whole number, got 'a'"),
         ({"batch_keys": ["image"]}, r"RobustAccuracy\(batch_keys=...\) must be two keys.*, got \['image'\]"),
         ({"batch_keys": "xy"}, r"RobustAccuracy\(batch_keys=...\) must be two keys, \(images, labels\), got 'xy'"),

@@ -131,11 +131,16 @@ def test_the_words_of_a_checkpoint_are_those_that_its_net_has_learnt(tmp_path: P
     run.fit(module, datamodule=texts())
     run.save_checkpoint(tmp_path / "trained.ckpt")
     others = texts("two8 " * 6, "one8 " * 6)  # which puts the words in another order
-    (figures,) = run.validate(module, others, ckpt_path=tmp_path / "trained.ckpt", verbose=False)
+    (figures,) = trainer(tmp_path).validate(module, others, ckpt_path=tmp_path / "trained.ckpt", verbose=False)
     assert others.vocabulary.words == texts_words(texts())
     assert figures["val/accuracy"] == 1.0
-    others.setup("validate")
-    assert others.vocabulary.words != texts_words(texts())
+    assert trainer(tmp_path).validate(module, others, verbose=False)[0]["val/accuracy"] == 1.0
+    again = texts("two8 " * 6, "one8 " * 6)
+    assert texts_words(again) != others.vocabulary.words
+    with pytest.raises(
+        ValueError, match=r"by the known words \(those of the checkpoint\) every passage for val is the"
+    ):
+        again.load_state_dict({"words": ["none", "of", "these"]})
 
 
 def texts_words(data: PassagesDataModule) -> tuple[str, ...]:

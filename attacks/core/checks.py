@@ -175,13 +175,18 @@ def _check_finite(logits: Tensor, sample_ids: Tensor, where: str) -> None:
         )
 
 
-def check_not_probabilities(logits: Tensor) -> None:
+def check_not_probabilities(logits: Tensor, *, without_gradients: bool = False) -> None:
     """Raises ValueError where the rows of `logits` are probabilities, each >= 0 and of sum 1.
 
-    Of fewer than four numbers beyond the last of each row nothing is said: such logits may look so by chance. Rows of 0
-    with a single 1 are decisions, for which there are black boxes.
+    Of fewer than four numbers beyond the last of each row nothing is said: such logits may look so by chance.
+
+    Args:
+        logits: what the model gave, `(N, C)`.
+        without_gradients: whether no attack asks for them; then decisions, a 1 among zeros, will do.
     """
-    if logits.numel() - len(logits) < 4 or bool(((logits == 0) | (logits == 1)).all()):
+    if logits.numel() - len(logits) < 4:
+        return
+    if without_gradients and bool(((logits == 0) | (logits == 1)).all()):
         return
     if bool((logits >= 0).all()) and bool(((logits.sum(1) - 1).abs() < 1e-2).all()):
         raise ValueError(

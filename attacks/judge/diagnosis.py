@@ -35,7 +35,7 @@ NUM_CLIMBING = 8
 _FEWEST_SURVIVORS = 4
 _SAME = 1e-3  # of two answers, the difference that they may have
 _SMALL_PART = 0.05
-_ALIKE_HALF_WAY = 0.25  # the cosine of gradients half an eps apart, far below that of most samples of nets unmasked
+_ALIKE_HALF_WAY = 0.25  # the cosine of two gradients
 _FLAT = 15  # beyond 16.6 the probability of the true class is 1 in float32
 _CLIMB = 4  # steps, for a few samples: where a model jumps, hardly one is left out
 _LEVEL = 1e-3  # below it all classes seem equally likely
@@ -193,7 +193,8 @@ class Diagnosis:
                     leaf = points.clone().requires_grad_()
                     grads.append(torch.autograd.grad(Margin()(self._model(leaf), y).sum(), leaf)[0])
             one, other = (L2(eps=1).direction(grad).flatten(1) for grad in grads)
-            num_astray += int((torch.cosine_similarity(one, other) < _ALIKE_HALF_WAY).sum())
+            have_direction = one.any(1) & other.any(1)
+            num_astray += int((have_direction & (torch.cosine_similarity(one, other) < _ALIKE_HALF_WAY)).sum())
             self.cost += meter.cost(0.0)
 
         self._look.in_parts(len(rows), look_at_some)

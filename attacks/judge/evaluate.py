@@ -33,7 +33,7 @@ from .language_report import LanguageReport
 from .meter import Cost, metered
 from .preparing import check_disjoint, prepare_attacks
 from .report import Report
-from .running import check_names, check_numbers, naming, run_attack
+from .running import ask_for_no_gradient, check_names, check_numbers, naming, run_attack
 from .untouched import Untouched
 
 
@@ -161,7 +161,7 @@ def evaluate(
         if x._version:
             check_unchanged(x, as_computed(given, model), ids)
         if len(x):
-            check_not_probabilities(logits)
+            check_not_probabilities(logits, without_gradients=ask_for_no_gradient(attacks))
             check_labels(y, logits.shape[1], ids)
         report = Report(
             attacks=dict(attacks),

@@ -46,9 +46,14 @@ def check_numbers(call: str, *, batch_size: int, seed: int) -> None:
     check_seed(call, seed)
 
 
+def ask_for_no_gradient(attacks: Mapping[str, Attack]) -> bool:
+    """Whether all of them are black boxes or controls."""
+    return all(attack.kind in ("black box", "control") for attack in attacks.values())
+
+
 def check_seed(call: str, seed: int) -> None:
     """Raises ValueError where the `seed` that a `call` was given is no whole number."""
-    if not isinstance(seed, Integral):
+    if not isinstance(seed, Integral) or isinstance(seed, bool):
         raise ValueError(f"{call}(seed=...) must be a whole number, got {seed!r}")
 
 

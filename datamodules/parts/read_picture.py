@@ -75,7 +75,7 @@ def read_picture(path: Path, *, max_pixels: int = MAX_PIXELS, content: bytes | N
             raise ValueError("HEIC pictures need a library: pip install pillow-heif") from None
         raise ValueError("it is no picture, of no kind that is read, or damaged") from None
     except FileNotFoundError as error:  # as of a link that leads nowhere
-        raise ValueError("no such file") from error
+        raise ValueError("No such file") from error
     except Exception as error:  # decoders raise whatever they meet in a damaged file
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(reason.replace(f" '{path}'", "").replace(f" {str(path)!r}", "")) from error

@@ -23,7 +23,7 @@ def about_log_folder(error: BaseException, folder: Path | None, logger: Any) -> 
     if folder is None or not isinstance(error, OSError) or not isinstance(error.filename, (str, Path)):
         return None
     failed, wanted = Path(os.path.abspath(error.filename)), Path(os.path.abspath(folder))
-    if failed not in (wanted, *wanted.parents) or os.path.isdir(wanted):
+    if failed not in (wanted, *wanted.parents) or os.path.isdir(failed) and os.access(failed, os.W_OK):
         return None
     reason = f"the folder for logs, which {_key(logger)} sets, cannot be made: {error.strerror}"
     return OSError(error.errno, reason, error.filename)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from touchstone.attacks import Attack, frozen_eval
 from touchstone.attacks.core.checks import as_computed, check_logits, check_not_probabilities
 from touchstone.attacks.core.logits import logits_of
-from touchstone.attacks.judge.running import naming
+from touchstone.attacks.judge.running import ask_for_no_gradient, naming
 
 from .samples import Samples
 
@@ -51,6 +51,6 @@ def check_output(suite: Mapping[str, Attack], model: nn.Module, samples: Samples
         return
     logits = logits_of(output).nan_to_num()
     check_logits(logits, few.ids, "before any attack")
-    check_not_probabilities(logits)
+    check_not_probabilities(logits, without_gradients=ask_for_no_gradient(suite))
     for name, attack in suite.items():
         naming(name, attack.check_classes, logits.shape[1])

@@ -1,4 +1,4 @@
-"""Who ranks by a figure whose tag is misspelt is told so before a training, and not after its first validation."""
+"""Who ranks by a figure whose tag seems misspelt hears of it before a training, not after its first validation."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from collections.abc import Iterator, Sequence
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_warn
 
 A_SLIP = 0.94  # of a letter or two: `robust_acuracy`; `robust_acc` may well be a figure of the module itself
 
 
 def check_monitors(trainer: pl.Trainer, tags: Sequence[str]) -> None:
-    """Raises ValueError where a monitor can only be meant as one of the measured figures, and is none.
+    """Warns where a monitor seems to be meant as one of the measured figures, and is none.
 
-    It is where it stands in a group of theirs, as `val/robust_accuracy/`, or differs from one of them by a slip. What
-    else it may be, nobody knows before the module logs it.
+    It does where it stands in a group of theirs, as `val/robust_accuracy/`, or differs from one of them by a slip. What
+    it may be besides, a figure of the module or of a probe of one's own, nobody knows before it is logged.
 
     Args:
         trainer: about to train.
@@ -27,10 +28,14 @@ def check_monitors(trainer: pl.Trainer, tags: Sequence[str]) -> None:
         tag = re.sub(r"/dataloader_idx_\d+$", "", monitor)
         if tag in tags:
             continue
-        alike = [other for other in tags if other.count("/") == tag.count("/")]
+        stage, *_ = tag.split("/")
+        alike = [other for other in tags if other.startswith(f"{stage}/") and other.count("/") == tag.count("/")]
         if tag.rpartition("/")[0] in groups or difflib.get_close_matches(tag, alike, 1, A_SLIP):
             near = " or ".join(map(repr, difflib.get_close_matches(tag, tags, 2, 0)))
-            raise ValueError(f"{who}(monitor={monitor!r}): nothing measures this figure; did you mean {near}?")
+            rank_zero_warn(
+                f"{who}(monitor={monitor!r}): no callback of Touchstone is known to measure this figure; did you mean "
+                f"{near}?"
+            )
 
 
 def _monitors(trainer: pl.Trainer) -> Iterator[tuple[str, str]]:

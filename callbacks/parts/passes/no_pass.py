@@ -62,7 +62,9 @@ def refuse_empty_training(trainer: pl.Trainer) -> None:
     """Raises ValueError after a fit whose data had no batch, unless the user has switched the training off."""
     loop = trainer.fit_loop
     has_begun, num_drawn = loop.epoch_progress.total.ready > 0, loop.epoch_loop.batch_progress.total.ready
-    if trainer.num_training_batches == 0 or (has_begun and num_drawn == 0):  # or a stream, which has no length
+    # A stream has no length; where it gave nothing, somebody may have stopped the training before it was asked.
+    is_empty_stream = trainer.num_training_batches == math.inf and has_begun and not num_drawn
+    if trainer.num_training_batches == 0 or is_empty_stream and not trainer.should_stop:
         raise ValueError(
             "nothing was trained: the training data have no batch; look at the data loader, whose dataset is empty, or "
             "smaller than one batch with drop_last=True"
