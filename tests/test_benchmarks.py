@@ -74,11 +74,12 @@ def test_every_script_is_tested_and_stands_in_the_readme(root: Path) -> None:
 
 
 def test_pgd_is_compared_with_its_floor_and_peers(benchmark: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    benchmark("pgd_floor").main(num_turns=1, num_steps=2, num_threads=1, small=True)
+    nets = ("resnet18", "preact_resnet", "digits")
+    benchmark("pgd_floor").main(num_turns=1, num_steps=2, num_threads=1, nets=nets, small=True)
     printed = capsys.readouterr().out
     for row in ("floor", "touchstone, early_stop=False", "foolbox", "torchattacks"):
-        assert printed.count(f"│ {row} ") == 4
-    assert printed.count(f"torch {torch.__version__.split('+')[0]}") == 4
+        assert printed.count(f"│ {row} ") == 6
+    assert printed.count(f"torch {torch.__version__.split('+')[0]}") == 6
 
 
 def test_a_peer_that_is_missing_is_named(
