@@ -153,13 +153,9 @@ class Diagnosis:
             some = rows[part_of]
             x, y, part = self._x[some], self._y[some], threat.take(some)
             start = part.start(x, self._rng.take(some).fold(-2))
-            gains, grads = [], []
             with metered(self._model) as meter:
-                for points in (x, x + _SMALL_PART * (start - x)):
-                    leaf = points.clone().requires_grad_()
-                    gain = Margin()(self._model(leaf), y)
-                    gains.append(gain.detach())
-                    grads.append(torch.autograd.grad(gain.sum(), leaf)[0])
+                slopes = (self._slope(points, y) for points in (x, x + _SMALL_PART * (start - x)))
+                gains, grads = zip(*slopes, strict=True)
                 can_move = part.clip(x + part.width * grads[0].sign()) != x
                 step = _SMALL_PART * part.radius(x) * part.direction(torch.where(can_move, grads[0], 0))
                 after = Margin()(self._model(part.project(x + step, x)).detach(), y)
@@ -187,12 +183,10 @@ class Diagnosis:
             nonlocal num_astray
             some = rows[part_of]
             x, y, part = self._x[some], self._y[some], threat.take(some)
-            start, grads = part.start(x, self._rng.take(some).fold(-2)), []
+            start = part.start(x, self._rng.take(some).fold(-2))
             with metered(self._model) as meter:
-                for points in (x, x + 0.5 * (start - x)):
-                    leaf = points.clone().requires_grad_()
-                    grads.append(torch.autograd.grad(Margin()(self._model(leaf), y).sum(), leaf)[0])
-            one, other = (L2(eps=1).direction(grad).flatten(1) for grad in grads)
+                slopes = [self._slope(points, y) for points in (x, x + 0.5 * (start - x))]
+            one, other = (L2(eps=1).direction(grad).flatten(1) for _, grad in slopes)
             have_direction = one.any(1) & other.any(1)
             num_astray += int((have_direction & (torch.cosine_similarity(one, other) < _ALIKE_HALF_WAY)).sum())
             self.cost += meter.cost(0.0)
@@ -205,6 +199,12 @@ class Diagnosis:
             "margin points elsewhere, so that its steps lead nowhere: try a black box, or gradients averaged around "
             "each point"
         ]
+
+    def _slope(self, points: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """The margin by which the samples are wrong, `(N,)`, and its gradient, like `points`."""
+        leaf = points.clone().requires_grad_()
+        gain = Margin()(self._model(leaf), y)
+        return gain.detach(), torch.autograd.grad(gain.sum(), leaf)[0]
 
     def _is_differentiable(self) -> bool:
         """Whether the logits depend on the samples by a path that has a gradient, if only one of zeros."""
