@@ -170,7 +170,8 @@ def evaluate(
             clean_prediction=logits.argmax(1),
             clean_correct=logits.argmax(1) == y,
         )
-        diagnosis = Diagnosis(model, x, y, logits, SampleRng(seed, ids), look)
+        rng = SampleRng(seed, ids)
+        diagnosis = Diagnosis(model, x, y, prediction=report.clean_prediction, logits=logits, rng=rng, look=look)
         report.observed.extend(diagnosis.of_the_model(untouched.ignore_changes(), look_again=probe_masking))
         attacks, learning = prepare_attacks(attacks, model, prepare_on, seed=seed, untouched=untouched)
         if prepare_on is not None and learning:
@@ -180,7 +181,7 @@ def evaluate(
             if len(x):
                 naming(name, attack.check_classes, logits.shape[1])
             seed_random_state(seed, x.device, purpose="measure again")
-            x_adv = _judge(report, name, attack, model, x, logits, SampleRng(seed, ids), look, halving)
+            x_adv = _judge(report, name, attack, model, x, logits, rng, look, halving)
             report.cost[name] += learning.get(name, Cost())
             changed = untouched.change()
             if changed is not None:

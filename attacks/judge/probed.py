@@ -13,7 +13,7 @@ from ..core.checks import as_computed, module_of
 from ..core.frozen_eval import frozen_eval, seed_random_state
 from ..core.logits import logits_as_float
 from ..core.sample_rng import SampleRng
-from .diagnosis import Diagnosis
+from .diagnosis import NUM_LOOKED_AT, Diagnosis
 from .forwards import Forwards
 from .halving import Halving
 from .meter import Cost
@@ -52,7 +52,10 @@ def probed(
         rows = torch.searchsorted(report.sample_id, ids.to(report.sample_id.device))
         look, rng = Forwards(model, halving), SampleRng(seed, ids)
         seed_random_state(seed, x.device)
-        diagnosis = Diagnosis(model, x, y, look(x, ids, "before any attack"), rng, look)
+        first = slice(NUM_LOOKED_AT)
+        logits = look(x[first], ids[first], "before any attack")  # what it takes the others for is in the report
+        prediction = report.clean_prediction[rows].to(x.device)
+        diagnosis = Diagnosis(model, x, y, prediction=prediction, logits=logits, rng=rng, look=look)
         signs = diagnosis.of_the_model([])
         robust = {name: verdicts[rows].to(x.device) for name, verdicts in report.robust.items()}
         signs += diagnosis.of_the_attacks(attacks, robust)

@@ -1,0 +1,123 @@
+"""Signs of gradient masking in the gradients themselves: whether they show where the margin rises, and how far.
+
+Each probe looks at some samples from near by, `(probing, name, threat, rows) -> signs`, for the attack `name` inside
+the threat.
+
+Source: Athalye, Carlini, Wagner, "Obfuscated gradients give a false sense of security", 2018, section 3.1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ..core.ascend import ascend, cosine_steps
+from ..core.threat import Threat
+from ..objectives.losses import Margin
+from ..parts.jumps import Jumps
+from ..threats.ball import Ball
+from ..threats.l1 import L1
+from ..threats.l2 import L2
+from .probing import Probing
+
+_SMALL_PART = 0.05
+_SAME_DIRECTION = 0.5  # the cosine of two gradients within that part
+_ALIKE_HALF_WAY = 0.25  # and half an eps apart
+_CLIMB = 4  # steps, for a few samples: where a model jumps, hardly one is left out
+_SAME = 1e-3  # of two answers, the difference that they may have
+
+
+def near_by(probing: Probing, name: str, threat: Threat, rows: Tensor) -> list[str]:
+    """Within a small part of eps the gradient of the margin should keep its direction, and raise the margin."""
+    if not isinstance(threat, Ball):  # whose eps is a length in pixels
+        return []
+    if isinstance(threat, L1):
+        threat = replace(threat, pixels_per_eps=L1.pixels_per_eps)  # steps along the gradient itself are longer
+
+    def go_a_little(some: Tensor) -> int:
+        x, y, part = probing.x[some], probing.y[some], threat.take(some)
+        start = part.start(x, probing.rng.take(some).fold(-2))
+        with probing.counted():
+            (before, here), (_, there) = (probing.slope(points, y) for points in (x, x + _SMALL_PART * (start - x)))
+            can_move = part.clip(x + part.width * here.sign()) != x
+            step = _SMALL_PART * part.radius(x) * part.direction(torch.where(can_move, here, 0))
+            after = Margin()(probing.model(part.project(x + step, x)).detach(), y)
+        return int(((_cosine(here, there) < _SAME_DIRECTION) | (after <= before)).sum())
+
+    num_astray = probing.in_parts(rows, go_a_little)
+    if num_astray <= max(1, 0.25 * len(rows)):
+        return []
+    return [
+        f"{name}: within {_SMALL_PART:.0%} of eps, the gradient of the margin turned round or did not raise it for "
+        f"{num_astray} of {len(rows)} samples: gradients are shattered, or not those of the forward; try a "
+        "black box"
+    ]
+
+
+def half_way(probing: Probing, name: str, threat: Threat, rows: Tensor) -> list[str]:
+    """Where many steps fail to lead out, the gradient of the margin should not point elsewhere half an eps on."""
+    if not isinstance(threat, Ball):
+        return []
+
+    def look_at_some(some: Tensor) -> int:
+        x, y = probing.x[some], probing.y[some]
+        start = threat.take(some).start(x, probing.rng.take(some).fold(-2))
+        with probing.counted():
+            (_, here), (_, there) = (probing.slope(points, y) for points in (x, x + 0.5 * (start - x)))
+        have_direction = here.flatten(1).any(1) & there.flatten(1).any(1)
+        return int((have_direction & (_cosine(here, there) < _ALIKE_HALF_WAY)).sum())
+
+    num_astray = probing.in_parts(rows, look_at_some)
+    if num_astray <= 0.5 * len(rows):
+        return []
+    return [
+        f"{name}: half an eps from {num_astray} of {len(rows)} samples that it left standing the gradient of the "
+        "margin points elsewhere, so that its steps lead nowhere: try a black box, or gradients averaged around "
+        "each point"
+    ]
+
+
+def in_jumps(probing: Probing, name: str, threat: Threat, rows: Tensor) -> list[str]:
+    """Along a climb of the margin, its gradients should explain most of how it changes."""
+    if not isinstance(threat, Ball):
+        return []
+
+    def climb_some(some: Tensor) -> int:
+        x, y, part = probing.x[some], probing.y[some], threat.take(some)
+
+        def margin(points: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
+            gain = Margin()(probing.model(points), y[which])
+            return gain, gain.detach() > 0
+
+        jumps, everyone = Jumps(x), torch.arange(len(x), device=x.device)
+        with probing.counted():
+            end, _ = ascend(
+                jumps.watched(margin, everyone),
+                x,
+                start=part.start(x, probing.rng.take(some).fold(-3)),
+                threat=part,
+                num_steps=_CLIMB,
+                step_size=cosine_steps(_CLIMB),
+                early_stop=False,
+            )
+            found = jumps.found(-margin(x, everyone)[0].detach())
+            if found.any():  # and does not answer at random
+                once, again = (margin(end, everyone)[0].detach() for _ in range(2))
+                found &= (once - again).abs() <= _SAME * once.abs()
+        return int(found.sum())
+
+    num_jumping = probing.in_parts(rows, climb_some)
+    if num_jumping <= max(1, 0.25 * len(rows)):
+        return []
+    return [
+        f"{name}: in {_CLIMB} steps the margin of {num_jumping} of {len(rows)} samples changed more by jumps than "
+        "along its gradients, which do not see what lies beyond a jump; try a black box"
+    ]
+
+
+def _cosine(one: Tensor, other: Tensor) -> Tensor:
+    """Of two gradients of each sample, `(N,)`; 0 where one of them is 0."""
+    unit = L2(eps=1).direction  # which no tiny gradient underflows in
+    return torch.cosine_similarity(unit(one).flatten(1), unit(other).flatten(1))
