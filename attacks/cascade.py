@@ -14,13 +14,13 @@ from .objectives.losses import Loss, Margin
 from .objectives.untargeted import Untargeted
 from .parts.closing_in import along_gradient, climb_closing_in, to_corner
 from .parts.shrinking import climb_shrinking
-from .parts.survivors import Survivors
+from .parts.sighted import Sighted
+from .parts.survivors import QUERIES_PER_PASS
 from .pgd import PGD
 from .square import Square
 from .threats.ball import Ball
 from .threats.l1 import L1
 
-QUERIES_PER_PASS = 5
 _REFINING_STEPS = 10
 _REFINING_QUERIES = 100
 _SMALL = 0.1  # of the steps of a climb from elsewhere
@@ -28,7 +28,7 @@ _WINDOW = 0.02  # the share of the pixels that a window covers
 _ONWARD = 0.25  # of the way to a corner, the first step from the best point
 
 
-class Cascade(Survivors):
+class Cascade(Sighted):
     """The samples of one batch, and what can be tried on some of them; made as `Survivors`."""
 
     def climb(

@@ -20,13 +20,13 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from .cascade import QUERIES_PER_PASS, Cascade
+from .cascade import Cascade
 from .core.attack import Attack
 from .core.checks import check_counts
 from .core.sample_rng import SampleRng
 from .core.threat import Threat
 from .objectives.losses import CrossEntropy, Margin
-from .parts.survivors import among, without
+from .parts.survivors import QUERIES_PER_PASS, among, without
 from .threats.ball import Ball
 from .threats.l1 import L1
 from .threats.linf import Linf
@@ -58,13 +58,13 @@ class Strongest(Attack):
     those that may fall do so again and again; inside L2 and L0 those nearest to falling climb for longer inside their
     own. Inside L1, those whose margin bends first climb along the gradient itself, and where that brings them near, by
     nothing else. Inside Linf, those nearest to falling climb cross-entropy too, and go on from their best point by
-    small windows at random places, in turns with short climbs. Where the margin jumps, or its gradient leads nowhere, a
-    black box searches, if the samples are images and the threat is not L0. From a budget of 400 on, it is spent on
-    those who may still fall: those that have come near, towards each class again, and towards more classes but for
-    Linf; inside Linf every survivor once more, and inside Linf and L1 those whose climbs end at unlike margins (where
-    the margin bends, along the gradient alone); inside L2 and L0 those who fall not far outside. From 2000 on, inside
-    Linf, a black box searches, also where the gradients are honest: briefly for all that have given way, at length for
-    those it moves and those nearest to falling.
+    small windows at random places, in turns with short climbs. Where the margin jumps, or its gradient hides a part of
+    how it changes or leads nowhere, a black box searches, if the samples are images and the threat is not L0. From a
+    budget of 400 on, it is spent on those who may still fall: those that have come near, towards each class again, and
+    towards more classes but for Linf; inside Linf every survivor once more, and inside Linf and L1 those whose climbs
+    end at unlike margins (where the margin bends, along the gradient alone); inside L2 and L0 those who fall not far
+    outside. From 2000 on, inside Linf, a black box searches, also where the gradients are honest: briefly for all that
+    have given way, at length for those it moves and those nearest to falling.
 
     Args:
         threat: what the attacker may do.
@@ -141,9 +141,10 @@ class Strongest(Attack):
 
     def _without_gradients(self, samples: Cascade) -> None:
         """Where the margin's gradient leads nowhere, or only to a tie, that of the likelihood may; else a black box."""
-        for rows in (samples.blind(), samples.near(_TIE)):
+        blind = samples.blind(samples.everyone)
+        for rows in (blind, samples.near(_TIE)):
             samples.climb_the_likelihood(rows, num_steps=_LIKELY_STEPS)
-        samples.search(samples.blind(), num_queries=QUERIES_PER_PASS * self.max_passes)
+        samples.search(samples.blind(blind), num_queries=QUERIES_PER_PASS * self.max_passes)
 
     def _inside_l1(self, samples: Cascade) -> None:
         """In L1 few pixels change, by as much as the box allows, but for those whom more of them bring near."""

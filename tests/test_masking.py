@@ -230,6 +230,13 @@ class Swapped(nn.Module):
         return logits[:, [1, 0, 2, 3]]
 
 
+def test_waves_show_where_pixels_lie_at_the_end_of_the_box() -> None:
+    """From there a random start moves half of them, and the gradients of the others agree."""
+    model, x = Rippled(small_net()).eval(), images(48).round()
+    observed = evaluate(model, x, own_labels(model, x), {"pgd": PGD(threat=Linf(eps=0.08))}).observed
+    assert any("half an eps" in sign for sign in observed), observed
+
+
 class Bending(nn.Module):
     """Its gradient turns, on the way through a ball, as the gradients of honest nets do."""
 

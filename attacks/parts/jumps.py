@@ -29,6 +29,9 @@ class Jumps:
 
     Args:
         x: the samples, float `(N, ...)`.
+
+    Attributes:
+        first: the points where all of them were looked at first, `(N, ...)`, their gains, `(N,)`, and gradients.
     """
 
     def __init__(self, x: Tensor) -> None:
@@ -36,6 +39,7 @@ class Jumps:
         self._gains = x.new_full((len(x),), torch.nan)
         self._explained, self._beyond = torch.zeros_like(self._gains), torch.zeros_like(self._gains)
         self._risen, self._promised = torch.zeros_like(self._gains), torch.zeros_like(self._gains)
+        self.first: tuple[Tensor, Tensor, Tensor] | None = None
 
     def watched(self, measure: Measure, rows: Tensor) -> Measure:
         """The same gain, whose changes are looked at wherever its gradient is taken.
@@ -76,3 +80,5 @@ class Jumps:
         self._risen[which] += torch.where(goes_on, change, 0)
         self._promised[which] += torch.where(goes_on, promised, 0)
         self._points[which], self._grads[which], self._gains[which] = points, grads, gains
+        if self.first is None:
+            self.first = self._points.clone(), self._gains.clone(), self._grads.clone()

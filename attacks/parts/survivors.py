@@ -7,23 +7,22 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 
-from ..core.ascend import Measure, gradient_of
+from ..core.ascend import Measure
 from ..core.sample_rng import SampleRng
 from ..core.smooth_backward import smooth_backward
 from ..core.threat import Threat
-from ..objectives.losses import Margin
 from ..threats.ball import Ball
-from ..threats.l2 import L2
 from .jumps import Jumps
 
-_SOFTNESS = 0.4  # of the sample's first margin
+QUERIES_PER_PASS = 5
+"""So many forwards count as one gradient."""
+
+SOFTNESS = 0.4  # of the sample's first margin
 _SHARP = 0.07  # the same of a sharp margin
 _NEAR = 1 / 6  # of the first margin, the rest below which the softness falls with it
 _HARDEST = 1 / 4  # of the first softness, the least
 _NO_MARGIN = 1e-12  # of the largest, what a first margin of 0 is taken for
-_NOWHERE = 0.98  # of the first margin left after all climbs
 _PAYS = 0.005  # of the first margin, the least that brings a sample on
-_SAME = 1e-3  # of the first margin, the difference of two answers that are the same
 
 
 def among(rows: Tensor, others: Tensor) -> Tensor:
@@ -66,6 +65,8 @@ class Survivors:
         self.num_passes = numbers.clone()
         self._jumps: Jumps | None = Jumps(x)  # until the first climb has ended
         self._jumping = self._bent = torch.zeros_like(self.fallen)
+        self._is_plain = True  # the first climb, not along gradients that see units at rest
+        self._first_look: tuple[Tensor, Tensor, Tensor] | None = None
         self._num_draws = torch.zeros_like(self.everyone)
         # Of the ends of the climbs that are compared: their number, sum, and sum of squares.
         self._ends = torch.zeros(3, len(x), dtype=torch.float64, device=x.device)
@@ -110,42 +111,9 @@ class Survivors:
         """Those of the samples that have not fallen."""
         return rows[~self.fallen[rows]]
 
-    def affordable(self, rows: Tensor, *, num_steps: int) -> Tensor:
+    def affordable(self, rows: Tensor, *, num_steps: float) -> Tensor:
         """Those of the samples whose budget has so many steps left."""
         return rows[self.num_passes[rows] + num_steps <= self.max_passes]
-
-    def blind(self) -> Tensor:
-        """The survivors whose gain jumps, or whose gradient vanishes, leads nowhere, or turns round: int64 `(M,)`."""
-        rows = self.near(torch.inf)
-        jumping = rows[self._jumping[rows]]
-        jumping = jumping[self._answers_again(jumping)]
-        return torch.cat([jumping, self._without_direction(without(rows, jumping))]).sort().values
-
-    def _answers_again(self, rows: Tensor) -> Tensor:
-        """Whether the model answers the same twice, and does not change by the numbers it draws: bool `(M,)`."""
-        if not len(rows):
-            return rows.bool()
-        with torch.no_grad():
-            once, again = (self._gaps(self.best[rows], rows).amax(1) for _ in range(2))
-        return (once - again).abs() <= -_SAME * self.first[rows]
-
-    def _without_direction(self, rows: Tensor) -> Tensor:
-        """Whose gradient vanishes, leads nowhere, or turns round within a twentieth of eps: int64 `(M,)`."""
-        rows = self.affordable(rows, num_steps=2)
-        left = self.highest / self.first
-        rows = rows[left[rows] >= 0.8]
-        if not len(rows):
-            return rows
-        x, start = self.x[rows], self.threat.take(rows).start(self.x[rows], self.noise(rows))
-        grads = []
-        for points in (start, start + 0.05 * (x - start)):
-            leaf = points.clone().requires_grad_()
-            grads.append(gradient_of(Margin()(self.model(leaf), self.y[rows]), leaf).flatten(1))
-        self.num_passes[rows] += 2
-        # Of unit length, since torch's cosine takes what is shorter than 1e-8 for nothing.
-        one, other = (L2(eps=1).direction(grad) for grad in grads)
-        turns = torch.cosine_similarity(one, other) < 0.5
-        return rows[turns | (left[rows] >= _NOWHERE)]
 
     # What a climb measures and leaves behind.
 
@@ -166,14 +134,14 @@ class Survivors:
             sharp: whether the margin over all classes is nearly that over the nearest one, however near it has come.
         """
         left = (self.highest[rows] / self.first[rows]).nan_to_num(nan=1.0)  # before the first climb nothing is known
-        softness = torch.full_like(left, _SHARP) if sharp else _SOFTNESS * (left / _NEAR).clamp(_HARDEST, 1)
+        softness = torch.full_like(left, _SHARP) if sharp else SOFTNESS * (left / _NEAR).clamp(_HARDEST, 1)
         targets = None if rank is None else self.class_gaps[rows].topk(rank + 1, dim=1).indices[:, rank]
 
         def measure(points: Tensor, part: Tensor) -> tuple[Tensor, Tensor]:
             which = rows[part]
             self.num_passes[which] += 1
             with smooth_backward() if smooth else nullcontext():
-                gaps = self._gaps(points, which)
+                gaps = self.gaps(points, which)
             highest = gaps.amax(1)
             seen, size = highest.detach(), gaps.detach().masked_fill(gaps.isinf(), 0).abs().amax(1)
             begun = seen.minimum(-_NO_MARGIN * size).clamp_max(-torch.finfo(seen.dtype).tiny)
@@ -181,10 +149,17 @@ class Survivors:
             turned = self._turned(gaps.detach(), which)
             if targets is not None:
                 return gaps.gather(1, targets[part, None])[:, 0], turned
-            scale = -softness[part] * self.first[which]
-            return scale * torch.logsumexp(gaps / scale[:, None], 1), turned
+            return self.soft_gain(gaps, which, softness[part]), turned
 
-        return measure if self._jumps is None else self._jumps.watched(measure, rows)
+        if self._jumps is None:
+            return measure
+        self._is_plain = not smooth
+        return self._jumps.watched(measure, rows)
+
+    def soft_gain(self, gaps: Tensor, rows: Tensor, softness: Tensor | float) -> Tensor:
+        """A margin over all classes, `(M,)`, that is soft by a share of the first margin."""
+        scale = -softness * self.first[rows]
+        return scale * torch.logsumexp(gaps / scale[:, None], 1)
 
     @torch.no_grad()
     def finish(self, rows: Tensor, points: Tensor) -> Tensor:
@@ -194,8 +169,10 @@ class Survivors:
             The survivors whom it has brought on, int64 `(M,)`.
         """
         if self._jumps is not None:
-            self._jumping, self._bent, self._jumps = self._jumps.found(-self.first), self._jumps.bent(), None
-        gaps = self._gaps(points, rows)
+            self._jumping, self._bent = self._jumps.found(-self.first), self._jumps.bent()
+            self._first_look = self._jumps.first if self._is_plain else None
+            self._jumps = None
+        gaps = self.gaps(points, rows)
         if not len(self.class_gaps):
             self.class_gaps = gaps.new_full((len(self.x), gaps.shape[1]), -torch.inf)
         self.class_gaps[rows] = torch.maximum(self.class_gaps[rows], gaps)
@@ -210,7 +187,7 @@ class Survivors:
         self._ends[:, rows] += torch.stack([torch.ones_like(share), share, share.square()])
         return rows[brought_on & ~turned]
 
-    def _gaps(self, points: Tensor, rows: Tensor) -> Tensor:
+    def gaps(self, points: Tensor, rows: Tensor) -> Tensor:
         """Each class's logit minus that of the true class, `(M, C)`; minus infinity for the true class."""
         labels, logits = self.y[rows, None], self.model(points)
         return (logits - logits.gather(1, labels)).scatter(1, labels, -torch.inf)

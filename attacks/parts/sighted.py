@@ -1,0 +1,84 @@
+"""`Sighted`: survivors, and whether their gradients show where to go."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..core.ascend import gradient_of
+from ..objectives.losses import Margin
+from ..threats.l2 import L2
+from .survivors import QUERIES_PER_PASS, SOFTNESS, Survivors, without
+from .unexplained import unexplained
+
+_NOWHERE = 0.98  # of the first margin left after all climbs
+_SAME = 1e-3  # of the first margin, the difference of two answers that are the same
+# A part of the change that the gradient does not say, when so many steps go so far towards random points of the threat:
+# one step for all, more for those that it shows something of, shorter ones where it may have been a bend.
+_HIDDEN = 0.3
+_LOOKS = ((1, 0.01), (7, 0.01), (8, 0.001))
+_LOOK_AROUND = -7  # of the noise, which no climb draws
+
+
+class Sighted(Survivors):
+    """The samples of one batch, and which of them need a search without gradients; made as `Survivors`."""
+
+    _hiding: Tensor | None = None  # whose gradient says too little of how the gain changes, once looked at
+
+    def blind(self, rows: Tensor) -> Tensor:
+        """Those of the survivors whose gain changes beyond its gradient, or whose gradient leads nowhere: int64 `(M,)`.
+
+        The gain may jump, or the gradient hide a part of how it changes; or it vanishes, brings hardly anything, or
+        turns round.
+        """
+        rows = self.standing(rows)
+        if self._hiding is None:
+            self._hiding = torch.zeros_like(self.fallen)
+            self._hiding[self._with_hidden_slopes(rows)] = True
+        beyond = rows[(self._jumping | self._hiding)[rows]]
+        beyond = beyond[self._answers_again(beyond)]
+        return torch.cat([beyond, self._without_direction(without(rows, beyond))]).sort().values
+
+    def _answers_again(self, rows: Tensor) -> Tensor:
+        """Whether the model answers the same twice, and does not change by the numbers it draws: bool `(M,)`."""
+        if not len(rows):
+            return rows.bool()
+        with torch.no_grad():
+            once, again = (self.gaps(self.best[rows], rows).amax(1) for _ in range(2))
+        return (once - again).abs() <= -_SAME * self.first[rows]
+
+    @torch.no_grad()
+    def _with_hidden_slopes(self, rows: Tensor) -> Tensor:
+        """Whose gain changes around its first point by what the gradient there does not say: int64 `(M,)`."""
+        if self._first_look is None:
+            return rows[:0]
+        for number, part in _LOOKS:
+            rows = self.affordable(rows, num_steps=number / QUERIES_PER_PASS)
+            if not len(rows):
+                break
+            (points, gains, slopes), changes, moves = (seen[rows] for seen in self._first_look), [], []
+            threat, rng = self.threat.take(rows), self.rng.take(rows).fold(_LOOK_AROUND)
+            for look in range(number):
+                moves.append(part * (threat.start(self.x[rows], rng.fold(look)) - points))
+                changes.append(self.soft_gain(self.gaps(points + moves[-1], rows), rows, SOFTNESS) - gains)
+            self.num_passes[rows] += number / QUERIES_PER_PASS
+            rows = rows[unexplained(torch.stack(changes), slopes, torch.stack(moves)) > _HIDDEN]
+        return rows
+
+    def _without_direction(self, rows: Tensor) -> Tensor:
+        """Whose gradient vanishes, leads nowhere, or turns round within a twentieth of eps: int64 `(M,)`."""
+        rows = self.affordable(rows, num_steps=2)
+        left = self.highest / self.first
+        rows = rows[left[rows] >= 0.8]
+        if not len(rows):
+            return rows
+        x, start = self.x[rows], self.threat.take(rows).start(self.x[rows], self.noise(rows))
+        grads = []
+        for points in (start, start + 0.05 * (x - start)):
+            leaf = points.clone().requires_grad_()
+            grads.append(gradient_of(Margin()(self.model(leaf), self.y[rows]), leaf).flatten(1))
+        self.num_passes[rows] += 2
+        # Of unit length, since torch's cosine takes what is shorter than 1e-8 for nothing.
+        one, other = (L2(eps=1).direction(grad) for grad in grads)
+        turns = torch.cosine_similarity(one, other) < 0.5
+        return rows[turns | (left[rows] >= _NOWHERE)]
