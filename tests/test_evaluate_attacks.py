@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from touchstone.attacks import PGD, Attack, CrossEntropy, Margin, Targeted, Untargeted, evaluate
+from touchstone.attacks import (
+    PGD,
+    Attack,
+    CrossEntropy,
+    Linf,
+    Margin,
+    Objective,
+    SampleRng,
+    Targeted,
+    Threat,
+    Untargeted,
+    evaluate,
+)
 
 from .judged import LINF, PGD_5, Custom
 from .oracles import own_labels
@@ -31,6 +44,16 @@ def swap_weights(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 def scale_weights(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     model[5].weight.data.mul_(1.0001)  # type: ignore[index,union-attr]
+    return x
+
+
+def swap_layer(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    model[2] = nn.Tanh()  # type: ignore[operator]
+    return x
+
+
+def swap_class(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    model[2].__class__ = nn.Tanh  # type: ignore[index,union-attr]
     return x
 
 
@@ -58,6 +81,8 @@ def one_pixel_nan(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         (train_and_run, r"'bad' changed the model: 1.running_mean"),
         (scale_weights, r"'bad' changed the model: 5.weight"),
         (swap_weights, r"'bad' changed the model: 5.weight"),
+        (swap_layer, r"'bad' changed the model: the module 2"),
+        (swap_class, r"'bad' changed the model: the module 2"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:Custom.perturb draws from torch's global")  # by the dropout of a net in training
@@ -115,6 +140,68 @@ def test_a_perturb_that_changes_its_input_is_named(net: nn.Module, x: Tensor, y:
 
     with pytest.raises(ValueError, match=r"attack 'a': Nudge.perturb changed its input in place"):
         evaluate(net, x, y, {"a": Nudge()})
+
+
+@dataclass(frozen=True, eq=False)
+class Widening(Attack):
+    """Widens what it is measured by, and then goes by that."""
+
+    widen: Callable[[Any], object]
+    threat: Threat
+    objective: Objective = Untargeted()
+
+    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:
+        self.widen(self)
+        return self.threat.project(x + 0.08, x)
+
+
+@pytest.mark.parametrize(
+    ("threat", "widen"),
+    [
+        (Linf(eps=torch.full((12,), 0.05)), lambda own: own.threat.eps.mul_(2)),
+        (Linf(eps=torch.full((1,), 0.05)), lambda own: own.threat.eps.mul_(2)),
+        (Linf(eps=0.1, mask=torch.arange(6).expand(1, 1, 6, 6) < 3), lambda own: own.threat.mask.fill_(True)),
+        (Linf(eps=0.1, box=(0.3, 0.7)), lambda own: object.__setattr__(own.threat, "box", (0.0, 1.0))),
+        (Linf(eps=0.05), lambda own: object.__setattr__(own, "threat", LINF)),
+    ],
+)
+def test_an_attack_that_widens_its_threat_is_named(
+    net: nn.Module, x: Tensor, y: Tensor, threat: Linf, widen: Callable[[Any], object]
+) -> None:
+    with pytest.raises(ValueError, match=r"attack 'a' changed its threat.*Linf\(eps=.*has become Linf\(eps="):
+        evaluate(net, x.clamp(0.3, 0.7), y, {"a": Widening(widen, threat)})
+
+
+def test_an_attack_that_changes_its_objective_is_named(net: nn.Module, x: Tensor, y: Tensor) -> None:
+    easier = Widening(lambda own: own.objective.target.copy_(y), LINF, Targeted(target=(y + 1) % 4))
+    with pytest.raises(ValueError, match=r"attack 'a' changed its objective"):
+        evaluate(net, x, y, {"a": easier})
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("set_default_dtype", torch.float64),
+        ("set_default_device", "meta"),
+        ("use_deterministic_algorithms", True),
+        ("set_num_threads", 3),
+    ],
+)
+def test_an_attack_that_changes_a_setting_of_torch_is_named_and_it_is_put_back(
+    net: nn.Module, x: Tensor, y: Tensor, setting: str, value: Any
+) -> None:
+    def settings() -> tuple[object, ...]:
+        deterministic = torch.are_deterministic_algorithms_enabled()
+        return torch.get_default_dtype(), torch.get_default_device(), deterministic, torch.get_num_threads()
+
+    def change(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        getattr(torch, setting)(value)
+        return x.clone()
+
+    before = settings()
+    with pytest.raises(ValueError, match=f"attack 'a' changed a setting of the whole process by `torch.{setting}`"):
+        evaluate(net, x, y, {"a": Custom(change)})
+    assert settings() == before
 
 
 @pytest.mark.parametrize("name", ["worst_case", "clean", "a/b", "", "pgd 20", "pgd\n"])

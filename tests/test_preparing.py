@@ -136,6 +136,8 @@ class Learning(Attack):
             model[5].bias.data.add_(1)  # type: ignore[operator, union-attr, index]
         if self.how == "in training mode":
             model.train()
+        if self.how == "widening":
+            object.__setattr__(self, "threat", Linf(eps=0.9))
         threat = Linf(eps=0.9) if self.how == "cheating" else self.threat
         return self if self.how == "not ready" else PGD(threat=threat, objective=self.objective)
 
@@ -152,6 +154,7 @@ def test_an_attack_of_ones_own_learns_in_one_method() -> None:
     [
         ("spoiling", "attack 'own' changed the model: 5.bias is not what it was before it learned"),
         ("cheating", r"'own': Learning.learn must return an attack that is ready, with the threat.*Linf\(eps=0.9"),
+        ("widening", r"attack 'own' changed its threat.*Linf\(eps=0.1\) has become Linf\(eps=0.9\)"),
         ("not ready", "'own': Learning.learn must return an attack that is ready"),
     ],
 )

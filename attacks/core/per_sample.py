@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from copy import copy
 from typing import Any, TypeVar
 
 import torch
@@ -52,6 +53,32 @@ class PerSample:
                     f"{type(self).__name__}({field.name}=...) must hold one row per sample "
                     f"({num_samples}) or a single one, got {len(value)}"
                 )
+
+    def copied(self: Self) -> Self:
+        """The same value with tensors of its own; what else it holds, such as a module, is shared."""
+        mine = copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, PerSample):
+                object.__setattr__(mine, name, value.copied())
+            elif isinstance(value, Tensor):
+                object.__setattr__(mine, name, value.detach().clone())
+        return mine
+
+    def still_is(self, now: object) -> bool:
+        """Whether `now`, of which this is an earlier copy (`copied`), is what it was; what was None may have come."""
+        return type(now) is type(self) and all(
+            value is None or _is_still(value, getattr(now, name, None)) for name, value in vars(self).items()
+        )
+
+
+def _is_still(before: Any, now: Any) -> bool:
+    if isinstance(before, PerSample):
+        return before.still_is(now)
+    if not isinstance(before, Tensor):
+        return before is now
+    if not isinstance(now, Tensor) or (now.dtype, now.device) != (before.dtype, before.device):
+        return False
+    return torch.equal(before, now)
 
 
 def per_sample(value: float | Tensor, like: Tensor) -> float | Tensor:

@@ -112,8 +112,8 @@ def evaluate(
 
     Raises:
         ValueError: the batch, the labels or the logits are not what they must be; or an attack left its threat,
-            returned something that is no batch of finite images like `x`, or changed its input or the model; or it
-            needs samples and was given none, or some of those that are evaluated.
+            returned something that is no batch of finite images like `x`, or changed its input, its threat, the
+            model or torch's settings; or it needs samples and was given none, or some of those that are evaluated.
         RuntimeError: an attack failed; the message names it.
 
     Example:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..core.attack import Attack
 from ..core.sample_rng import SampleRng
+from .left_alone import left_alone
 from .meter import Cost, metered
 from .running import naming
 from .untouched import Untouched
@@ -33,7 +34,8 @@ def prepare_attacks(
         untouched: proves that learning leaves the model alone.
 
     Raises:
-        ValueError: an attack needs samples and there are none; it changed the model, or its threat or objective.
+        ValueError: an attack needs samples and there are none; it changed the model, its threat or objective, or
+            torch's settings.
         RuntimeError: it failed; the message names it.
     """
     ready, costs = dict(attacks), dict[str, Cost]()
@@ -47,7 +49,7 @@ def prepare_attacks(
             )
         x, y = samples
         start, rng = time.perf_counter(), SampleRng.numbered(len(x), seed).fold(-1)
-        with metered(model) as meter:
+        with left_alone(name, attack), metered(model) as meter:
             learned = naming(name, attack.prepare, model, x, y, rng)
         costs[name] = meter.cost(time.perf_counter() - start)
         if learned.needs_samples or learned.threat is not attack.threat or learned.objective is not attack.objective:

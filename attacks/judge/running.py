@@ -16,6 +16,7 @@ from ..core.checks import are_broken
 from ..core.out_of_memory import is_out_of_memory
 from ..core.sample_rng import SampleRng
 from ..core.threat import Threat
+from .left_alone import left_alone
 from .meter import Cost, metered
 
 RESERVED_NAMES = ("worst_case", "clean")  # what figures beside those of the attacks are called
@@ -63,11 +64,12 @@ def run_attack(
     """The attacked images, checked, and what they cost.
 
     Raises:
-        ValueError: the attack left its threat, changed its input, or returned no batch of finite images like `x`.
+        ValueError: the attack left its threat or changed it, its input or torch's settings, or returned no batch of
+            finite images like `x`.
         RuntimeError: it raised something else than a ValueError itself.
     """
     given_x, given_y, start = x.clone(), y.clone(), time.perf_counter()
-    with metered(model) as meter:
+    with left_alone(name, attack), metered(model) as meter:
         x_adv = naming(name, attack, model, given_x, given_y, rng=rng)
     kept = torch.equal(given_x, x) and torch.equal(given_y, y)  # this waits for an accelerator
     cost = meter.cost(time.perf_counter() - start)

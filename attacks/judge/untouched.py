@@ -20,8 +20,12 @@ class Untouched:
         self._ignored: set[str] = set()
         self._state = self._describe()
 
-    def _describe(self) -> dict[str, tuple[int, ...]]:
+    def _describe(self) -> dict[str, tuple[object, ...]]:
         model = self._model
+        modules = {
+            f"the module {name}" if name else "the model": (module, type(module))
+            for name, module in model.named_modules()
+        }
         modes = {f"the mode of {name or 'the model'}": (m.training,) for name, m in model.named_modules()}
         needs = {f"requires_grad of {name}": (p.requires_grad,) for name, p in model.named_parameters()}
         grads = {
@@ -30,7 +34,7 @@ class Untouched:
             if p.grad is not None
         }
         hooks = {f"the hooks of {name or 'the model'}": _hooks(m) for name, m in model.named_modules()}
-        return {**modes, **needs, **grads, **hooks, **self._values()}
+        return {**modules, **modes, **needs, **grads, **hooks, **self._values()}
 
     @torch.no_grad()
     def _values(self) -> dict[str, tuple[int, ...]]:
