@@ -101,11 +101,14 @@ class CarliniWagner(Attack):
         return found
 
     def _free(self, x: Tensor) -> Tensor:
-        """The variable that `_boxed` maps to `x`, nearly where `x` lies on the box."""
+        """The variable that `_boxed` maps to `x`, nearly where `x` lies on the box.
+
+        Nearer to the box the tanh is too flat for steps to leave it: pixels of 0 and 1 would stay what they are.
+        """
         if self.threat.box is None:
             return x.clone()
         low, high = self.threat.box
-        return (0.999999 * (2 * (x - low) / (high - low) - 1)).atanh()
+        return (0.999 * (2 * (x - low) / (high - low) - 1)).atanh()
 
     def _boxed(self, free: Tensor) -> Tensor:
         if self.threat.box is None:

@@ -140,6 +140,16 @@ def test_targets_are_reached_at_the_distance_of_their_boundary() -> None:
     assert np.allclose(distance, smallest_distance(model, x, y, 2)[turned.numpy()], rtol=0.03)
 
 
+def test_pixels_of_black_and_white_leave_the_box() -> None:
+    """Where tanh is flat no step would move them."""
+    model, threat = LinearModel(num_classes=3, seed=3), L2(eps=0.5)
+    x = torch.rand(40, 1, 3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64).round()
+    attacks = {"cw": CarliniWagner(threat=threat, num_steps=200), "deepfool": DeepFool(threat=threat)}
+    report = evaluate(model, x, model(x).argmax(1), attacks)
+    assert 10 < report.success["deepfool"].sum() < 30
+    assert torch.equal(report.success["cw"], report.success["deepfool"])
+
+
 @pytest.mark.parametrize("threat", [L2(eps=9), Linf(eps=1)])
 def test_hop_skip_jump_needs_decisions_only_and_keeps_to_its_queries(threat: L2 | Linf) -> None:
     class Decisions(nn.Module):
