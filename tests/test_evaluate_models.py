@@ -11,13 +11,29 @@ from torch import Tensor, nn
 
 from touchstone.attacks import L2, Attack, HopSkipJump, RandomNoise, Square, evaluate
 
-from .judged import LINF, PGD_5, Called
+from .judged import LINF, PGD_5, Called, Custom
 from .oracles import small_net
+
+
+class Silent(torch.autograd.Function):
+    """Passes on what it is given, and no gradient, as layers of quantised weights do."""
+
+    @staticmethod
+    def forward(_: object, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(_: object, *grads: Tensor) -> None:
+        return None
 
 
 def test_a_model_without_a_gradient_is_an_error_that_says_where_to_look(x: Tensor) -> None:
     free = torch.ones(4, requires_grad=True)  # a weight that no module knows, so that it is not frozen
-    for function in (lambda x: x.detach().flatten(1)[:, :4] * 3, lambda x: x.detach().flatten(1)[:, :4] * free):
+    for function in (
+        lambda x: x.detach().flatten(1)[:, :4] * 3,
+        lambda x: x.detach().flatten(1)[:, :4] * free,
+        lambda x: Silent.apply(x).flatten(1)[:, :4] * 3,
+    ):
         model = Called(function)
         with pytest.raises(ValueError, match="attack 'pgd': the model's output does not depend on its input by a diff"):
             evaluate(model, x, model(x).argmax(1), {"pgd": PGD_5})

@@ -72,7 +72,9 @@ class Meter:
     def _see_gradient_of_logits(self, grad: Tensor) -> None:
         self.num_backwards += len(grad)
 
-    def _see_gradient(self, grad: Tensor) -> None:
+    def _see_gradient(self, grad: Tensor | None) -> None:
+        if grad is None:  # of a layer that has none, as quantised ones: whoever asked for it says so
+            return
         self.num_backwards += len(grad)
         largest = norms(grad.detach(), float("inf"))  # which NaN and infinity survive
         bad = torch.stack([(largest == 0).sum(), (~(largest <= _LARGEST_GRADIENT)).sum()])
