@@ -159,3 +159,38 @@ def test_a_model_that_gives_decisions_alone_is_attacked_by_what_needs_no_more(
     for model, among in ((Decisions(net), {**attacks, "pgd": PGD_5}), (nn.Sequential(net, nn.Softmax(1)), attacks)):
         with pytest.raises(ValueError, match="probabilities where logits are due"):
             evaluate(model, x, y, among)
+
+
+class Scaled(nn.Module):
+    """Keeps a buffer of the layout that a test wants."""
+
+    def __init__(self, buffer: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("kept", buffer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 3 * x.flatten(1)[:, :4]
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta state")
+@pytest.mark.parametrize(
+    "lay_out",
+    [
+        lambda eye: eye[:, 0],
+        lambda eye: eye[0, :1].expand(5),
+        Tensor.to_sparse,
+        Tensor.to_sparse_csr,
+        Tensor.to_sparse_csc,
+    ],
+    ids=["column", "expanded", "coo", "csr", "csc"],
+)
+def test_buffers_of_every_layout_are_watched(x: Tensor, lay_out: Callable[[Tensor], Tensor]) -> None:
+    def grow(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        model.kept = 2 * model.kept  # type: ignore[operator]
+        return x.clone()
+
+    model = Scaled(lay_out(torch.eye(4)))
+    y = model(x).argmax(1)
+    assert evaluate(model, x, y, {"lazy": Custom(lambda model, x, y: x.clone())}).robust["lazy"].all()
+    with pytest.raises(ValueError, match="attack 'a' changed the model: kept"):
+        evaluate(model, x, y, {"a": Custom(grow)})

@@ -69,8 +69,13 @@ def checksum(tensor: Tensor) -> Tensor:
 
     Laid out as a square whose rows and columns have odd weights, so that exchanged entries show as well.
     """
+    if tensor.layout != torch.strided:
+        total = torch.zeros((), dtype=torch.int64, device=tensor.device)
+        for part in _parts(tensor):
+            total = _MIX * total + checksum(part)
+        return total
     values = torch.view_as_real(tensor) if tensor.is_complex() else tensor
-    octets = values.flatten().view(torch.uint8)
+    octets = values.flatten().contiguous().view(torch.uint8)
     num_missing = -len(octets) % 8
     if num_missing or octets.storage_offset() % 8:
         octets = F.pad(octets, (0, num_missing))
@@ -80,3 +85,13 @@ def checksum(tensor: Tensor) -> Tensor:
     weights = torch.arange(1, 4 * side + 4, 2, device=words.device)  # at most 2 * side are left over
     row_sum, column_sum = (square.sum(dim) * weights[:side] for dim in (0, 1))
     return row_sum.sum() + _MIX * (column_sum.sum() + _MIX * (rest * weights[: len(rest)]).sum())
+
+
+def _parts(tensor: Tensor) -> tuple[Tensor, ...]:
+    """The dense tensors that a sparse one is made of."""
+    if tensor.layout == torch.sparse_coo:
+        tensor = tensor.coalesce()
+        return tensor.indices(), tensor.values()
+    if tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
+        return tensor.crow_indices(), tensor.col_indices(), tensor.values()
+    return tensor.ccol_indices(), tensor.row_indices(), tensor.values()
