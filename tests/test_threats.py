@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq, minimize
 from torch import Tensor, nn
 
-from touchstone.attacks import L1, L2, PGD, Linf, SampleRng, evaluate
+from touchstone.attacks import L0, L1, L2, PGD, Linf, SampleRng, evaluate
 from touchstone.attacks.threats.ball import Ball
 
 from .oracles import images
@@ -127,6 +127,31 @@ def test_float32_is_enough_for_pixels_far_from_0(threat: type[Ball], box: tuple[
     assert ball.contains(ball.project(far, x), x).all()
     assert ball.contains(ball.start(x, SampleRng.numbered(20)), x).all()
     assert not ball.contains(ball.project(far, x) + 1.5 * eps * ball.direction(torch.ones_like(x)), x).any()
+
+
+@pytest.mark.parametrize("threat", [Linf, L2, L1])
+@pytest.mark.parametrize("eps", [0.01, torch.tensor([0.01, 0.02])])
+def test_a_large_feature_is_no_leave_for_the_others(threat: type[Ball], eps: float | Tensor) -> None:
+    """Float32 is spaced 0.004 near 50,000."""
+    x = images(2, shape=(100,))
+    x[:, 0] = 50_000.3
+    ball = threat(eps=eps, box=None)  # type: ignore[call-arg]
+    far = x + torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    assert ball.contains(ball.project(far, x), x).all()
+    moved = x.clone()
+    moved[:, 1] += 1.001 * ball.radius(x)[:, 0]
+    assert not ball.contains(moved, x).any()
+    moved[:, 0] += 0.004  # a step of the large one's rounding
+    assert not ball.contains(moved, x).any()
+
+
+@pytest.mark.parametrize("box", [None, (0, 1e7)])
+def test_a_large_feature_is_no_leave_for_one_more_pixel(box: tuple[float, float] | None) -> None:
+    x = images(2, shape=(10,))
+    x[:, 0] = 3e6
+    ball = L0(eps=2, box=box)
+    assert ball.contains(x + 0.5 * (torch.arange(10) < 2), x).all()
+    assert not ball.contains(x + 0.5 * (torch.arange(10) < 3), x).any()
 
 
 @pytest.mark.parametrize("threat", [Linf(eps=0.1), L2(eps=0.5), L1(eps=0.3)])

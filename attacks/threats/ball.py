@@ -205,16 +205,26 @@ class Ball(Threat):
 
     def contains(self, x_adv: Tensor, x: Tensor) -> Tensor:
         distance = self.distance(x_adv, x)
-        inside = distance <= self.radius(distance) * (1 + RELATIVE_TOLERANCE) + ABSOLUTE_TOLERANCE * self._scale(x)
+        inside = distance <= self.radius(distance) * (1 + RELATIVE_TOLERANCE) + self._rounding(x_adv, x)
         if self.box is not None:
             low, high = self.box
             pixels = x_adv.flatten(1)
             inside &= ((pixels >= low) & (pixels <= high)).all(1)
         return inside
 
-    def _scale(self, x: Tensor) -> float | Tensor:
-        """How large pixels are, by which float32 rounds them: at least 1, one number or one per sample, `(N,)`."""
-        return x.flatten(1).abs().amax(1).clamp_min(1) if self.box is None else max(1.0, *map(abs, self.box))
+    def _rounding(self, x_adv: Tensor, x: Tensor) -> float | Tensor:
+        """How much of the distance may be rounding of pixels to float32: one number, or one per sample, `(N,)`."""
+        if self.box is not None:
+            return ABSOLUTE_TOLERANCE * max(1.0, *map(abs, self.box))
+        # Without a box each pixel has a size of its own, so that one of 50,000 is no leave for those near 1. What
+        # rounding adds is at most as long, in units of these sizes, as where all pixels are of one.
+        wide = widest(x.device)
+        change, size = (x_adv.to(wide) - x.to(wide)).abs().flatten(1), x.to(wide).abs().clamp_min(1).flatten(1)
+        weight = torch.ones_like(change)
+        if self.p != float("inf"):
+            weight = change * size / norms(change * size, self.p).clamp_min(torch.finfo(wide).tiny)[:, None]
+        rounded = (change - ABSOLUTE_TOLERANCE * size * weight).clamp_min(0)
+        return norms(change, self.p) - norms(rounded, self.p)
 
     def check_input(self, x: Tensor) -> None:
         if not x.is_floating_point():

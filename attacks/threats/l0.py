@@ -81,6 +81,9 @@ class L0(Ball):
     def _length(self, x_adv: Tensor, x: Tensor) -> Tensor:
         return _positions(x_adv != x).any(1).sum(1).to(x.dtype)
 
+    def _rounding(self, x_adv: Tensor, x: Tensor) -> float:
+        return 0.0  # a count has none
+
 
 def _positions(x: Tensor) -> Tensor:
     """`(N, C, ...)` as `(N, C, P)`, and `(N, D)` as `(N, 1, D)`: P pixels of C channels."""
