@@ -88,7 +88,7 @@ class RobustnessCurves(Probe):
         for level in levels:
             if not 0 < level < 1:
                 raise ValueError(f"RobustnessCurves(levels=...) must be in (0, 1), got {level}")
-        self.attack, self.batch_size, self.seed = attack, batch_size, seed
+        self.attack, self.batch_size, self.seed = attack, batch_size, int(seed)
         self.eps = sorted({parse_number(value, "RobustnessCurves(eps=...)") for value in eps})
         self.steps, self.levels = sorted(set(steps)), tuple(levels)
         self.compare_with = [read_curves(folder, type(attack.threat).__name__) for folder in compare_with]

@@ -127,7 +127,7 @@ class RobustAccuracy(Probe):
         check_seed("RobustAccuracy", seed)
         self.attacks = attacks
         self.batch_size = batch_size
-        self.seed = seed
+        self.seed = int(seed)  # a report cannot hold one of numpy
         self.num_images = num_images
         self.images_every_n_epochs = images_every_n_epochs
         self.num_prepare_samples = num_prepare_samples

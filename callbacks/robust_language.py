@@ -81,7 +81,7 @@ class RobustLanguage(Probe):
                     f"RobustLanguage(attacks=...): attack {name!r} must have the objective Surprise() or "
                     f"NextToken(target=...), got {attack.objective!r}"
                 )
-        self.attacks, self.batch_size, self.seed, self.num_texts = attacks, batch_size, seed, num_texts
+        self.attacks, self.batch_size, self.seed, self.num_texts = attacks, batch_size, int(seed), num_texts
         self._halving = Halving(batch_size)
         self._waiting = Waiting(batch_size, attacks)
         self._model: nn.Module | None = None  # the one that the waiting texts are for

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -85,6 +86,12 @@ def test_an_active_autocast_changes_nothing(net: nn.Module, x: Tensor, y: Tensor
     for name in attacks:
         assert torch.equal(inside.x_adv[name], plain.x_adv[name])
         assert torch.equal(inside.robust[name], plain.robust[name])
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.int32])
+def test_a_seed_may_be_one_of_numpy(net: nn.Module, x: Tensor, y: Tensor, kind: type) -> None:
+    threes = (evaluate(net, x, y, {"pgd": PGD_5}, seed=seed, keep_adversarial=True) for seed in (3, kind(3)))
+    assert torch.equal(*(report.x_adv["pgd"] for report in threes))
 
 
 def test_sample_ids_may_be_a_list(net: nn.Module, x: Tensor, y: Tensor) -> None:

@@ -60,7 +60,7 @@ def test_integers_are_uniform() -> None:
     assert stats.chisquare(counts).pvalue > 0.001
 
 
-@pytest.mark.parametrize("seed", [0, -1, 2**63, 2**70, -(2**64)])
+@pytest.mark.parametrize("seed", [0, -1, 2**63, 2**70, -(2**64), np.int64(3), np.int32(-1), np.uint8(255)])
 def test_any_integer_is_a_seed(seed: int) -> None:
     assert SampleRng.numbered(2, seed=seed).fold(seed).uniform(LIKE[:2]).isfinite().all()
 

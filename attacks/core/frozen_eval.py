@@ -79,7 +79,7 @@ def seed_random_state(
     For each purpose a model draws other numbers: one that is measured by the noise that its attacker has seen would
     seem weaker than it is.
     """
-    seed = (seed + _PURPOSES[purpose]) % (1 << 32)
+    seed = (int(seed) + _PURPOSES[purpose]) % (1 << 32)
     random.seed(seed)
     np.random.seed(seed)
     torch.random.default_generator.manual_seed(seed)

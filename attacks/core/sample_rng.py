@@ -34,8 +34,8 @@ def _mix(z: Tensor) -> Tensor:
 
 
 def _wrap(number: int) -> int:
-    """Any Python integer as a signed 64-bit one."""
-    return (number + (1 << 63)) % (1 << 64) - (1 << 63)
+    """Any integer, also one of numpy, as a signed 64-bit one."""
+    return (int(number) + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +49,9 @@ class SampleRng:
 
     seed: int
     sample_ids: Tensor
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seed", int(self.seed))  # of numpy's integers sums overflow
 
     @classmethod
     def numbered(cls, num_samples: int, seed: int = 0) -> SampleRng:
