@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .core.ascend import gradient_of
 from .core.attack import Attack
-from .core.checks import check_counts, check_positive
+from .core.checks import check_counts, check_flags, check_positive
 from .core.objective import Objective
 from .core.sample_rng import SampleRng
 from .objectives.untargeted import Untargeted
@@ -58,6 +58,7 @@ class CarliniWagner(Attack):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_counts(self, "num_steps", "num_rounds")
+        check_flags(self, "minimal")
         check_positive(self, "step_size", "first_weight")
         check_positive(self, "confidence", or_zero=True)
         with_margin(self.objective)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .core.ascend import gradient_of
 from .core.attack import Attack
-from .core.checks import check_counts, check_positive
+from .core.checks import check_counts, check_flags, check_positive
 from .core.objective import Objective
 from .core.per_sample import norms
 from .core.sample_rng import SampleRng
@@ -67,6 +67,7 @@ class EAD(Attack):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_counts(self, "num_steps", "num_rounds")
+        check_flags(self, "minimal")
         check_positive(self, "step_size", "first_weight", "penalty")
         check_positive(self, "confidence", or_zero=True)
         if self.rule not in get_args(Rule):

@@ -7,7 +7,6 @@ algorithm 1, without its final search, as in AutoAttack.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from numbers import Real
 from typing import ClassVar
 
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 
 from .core.ascend import gradient_of
 from .core.attack import Attack
-from .core.checks import check_counts
+from .core.checks import check_counts, check_flags, check_numbers
 from .core.gain import gain_of
 from .core.in_turn import in_turn
 from .core.objective import Objective
@@ -79,10 +78,12 @@ class FAB(Attack):
         super().__post_init__()
         check_counts(self, "num_steps", "num_restarts")
         check_counts(self, "num_targets", least=0)
+        check_flags(self, "random_start", "early_stop")
+        check_numbers(self, "alpha_max", "eta", "beta")
         if not isinstance(self.objective, Untargeted | Targeted):
             raise ValueError(f"FAB(objective=...) must be Untargeted or Targeted, got {self.objective!r:.80}")
         check_targets("FAB(num_targets=...)", self.objective, self.num_targets)
-        if not isinstance(self.alpha_max, Real) or not 0 <= self.alpha_max <= 1:
+        if not 0 <= self.alpha_max <= 1:
             raise ValueError(f"FAB(alpha_max=...) must be in [0, 1], got {self.alpha_max!r}")
         if not self.eta >= 1:
             raise ValueError(f"FAB(eta=...) must be >= 1, got {self.eta:g}")

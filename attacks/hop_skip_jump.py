@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .core.attack import Attack
-from .core.checks import check_counts
+from .core.checks import check_counts, check_flags
 from .core.objective import Objective
 from .core.per_sample import norms, per_sample, wide
 from .core.sample_rng import SampleRng
@@ -59,6 +59,7 @@ class HopSkipJump(Attack):
         super().__post_init__()
         check_counts(self, "num_queries", "num_starts")
         check_counts(self, "num_directions", least=2)
+        check_flags(self, "minimal")
         if self.threat.box is None:
             raise ValueError("HopSkipJump(threat=...) must have a box: the search begins at random images of it")
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .core.ascend import StepSize, ascend, cosine_steps
 from .core.attack import Attack
-from .core.checks import check_counts, check_positive
+from .core.checks import check_counts, check_flags, check_positive
 from .core.gain import gain_of
 from .core.in_turn import in_turn
 from .core.objective import Objective
@@ -70,6 +70,7 @@ class PGD(Attack):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_counts(self, "num_steps", "num_restarts", "num_eot_samples")
+        check_flags(self, "random_start", "early_stop", "to_the_end")
         if self.step_size is not None and self.rel_step_size is not None:
             raise ValueError("PGD(step_size=..., rel_step_size=...): give one of the two, got both")
         for name in ("step_size", "rel_step_size"):

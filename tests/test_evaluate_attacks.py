@@ -258,10 +258,14 @@ def test_an_attack_called_by_hand_checks_its_targets_and_negative_labels(net: nn
     [
         ({"batch_size": 2.5}, r"evaluate\(batch_size=...\) must be a whole number >= 1, got 2.5"),
         ({"batch_size": 0}, r"evaluate\(batch_size=...\) must be a whole number >= 1, got 0"),
+        ({"batch_size": True}, r"evaluate\(batch_size=...\) must be a whole number >= 1, got True"),
+        ({"keep_adversarial": "no"}, r"evaluate\(keep_adversarial=...\) must be True or False, got 'no'"),
+        ({"check_8bit": "no"}, r"evaluate\(check_8bit=...\) must be True or False, got 'no'"),
+        ({"probe_masking": 0}, r"evaluate\(probe_masking=...\) must be True or False, got 0"),
         ({"seed": 1.5}, r"evaluate\(seed=...\) must be a whole number, got 1.5"),
     ],
 )
-def test_numbers_that_cannot_be_are_refused_by_name(
+def test_options_that_cannot_be_are_refused_by_name(
     options: dict, message: str, net: nn.Module, x: Tensor, y: Tensor
 ) -> None:
     with pytest.raises(ValueError, match=message):

@@ -60,6 +60,9 @@ def test_per_sample_values_must_fit_the_batch(net: nn.Module, x: Tensor, y: Tens
         ({"step_size": "two"}, r"PGD\(step_size=...\) must be a number"),
         ({"rel_step_size": -1.0}, r"PGD\(rel_step_size=...\) must be > 0"),
         ({"step_size": 0.1, "rel_step_size": 0.1}, "give one of the two"),
+        ({"random_start": "no"}, r"PGD\(random_start=...\) must be True or False, got 'no'"),
+        ({"early_stop": 0}, r"PGD\(early_stop=...\) must be True or False, got 0"),
+        ({"to_the_end": None}, r"PGD\(to_the_end=...\) must be True or False, got None"),
         ({"num_restarts": 2, "random_start": False}, "needs random_start=True"),
     ],
 )

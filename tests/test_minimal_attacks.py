@@ -256,6 +256,9 @@ def test_the_nearest_point_is_kept_but_one_inside_the_threat_comes_first() -> No
         ),
         (lambda: CarliniWagner(threat=Linf(eps=0.1)), r"CarliniWagner\(threat=...\) must be L2, got Linf"),  # type: ignore[arg-type]
         (lambda: CarliniWagner(threat=L2(eps=1), step_size=0), r"CarliniWagner\(step_size=...\) must be > 0"),
+        (lambda: CarliniWagner(threat=L2(eps=1), minimal="no"), r"CarliniWagner\(minimal=...\) must be True or False"),  # type: ignore[arg-type]
+        (lambda: EAD(threat=L1(eps=1), minimal=1), r"EAD\(minimal=...\) must be True or False, got 1"),  # type: ignore[arg-type]
+        (lambda: HopSkipJump(threat=L2(eps=1), minimal="no"), r"HopSkipJump\(minimal=...\) must be True or False"),  # type: ignore[arg-type]
         (lambda: EAD(threat=L2(eps=1)), r"EAD\(threat=...\) must be L1, got L2"),  # type: ignore[arg-type]
         (lambda: EAD(threat=L1(eps=1), rule="en"), r"EAD\(rule=...\) must be one of 'l1', 'elastic net', got 'en'"),  # type: ignore[arg-type]
         (lambda: L1Adam(threat=L1(eps=1), penalty=-0.1), r"L1Adam\(penalty=...\) must be >= 0"),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import TensorDataset
 
 from touchstone.attacks import PGD, Attack, Linf, SampleRng, Surrogate, Threat, Transfer, Universal, evaluate
 
@@ -119,6 +121,22 @@ def test_samples_that_are_evaluated_as_well_are_refused() -> None:
 def test_wrong_samples_are_named_with_the_attack(samples: tuple[Tensor, Tensor], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         evaluate(small_net(), X, Y, {"universal": LEARNING["universal"]}, prepare_on=samples)
+
+
+@pytest.mark.parametrize("attack", [PGD(threat=LINF), LEARNING["universal"]])
+@pytest.mark.parametrize(
+    ("samples", "given"),
+    [
+        ("nonsense", "str"),
+        (OTHERS[0][:2], "Tensor"),
+        (TensorDataset(*OTHERS), "TensorDataset"),
+        ((OTHERS[0].numpy(), OTHERS[1].numpy()), "tuple of ndarray, ndarray"),
+        ((*OTHERS, OTHERS[1]), "tuple of Tensor, Tensor, Tensor"),
+    ],
+)
+def test_what_is_no_pair_of_tensors_is_refused(attack: Attack, samples: Any, given: str) -> None:
+    with pytest.raises(ValueError, match=rf"evaluate\(prepare_on=...\) must be \(x, y\), .*, got {given}$"):
+        evaluate(small_net(), X, Y, {"a": attack}, prepare_on=samples)
 
 
 @dataclass(frozen=True, eq=False)

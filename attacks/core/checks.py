@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from numbers import Integral, Real
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -50,15 +51,38 @@ def check_counts(owner: object, *names: str, least: int = 1) -> None:
         check_count(f"{type(owner).__name__}({name}=...)", getattr(owner, name), least=least)
 
 
+def check_flag(option: str, value: object) -> None:
+    """Raises ValueError where `value`, given as an `option` such as `evaluate(check_8bit=...)`, is no truth value."""
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"{option} must be True or False, got {value!r:.80}")
+
+
+def check_flags(owner: object, *names: str) -> None:
+    """Raises ValueError where one of these fields of `owner` is no truth value: "no" would count as True."""
+    for name in names:
+        check_flag(f"{type(owner).__name__}({name}=...)", getattr(owner, name))
+
+
+def check_numbers(owner: object, *names: str) -> None:
+    """Raises ValueError where one of these fields of `owner` is no number, before it is compared with one."""
+    for name in names:
+        value = getattr(owner, name)
+        if not _is_number(value):
+            raise ValueError(f"{type(owner).__name__}({name}=...) must be a number, got {value!r:.80}")
+
+
 def check_positive(owner: object, *names: str, or_zero: bool = False) -> None:
     """Raises ValueError where one of these fields of `owner` is not finite and > 0, or >= 0 where zero will do."""
     for name in names:
         value = getattr(owner, name)
-        number = isinstance(value, Real) and not isinstance(value, bool)
-        if not number or not (0 < value < float("inf") or or_zero and value == 0):
+        if not _is_number(value) or not (0 < value < float("inf") or or_zero and value == 0):
             raise ValueError(
                 f"{type(owner).__name__}({name}=...) must be {'>=' if or_zero else '>'} 0 and finite, got {value!r}"
             )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def module_of(model: object) -> nn.Module:

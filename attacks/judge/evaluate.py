@@ -15,6 +15,7 @@ from ..core.checks import (
     as_computed,
     check_batch,
     check_device,
+    check_flag,
     check_labels,
     check_not_probabilities,
     check_unchanged,
@@ -31,7 +32,7 @@ from .forwards import Forwards
 from .halving import Halving
 from .language_report import LanguageReport
 from .meter import Cost, metered
-from .preparing import check_disjoint, prepare_attacks
+from .preparing import check_disjoint, check_prepare_on, prepare_attacks
 from .report import Report
 from .running import ask_for_no_gradient, check_names, check_numbers, naming, run_attack
 from .untouched import Untouched
@@ -121,6 +122,9 @@ def evaluate(
         >>> report.worst_case.float().mean()
     """
     check_names(attacks)
+    check_flag("evaluate(keep_adversarial=...)", keep_adversarial)
+    check_flag("evaluate(check_8bit=...)", check_8bit)
+    check_flag("evaluate(probe_masking=...)", probe_masking)
     check_batch(x, y)
     if y.ndim == 2 and (characters_per_token is not None or any(a.objective.of_texts for a in attacks.values())):
         if prepare_on is not None or check_8bit:
@@ -137,6 +141,7 @@ def evaluate(
             keep_adversarial=keep_adversarial,
         )
     _check_classes(y, characters_per_token)
+    check_prepare_on(prepare_on)
     batch_size = 256 if batch_size is None else batch_size
     halving = batch_size if isinstance(batch_size, Halving) else Halving(batch_size)
     check_numbers("evaluate", batch_size=halving.size, seed=seed)

@@ -14,6 +14,7 @@ from ..core.checks import (
     as_computed,
     check_batch,
     check_device,
+    check_flag,
     check_labels,
     check_token_logits,
     module_of,
@@ -76,6 +77,7 @@ def evaluate_language(
         >>> print(evaluate_language(model, x, y, {"hot_flip": HotFlip(threat=threat, objective=Surprise())}))
     """
     check_names(attacks)
+    check_flag("evaluate_language(keep_adversarial=...)", keep_adversarial)
     halving = batch_size if isinstance(batch_size, Halving) else Halving(batch_size)
     check_numbers("evaluate_language", batch_size=halving.size, seed=seed)
     _check_characters(characters_per_token)

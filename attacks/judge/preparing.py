@@ -64,6 +64,18 @@ def prepare_attacks(
     return ready, costs
 
 
+def check_prepare_on(samples: object) -> None:
+    """Raises ValueError where what attacks are to learn from is not `(x, y)`, two tensors, or None."""
+    if samples is None:
+        return
+    if not isinstance(samples, tuple | list) or [isinstance(part, Tensor) for part in samples] != [True, True]:
+        given = f" of {', '.join(type(part).__name__ for part in samples)}" if isinstance(samples, tuple | list) else ""
+        raise ValueError(
+            "evaluate(prepare_on=...) must be (x, y), images and their classes as two tensors, got "
+            f"{type(samples).__name__}{given:.80}"
+        )
+
+
 def coincide(x: Tensor, others: Tensor) -> Tensor:
     """Which of the images `x`, `(N, ...)`, equal one of `others`, `(M, ...)`, in float32: bool `(N,)`, on the CPU."""
     rows, known = (images.detach().to("cpu", torch.float32).contiguous().numpy() for images in (x, others))

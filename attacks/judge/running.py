@@ -42,7 +42,7 @@ def check_names(attacks: Mapping[str, Attack]) -> None:
 
 def check_numbers(call: str, *, batch_size: int, seed: int) -> None:
     """Raises ValueError where these options of a `call` are not the whole numbers that they must be."""
-    if not isinstance(batch_size, Integral) or batch_size < 1:
+    if not isinstance(batch_size, Integral) or isinstance(batch_size, bool) or batch_size < 1:
         raise ValueError(f"{call}(batch_size=...) must be a whole number >= 1, got {batch_size!r}")
     check_seed(call, seed)
 
