@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .core.ascend import Measure
 from .core.attack import Attack
-from .core.checks import check_counts
+from .core.checks import check_counts, check_numbers
 from .core.gain import gain_of
 from .core.in_turn import in_turn
 from .core.objective import Objective
@@ -70,6 +70,7 @@ class APGD(Attack):
         check_counts(self, "num_steps", "num_restarts", "num_eot_samples")
         check_counts(self, "num_targets", least=0)
         check_targets("APGD(num_targets=...)", self.objective, self.num_targets)
+        check_numbers(self, "rho")
         if not 0 < self.rho < 1:
             raise ValueError(f"APGD(rho=...) must be in (0, 1), got {self.rho:g}")
 

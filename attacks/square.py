@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from .core.attack import Attack
-from .core.checks import check_counts
+from .core.checks import check_counts, check_numbers
 from .core.gain import gain_of
 from .core.in_turn import in_turn
 from .core.objective import Objective
@@ -72,6 +72,7 @@ class Square(Attack):
         check_counts(self, "num_queries", "num_restarts")
         if self.schedule_queries is not None:
             check_counts(self, "schedule_queries")
+        check_numbers(self, "initial_share")
         if not 0 < self.initial_share <= 1:
             raise ValueError(f"Square(initial_share=...) must be in (0, 1], got {self.initial_share:g}")
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .core.ascend import gradient_of
 from .core.attack import Attack
-from .core.checks import check_counts
+from .core.checks import check_counts, check_positive
 from .core.logits import logits_of
 from .core.objective import Objective
 from .core.sample_rng import SampleRng
@@ -79,9 +79,7 @@ class Surrogate(Attack):
             raise ValueError(
                 f"Surrogate(answers=...) must be one of {', '.join(get_args(Answer))}, got {self.answers!r}"
             )
-        for name in ("lr", "augment_step"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise ValueError(f"Surrogate({name}=...) must be > 0 and finite, got {getattr(self, name):g}")
+        check_positive(self, "lr", "augment_step")
 
     def learn(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Transfer:
         net = copy.deepcopy(self.net).to(x).requires_grad_()

@@ -199,6 +199,7 @@ def test_more_restarts_and_targets_never_hurt() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"rho": "1/2"}, r"APGD\(rho=...\) must be a number, got '1/2'"),
         ({"rho": 0}, r"APGD\(rho=...\) must be in \(0, 1\), got 0"),
         ({"num_steps": 0}, r"APGD\(num_steps=...\) must be >= 1"),
         ({"num_targets": -1}, r"APGD\(num_targets=...\) must be >= 0"),

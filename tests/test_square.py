@@ -163,6 +163,7 @@ def test_what_is_no_image_is_an_error() -> None:
     [
         ({"num_queries": 0}, r"Square\(num_queries=...\) must be >= 1"),
         ({"schedule_queries": 0}, r"Square\(schedule_queries=...\) must be >= 1"),
+        ({"initial_share": "all"}, r"Square\(initial_share=...\) must be a number, got 'all'"),
         ({"initial_share": 0}, r"Square\(initial_share=...\) must be in \(0, 1\]"),
     ],
 )
