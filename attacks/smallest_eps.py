@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .core.attack import Attack
-from .core.checks import read_sample_ids
+from .core.checks import check_batch, read_sample_ids
 from .core.per_sample import widest
 from .judge.evaluate import evaluate
 from .judge.halving import Halving
@@ -60,11 +60,17 @@ def smallest_eps(
         >>> eps = smallest_eps(model, x, y, PGD(threat=Linf(eps=1)), largest=16 / 255)
         >>> robustness_curve(eps, torch.linspace(0, 16 / 255, 17))
     """
+    check_batch(x, y)
     largest = parse_number(largest, "smallest_eps(largest=...)")
-    if not isinstance(num_rounds, Integral) or num_rounds < 1:
+    if not isinstance(num_rounds, Integral) or isinstance(num_rounds, bool) or num_rounds < 1:
         raise ValueError(f"smallest_eps(num_rounds=...) must be a whole number >= 1, got {num_rounds!r}")
     if not isinstance(attack, Attack) or not isinstance(attack.threat, Ball):
         raise ValueError(f"smallest_eps(attack=...) must be an attack in a ball such as Linf, got {attack!r:.80}")
+    if attack.needs_samples:
+        raise ValueError(
+            f"smallest_eps(attack=...): {type(attack).__name__} learns from samples before it attacks: give the attack "
+            "that its `.prepare(model, x, y)` returns, with other samples than these"
+        )
     box = attack.threat.box
     if isinstance(attack.threat, Linf) and box is not None and largest > box[1] - box[0]:
         raise ValueError(

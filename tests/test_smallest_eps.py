@@ -20,6 +20,7 @@ from touchstone.attacks import (
     Linf,
     Margin,
     Transfer,
+    Universal,
     Untargeted,
     WarmStarted,
     evaluate,
@@ -179,10 +180,16 @@ def test_an_empty_batch_has_no_distances(model: LinearModel, x: Tensor) -> None:
         ({"largest": 16}, r"smallest_eps\(largest=...\) must be <= 1, .*did you mean 16/255"),
         ({"largest": 0.1, "num_rounds": 0}, r"smallest_eps\(num_rounds=...\) must be a whole number >= 1, got 0"),
         ({"largest": 0.1, "num_rounds": 2.5}, r"smallest_eps\(num_rounds=...\) must be a whole number >= 1, got 2.5"),
+        ({"largest": 0.1, "num_rounds": True}, r"smallest_eps\(num_rounds=...\) must be a whole number >= 1, got True"),
+        (
+            {"largest": 0.1, "attack": Universal(threat=Linf(eps=0.1))},
+            r"smallest_eps\(attack=...\): Universal learns from samples.* give the attack that its `.prepare",
+        ),
+        ({"largest": 0.1, "x": np.zeros((4, 12))}, "images must be a tensor, got ndarray"),
         ({"largest": 0.1, "attack": "pgd"}, r"smallest_eps\(attack=...\) must be an attack in a ball"),
     ],
 )
 def test_what_cannot_be_is_an_error(model: LinearModel, x: Tensor, options: dict, said: str) -> None:
-    attack = options.pop("attack", PGD(threat=Linf(eps=0.1)))
+    given = {"x": x, "y": model(x).argmax(1), "attack": PGD(threat=Linf(eps=0.1)), **options}
     with pytest.raises(ValueError, match=said):
-        smallest_eps(model, x, model(x).argmax(1), attack, **options)
+        smallest_eps(model, **given)
