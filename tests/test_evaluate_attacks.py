@@ -21,6 +21,7 @@ from touchstone.attacks import (
     SampleRng,
     Targeted,
     Threat,
+    Universal,
     Untargeted,
     evaluate,
 )
@@ -251,6 +252,22 @@ def test_an_attack_called_by_hand_checks_its_targets_and_negative_labels(net: nn
         with pytest.raises(ValueError, match=r"Targeted\(target=9\): the model has 4 classes"):
             beyond(net, x, y)
     assert Targeted(np.int64(3)).target == 3
+
+
+@pytest.mark.parametrize(
+    ("rng", "message"),
+    [
+        (0, r"rng must be SampleRng\(seed, sample_ids\), such as SampleRng.numbered\(12, seed=0\), or None, got 0"),
+        (torch.Generator(), r"rng must be SampleRng\(seed, sample_ids\)"),
+        (SampleRng.numbered(5), "rng must have one id for each of 12 samples, got 5"),
+    ],
+)
+def test_an_attack_called_by_hand_checks_its_noise(
+    net: nn.Module, x: Tensor, y: Tensor, rng: Any, message: str
+) -> None:
+    for call in (PGD_5, Universal(threat=LINF).prepare):
+        with pytest.raises(ValueError, match=message):
+            call(net, x, y, rng=rng)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from .global_noise import noticing_global_noise
 from .logits import logits_as_float
 from .objective import Objective
 from .per_sample import PerSample
-from .sample_rng import SampleRng
+from .sample_rng import SampleRng, read_rng
 from .threat import Threat
 
 Self = TypeVar("Self", bound="Attack")
@@ -115,7 +115,7 @@ class Attack(PerSample):
         with self._safely(model, x, y) as (model, x, y):
             if not len(x):
                 raise ValueError(f"{type(self).__name__}.prepare needs at least one sample to learn from, got none")
-            rng = SampleRng.numbered(len(x)) if rng is None else rng
+            rng = read_rng(rng, len(x))
             seed_random_state(rng.seed, x.device, purpose="attack")
             return self.learn(model, x, y, rng)
 
@@ -136,7 +136,8 @@ class Attack(PerSample):
             The attacked samples: a new tensor of the same shape, float32 (float64 for a float64 model).
 
         Raises:
-            ValueError: the batch is not one that this attack can start from; the message says why.
+            ValueError: the batch is not one that this attack can start from, or `rng` not one of its samples; the
+                message says why.
         """
         if self.needs_samples:
             name = type(self).__name__
@@ -146,7 +147,7 @@ class Attack(PerSample):
             )
         with self._safely(model, x, y, training=training) as (model, x, y):
             self.check_rows(len(x))
-            rng = (SampleRng.numbered(len(x)) if rng is None else rng).on(x.device)
+            rng = read_rng(rng, len(x)).on(x.device)
             if not len(x):
                 return x
             seed_random_state(rng.seed, x.device, purpose="attack")

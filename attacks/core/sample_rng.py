@@ -102,3 +102,21 @@ class SampleRng:
         """One integer in [0, high) for each sample: int64 `(N,)`."""
         words = self._words(1, self.sample_ids.device)[:, 0]
         return _shift_right(words, 11) % high  # 53 bits: the bias of % is below high / 2**53
+
+
+def read_rng(given: object, num_samples: int) -> SampleRng:
+    """The noise of so many samples, as it was given; None numbers them, with seed 0.
+
+    Raises:
+        ValueError: it is no `SampleRng`, or one of another number of samples.
+    """
+    if given is None:
+        return SampleRng.numbered(num_samples)
+    if not isinstance(given, SampleRng):
+        raise ValueError(
+            f"rng must be SampleRng(seed, sample_ids), such as SampleRng.numbered({num_samples}, seed=0), or None, "
+            f"got {given!r:.80}"
+        )
+    if len(given.sample_ids) != num_samples:
+        raise ValueError(f"rng must have one id for each of {num_samples} samples, got {len(given.sample_ids)}")
+    return given
