@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -74,7 +75,7 @@ class Report:
         verdicts = {**self.robust, "clean": self.clean_correct, "worst_case": self.worst_case}
         wanted = "worst_case" if name is None else name
         if wanted not in verdicts:
-            raise ValueError(f"Report.accuracy({wanted!r}): there is {', '.join(verdicts)}")
+            raise ValueError(f"Report.accuracy({wanted!r}): there is {_nearest_first(wanted, verdicts)}")
         return float(verdicts[wanted].double().mean())
 
     def outlook(self, name: str) -> str:
@@ -82,7 +83,12 @@ class Report:
 
         Args:
             name: an attack of the report.
+
+        Raises:
+            ValueError: there is no attack of this name.
         """
+        if name not in self.robust:
+            raise ValueError(f"Report.outlook({name!r}): there is {_nearest_first(name, self.robust)}")
         standing = self.margin_left[name][self.robust[name]]
         if not len(standing):
             return f"{name}: no sample stands"
@@ -132,3 +138,8 @@ class Report:
             judge_cost=sum((r.judge_cost for r in reports), Cost()),
             observed=list(dict.fromkeys(sign for r in reports for sign in r.observed)),
         )
+
+
+def _nearest_first(wrong: object, names: Iterable[str]) -> str:
+    names = list(names)
+    return ", ".join(difflib.get_close_matches(str(wrong), names, len(names) or 1, 0)) or "no attack"
