@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .core.ascend import ascend
 from .core.attack import Attack
-from .core.checks import check_counts, check_positive
+from .core.checks import check_counts, check_flags, check_positive
 from .core.gain import gain_of
 from .core.objective import Objective
 from .core.sample_rng import SampleRng
@@ -51,6 +51,7 @@ class MIFGSM(Attack):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_counts(self, "num_steps")
+        check_flags(self, "to_the_end")
         check_positive(self, "decay", or_zero=True)
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:

@@ -76,6 +76,10 @@ def test_normal_noise_has_its_deviation_and_the_projection_its_edges() -> None:
     ("make", "said"),
     [
         (lambda: MIFGSM(threat=Linf(eps=0.1), decay=-1), r"MIFGSM\(decay=...\) must be >= 0 and finite, got -1"),
+        (
+            lambda: MIFGSM(threat=Linf(eps=0.1), to_the_end="no"),  # type: ignore[arg-type]
+            r"MIFGSM\(to_the_end=...\) must be True or False, got 'no'",
+        ),
         (lambda: MIFGSM(threat=Linf(eps=0.1), num_steps=0), r"MIFGSM\(num_steps=...\) must be >= 1, got 0"),
         (lambda: GaussianNoise(threat=Linf(eps=0.1), rel_sigma=0), r"GaussianNoise\(rel_sigma=...\) must be > 0"),
         (lambda: GaussianNoise(threat=Linf(eps=0.1), num_tries=0), r"GaussianNoise\(num_tries=...\) must be >= 1"),

@@ -211,6 +211,7 @@ def test_l2_directions_have_unit_length_at_any_scale_of_the_gradient(scale: floa
 
 def test_eps_is_read_as_people_write_it() -> None:
     assert Linf(eps="8/255").eps == 8 / 255
+    assert Linf(eps="0.5 / 255").eps == 0.5 / 255
     assert L2(eps="0.5").eps == 0.5
 
 

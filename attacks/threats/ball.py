@@ -25,7 +25,7 @@ MOST_ROUNDING = 1e-3  # of images that were moved out of the box by a resize or 
 
 
 def parse_number(text: float | str, name: str) -> float:
-    """Reads a number as people write an eps: `0.3`, `"0.3"` or `"8/255"`.
+    """Reads a number as people write an eps: `0.3`, `"0.3"`, `"8/255"` or `"0.5/255"`.
 
     Raises:
         ValueError: `text` is none of these; the message begins with `name`.
@@ -33,7 +33,12 @@ def parse_number(text: float | str, name: str) -> float:
     try:
         if isinstance(text, bool):
             raise TypeError
-        return float(Fraction(text.replace(" ", ""))) if isinstance(text, str) else float(text)
+        if not isinstance(text, str):
+            return float(text)
+        above, *below = text.replace(" ", "").split("/")
+        if len(below) > 1:
+            raise ValueError
+        return float(Fraction(above) / Fraction(below[0] if below else 1))
     except (ValueError, ZeroDivisionError, OverflowError, TypeError):
         raise ValueError(f"{name} must be a number such as 0.03 or 8/255, got {text!r}") from None
 
