@@ -205,10 +205,18 @@ class Moved(nn.Module):
         (lambda: nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(8, 2, 2)), "1"),
         (lambda: Moved(lambda x: x.flip(3)), "conv"),
         (lambda: Moved(lambda x: x.flip((2, 3))), "conv"),
+        *((lambda k=k: Moved(lambda x: x.rot90(k, (2, 3))), "conv") for k in range(4)),
+        (lambda: Moved(lambda x: x.index_select(3, torch.tensor([9, 7, 5, 3, 1]))), "conv"),
         (lambda: Moved(lambda x: x.roll((3, -4), (2, 3))), "conv"),
         (lambda: Moved(lambda x: x.roll(7, 3)), "conv"),
         (lambda: Moved(lambda x: x + x.flip(2)), "conv"),
         (lambda: Moved(lambda x: x + x.new_ones(x.shape[2:])), "conv"),
+        (lambda: Moved(lambda x: x + 0.1 * torch.randn_like(x) + torch.randint_like(x, 2)), "conv"),
+        (lambda: Moved(lambda x: torch.zeros(x.shape, dtype=x.dtype).add_(x)), "conv"),
+        (lambda: Moved(lambda x: (x - torch.tensor([0.1, 0.2]).view(2, 1, 1)).mul_(torch.rand(1, 2, 1, 1))), "conv"),
+        (lambda: Moved(lambda x: F.conv2d(x, torch.ones(1, 2, 3, 5, dtype=x.dtype)), 1), "conv"),
+        (lambda: nn.Sequential(nn.Conv2d(2, 8, 3), nn.GLU(1), nn.Conv2d(4, 2, 3)), "2"),
+        (lambda: nn.Sequential(nn.ChannelShuffle(2), nn.RReLU(), nn.Conv2d(2, 2, 3)), "2"),
     ],
 )
 def test_what_moves_positions_is_seen_where_its_gradient_is(make: Callable[[], nn.Module], name: str) -> None:
@@ -274,6 +282,9 @@ def test_the_net_is_left_alone() -> None:
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
 
 
+GRID = torch.zeros(1, 5, 5, 2)
+
+
 class DecidesByValues(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x if x.sum() > 0 else -x
@@ -298,6 +309,8 @@ class WritesIntoAPart(nn.Module):
         (lambda: nn.Sequential(nn.Conv2d(3, 3, 3), Sorts()), "at 1: sort: of it nothing is known"),
         (lambda: nn.Sequential(nn.Conv2d(3, 3, 3), WritesIntoAPart()), "writes into a part of a tensor"),
         (lambda: nn.Sequential(nn.Conv2d(3, 3, 99)), "at 0: .*Kernel size can't be greater"),
+        (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.GLU(2)), "at 1: glu: it cuts an axis"),
+        (lambda: Moved(lambda x: F.grid_sample(x, GRID, align_corners=False), 3), "grid_sampler_2d: of it nothing"),
         (lambda: nn.Sequential(nn.Linear(16, 3)), "must begin with the channels"),
     ],
 )

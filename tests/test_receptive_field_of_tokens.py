@@ -33,6 +33,19 @@ def test_attention_has_a_record_and_sees_everything() -> None:
     assert bool((grad.abs().sum(1) > 0).all())
 
 
+def test_positions_that_a_mask_chooses_count_as_one_unit() -> None:
+    class Masks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.linear = nn.Conv1d(1, 3, 3), nn.Linear(7, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.linear(self.conv(x)[:, :, torch.arange(14) % 2 == 0])
+
+    record = receptive_fields(Masks(), 16)[-1]
+    assert (record.name, record.output_size, record.centre_sees) == ("linear", (), ((1, 16),))
+
+
 def vision_transformer() -> nn.Module:
     from torchvision.models import VisionTransformer
 

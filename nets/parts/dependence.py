@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from .sight import Sight
 
@@ -143,10 +143,13 @@ def _broadcast(mine: Atoms, theirs: Atoms) -> Atoms:
     raise NoRuleError("it combines different axes of the input")
 
 
-UNTAGGED = ("hardswish", "prelu", "_prelu_kernel", "native_dropout", "log_sigmoid_forward", "as_strided_")
+UNTAGGED = (
+    *("hardswish", "prelu", "_prelu_kernel", "rrelu_with_noise"),
+    *("native_dropout", "log_sigmoid_forward", "as_strided_"),
+)
 """Operations element by element that torch does not mark as such; the last changes the layout in memory."""
 
-CONSTANT = tuple(f"{kind}_like" for kind in ("zeros", "ones", "empty", "full")) + (
+CONSTANT = tuple(f"{kind}_like" for kind in ("zeros", "ones", "empty", "full", "rand", "randn", "randint")) + (
     *(f"new_{kind}" for kind in ("zeros", "ones", "empty", "full")),
 )
 """Operations that look at the shape of a tensor alone."""
@@ -177,10 +180,12 @@ class Dependence(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        output = func(*args, **kwargs)
         inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         seen = [found for found in map(self.see, inputs) if found is not None]
         name = func.overloadpacket.__name__
+        # A mask that is an index keeps its values, which say how many places there are.
+        given = (args, kwargs) if not seen or name == "index" else _beside_the_input(func, args, kwargs)
+        output = func(*given[0], **given[1])
         if not seen or name in CONSTANT:
             if name == "_to_copy" and output.is_meta and not output.is_floating_point() and not args[0].is_meta:
                 self._values[id(output)] = (output, args[0])
@@ -214,6 +219,14 @@ class Dependence(TorchDispatchMode):
             [self._values.get(id(place), (place, place))[1] for place in arg] if isinstance(arg, (list, tuple)) else arg
             for arg in args
         ]
+
+
+def _beside_the_input(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """The arguments on the meta device, constants of the net too; what is written into stays the tensor that it is."""
+    written = [id(args[0]), id(kwargs.get("out"))] if func._schema.is_mutable else []
+    return tree_map(
+        lambda leaf: leaf.to("meta") if isinstance(leaf, Tensor) and id(leaf) not in written else leaf, (args, kwargs)
+    )
 
 
 def _filled_in(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:

@@ -51,6 +51,13 @@ def flip(see: See, args: Sequence[Any], output: Tensor) -> Seen:
     return seen
 
 
+def rot90(see: See, args: Sequence[Any], output: Tensor) -> Seen:
+    """Turned by quarters."""
+    x, quarters, dims = args
+    turned = flip(see, [x, ([], dims[1:], dims, dims[:1])[quarters % 4]], output)
+    return transpose(lambda _: turned, [x, *dims], output) if quarters % 2 else turned
+
+
 def roll(see: See, args: Sequence[Any], output: Tensor) -> Seen:
     """Shifted in a circle."""
     x, shifts, dims = args
@@ -81,7 +88,8 @@ def index(see: See, args: Sequence[Any], output: Tensor) -> Seen:
     x, places = args
     chosen = [dim for dim, each in enumerate(places) if each is not None]
     seen, place = known(see, x), places[chosen[0]]
-    if len(chosen) > 1 or see(place) is not None or place.is_meta or place.dtype == torch.bool or place.ndim > 2:
+    is_known = see(place) is None and not place.is_meta and place.dtype != torch.bool
+    if len(chosen) > 1 or not is_known or place.ndim not in (1, 2):
         return as_one_unit(see, args, output)
     window = gathered((place % x.shape[chosen[0]]).reshape(len(place), -1).tolist()) if len(place) else None
     if window is None or len(seen.dims[chosen[0]]) > 1:
@@ -90,6 +98,12 @@ def index(see: See, args: Sequence[Any], output: Tensor) -> Seen:
     after = chosen[0] + 1
     more = tuple(((None, size),) for size in place.shape[1:])
     return Seen((*seen.dims[:after], *more, *seen.dims[after:]), seen.sights).with_channels(output.shape)
+
+
+def index_select(see: See, args: Sequence[Any], output: Tensor) -> Seen:
+    """The same, by places `(units)`."""
+    x, dim, place = args
+    return index(see, [x, [*[None] * (dim % x.ndim), place]], output)
 
 
 def gather(see: See, args: Sequence[Any], output: Tensor) -> Seen:

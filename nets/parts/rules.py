@@ -171,10 +171,12 @@ RULES: Mapping[str, Rule] = {
     **{f"reflection_pad{n}d": partial(_padding, "reflect") for n in (1, 2, 3)},
     **{f"replication_pad{n}d": partial(_padding, "replicate") for n in (1, 2, 3)},
     "flip": moving.flip,
+    "rot90": moving.rot90,
     "roll": moving.roll,
     "pixel_shuffle": moving.pixel_shuffle,
     "pixel_unshuffle": moving.pixel_unshuffle,
     "index": moving.index,
+    "index_select": moving.index_select,
     **dict.fromkeys(("unbind", "stack", "im2col"), moving.as_one_unit),
     "slice": _slice,
     "select": _select,
@@ -186,6 +188,7 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(
         ("clone", "_to_copy", "detach", "alias", "split", "unsafe_split", "split_with_sizes", "chunk"), moving.same
     ),
+    **dict.fromkeys(("glu", "channel_shuffle"), moving.same),
     "gather": moving.gather,
     "expand": moving.expand,
     "cat": moving.cat,
