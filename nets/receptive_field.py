@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import type_before_parametrizations
+from torch.utils.hooks import RemovableHandle
 
 from .parts.circular import CircularPadding
 from .parts.dependence import Dependence, NoRuleError, Seen
@@ -70,7 +72,7 @@ def receptive_fields(net: nn.Module, input_size: int | Sequence[int] = 224) -> l
 
     def report_function(name: str, output: Tensor) -> None:
         module = modules[where[-1]]
-        if name in WINDOWED and any(True for _ in module.children()):
+        if name in WINDOWED and _has_children(module):
             kind = name.removeprefix("_").removesuffix("_with_indices")
             prefix = "" if module is net else f"{where[-1]}."
             found.append(_record(f"{prefix}{kind}", kind, dependence.see(output)))
@@ -86,15 +88,20 @@ def receptive_fields(net: nn.Module, input_size: int | Sequence[int] = 224) -> l
         where.pop()
         first = output[0] if isinstance(output, tuple) and output else output  # of attention and recurrent layers
         seen = dependence.see(first)
-        is_layer = not any(True for _ in module.children()) and not isinstance(module, nn.Sequential)
+        is_layer = not _has_children(module) and not isinstance(module, nn.Sequential)
         if seen is not None and (is_layer or isinstance(module, nn.MultiheadAttention)):
-            found.append(_record(names[module], type(module).__name__, seen))
+            found.append(_record(names[module], type_before_parametrizations(module).__name__, seen))
 
     tensors = {**dict(net.named_parameters()), **dict(net.named_buffers())}
     with _evaluating(net), torch.inference_mode(False), torch.no_grad():
-        handles = [module.register_forward_pre_hook(enter) for module in names]
-        handles += [module.register_forward_hook(leave) for module in names]
+        handles: list[RemovableHandle] = []
         try:
+            for module, name in names.items():
+                where.append(name)
+                if isinstance(module, torch.jit.ScriptModule):
+                    raise NoRuleError("what TorchScript has compiled cannot be followed")
+                handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
+                where.pop()
             weights = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
             dtype = next((w.dtype for w in weights.values() if w.is_floating_point()), torch.float32)
             x = torch.empty(shape, device="meta", dtype=dtype)
@@ -173,6 +180,11 @@ def _input_shape(net: nn.Module, input_size: int | Sequence[int]) -> tuple[int, 
             f"tells them, got {input_size}"
         )
     return (1, first, *(sizes * num_axes if len(sizes) == 1 else sizes))
+
+
+def _has_children(module: nn.Module) -> bool:
+    """What a parametrization computes a layer's weights with, as `weight_norm` does, is no part of a forward."""
+    return any(name != "parametrizations" for name, _ in module.named_children())
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from hypothesis import Phase, assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 from touchstone.nets.receptive_field import LayerSight, receptive_fields, table
 
@@ -264,6 +265,14 @@ def test_the_net_by_hand_is_followed_to_its_end() -> None:
             assert pool.output_size == before.output_size
 
 
+@pytest.mark.parametrize("parametrized", [weight_norm, spectral_norm])
+def test_a_layer_whose_weights_are_computed_is_a_layer(parametrized: Callable[[nn.Module], nn.Module]) -> None:
+    def make(change: Callable[[nn.Module], nn.Module]) -> nn.Sequential:
+        return nn.Sequential(change(nn.Conv2d(3, 2, 3)), nn.Flatten(), change(nn.Linear(72, 5)))
+
+    assert receptive_fields(make(parametrized), 8) == receptive_fields(make(lambda layer: layer), 8)
+
+
 def test_signals_have_one_axis() -> None:
     net = nn.Sequential(nn.Conv1d(1, 2, 5), nn.MaxPool1d(2), nn.Conv1d(2, 2, 3, dilation=2))
     last = receptive_fields(net, 64)[-1]
@@ -302,6 +311,7 @@ class WritesIntoAPart(nn.Module):
         return x
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore:.*torch.jit:DeprecationWarning")
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -310,6 +320,7 @@ class WritesIntoAPart(nn.Module):
         (lambda: nn.Sequential(nn.Conv2d(3, 3, 3), WritesIntoAPart()), "writes into a part of a tensor"),
         (lambda: nn.Sequential(nn.Conv2d(3, 3, 99)), "at 0: .*Kernel size can't be greater"),
         (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.GLU(2)), "at 1: glu: it cuts an axis"),
+        (lambda: nn.Sequential(nn.Conv2d(3, 3, 3), torch.jit.script(nn.ReLU())), "at 1: what TorchScript has compiled"),
         (lambda: Moved(lambda x: F.grid_sample(x, GRID, align_corners=False), 3), "grid_sampler_2d: of it nothing"),
         (lambda: nn.Sequential(nn.Linear(16, 3)), "must begin with the channels"),
     ],
