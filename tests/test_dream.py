@@ -254,6 +254,18 @@ def test_what_cannot_be_dreamt_says_why(layer: Any, x: Any, options: dict[str, A
         dream(make_net(), layer, x, **options)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("compiled", [torch.jit.script, lambda net: torch.jit.trace(net, torch.rand(SHAPE))])
+def test_layers_of_a_compiled_net_are_refused_and_its_output_is_climbed(compiled: Any) -> None:
+    net, made = make_net().eval(), compiled(make_net().eval())
+    for model, layer in ((made, "0"), (made, "0.4"), (nn.Sequential(nn.Identity(), made), "1.4")):
+        with pytest.raises(ValueError, match=rf"dream\(layer='{layer}'\).* of TorchScript"):
+            dream(model, layer, SHAPE)
+    with pytest.raises(ValueError, match=r"must be a layer of Sequential"):
+        dream(made, "nowhere", SHAPE)
+    assert torch.allclose(dream(made, ":2", SHAPE, num_steps=3), dream(net, ":2", SHAPE, num_steps=3), atol=1e-5)
+
+
 def test_a_picture_without_a_gradient_stays_and_it_is_said() -> None:
     net = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU())
     nn.init.constant_(net[0].weight, 1.0)

@@ -68,7 +68,8 @@ def select(model: nn.Module, layer: str, *, option: str = "dream(layer") -> Sele
         option: who asks, for messages.
 
     Raises:
-        ValueError: there is no such layer; the message lists those that there are, the nearest first.
+        ValueError: there is no such layer (the message lists those that there are, the nearest first), or it is in a
+            program of TorchScript.
     """
     name, colon, numbers = layer.partition(":")
     names = [known for known, _ in model.named_modules()]
@@ -81,6 +82,11 @@ def select(model: nn.Module, layer: str, *, option: str = "dream(layer") -> Sele
         raise ValueError(
             f"{option}={layer!r}) must be a layer of {type(model).__name__}: {', '.join(names[:NUM_NAMED])}{more}"
         )
+    if _is_compiled(model, name):
+        raise ValueError(
+            f"{option}={layer!r}) must be a layer that runs in Python, and this one is of TorchScript, which shows no "
+            "layer's output: take the net that was compiled"
+        )
     try:
         index = tuple(int(number) for number in numbers.split(",")) if colon else ()
     except ValueError:
@@ -91,13 +97,19 @@ def select(model: nn.Module, layer: str, *, option: str = "dream(layer") -> Sele
     return Selection(layer, name, index)
 
 
+def _is_compiled(model: nn.Module, name: str) -> bool:
+    path = name.split(".") if name else []
+    around = (model.get_submodule(".".join(path[:depth])) for depth in range(len(path) + 1))
+    return any(isinstance(module, torch.jit.ScriptModule) for module in around)
+
+
 def _layers(model: nn.Module) -> list[str]:
     """The names of what a forward may run: no containers, no metrics and no losses."""
     return [
         name
         for name, module in model.named_modules()
         if name
-        and type(module).forward is not nn.Module.forward
+        and getattr(type(module), "forward", None) is not nn.Module.forward  # of TorchScript it has none
         and not (hasattr(module, "compute") and hasattr(module, "update"))  # a metric of torchmetrics
         and not type(module).__name__.endswith("Loss")
     ]
