@@ -57,6 +57,8 @@ def read_picture(path: Path, *, max_pixels: int = MAX_PIXELS, content: bytes | N
         ValueError: the file cannot be read, or is larger; the message says why, and does not name the file.
     """
     try:
+        if content is None and path.exists() and not path.is_file():
+            raise ValueError("it is no file but a folder, a pipe or a device")
         if _is_heic(path, content):
             _register_heic()
         with _pillow_allows(max_pixels), warnings.catch_warnings():
