@@ -16,13 +16,14 @@ from torch.utils.data import DataLoader, Dataset
 from touchstone.nets.preset import Preset, preset_of
 
 from .parts.read_picture import MAX_PIXELS, picture_suffixes, read_picture
+from .parts.tree_files import files_below
 
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 Row = tuple[Tensor | None, int, str]
 
 
 class PicturesDataModule(pl.LightningDataModule):
-    """Every picture of a folder and of the folders in it, made ready for a net of ImageNet.
+    """Every picture of a folder and of the folders in it, links to folders too, made ready for a net of ImageNet.
 
     The short side is resized and the centre is cut out, as the weights of the net want it where they say so (`Preset`),
     else the centre of 224 pixels of 256, bicubic; what is given here comes first. A batch is the pictures, float
@@ -141,7 +142,7 @@ def _files(root: Path) -> list[Path]:
     if not root.is_dir():
         raise ValueError(f"PicturesDataModule(root={str(root)!r}): there is no such folder or file")
     known = picture_suffixes()
-    found = sorted(path for path in root.rglob("*") if path.suffix.lower() in known and not path.is_dir())
+    found = [path for path in files_below(root) if path.suffix.lower() in known]
     if not found:
         raise ValueError(f"PicturesDataModule(root={str(root)!r}): there are no pictures in this folder")
     return found

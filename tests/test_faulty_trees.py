@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tarfile
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from touchstone.datamodules import ImagesDataModule, ImageTree
+from touchstone.datamodules import ImagesDataModule, ImageTree, PicturesDataModule
 
 from .image_files import write_classes
 
@@ -59,6 +60,30 @@ def test_a_corrupt_picture_is_named_or_skipped_and_counted(tmp_path: Path) -> No
         with pytest.warns(UserWarning, match=r"1 of 6 pictures are left out; the first: b/1\.png"):
             found = read(root, tmp_path, corrupt="skip")
         assert found.y.tolist() == [0, 0, 0, 1, 1]
+
+
+def test_what_cannot_be_opened_is_a_corrupt_picture(tmp_path: Path) -> None:
+    root = write_classes(tmp_path / "tree", "ab", 3)
+    (root / "a/7.png").symlink_to("nowhere.png")
+    os.mkfifo(root / "b/8.png")  # which a reader waits for
+    with pytest.raises(ValueError, match=r"a/7\.png cannot be read: No such file; corrupt: skip"):
+        read(root, tmp_path)
+    with pytest.warns(UserWarning, match=r"2 of 8 pictures are left out; the first: a/7\.png: No such file"):
+        assert read(root, tmp_path, corrupt="skip").y.tolist() == [0, 0, 0, 1, 1, 1]
+
+
+def test_links_to_folders_are_followed_and_lead_nowhere_twice(tmp_path: Path) -> None:
+    root, elsewhere = write_classes(tmp_path / "tree", "ab", 2), write_classes(tmp_path / "elsewhere", "cd", 2)
+    (root / "c").symlink_to(elsewhere / "c")
+    (elsewhere / "c/more").symlink_to(elsewhere / "d")
+    for loop in ("loop", "a/loop", "a/above"):
+        (root / loop).symlink_to({"a/above": ".."}.get(loop, "."))
+    (elsewhere / "d/back").symlink_to(root)
+    assert read(root, tmp_path).y.tolist() == [0, 0, 1, 1, 2, 2, 2, 2]
+    assert [str(file.relative_to(root)) for file in PicturesDataModule(str(root)).files] == [
+        *("a/0.png", "a/1.png", "b/0.png", "b/1.png"),
+        *("c/0.png", "c/1.png", "c/more/0.png", "c/more/1.png"),
+    ]
 
 
 def test_other_files_are_no_pictures(tmp_path: Path) -> None:

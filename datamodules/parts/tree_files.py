@@ -7,12 +7,34 @@ import hashlib
 import os
 import tarfile
 import zlib
+from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 MAX_BYTES = 1 << 29  # of a file in an archive; photographs have up to 50 MB
-TreeFile = tuple[PurePosixPath, bytes]
+TreeFile = tuple[PurePosixPath, bytes | None]
+"""A path and the bytes, None where they cannot be read."""
+
+
+def files_below(root: Path) -> list[Path]:
+    """The files in a folder and in those inside it, also where a link leads to a folder, in order.
+
+    A folder counts once, under its own name before that of a link to it: links may lead back to where they lie.
+    """
+    found: list[Path] = []
+    seen: set[str] = set()
+    begins = deque([root])
+    while begins:
+        for folder, inner, names in os.walk(begins.popleft()):
+            inner.sort()
+            if (real := os.path.realpath(folder)) in seen:
+                inner.clear()
+                continue
+            seen.add(real)
+            found += [Path(folder, name) for name in names]
+            begins += [Path(folder, name) for name in inner if os.path.islink(os.path.join(folder, name))]
+    return sorted(found)
 
 
 def tree_files(root: Path, inside: str = "") -> Iterator[TreeFile]:
@@ -28,16 +50,16 @@ def tree_files(root: Path, inside: str = "") -> Iterator[TreeFile]:
     if root.is_file():
         yield from _archived(root, inside)
         return
-    found = [Path(folder, name) for folder, _, names in os.walk(root / inside, followlinks=True) for name in names]
-    for path in sorted(found):
-        yield PurePosixPath(path.relative_to(root).as_posix()), path.read_bytes()
+    for path in files_below(root / inside):
+        yield PurePosixPath(path.relative_to(root).as_posix()), _content(path)
 
 
 def tree_folders(root: Path) -> set[PurePosixPath]:
-    """The folders at the top and those directly inside them, hidden ones left out."""
+    """The folders at the top and those directly inside them; hidden ones and links to what they lie in left out."""
     if not root.is_file():
         found = (path for pattern in ("*", "*/*") for path in root.glob(pattern) if path.is_dir())
-        paths = {PurePosixPath(path.relative_to(root).as_posix()) for path in found}
+        within = (path for path in found if not path.parent.resolve().is_relative_to(path.resolve()))
+        paths = {PurePosixPath(path.relative_to(root).as_posix()) for path in within}
     else:
         paths = set()
         with _reading(root) as archive:
@@ -58,10 +80,16 @@ def tree_hash(root: Path, inside: str = "") -> str:
         return digest.hexdigest()
     for path, content in tree_files(root, inside):
         name = str(path).encode()
-        digest.update(f"{len(name)} {len(content)} ".encode())
+        digest.update(f"{len(name)} {len(content or b'')} ".encode())
         digest.update(name)
-        digest.update(content)
+        digest.update(content or b"")
     return digest.hexdigest()
+
+
+def _content(path: Path) -> bytes | None:
+    with suppress(OSError):
+        return path.read_bytes() if path.is_file() else None  # a pipe would be waited for
+    return None
 
 
 def _archived(root: Path, inside: str) -> Iterator[TreeFile]:

@@ -83,7 +83,7 @@ class ImageTree(Source):
             return None  # all have it
         for path, content in self._files("train" if "train" in self._folders("") else ""):
             with suppress(ValueError):  # what cannot be read is a matter of the training
-                return _pixels(read_picture(Path(path), content=content), self.grey).shape
+                return _pixels(read_picture(self.root / path, content=content), self.grey).shape
         return None
 
     @property
@@ -132,7 +132,7 @@ class ImageTree(Source):
         first: tuple[PurePosixPath, tuple[int, int]] | None = None
         for path, content in self._files(inside):
             try:
-                picture = read_picture(Path(path), content=content)
+                picture = read_picture(self.root / path, content=content)
             except ValueError as error:
                 if self.corrupt == "error":
                     raise ValueError(
