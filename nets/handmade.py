@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 from torch.optim import Optimizer
 
 from .parts.sizes import check_sizes
+from .parts.without_autocast import autocast_off, without_autocast
 
 Boundary = Literal["zeros", "reflect", "circular"]
 BOUNDARIES = ("zeros", "reflect", "circular")
@@ -52,6 +53,7 @@ class _Convolve(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @without_autocast
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """With g = dE/dy: dE/dw[o,c,k] = sum over n, t of g[n,o,t] x[n,c,place(t,k)]; dE/db[o] = sum of g[n,o,t];
         dE/dx[n,c,i] = sum over all o, t, k with place(t,k) = i of g[n,o,t] w[o,c,k].
@@ -96,6 +98,8 @@ def _check_signals(layer: str, x: Tensor, channels: int | None = None) -> None:
 class Conv1d(nn.Module):
     """A convolution (as everywhere in deep learning: a correlation) of stride 1 that keeps the length.
 
+    Computes in the dtype of its weights, in autocast too.
+
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
@@ -128,7 +132,8 @@ class Conv1d(nn.Module):
                 f"Conv1d(kernel_size={kernel_size}, boundary={self.boundary!r}): an input of {x.shape[2]} samples is "
                 "too short to go on so"
             )
-        return _Convolve.apply(x, self.weight, self.bias, self.boundary)
+        with autocast_off(x.device.type):
+            return _Convolve.apply(x.to(self.weight.dtype), self.weight, self.bias, self.boundary)
 
 
 class MaxPool1d(nn.Module):

@@ -19,6 +19,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from .parts.recurrent_scan import RHO, gru_scan, lstm_scan, rnn_scan
 from .parts.recurrent_steps import State, gru_step, lstm_step, rnn_step, unroll
+from .parts.without_autocast import autocast_off
 
 AnyState = TypeVar("AnyState", Tensor, tuple[Tensor, ...])
 
@@ -135,7 +136,7 @@ class Recurrent(nn.Module):
         self._check_input(x)
         ends = None if lengths is None else self._ends(lengths, x)
         dtype = self.weights_of(0)[1].dtype
-        with torch.autocast(x.device.type, enabled=False):
+        with autocast_off(x.device.type):
             inputs = x.to(dtype).transpose(0, 1)
             before = self._parts(state, inputs)
             if ends is not None:

@@ -35,6 +35,16 @@ def test_convolution_is_torchs(boundary: handmade.Boundary, kernel_size: int) ->
     assert torch.allclose(mine.float()(x.float()), theirs.float()(x.float()), atol=1e-6)
 
 
+def test_gradients_inside_autocast_are_those_outside() -> None:
+    net, x = handmade.HandmadeNet(length=12).features, torch.randn(2, 1, 12, requires_grad=True)
+    expected = gradients(net(x), x, *net.parameters())
+    with torch.autocast("cpu", torch.bfloat16):
+        found = gradients(net(x), x, *net.parameters())
+        bfloat16 = net(x.bfloat16())
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert bfloat16.dtype == torch.float32
+
+
 @pytest.mark.parametrize("kernel_size", [1, 2, 3, 5])
 @pytest.mark.parametrize("with_ties", [False, True])
 def test_pooling_is_torchs_also_where_samples_are_equal(kernel_size: int, with_ties: bool) -> None:

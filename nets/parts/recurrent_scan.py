@@ -13,7 +13,7 @@ batched gradients (`is_grads_batched`, `functional.jacobian(vectorize=True)`) ar
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial, wraps
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from torch.autograd import Function
 from torch.autograd.function import FunctionCtx
 
 from .recurrent_steps import gru_step, lstm_step, rnn_step, unroll
+from .without_autocast import without_autocast
 
 sigmoid_slope, tanh_slope = torch.ops.aten.sigmoid_backward, torch.ops.aten.tanh_backward
 RHO: dict[str, Callable[..., Tensor]] = {"tanh": torch.tanh, "relu": torch.relu}
@@ -50,18 +51,6 @@ def gru_scan(x: Tensor, h0: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_
     return _GRUScan.apply(x, h0, w_ih, w_hh, b_ih, b_hh)
 
 
-def _without_autocast(backward: Callable[..., Any]) -> Callable[..., Any]:
-    """A backward that computes in the dtype of the weights also where it is called inside autocast."""
-
-    @wraps(backward)
-    def run(ctx: Any, *arriving: Tensor | None) -> Any:
-        device = next((grad.device.type for grad in arriving if grad is not None), "cpu")  # of zeros, any will do
-        with torch.autocast(device, enabled=False):
-            return backward(ctx, *arriving)
-
-    return run
-
-
 class _RNNScan(Function):
     @staticmethod
     def forward(
@@ -76,7 +65,7 @@ class _RNNScan(Function):
         return h[1:]
 
     @staticmethod
-    @_without_autocast
+    @without_autocast
     def backward(ctx: Any, dh: Tensor) -> tuple[Tensor | None, ...]:
         *inputs, h = ctx.saved_tensors
         needs = ctx.needs_input_grad
@@ -113,7 +102,7 @@ class _LSTMScan(Function):
         return h[1:], c[1:], _looked_at(ctx, gates)
 
     @staticmethod
-    @_without_autocast
+    @without_autocast
     def backward(ctx: Any, dh: Tensor | None, dc: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
         *inputs, gates, h, c, tanh_c = ctx.saved_tensors
         needs = ctx.needs_input_grad
@@ -167,7 +156,7 @@ class _GRUScan(Function):
         return h[1:], _looked_at(ctx, planes[1:])
 
     @staticmethod
-    @_without_autocast
+    @without_autocast
     def backward(ctx: Any, dh: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
         *inputs, planes, h = ctx.saved_tensors
         needs = ctx.needs_input_grad
