@@ -166,7 +166,8 @@ class Recurrent(nn.Module):
 
     def _run(self, x: Tensor, state: State, weights: Sequence[Tensor]) -> tuple[State, Tensor | None]:
         """The states after every step, and the gates, which plain steps leave out where nobody listens."""
-        if self.hand_written:
+        is_recorded = x.is_meta or torch.jit.is_tracing()  # by its operations, where a scan writes into buffers
+        if self.hand_written and not is_recorded:
             return self._scan(x, state, weights)
         states = self._unroll(x, state, weights)
         if self.listener is None:

@@ -304,6 +304,13 @@ class Sorts(nn.Module):
         return x.sort(dim=2).values
 
 
+class WritesOut(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.zeros_like(x)
+        torch.mul(x[:, :, 1:], 2, out=y[:, :, 1:])
+        return y
+
+
 class WritesIntoAPart(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = x.clone()
@@ -318,6 +325,7 @@ class WritesIntoAPart(nn.Module):
         (lambda: nn.Sequential(nn.Conv2d(3, 3, 3), DecidesByValues()), "at 1: "),
         (lambda: nn.Sequential(nn.Conv2d(3, 3, 3), Sorts()), "at 1: sort: of it nothing is known"),
         (lambda: nn.Sequential(nn.Conv2d(3, 3, 3), WritesIntoAPart()), "writes into a part of a tensor"),
+        (lambda: nn.Sequential(nn.Conv2d(3, 3, 3), WritesOut()), "mul writes into a part of a tensor"),
         (lambda: nn.Sequential(nn.Conv2d(3, 3, 99)), "at 0: .*Kernel size can't be greater"),
         (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.GLU(2)), "at 1: glu: it cuts an axis"),
         (lambda: nn.Sequential(nn.Conv2d(3, 3, 3), torch.jit.script(nn.ReLU())), "at 1: what TorchScript has compiled"),

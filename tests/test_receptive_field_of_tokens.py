@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from touchstone.nets.receptive_field import receptive_fields
+from touchstone.nets.recurrent import GRU, LSTM, RNN
 
 from .oracles import seen_by_gradient
 
@@ -86,11 +88,12 @@ def test_nets_that_take_positions_apart_are_followed_to_their_end(
     assert (int(rows[0]), int(rows[-1]), int(columns[0]), int(columns[-1])) == (1, 32, 1, 32)
 
 
-def test_a_recurrent_layer_counts_as_one_unit() -> None:
+@pytest.mark.parametrize("kind", [nn.LSTM, RNN, LSTM, GRU])
+def test_a_recurrent_layer_counts_as_one_unit(kind: Any) -> None:
     class Reads(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.conv, self.lstm = nn.Conv1d(1, 3, 3), nn.LSTM(3, 4, batch_first=True)
+            self.conv, self.lstm = nn.Conv1d(1, 3, 3), kind(3, 4, batch_first=True)
 
         def forward(self, x: Tensor) -> Tensor:
             return self.lstm(self.conv(x).transpose(1, 2))[0]

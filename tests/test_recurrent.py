@@ -232,6 +232,19 @@ def test_gradients_inside_autocast_are_those_outside(case: str, create_graph: bo
     assert_equal(found, expected, torch.float32)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore:.*torch.jit:FutureWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # of checks of shapes, which a trace holds as they were
+@every_cell
+def test_a_trace_computes_what_the_layer_does_and_has_its_gradients(case: str) -> None:
+    net, _ = pair(case)
+    x, other = (torch.randn(B, T, D, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    traced = torch.jit.trace(net, x)
+    assert_equal(traced(other), net(other))
+    for run in (traced, net):
+        run(other)[0].square().sum().backward()
+    assert_equal(other.grad, 2 * torch.autograd.grad(net(other)[0].square().sum(), other)[0])
+
+
 @every_cell
 def test_the_plain_steps_give_batched_gradients(case: str) -> None:
     net, oracle = pair(case, hand_written=False)

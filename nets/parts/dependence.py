@@ -191,7 +191,7 @@ class Dependence(TorchDispatchMode):
                 self._values[id(output)] = (output, args[0])
             return output
         rule = self.rules.get(name)
-        is_in_place = output is args[0]
+        is_in_place = output is args[0] or output is kwargs.get("out", args)
         if is_in_place and (output._is_view() or rule is not None):
             raise NoRuleError(f"{name} writes into a part of a tensor")
         outputs = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
