@@ -33,8 +33,9 @@ class Normalize(nn.Module):
         if not all(value > 0 for value in std):
             raise ValueError(f"Normalize(std=...) must be > 0, got {list(std)}")
         # Not in the state dict: they are part of the architecture, and people load weights that lack them.
-        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
+        dtype = torch.get_default_dtype()  # of whole numbers too
+        self.register_buffer("mean", torch.tensor(mean, dtype=dtype).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std, dtype=dtype).view(-1, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         num_channels = len(self.mean)

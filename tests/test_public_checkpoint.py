@@ -154,12 +154,16 @@ def test_a_normalization_beside_the_model_is_found(tmp_path: Path, more: dict[st
         assert torch.allclose(net(x), source((x - MEAN.view(3, 1, 1)) / STD.view(3, 1, 1)), atol=1e-6)
 
 
-def test_a_normalization_that_takes_the_place_of_that_in_the_file_is_said(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("mean", "std"), [([0.5] * 3, [0.2] * 3), ([0, 0, 0], [1, 1, 1])])
+def test_a_normalization_that_takes_the_place_of_that_in_the_file_is_said(
+    tmp_path: Path, mean: list[float], std: list[float]
+) -> None:
     path = str(tmp_path / "a.pt")
     torch.save({**nn.Conv2d(3, 2, 1).state_dict(), "mu": MEAN, "sigma": STD}, path)
     with pytest.warns(UserWarning, match=r"holds a normalization, by mean \[0.4914, .*takes its place"):
-        net = PublicCheckpoint(nn.Conv2d(3, 2, 1), path, mean=[0.5] * 3, std=[0.2] * 3)
-    assert torch.equal(net.normalize.mean.flatten(), torch.tensor([0.5] * 3))
+        net = PublicCheckpoint(nn.Conv2d(3, 2, 1), path, mean=mean, std=std)
+    assert net.normalize.mean.flatten().tolist() == mean
+    assert net.double()(torch.ones(1, 3, 2, 2, dtype=torch.float64)).dtype == torch.float64
     PublicCheckpoint(nn.Conv2d(3, 2, 1), path, mean=MEAN.tolist(), std=STD.tolist())  # the same: nothing to say
 
 
