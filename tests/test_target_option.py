@@ -74,6 +74,19 @@ def test_the_class_is_named_by_one_short_option(run: Any) -> None:
     assert 0 < float(row["probability_before"]) < 0.1
 
 
+def test_a_number_in_a_config_is_decimal_as_in_the_names_of_picture_files(run: Any) -> None:
+    name = written(CONFIG)
+    Path(name).write_text(Path(name).read_text().replace("target: tench", "target: 010"))
+    Path("more.yaml").write_text("target: 076\ntrainer: {max_time: 00:12:30:00, precision: 32, max_steps: 0x10}\n")
+    ended = run("predict", "--config", name, "--config", "more.yaml", "--model.net.width=012", "--print_config")
+    assert ended.code == 0, ended.err
+    shown = yaml.safe_load(ended.out)
+    assert shown["target"] == 76
+    assert shown["trainer"]["callbacks"][0]["init_args"]["target"] == "010"  # by which `class_by_name` finds class 10
+    assert (shown["trainer"]["max_time"], shown["trainer"]["max_steps"]) == ("00:12:30:00", 16)
+    assert shown["model"]["init_args"]["net"]["init_args"]["width"] == 12
+
+
 def test_a_name_that_fits_several_classes_lists_them(run: Any) -> None:
     ended = run("predict", "--config", written(CONFIG), "--target", "shark")
     assert ended.code != 0

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import glob
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from .loader import Loader
 
 SPEC_KEYS = ("class_path", "init_args", "dict_kwargs")
 COMMAND_LINE = "command line"
@@ -21,15 +22,8 @@ class UsageError(Exception):
     """What the user can put right. The message is one line that stands alone; `__notes__` may hold more."""
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML as jsonargparse reads it: 1e-3 is a number."""
-
+class _Loader(Loader):
     num_values = 0
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d[\d_]*[eE][-+]?\d+$"), list("-+0123456789")
-)
 
 
 @dataclass(frozen=True)
