@@ -52,8 +52,8 @@ class _Convolve(torch.autograd.Function):
         return torch.einsum("nclk,ock->nol", seen, weight) + bias[:, None]
 
     @staticmethod
-    @once_differentiable
     @without_autocast
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """With g = dE/dy: dE/dw[o,c,k] = sum over n, t of g[n,o,t] x[n,c,place(t,k)]; dE/db[o] = sum of g[n,o,t];
         dE/dx[n,c,i] = sum over all o, t, k with place(t,k) = i of g[n,o,t] w[o,c,k].
