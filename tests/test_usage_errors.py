@@ -106,6 +106,22 @@ WRONG_VALUES_IN_A_CONFIG = {
         "`mode` can be",
     ),
     "what the trainer refuses": (with_value("gpuu", "trainer", "accelerator"), "accelerator", "'gpuu'"),
+    "a key that stands below one whose name the message has too": (
+        with_value(0, "trainer", "devices"),
+        "devices: 0",
+        "`Trainer(devices=0)`",
+    ),
+    "a value that the message repeats alone": (
+        with_value("soon", "trainer", "max_time"),
+        "max_time",
+        "trainer.max_time: `Timer(duration='soon')` is not a valid duration",
+    ),
+    "null for a net": (with_value(None, "model", "init_args", "net"), " net:", "model.net must be Module, got null"),
+    "null for an eps": (
+        with_value(None, *ATTACK, "init_args", "threat", "init_args", "eps"),
+        " eps:",
+        "attacks.fgsm.threat.eps must be a number",
+    ),
     "a class that is something else": (
         with_value("torch.nn.ReLU", "trainer", "callbacks", 1, "class_path"),
         "torch.nn.ReLU",
@@ -242,6 +258,9 @@ MISTAKES_ON_THE_COMMAND_LINE = {
     ),
     "a value": (["--trainer.max_epochs", "abc"], "trainer.max_epochs must be an integer or null, got 'abc'"),
     "a refused value": (["--model.label_smoothing", "2"], "Classifier(label_smoothing=...) must be in [0, 1), got 2"),
+    "a number that is a text": (["--num_threads", "abc"], "num_threads must be an integer above 0 or null, got 'abc'"),
+    "null": (["--model.init_args.label_smoothing", "null"], "model.label_smoothing must be a number, got null"),
+    "null for a class": (["--model.init_args.net", "null"], "model.net must be Module, got null"),
     "a refused seed": (["--seed_everything", "-5"], "seed_everything: -5 is not in bounds"),
 }
 
@@ -267,6 +286,11 @@ def test_what_the_constructor_of_a_class_named_alone_raises_stands_where_it_is_n
     )
     where = "command line" if options else f"tiny.yaml, line {line_of('mine.Net')}"
     assert (ended.code, ended.first_line) == (2, f"error: {where}: model.net: out of luck")
+
+
+def test_a_value_that_only_the_parser_knows_to_be_wrong_is_named_by_its_key(run: Any) -> None:
+    ended = run("fit", "--config", write(TINY), "--trainer.callbacks", "{}")
+    assert (ended.code, ended.first_line[:32]) == (2, "error: trainer.callbacks: Expect")
 
 
 def test_an_unknown_subcommand_is_named_with_the_nearest(run: Any) -> None:

@@ -48,7 +48,9 @@ def explain(parser: ArgumentParser, given: Given, error: Exception, *, construct
     problem = next(_Search(_hints(parser), construct).run(given), None)
     if problem is None:
         trainer = given.value.get("trainer", Given({}, given.place))
-        problem = (construct and _at_its_key(trainer, error)) or in_one_line(error)
+        problem = construct and (_at_its_key(trainer, error) or _at_its_value(trainer, error, "trainer"))
+        key = re.match(r'Parser key "(.+)":', str(error))
+        problem = problem or (f"{key[1]}: " if key else "") + in_one_line(error)
     return UsageError(problem)
 
 
@@ -106,6 +108,8 @@ class _Search:
         elif isinstance(value, list):
             for position, child in enumerate(value):
                 yield from self.value(child, _hint_of_items(hint), f"{key}.{position}")
+        elif value is None and not {None, Any, type(None)} & set(_members(hint)):  # which a parser lets pass
+            yield f"{given.place}: {key} must be {describe(hint)}, got null"
         taken = given.plain() if hint is None else _taken(hint, given)
         if taken is not REFUSED:
             if self.construct and isinstance(value, str) and isinstance(taken, Namespace):  # the name of a class
@@ -188,10 +192,22 @@ def _taken(hint: Any, given: Given) -> Any:
 
 
 def _at_its_key(given: Given, error: Exception) -> str | None:
-    """The message of a constructor, at the place of the first argument that it speaks of."""
+    """The message of a constructor, at the place of the argument that it writes as `key=`, else first names."""
+    message = in_one_line(error)
+    for end in ("=", r"\b"):
+        for name, child in given.value.items():
+            if re.search(rf"\b{re.escape(name)}{end}", message):
+                return f"{child.place}: {message}"
+    return None
+
+
+def _at_its_value(given: Given, error: Exception, key: str) -> str | None:
+    """The message of a constructor that names no argument, at the place of the text that it repeats."""
+    message = in_one_line(error)
     for name, child in given.value.items():
-        if re.search(rf"\b{re.escape(name)}\b", in_one_line(error)):
-            return f"{child.place}: {in_one_line(error)}"
+        value = child.value
+        if isinstance(value, str) and value and re.search(rf"(?<!\w){re.escape(value)}(?!\w)", message):
+            return f"{child.place}: {key}.{name}: {message}"
     return None
 
 
@@ -213,7 +229,9 @@ def _choices(hint: Any) -> list[str]:
 
 def _is_class(hint: Any) -> bool:
     hint = _hint_of_items(hint) or hint
-    return inspect.isclass(hint) and hint.__module__ != "builtins" and not getattr(hint, "_is_protocol", False)
+    if not inspect.isclass(hint) or hint.__module__ == "builtins" or getattr(hint, "_is_protocol", False):
+        return False
+    return {int, float, str}.isdisjoint(hint.__mro__)  # as that of jsonargparse's `PositiveInt`
 
 
 def _is_callable(hint: Any) -> bool:
