@@ -261,6 +261,8 @@ MISTAKES_ON_THE_COMMAND_LINE = {
     "a number that is a text": (["--num_threads", "abc"], "num_threads must be an integer above 0 or null, got 'abc'"),
     "null": (["--model.init_args.label_smoothing", "null"], "model.label_smoothing must be a number, got null"),
     "null for a class": (["--model.init_args.net", "null"], "model.net must be Module, got null"),
+    "a count of 0": (["--trainer.accumulate_grad_batches", "0"], "trainer.accumulate_grad_batches must be an integer "),
+    "an interval of 0": (["--trainer.val_check_interval", "0"], "trainer.val_check_interval must be an integer above"),
     "a refused seed": (["--seed_everything", "-5"], "seed_everything: -5 is not in bounds"),
 }
 

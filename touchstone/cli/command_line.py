@@ -43,6 +43,7 @@ from .resuming import go_on_from, name_checkpoint, note
 from .stop_after_step import StopAfterStep
 from .stopping import Stopping
 from .target import aim_callbacks, check_target
+from .trainer_counts import check_trainer_counts
 from .usage_errors import explain, in_one_line
 
 NEEDED_LOADERS = {"fit": "train", "validate": "val", "test": "test", "predict": "predict"}
@@ -174,6 +175,7 @@ class CommandLine(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self._get(self.config_init, "trainer")
+        check_trainer_counts(config, self._given())
         callbacks = self.instantiate_callbacks() or []
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
         check_common_pass(callbacks, self._given())
