@@ -36,6 +36,8 @@ def test_a_checkpoint_that_is_none_is_named(run: Any, here: Path) -> None:
         "texd.ckpt": "does not exist; did you mean 'text.ckpt'?",
         "text.ckp": "does not exist; did you mean 'text.ckpt'?",
         str(here): "is a folder",
+        "": "--ckpt_path needs a file, last or best",
+        os.devnull: "is no file",
         "text.ckpt": "is no checkpoint",
         "other.ckpt": "has no state_dict",
         "whole.ckpt": "is no Lightning checkpoint: it has no pytorch-lightning_version; weights alone go into a net",
@@ -46,6 +48,17 @@ def test_a_checkpoint_that_is_none_is_named(run: Any, here: Path) -> None:
         assert path in ended.first_line
         assert reason in ended.first_line
         assert len(ended.err.splitlines()) <= 5
+
+
+def test_weights_alone_are_tested_and_not_trained_further(run: Any, fitted: Path) -> None:
+    stored = torch.load(fitted / BEST, weights_only=True)
+    kept = ("state_dict", "pytorch-lightning_version", "epoch", "global_step")  # by save_weights_only
+    torch.save({key: stored[key] for key in kept}, "weights.ckpt")
+    assert run("test", "--config", write(TINY), "--ckpt_path", "weights.ckpt", "--trainer.logger=false").code == 0
+    ended = run("fit", "--config", "tiny.yaml", "--ckpt_path", "weights.ckpt")
+    assert ended.code == 2
+    assert ended.first_line.startswith("error: the checkpoint 'weights.ckpt' holds weights alone, ")
+    assert not Path("logs").exists()
 
 
 @pytest.mark.parametrize("subcommand", ["fit", "test"])

@@ -173,6 +173,7 @@ FILES_THAT_ARE_NO_CONFIG = {
     "a word": (b"abc\n", "holds keys"),
     "a key twice": (b"model: 3\ntrainer:\n  a: 1\n  a: 2\n", "line 4: the key 'a' stands here and in line 3"),
     "a key twice in a line": (b"model: {a: 1, b: 2, a: 3}\n", "line 1: the key 'a' stands here and in line 1"),
+    "nested too deep": (b"model: " + 100_000 * b"[", "is nested too deep"),
     "binary": (bytes(range(256)), "is not a text file"),
 }
 

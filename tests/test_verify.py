@@ -129,6 +129,14 @@ def test_a_folder_without_an_evaluation_is_named(
     assert (ended.code, ended.first_line) == (2, f"error: {problem}")
 
 
+@pytest.mark.parametrize("name", ["config.yaml", "verdicts.npz"])
+def test_a_file_of_the_run_that_is_gone_is_named(run: Any, copied: Path, name: str) -> None:
+    (copied / name).unlink()
+    ended = run("verify", RUN)
+    problem = f"error: {RUN!r} holds no {name}: verify needs the folder of a run that was evaluated"
+    assert (ended.code, ended.first_line) == (2, problem)
+
+
 def test_the_report_of_a_second_loader_alone_is_no_evaluation(run: Any, copied: Path) -> None:
     (copied / "report.json").rename(copied / "report_1.json")
     ended = run("verify", RUN)
@@ -196,8 +204,8 @@ DAMAGES: dict[str, tuple[str, bytes, str]] = {
         "config.yaml", b"trainer: !!python/object/apply:os.mkdir [written]",
         "config.yaml' cannot be read: ",
     ),
-    "a config cut off": ("config.yaml", b"trainer: [", "config.yaml' cannot be read: "),
-    "a config of nothing": ("config.yaml", b"3", "a config has the keys trainer, model and data"),
+    "a config cut off": ("config.yaml", b"model:\ntrainer: [", "config.yaml, line 2: this is not YAML: "),
+    "a config of nothing": ("config.yaml", b"model: 3", "a config has the keys trainer, model and data"),
     "a checkpoint of other bytes": ("checkpoints/best.ckpt", b"PK\x03\x04 no more", "its end is missing"),
     "a checkpoint that is none": (
         "checkpoints/best.ckpt", damaged_npz(sample_id=np.arange(3)), "no checkpoint of weights",

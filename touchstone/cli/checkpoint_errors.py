@@ -17,20 +17,28 @@ from .given import UsageError, nearest_file
 LIGHTNING_FINDS = ("hpc", "registry")
 
 
-def check_checkpoint(name: str | None) -> None:
+def check_checkpoint(name: str | None, *, to_fit: bool = False) -> None:
     """Checks that `--ckpt_path` names a Lightning checkpoint.
+
+    Args:
+        name: its file; None for no checkpoint.
+        to_fit: whether a training goes on with it, which takes more than weights.
 
     Raises:
         UsageError: it does not.
     """
     if name is None or name.startswith(LIGHTNING_FINDS) or "://" in name:
         return
+    if not name:
+        raise UsageError("--ckpt_path needs a file, last or best")
     path = Path(name)
     if path.is_dir():
         if not (path / "meta.pt").is_file():  # a checkpoint of several shards is a folder with this file
             raise UsageError(f"the checkpoint {name!r} is a folder, not a file")
         return
     if not path.is_file():
+        if path.exists():
+            raise UsageError(f"the checkpoint {name!r} is no file")
         raise UsageError(f"the checkpoint {name!r} does not exist{nearest_file(path)}")
     if zipfile.is_zipfile(path) and (problem := damage(path)):
         raise UsageError(f"the checkpoint {name!r} is damaged: {problem}")
@@ -41,6 +49,11 @@ def check_checkpoint(name: str | None) -> None:
                 f"{name!r} is no Lightning checkpoint: it has no {key}; weights alone go into a net of the config, by "
                 "touchstone.nets.Trained or PublicCheckpoint"
             )
+    if to_fit and "optimizer_states" not in saved:
+        raise UsageError(
+            f"the checkpoint {name!r} holds weights alone, as of save_weights_only, and no state of an optimizer: no "
+            "training goes on with it; touchstone.nets.Trained begins one with its weights"
+        )
 
 
 def explain_mismatch(name: str | None, model: nn.Module) -> UsageError | None:

@@ -116,7 +116,7 @@ class CommandLine(LightningCLI):
         aim_callbacks(self.config[subcommand])
         self.continues = name_checkpoint(self.config[subcommand], to_fit=subcommand == "fit")
         checkpoint = self.config[subcommand].get("ckpt_path")
-        check_checkpoint(checkpoint)
+        check_checkpoint(checkpoint, to_fit=subcommand == "fit")
         if replaced := replaced_callbacks(self.arguments[self.arguments.index(subcommand) + 1 :]):
             note(replaced)
         if subcommand != "fit" and checkpoint is None:

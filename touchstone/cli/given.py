@@ -189,6 +189,8 @@ def _parse(text: str, name: str) -> Given:
         raise UsageError(f"{name}{line}: this is not YAML: {error.problem or error.context}") from None
     except yaml.YAMLError as error:
         raise UsageError(f"{name}: this is not YAML: {str(error).splitlines()[0]}") from None
+    except RecursionError:
+        raise UsageError(f"{name}: it is nested too deep") from None
     if given is None or not isinstance(given.value, dict):
         raise UsageError(f"{name}: a config holds keys such as `model:` and `trainer:`, this one has none")
     return given

@@ -15,8 +15,7 @@ from touchstone.callbacks.parts.records.shown import shown
 from ..runs.durable import damage
 from .checkpoint_errors import load_checkpoint
 from .differences import differences, notes
-from .failures import message_lines
-from .given import UsageError
+from .given import UsageError, read_config
 from .stopping import Stopping
 from .stored_reports import COUNTS, read_report, read_verdicts, report_names, verdicts_of
 
@@ -74,22 +73,20 @@ def _checked(folder: Path) -> dict[str, dict[str, Any]]:
         raise UsageError(f"the run folder {str(folder)!r} does not exist")
     names = report_names(folder)
     missing = [] if {"report.json", "language_report.json"} & set(names) else ["report.json"]
-    missing += [] if (folder / "config.yaml").is_file() else ["config.yaml"]
+    tables = list(filter(None, map(verdicts_of, names)))
+    missing += [name for name in ("config.yaml", *tables) if not (folder / name).is_file()]
     if missing:
         raise UsageError(f"{str(folder)!r} holds no {missing[0]}: verify needs the folder of a run that was evaluated")
     reports = {name: read_report(folder / name) for name in names}
-    for table in filter(None, map(verdicts_of, names)):
+    for table in tables:
         read_verdicts(folder / table)
     return reports
 
 
 def _stored_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.yaml"
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise UsageError(f"{str(path)!r} cannot be read: {message_lines(error)[0]}") from None
-    if not isinstance(config, dict) or not isinstance(config.get("trainer"), dict):
+    config = read_config(str(path)).plain()
+    if not isinstance(config.get("trainer"), dict):
         raise UsageError(f"{str(path)!r} is damaged: a config has the keys trainer, model and data")
     return config
 
