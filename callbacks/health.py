@@ -87,7 +87,7 @@ class Health(pl.Callback):
         self._loss_now = None
         if self._activations is not None:
             self._idle_at_first, self._activations = list(self._activations.verdicts()), None
-        loss = outputs["loss"] if isinstance(outputs, dict) else outputs
+        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs  # {} where the step gave none
         if not isinstance(loss, Tensor):
             return
         loss = loss.detach()

@@ -11,7 +11,7 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from touchstone.attacks import FGSM, PGD, Linf
@@ -23,7 +23,7 @@ from touchstone.lightning_modules import AWP, PGDAT, TRADES, Classifier, EpsWarm
 from touchstone.nets import SmallCNN
 
 from .command_lines import Ended, with_value, write
-from .lightning_programs import events, trainer, weights
+from .lightning_programs import OrdinaryModule, events, train_loader, trainer, val_loader, weights
 from .small_fits import blobs, fit, mlp
 
 
@@ -213,6 +213,33 @@ class Fails(pl.Callback):
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         if trainer.current_epoch == 1:
             raise KeyError("something else")
+
+
+class ByItself(OrdinaryModule):
+    """Steps by itself, and gives back no loss."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+        self.manual_backward(self._loss(batch))
+        self.optimizers().step()  # type: ignore[union-attr]
+
+
+class Skipping(OrdinaryModule):
+    """Leaves out its first batch."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:  # type: ignore[override]
+        return super().training_step(batch, batch_idx) if batch_idx else None
+
+
+@pytest.mark.filterwarnings("ignore:`training_step` returned `None`")
+@pytest.mark.parametrize("module", [ByItself, Skipping])
+def test_a_step_that_gives_back_no_loss_is_none(tmp_path: Path, module: type[OrdinaryModule]) -> None:
+    health = Health()
+    trainer(tmp_path, health, max_epochs=1).fit(module(), train_loader(), val_loader())
+    assert health.verdicts == []
 
 
 def test_an_error_of_another_kind_is_no_verdict(tmp_path: Path) -> None:
