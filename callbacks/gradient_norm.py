@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -81,7 +80,7 @@ class GradientNorm(Probe):
             return
         ids = {id(first), *map(id, owned)}
         named = {name: p for name, p in pl_module.named_parameters() if id(p) in ids}
-        norms = torch.stack(torch._foreach_norm([p.grad.detach().float() for p in named.values()]))  # type: ignore[union-attr]
+        norms = torch.stack(torch._foreach_norm([_in_floats(p.grad) for p in named.values()]))
         self._look_for_damage(trainer, list(named), norms)
         if not logs:
             return
@@ -218,7 +217,14 @@ def _shows_damage(first: nn.Parameter) -> bool:
     Asked at every step on the CPU only: an accelerator would have to be waited for.
     """
     assert first.grad is not None
-    return first.grad.device.type == "cpu" and not math.isfinite(first.grad.sum())
+    return first.grad.device.type == "cpu" and not first.grad.sum().isfinite()
+
+
+def _in_floats(gradient: Tensor | None) -> Tensor:
+    """A gradient in float32, a complex one by its real and imaginary parts, whose norm is its own."""
+    assert gradient is not None
+    gradient = gradient.detach().resolve_conj()
+    return (torch.view_as_real(gradient) if gradient.is_complex() else gradient).float()
 
 
 def _by_layer(names: Sequence[str], norms: Tensor) -> tuple[list[str], Tensor]:

@@ -24,7 +24,7 @@ from .lightning_programs import OrdinaryModule, events, samples, train_loader, t
 
 
 def total_norm_by_hand(module: OrdinaryModule) -> float:
-    return sum(float((p.grad.double() ** 2).sum()) for p in module.parameters() if p.grad is not None) ** 0.5
+    return sum(float((p.grad.abs().double() ** 2).sum()) for p in module.parameters() if p.grad is not None) ** 0.5
 
 
 def test_training_norms_are_accumulated_and_before_clipping(tmp_path: Path) -> None:
@@ -40,6 +40,34 @@ def test_training_norms_are_accumulated_and_before_clipping(tmp_path: Path) -> N
     assert len(logged) == 10
     assert logged == pytest.approx(by_hand, rel=1e-5)
     assert min(logged) > 1e-3
+
+
+class Filtered(OrdinaryModule):
+    """Weighs the frequencies of its images first, by numbers that stand first or last among the parameters."""
+
+    def __init__(self, is_first: bool) -> None:
+        super().__init__()
+        self.filter, self.is_first = torch.nn.Parameter(torch.randn(6, 6, dtype=torch.complex64)), is_first
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(torch.fft.ifft2(torch.fft.fft2(x) * self.filter).abs())
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(sorted(self.parameters(), key=Tensor.is_complex, reverse=self.is_first), lr=0.05)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        self.norm = total_norm_by_hand(self)
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_complex_parameters_count_by_their_absolute_values(tmp_path: Path, is_first: bool) -> None:
+    module = Filtered(is_first)
+    before = module.filter.detach().clone()
+    trainer(tmp_path, GradientNorm(), max_steps=1).fit(module, train_loader(), val_loader())
+    seen = events(tmp_path)
+    assert seen.Scalars("grad_norm/train/total")[0].value == pytest.approx(module.norm, rel=1e-5)
+    ratio = ((module.filter.detach() - before).abs() ** 2).sum().sqrt() / (before.abs() ** 2).sum().sqrt()
+    assert seen.Scalars("update_ratio/filter")[0].value == pytest.approx(float(ratio), rel=1e-4)
 
 
 def test_layers_add_up_to_the_total_and_update_ratios_are_those_of_sgd(tmp_path: Path) -> None:
