@@ -63,7 +63,8 @@ class RobustAccuracy(Probe):
         batch_keys: the keys of images and labels, if the batches are dicts or named tuples.
 
     Attributes:
-        num_attacked: samples of the first loader behind the last figures of this entry; 0 where another one measures.
+        num_attacked: samples of the first loader that has some, behind the last figures of this entry; 0 where another
+            one measures.
         last_summary: what `report.json` holds of the last pass, also where no run folder has one; None before, where
             another entry measures, and on every process but the first.
 
@@ -137,6 +138,7 @@ class RobustAccuracy(Probe):
         self._warned = False
         self._halving = Halving(batch_size)  # kept from pass to pass: what does not fit is tried once
         self._fingerprints: dict[int, int] = {}
+        self._first_loader: int | None = None  # of this pass that has samples
         self._set_up({}, warm_start=False)
 
     # One pass of several entries.
@@ -205,6 +207,7 @@ class RobustAccuracy(Probe):
         is_due = self.is_due(trainer)
         looks_closer = is_due and self._closer_look.is_due(trainer)
         self._fingerprints.clear()
+        self._first_loader = None
         self._pass.begin(looks_closer=looks_closer, draws=looks_closer and trainer.is_global_zero)
         if is_due:
             self._preparation.prepare(trainer, pl_module, self.as_measured)
@@ -219,10 +222,10 @@ class RobustAccuracy(Probe):
 
     def conclude(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str, loader_index: int) -> None:
         report = self._pass.conclude(loader_index, device=module.device, probes=trainer.is_global_zero)
-        if loader_index == 0:
-            self.num_attacked = len(report.sample_id)
         if not len(report.sample_id):
             return
+        if self._first_loader is None:
+            self._first_loader, self.num_attacked = loader_index, len(report.sample_id)
         figures = {
             "clean_accuracy": float(report.clean_correct.double().mean()),
             "robust_accuracy/worst_case": float(report.worst_case.double().mean()),
@@ -250,10 +253,11 @@ class RobustAccuracy(Probe):
             self._warned = True
             rank_zero_warn(f"signs of gradient masking at {stage}: " + "; ".join(warnings))
         figures = summary(report, stage, where_from)
-        if loader_index == 0:
+        number = 0 if loader_index == self._first_loader else loader_index
+        if number == 0:
             self.last_summary = figures
         if folder is not None:
-            write_report(trainer, report, figures, folder, loader_index)
+            write_report(trainer, report, figures, folder, number)
         self._pictures.publish(trainer, folder, loader_index)
 
     # What a resumed fit goes on with.

@@ -68,6 +68,7 @@ def test_several_loaders_are_measured_one_by_one(tmp_path: Path, collection: Any
         assert float(run.callback_metrics[tag]) == pytest.approx(expected)
 
 
+@pytest.mark.filterwarnings("ignore:Total length of `DataLoader` across ranks is zero")
 def test_each_loader_has_a_report_of_its_own(tmp_path: Path) -> None:
     logger = TensorBoardLogger(tmp_path, version=0, default_hp_metric=False)
 
@@ -82,6 +83,7 @@ def test_each_loader_has_a_report_of_its_own(tmp_path: Path) -> None:
     of_two = {"report.json": 6, "verdicts.npz": 6, "report_1.json": 3, "verdicts_1.npz": 3}
     assert reports(6, 3) == of_two
     assert reports(5) == {"report.json": 5, "verdicts.npz": 5}
+    assert reports(0, 6, 3) == {"report.json": 6, "verdicts.npz": 6, "report_2.json": 3, "verdicts_2.npz": 3}
 
 
 def test_loaders_that_are_drawn_from_at_once_are_refused(tmp_path: Path) -> None:

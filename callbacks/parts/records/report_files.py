@@ -80,17 +80,15 @@ def attack_success(report: Report, name: str) -> float:
     return int(report.success[name].sum()) / max(1, int(report.clean_correct.sum()))
 
 
-def write_report(
-    trainer: pl.Trainer, report: Report, figures: Mapping[str, Any], folder: Path, loader_index: int
-) -> None:
+def write_report(trainer: pl.Trainer, report: Report, figures: Mapping[str, Any], folder: Path, number: int) -> None:
     """Writes `report.json`, of the figures of its `summary`, and `verdicts.npz` into `folder`.
 
-    Of a second loader they are `report_1.json` and `verdicts_1.npz`.
+    Those of number 1, of a second loader, are `report_1.json` and `verdicts_1.npz`.
 
     Raises:
         OSError: they cannot be written; in a fit, which goes on, this is a warning, and the older ones stay.
     """
-    number = f"_{loader_index}" if loader_index else ""
+    suffix = f"_{number}" if number else ""
     text = json.dumps(figures, indent=2) + "\n"
     file = io.BytesIO()
     np.savez_compressed(
@@ -102,11 +100,11 @@ def write_report(
         **{f"robust_{name}": verdict.cpu().numpy() for name, verdict in report.robust.items()},
     )
     contents: dict[Path, str | bytes] = {
-        folder / f"verdicts{number}.npz": file.getvalue(),
-        folder / f"report{number}.json": text,
+        folder / f"verdicts{suffix}.npz": file.getvalue(),
+        folder / f"report{suffix}.json": text,
     }
     with fit_may_lose(trainer, *contents):
         write_together(contents)
-        if loader_index == 0:
+        if number == 0:
             for old in (*folder.glob("report_[0-9]*.json"), *folder.glob("verdicts_[0-9]*.npz")):
                 old.unlink()  # of an earlier evaluation, of more loaders perhaps
