@@ -35,7 +35,15 @@ class RunRecord(SaveConfigCallback):
         folder = run_folder(trainer)
         if self.save_to_log_dir and trainer.loggers and folder != Path(trainer.log_dir or ""):  # that of all runs
             self.save_to_log_dir, self._folder = False, folder
-        super().setup(trainer, pl_module, stage)
+        try:
+            super().setup(trainer, pl_module, stage)
+        except RuntimeError as error:
+            if "to NOT exist" not in str(error):
+                raise
+            raise ValueError(
+                f"{folder} has the config of an earlier run, and is its folder; `version: null` of the logger gives "
+                "this run one of its own"
+            ) from error
 
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         text = self.parser.dump(self.config, skip_none=False)

@@ -250,11 +250,22 @@ def test_last_is_the_one_of_most_steps_whatever_its_name(here: Path) -> None:
     assert found.damaged[0].startswith(f"{last} is damaged: ")
 
 
-def test_fit_goes_on_with_last_in_the_folder_of_its_run(run: Any) -> None:
+TABLE = "lightning.pytorch.loggers.CSVLogger"
+LAST = {"class_path": "ModelCheckpoint", "init_args": {"filename": "last", "enable_version_counter": False}}
+
+
+def with_last(*loggers: str) -> Any:
+    """The tiny config that keeps its last checkpoint, and logs by these."""
     config = copy.deepcopy(TINY)
-    last = {"class_path": "ModelCheckpoint", "init_args": {"filename": "last", "enable_version_counter": False}}
-    config["trainer"]["callbacks"].append(last)
-    name = write(config)
+    config["trainer"]["callbacks"].append(LAST)
+    if loggers:
+        options = {"save_dir": "logs", "name": "tiny"}
+        config["trainer"]["logger"] = [{"class_path": name, "init_args": options} for name in loggers]
+    return config
+
+
+def test_fit_goes_on_with_last_in_the_folder_of_its_run(run: Any) -> None:
+    name = write(with_last())
     assert run("fit", "--config", name, "--ckpt_path", "last").first_line == (
         "error: --ckpt_path last: no run in 'logs/tiny' has a checkpoint of this name"
     )
@@ -268,6 +279,52 @@ def test_fit_goes_on_with_last_in_the_folder_of_its_run(run: Any) -> None:
     tested = run("test", "--config", name, "--ckpt_path", "best")
     assert tested.err == f"note: --ckpt_path best is {BEST}\n"
     assert "run folder: logs/tiny/version_1" in tested.out
+
+
+def test_the_config_of_a_folder_in_which_a_fit_went_on_is_that_of_a_new_run(run: Any) -> None:
+    assert run("fit", "--config", write(with_last())).code == 0
+    kept = Path("logs/tiny/version_0/config.yaml")
+    before = kept.read_text()
+    assert run("fit", "--config", str(kept), "--ckpt_path", "last").code == 0
+    assert kept.read_text() == before
+    assert run("test", "--config", str(kept), "--ckpt_path", "last").code == 0
+    assert run("fit", "--config", str(kept)).code == 0
+    assert sorted(folder.name for folder in Path("logs/tiny").iterdir()) == ["version_0", "version_1", "version_2"]
+    ended = run("test", "--config", str(kept), "--trainer.logger.version", "0", "--ckpt_path", "last")
+    assert ended.code == 1
+    assert "error: logs/tiny/version_0 has the config of an earlier run, " in ended.err
+
+
+@pytest.mark.parametrize("loggers", [[TABLE], [TABLE, TINY["trainer"]["logger"]["class_path"]]])
+def test_a_table_of_curves_goes_on_where_its_checkpoint_was_written(run: Any, loggers: list[str]) -> None:
+    name = write(with_last(*loggers))
+    assert run("fit", "--config", name).code == 0
+    table = Path("logs/tiny/version_0/metrics.csv")
+    first = table.read_text().splitlines()
+    later = ",".join("7" if key == "step" else "0" for key in first[0].split(","))  # of steps that are taken again
+    table.write_text("\n".join([*first, later]))
+    assert run("fit", "--config", name, "--ckpt_path", "last", "--trainer.max_epochs", "2").code == 0
+    both = table.read_text().splitlines()
+    assert both[: len(first)] == first
+    assert len(both) == 2 * len(first) - 1
+
+
+def test_where_the_first_logger_has_no_runs_a_file_is_named_to_go_on_with(run: Any) -> None:
+    Path("mine.py").write_text(
+        "from lightning.pytorch import Callback\n"
+        "from lightning.pytorch.loggers import TensorBoardLogger\n"
+        "class Mine(TensorBoardLogger): pass\n"
+        "class Breaks(Callback):\n    def on_fit_end(self, *_): raise RuntimeError('out of luck')\n"
+    )
+    config = with_last("mine.Mine")
+    config["trainer"]["callbacks"].append({"class_path": "mine.Breaks"})
+    ended = run("fit", "--config", write(config))
+    folder = "logs/tiny/version_0"
+    to_go_on = f"to go on: python train.py fit --config {folder}/config.yaml --ckpt_path {folder}/checkpoints/last.ckpt"
+    assert to_go_on in ended.err.splitlines()
+    ended = run("fit", "--config", "tiny.yaml", "--ckpt_path", "last")
+    assert ended.code == 2
+    assert ended.first_line.endswith("trainer.logger has none as its first: name a file")
 
 
 def test_a_damaged_last_is_named_and_the_newest_good_one_is_taken(run: Any, fitted: Path) -> None:

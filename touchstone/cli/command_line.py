@@ -26,7 +26,7 @@ from touchstone.callbacks.parts.records.logs import LostLogs
 from touchstone.callbacks.parts.records.publish import run_folder
 
 from ..runs.durable import DurableCheckpointIO
-from ..runs.find_checkpoint import step_of
+from ..runs.find_checkpoint import Found, step_of
 from .checkpoint_errors import check_checkpoint, explain_mismatch
 from .common_pass import check_common_pass
 from .given import Given, UsageError, check_configs, gather, nearest, replaced_callbacks
@@ -39,7 +39,7 @@ from .own_signals import OwnSignals
 from .progress_bar import EpochLines
 from .refused_late import refused_late
 from .report_table import REPORTS, print_end, read_health, read_report
-from .resuming import go_on_from, name_checkpoint, note
+from .resuming import experiment_folder, go_on_from, name_checkpoint, note
 from .stop_after_step import StopAfterStep
 from .stopping import Stopping
 from .target import aim_callbacks, check_target
@@ -71,7 +71,7 @@ class CommandLine(LightningCLI):
         read_null()
         quieten(NOISE if arguments[0] == "fit" else NOISE + NOISE_OUTSIDE_FIT)
         self.stopping, self.then_test, self.shows_folder = stopping, then_test, shows_folder
-        self.continues = False  # in the folder of an earlier run
+        self.goes_on: Found | None = None  # in the folder of an earlier run, with its checkpoint
         if arguments[0] in self.subcommands():
             check_configs(arguments[1:])
         super().__init__(
@@ -114,7 +114,7 @@ class CommandLine(LightningCLI):
             raise self._explained(error) from error
         subcommand = self.config.subcommand
         aim_callbacks(self.config[subcommand])
-        self.continues = name_checkpoint(self.config[subcommand], to_fit=subcommand == "fit")
+        self.goes_on = name_checkpoint(self.config[subcommand], to_fit=subcommand == "fit")
         checkpoint = self.config[subcommand].get("ckpt_path")
         check_checkpoint(checkpoint, to_fit=subcommand == "fit")
         if replaced := replaced_callbacks(self.arguments[self.arguments.index(subcommand) + 1 :]):
@@ -194,11 +194,12 @@ class CommandLine(LightningCLI):
             config.plugins = [*plugins, DurableCheckpointIO()]
         if config.logger is False:  # then the run has no folder, and the current one may hold a config.yaml
             self.save_config_callback = None
-        if self.continues:
+        if self.goes_on is not None:
             self.save_config_kwargs = {**self.save_config_kwargs, "overwrite": True}
         trainer = super().instantiate_trainer(**kwargs)
-        if self.continues:
-            go_on_from(self._get(self.config, "ckpt_path"), trainer)
+        if self.goes_on is not None:
+            go_on_from(self.goes_on, trainer)
+            self.config[self.subcommand].ckpt_path = None  # the folder keeps the config of a run that never stopped
         return trainer
 
     # The run. LightningCLI calls the method of the subcommand's name.
@@ -258,7 +259,8 @@ class CommandLine(LightningCLI):
                 notes.append(f"what was written until then: {folder}")
                 last = folder / "checkpoints" / "last.ckpt"
                 if job == self._fit and last.is_file() and (folder / "config.yaml").is_file():
-                    notes.append(f"to go on: python train.py fit --config {folder / 'config.yaml'} --ckpt_path last")
+                    name = "last" if experiment_folder(logger) == folder.parent else last
+                    notes.append(f"to go on: python train.py fit --config {folder / 'config.yaml'} --ckpt_path {name}")
                 notes += read_health(folder, started)
             elif folder is not None and is_new:
                 with suppress(OSError):  # where it is not empty, or never was made

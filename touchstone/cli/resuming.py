@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import sys
+import warnings
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import Namespace
 from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.utilities import rank_zero_only
 
-from ..runs.find_checkpoint import find_checkpoint, step_of
+from ..runs.find_checkpoint import Found, find_checkpoint, step_of
 from .given import UsageError
 
 
@@ -20,7 +25,7 @@ def note(text: str) -> None:
         print(f"note: {text}", file=sys.stderr, flush=True)
 
 
-def name_checkpoint(config: Namespace, *, to_fit: bool) -> bool:
+def name_checkpoint(config: Namespace, *, to_fit: bool) -> Found | None:
     """Puts the file that `last` or `best` means into `ckpt_path`.
 
     Args:
@@ -28,21 +33,20 @@ def name_checkpoint(config: Namespace, *, to_fit: bool) -> bool:
         to_fit: whether it is `fit`, which goes on with `last` in the folder of its run.
 
     Returns:
-        Whether the run goes on in that folder.
+        The checkpoint in whose folder the run goes on; None where it has a folder of its own.
 
     Raises:
         UsageError: there is no such checkpoint, or it is damaged.
     """
     name = config.get("ckpt_path")
     if name not in ("best", "last"):
-        return False
-    logger = config.get("trainer.logger")
-    options = logger.get("init_args") if isinstance(logger, Namespace) else None
-    if options is None or not str(logger.get("class_path")).endswith("TensorBoardLogger"):
+        return None
+    experiment = experiment_folder(config.get("trainer.logger"))
+    if experiment is None:
         raise UsageError(
-            f"--ckpt_path {name} looks among the runs of a TensorBoardLogger, and trainer.logger is none: name a file"
+            f"--ckpt_path {name} looks among the runs of a TensorBoardLogger or CSVLogger, and trainer.logger has none "
+            "as its first: name a file"
         )
-    experiment = Path(options.save_dir, options.name or "")
     try:
         found = find_checkpoint(experiment, name)
     except ValueError as error:
@@ -53,13 +57,45 @@ def name_checkpoint(config: Namespace, *, to_fit: bool) -> bool:
         note(problem)
     note(f"--ckpt_path {name} is {found.path}")
     config.ckpt_path = str(found.path)
-    if to_fit:
-        options.version = found.version
-    return to_fit
+    return found if to_fit else None
 
 
-def go_on_from(checkpoint: str, trainer: Trainer) -> None:
-    """Lets the curves begin again where the checkpoint was written: what came after it is measured again."""
-    for logger in trainer.loggers:
+def experiment_folder(logger: Any) -> Path | None:
+    """Where the folders `version_N` of a config's runs lie: the checkpoints are with the first of its loggers."""
+    first = next(iter(logger), None) if isinstance(logger, list) else logger
+    options = first.get("init_args") if isinstance(first, Namespace) else None
+    if options is None or not str(first.get("class_path")).endswith(("TensorBoardLogger", "CSVLogger")):
+        return None
+    return Path(options.save_dir, options.name or "")
+
+
+def go_on_from(found: Found, trainer: Trainer) -> None:
+    """Lets the curves go on in the folder of a run, from its checkpoint: what came after it is measured again.
+
+    The first logger is given the version, and not its config, which stays that of a new run. Others know their own.
+    """
+    step = step_of(found.path) or 0
+    for number, logger in enumerate(trainer.loggers):
+        if not isinstance(logger, (TensorBoardLogger, CSVLogger)):
+            continue
+        if number == 0:
+            logger._version = found.version
         if isinstance(logger, TensorBoardLogger):
-            logger._kwargs["purge_step"] = step_of(Path(checkpoint))
+            logger._kwargs["purge_step"] = step
+        else:
+            _go_on_in_table(logger, step)
+
+
+@rank_zero_only
+def _go_on_in_table(logger: CSVLogger, step: int) -> None:
+    """Keeps the rows before a step: a `CSVLogger` begins by deleting the table that its folder has."""
+    table = Path(logger.log_dir, ExperimentWriter.NAME_METRICS_FILE)
+    if not table.is_file():
+        return
+    with table.open(newline="") as file:
+        rows: list[Any] = [row for row in csv.DictReader(file) if int(row["step"]) < step]
+    table.unlink()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Experiment logs directory")
+        logger.experiment.metrics = rows
+    logger.save()
