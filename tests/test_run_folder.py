@@ -93,3 +93,12 @@ def test_a_logger_that_saves_nothing_here_ends_no_run(run: Any, here: Path) -> N
     ended = run("validate", "--config", write(with_value(logger, "trainer", "logger")))
     assert ended.code == 0, ended.err
     assert not list(here.rglob("config.yaml"))
+
+
+def test_a_device_among_the_options_is_kept_by_its_name(run: Any, here: Path) -> None:
+    options = ("--trainer.callbacks+=StochasticWeightAveraging", "--trainer.callbacks.swa_lrs=0.01")
+    ended = run("fit", "--config", write(with_value(2, "trainer", "max_epochs")), *options)
+    assert (ended.code, ended.err) == (0, "")
+    kept = "logs/tiny/version_0/config.yaml"
+    assert "device: cpu" in Path(kept).read_text()
+    assert run("validate", "--config", kept).code == 0

@@ -29,6 +29,7 @@ from ..runs.durable import DurableCheckpointIO
 from ..runs.find_checkpoint import Found, step_of
 from .checkpoint_errors import check_checkpoint, explain_mismatch
 from .common_pass import check_common_pass
+from .devices import read_devices
 from .given import Given, UsageError, check_configs, gather, nearest, replaced_callbacks
 from .jobs import JOBS
 from .log_folder import about_log_folder
@@ -69,6 +70,7 @@ class CommandLine(LightningCLI):
         self.arguments = list(arguments)
         _check_subcommand(arguments, list(LightningCLI.subcommands()))
         read_null()
+        read_devices()
         quieten(NOISE if arguments[0] == "fit" else NOISE + NOISE_OUTSIDE_FIT)
         self.stopping, self.then_test, self.shows_folder = stopping, then_test, shows_folder
         self.goes_on: Found | None = None  # in the folder of an earlier run, with its checkpoint
