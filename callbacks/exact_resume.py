@@ -15,6 +15,7 @@ from torchmetrics import Metric
 from .parts.passes.processes import gather
 from .parts.records.publish import tensorboard_writers
 from .parts.resuming.enduring_workers import with_enduring_workers
+from .parts.resuming.last_figures import go_on_scheduling, is_epoch_to_end, last_figures
 from .parts.resuming.own_order import Position, in_own_order
 from .parts.resuming.random_state import random_state, set_random_state
 
@@ -25,8 +26,9 @@ class ExactResume(pl.Callback):
     """Lets `Trainer.fit(ckpt_path=...)` go on bit for bit, in the middle of an epoch too.
 
     Lightning's checkpoint has weights, optimizer, schedulers and counts. This one adds the random states of every
-    process, the metrics of the epoch so far, and the place in the training data, whose order and augmentation depend
-    on the seed and the epoch only (`in_own_order`). What TensorBoard shows is written to the disk with each checkpoint.
+    process, the metrics of the epoch so far, the last figures, for a `ReduceLROnPlateau` and others that rank weights,
+    and the place in the training data, whose order and augmentation depend on the seed and the epoch only
+    (`in_own_order`). What TensorBoard shows is written to the disk with each checkpoint.
     A module, or one inside it, that keeps something of its own from step to step defines `process_state()`, of tensors,
     numbers and lists, and `load_process_state(state)`: it is kept for each process.
 
@@ -40,6 +42,7 @@ class ExactResume(pl.Callback):
         self._saved: dict[str, Any] | None = None
         self._resumes = False
         self._num_logged: int | None = None
+        self._fresh: list[str] = []  # figures from before the stop, until the next step
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage != "fit":
@@ -70,8 +73,15 @@ class ExactResume(pl.Callback):
         _as_if_an_epoch_ended(checkpoint["loops"]["fit_loop"]["epoch_progress"])
         is_mid_epoch = not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
         metrics = _metrics(trainer, pl_module) if is_mid_epoch else {}
-        states = gather({"random": random_state(), "metrics": metrics, "modules": _process_states(pl_module)})
-        checkpoint[_PLACE] = {"seed": self._seed, "num_logged": _num_logged(trainer), "of_ranks": states}
+        figures = _on(torch.device("cpu"), last_figures(trainer))
+        kept = {"metrics": metrics, "modules": _process_states(pl_module), "figures": figures}
+        states = gather({"random": random_state(), **kept})
+        checkpoint[_PLACE] = {
+            "seed": self._seed,
+            "num_logged": _num_logged(trainer),
+            "is_epoch_to_end": is_epoch_to_end(trainer),
+            "of_ranks": states,
+        }
         for writer in tensorboard_writers(trainer) if trainer.is_global_zero else ():
             writer.flush()
 
@@ -89,6 +99,8 @@ class ExactResume(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
+        while self._fresh:
+            trainer.callback_metrics.pop(self._fresh.pop(), None)
         if self._num_logged is not None:
             trainer.fit_loop.epoch_loop._batches_that_stepped = self._num_logged
             self._num_logged = None
@@ -117,6 +129,11 @@ class ExactResume(pl.Callback):
                 for part, value in state["parts"].items():
                     setattr(metric, part, _on(pl_module.device, value))
                 metric._update_count, metric._computed = state["num_updates"], None
+        if "figures" in mine:
+            trainer.callback_metrics.update(_on(pl_module.device, mine["figures"]["figures"]))
+            self._fresh = list(mine["figures"]["fresh"])
+            if saved["is_epoch_to_end"]:
+                go_on_scheduling(trainer)
 
 
 def _as_if_an_epoch_ended(progress: dict[str, dict[str, int]]) -> None:

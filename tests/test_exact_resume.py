@@ -111,6 +111,18 @@ def test_it_does_so_however_the_run_is_set_up(run: Any, never_stopped: dict[str,
     check_stopped_and_resumed(run, never_stopped, config(**options), {"step": 5})
 
 
+def test_it_does_so_where_an_epoch_ends_by_a_figure_from_before_the_stop(
+    run: Any, never_stopped: dict[str, Any]
+) -> None:
+    given = config(val_check_interval=3)
+    options = {"monitor": "val/loss", "patience": 0, "threshold": 0.5}
+    given["model"]["init_args"]["lr_scheduler"] = {
+        "class_path": "lightning.pytorch.cli.ReduceLROnPlateau",
+        "init_args": options,
+    }
+    check_stopped_and_resumed(run, never_stopped, given, {"step": 5}, {"step": 16})
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(20))
 def test_it_does_so_at_any_step(run: Any, never_stopped: dict[str, Any], number: int) -> None:

@@ -28,7 +28,7 @@ from touchstone.lightning_modules import Classifier, LanguageModel
 from touchstone.lightning_modules.adversarial_training import AWP, PGDAT, EpsWarmup, Free, Strategy
 from touchstone.nets import RecurrentLM
 
-from .lightning_programs import events, train_loader, trainer, val_loader, weights
+from .lightning_programs import OrdinaryModule, events, train_loader, trainer, val_loader, weights
 from .oracles import small_net
 
 pytestmark = pytest.mark.filterwarnings("ignore:The dirpath has changed from")  # a resumed run has a folder of its own
@@ -78,6 +78,36 @@ def test_a_training_goes_on_from_the_middle_of_an_epoch(name: str, tmp_path: Pat
         fitted(tmp_path / folder, module, *callbacks, ckpt_path=ckpt_path, max_epochs=2)
         ends.append(weights(module.net))
     assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
+
+
+class Plateau(OrdinaryModule):
+    """Lowers its learning rate after every second epoch that does not halve the loss."""
+
+    def configure_optimizers(self) -> Any:
+        optimizer = super().configure_optimizers()
+        scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0, threshold=0.5)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "val_loss", "frequency": 2}}
+
+
+@pytest.mark.parametrize("options", [{}, {"max_epochs": -1, "max_steps": NUM_EPOCHS * NUM_BATCHES}])
+@pytest.mark.parametrize("saved", ["in mid-epoch", "after a validation", "at the end of an epoch"])
+def test_a_scheduler_that_waits_for_a_plateau_steps_in_the_epoch_that_is_resumed(
+    tmp_path: Path, saved: str, options: dict[str, Any]
+) -> None:
+    ckpt_path = (
+        kept(tmp_path / "whole", NUM_BATCHES + 2)
+        if saved == "in mid-epoch"
+        else tmp_path / "whole" / "each" / "epoch=1.ckpt"
+    )
+    at_end = saved == "at the end of an epoch"
+    ends = []
+    for folder, is_resumed in (("whole", False), ("resumed", True)):
+        module = Plateau()
+        each = ModelCheckpoint(tmp_path / folder / "each", "{epoch}", save_top_k=-1, save_on_train_epoch_end=at_end)
+        run = fitted(tmp_path / folder, module, each, ckpt_path=ckpt_path if is_resumed else None, **options)
+        ends.append((weights(module.net), run.optimizers[0].param_groups[0]["lr"]))
+    assert ends[0][1] == ends[1][1] == pytest.approx(5e-3)
+    assert all(torch.equal(ends[0][0][key], ends[1][0][key]) for key in ends[0][0])
 
 
 def test_a_language_model_goes_on_with_the_state_that_it_carries(tmp_path: Path) -> None:
