@@ -6,6 +6,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.callbacks import StochasticWeightAveraging
 from lightning.pytorch.trainer.connectors.data_connector import _DataLoaderSource
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import CombinedLoader, rank_zero_warn
@@ -33,8 +34,9 @@ class ExactResume(pl.Callback):
     numbers and lists, and `load_process_state(state)`: it is kept for each process.
 
     Limits: data that come from no `DataLoader` begin anew; worker processes that persist draw other numbers; figures
-    of an epoch that a module logs as numbers, and not as torchmetrics, are those since the last start; another number
-    of processes is another run.
+    of an epoch that a module logs as numbers, and not as torchmetrics, are those since the last start; Lightning's
+    `StochasticWeightAveraging` does not go on exactly, of which a warning tells; another number of processes is another
+    run.
     """
 
     def __init__(self) -> None:
@@ -91,6 +93,11 @@ class ExactResume(pl.Callback):
         if trainer.state.fn != TrainerFn.FITTING:
             return
         self._saved, self._resumes = checkpoint.get(_PLACE), True
+        if any(isinstance(callback, StochasticWeightAveraging) for callback in trainer.callbacks):  # type: ignore[attr-defined]
+            rank_zero_warn(
+                "ExactResume: with StochasticWeightAveraging, which Lightning takes up again with the next epoch only, "
+                "this is no longer the run that was stopped; with EMAWeightAveraging it would be"
+            )
         if self._saved is None:
             rank_zero_warn("ExactResume: the checkpoint was saved without it, so that random numbers begin anew")
         else:

@@ -10,7 +10,7 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
-from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, StochasticWeightAveraging
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -78,6 +78,15 @@ def test_a_training_goes_on_from_the_middle_of_an_epoch(name: str, tmp_path: Pat
         fitted(tmp_path / folder, module, *callbacks, ckpt_path=ckpt_path, max_epochs=2)
         ends.append(weights(module.net))
     assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
+
+
+def test_an_average_that_does_not_go_on_exactly_is_warned_of(tmp_path: Path) -> None:
+    def averaging() -> StochasticWeightAveraging:
+        return StochasticWeightAveraging(swa_lrs=0.01, swa_epoch_start=1)
+
+    fitted(tmp_path / "whole", classifier(), averaging(), max_epochs=2)
+    with pytest.raises(UserWarning, match="with StochasticWeightAveraging, .* with EMAWeightAveraging it would be"):
+        fitted(tmp_path / "resumed", classifier(), averaging(), ckpt_path=kept(tmp_path / "whole", 7), max_epochs=2)
 
 
 class Plateau(OrdinaryModule):
