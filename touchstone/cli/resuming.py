@@ -63,10 +63,10 @@ def name_checkpoint(config: Namespace, *, to_fit: bool) -> Found | None:
 def experiment_folder(logger: Any) -> Path | None:
     """Where the folders `version_N` of a config's runs lie: the checkpoints are with the first of its loggers."""
     first = next(iter(logger), None) if isinstance(logger, list) else logger
-    options = first.get("init_args") if isinstance(first, Namespace) else None
-    if options is None or not str(first.get("class_path")).endswith(("TensorBoardLogger", "CSVLogger")):
+    kinds = ("TensorBoardLogger", "CSVLogger")
+    if not isinstance(first, Namespace) or not str(first.get("class_path")).endswith(kinds):
         return None
-    return Path(options.save_dir, options.name or "")
+    return Path(first.init_args.save_dir, first.init_args.name or "")
 
 
 def go_on_from(found: Found, trainer: Trainer) -> None:

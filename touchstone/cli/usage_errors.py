@@ -48,7 +48,7 @@ def explain(parser: ArgumentParser, given: Given, error: Exception, *, construct
     problem = next(_Search(_hints(parser), construct).run(given), None)
     if problem is None:
         trainer = given.value.get("trainer", Given({}, given.place))
-        problem = construct and (_at_its_key(trainer, error) or _at_its_value(trainer, error, "trainer"))
+        problem = (_at_its_key(trainer, error) or _at_its_value(trainer, error, "trainer")) if construct else None
         key = re.match(r'Parser key "(.+)":', str(error))
         problem = problem or (f"{key[1]}: " if key else "") + in_one_line(error)
     return UsageError(problem)

@@ -18,7 +18,7 @@ def last_figures(trainer: pl.Trainer) -> dict[str, Any]:
 
 def is_epoch_to_end(trainer: pl.Trainer) -> bool:
     """Whether the schedulers have not yet seen the end of the epoch that was begun last."""
-    epochs = trainer.fit_loop.epoch_progress.current
+    epochs: Any = trainer.fit_loop.epoch_progress.current
     return epochs.ready != epochs.started + 1  # between the end of one and the start of the next
 
 
