@@ -14,7 +14,7 @@ from touchstone.attacks.core.checks import check_count
 from touchstone.attacks.dream import start_of
 from touchstone.attacks.dreaming.layers import responses_to, select
 
-from .parts.figures.dream_options import check_dream_options, try_dream
+from .parts.names.dream_options import check_dream_options, try_dream
 from .parts.passes.samples import Samples
 from .parts.passes.try_out import GreyPicture
 from .parts.pictures.dream_picture import Dreamt, dream_picture

@@ -11,8 +11,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from .not_finite import NotFinite
-from .parts.figures import verdicts
-from .parts.figures.activations import Activations
+from .parts.measures import verdicts
+from .parts.measures.activations import Activations
 from .parts.pictures.health_picture import health_picture
 from .parts.records.logs import may_be_lost, write_whole
 from .parts.records.publish import publish_picture, publish_text, run_folder

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from touchstone.attacks.core.checks import check_count
 
-from .parts.figures.class_names import class_names
+from .parts.names.class_names import class_names
 from .parts.passes.measuring import measuring
 from .parts.passes.samples import Samples
 from .parts.pictures.attack_picture import captions, class_name

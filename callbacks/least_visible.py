@@ -14,9 +14,9 @@ from torch import Tensor
 from touchstone.attacks import L1Adam, SampleRng, Targeted
 from touchstone.attacks.core.checks import check_count
 
-from .parts.figures.change_size import ChangeSize
-from .parts.figures.class_by_name import ALREADY, class_by_name
-from .parts.figures.price_search import price_search
+from .parts.measures.change_size import ChangeSize
+from .parts.measures.price_search import price_search
+from .parts.names.class_by_name import ALREADY, class_by_name
 from .parts.passes.processes import gather
 from .parts.pictures.attack_picture import Attacked, attack_picture
 from .parts.pictures.top_classes import top_classes

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from touchstone.attacks.core.checks import check_count
 
-from .parts.figures.class_names import class_names
+from .parts.names.class_names import class_names
 from .parts.records.publish import run_folder
 from .parts.records.shown import shown
 from .parts.records.table_file import TableFile

@@ -16,8 +16,8 @@ from touchstone.attacks import frozen_eval
 from touchstone.attacks.core.checks import check_count
 from touchstone.nets.recurrent import Recurrent
 
-from .parts.figures.lag_norms import lag_norms
-from .parts.figures.recurrent_matrices import singular_values, vanishing_bound
+from .parts.measures.lag_norms import lag_norms
+from .parts.measures.recurrent_matrices import singular_values, vanishing_bound
 from .parts.passes.closer_look import CloserLook
 from .parts.passes.real_steps import RealSteps, RecurrentCall
 from .parts.records.publish import publish_picture, publish_text, run_folder
@@ -30,7 +30,7 @@ class RecurrentJacobian(pl.Callback):
     k, it logs as `jacobian/S/lag_K` the operator norm of `dh_T / dh_{T-k}`, its geometric mean over the sequences (h is
     all of the state: of an LSTM, c as well); as `jacobian/S/singular_value` the largest singular value of the recurrent
     matrices, of several layers also each one's, `jacobian/S/singular_value/lN`; for an `RNN`, the value below which
-    gradients must vanish, as `jacobian/S/vanishing_bound` (`vanishing_bound` in `parts/figures/recurrent_matrices.py`
+    gradients must vanish, as `jacobian/S/vanishing_bound` (`vanishing_bound` in `parts/measures/recurrent_matrices.py`
     has the theorem); and as text a verdict: vanishing, stable or exploding.
 
     The norm is found by power iteration with vector-Jacobian products, in float64, and never needs the matrix. Where

@@ -15,9 +15,9 @@ from touchstone.attacks.core.ascend import gradient_of
 from touchstone.attacks.core.checks import check_count
 from touchstone.attacks.dreaming.layers import select
 
-from .parts.figures.class_by_name import class_by_name
-from .parts.figures.dream_options import check_dream_options, try_dream
-from .parts.figures.low_frequency import low_frequency_share, share_of_white_noise
+from .parts.measures.low_frequency import low_frequency_share, share_of_white_noise
+from .parts.names.class_by_name import class_by_name
+from .parts.names.dream_options import check_dream_options, try_dream
 from .parts.passes.loaders import loader_suffix
 from .parts.passes.measuring import measuring
 from .parts.passes.samples import Samples

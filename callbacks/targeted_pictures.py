@@ -16,8 +16,8 @@ from touchstone.attacks import Attack, SampleRng, Targeted
 from touchstone.attacks.core.checks import check_count
 from touchstone.attacks.dreaming.layers import select
 
-from .parts.figures.class_by_name import ALREADY, class_by_name
-from .parts.figures.feature_distance import feature_distance
+from .parts.measures.feature_distance import feature_distance
+from .parts.names.class_by_name import ALREADY, class_by_name
 from .parts.passes.processes import gather
 from .parts.pictures.attack_picture import Attacked, attack_picture
 from .parts.pictures.top_classes import top_classes

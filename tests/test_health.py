@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from touchstone.attacks import FGSM, PGD, Linf
 from touchstone.callbacks import Health, NotFinite, RobustAccuracy
-from touchstone.callbacks.parts.figures import verdicts
+from touchstone.callbacks.parts.measures import verdicts
 from touchstone.callbacks.parts.pictures.health_picture import health_picture
 from touchstone.datamodules import DigitsDataModule
 from touchstone.lightning_modules import AWP, PGDAT, TRADES, Classifier, EpsWarmup, Free, Mixed, Strategy

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from touchstone.callbacks.parts.figures import verdicts
-from touchstone.callbacks.parts.figures.activations import Activations
+from touchstone.callbacks.parts.measures import verdicts
+from touchstone.callbacks.parts.measures.activations import Activations
 from touchstone.nets import CifarResNet, PreActResNet, ResNet2b, ThinResNet, WideResNet
 
 from .small_fits import fit, mlp

@@ -18,8 +18,8 @@ import train
 from touchstone.attacks import L1Adam, Linf, SampleRng, Targeted
 from touchstone.callbacks import LeastVisible
 from touchstone.callbacks import least_visible as module_under_test
-from touchstone.callbacks.parts.figures.change_size import ChangeSize
-from touchstone.callbacks.parts.figures.price_search import price_search
+from touchstone.callbacks.parts.measures.change_size import ChangeSize
+from touchstone.callbacks.parts.measures.price_search import price_search
 from touchstone.callbacks.parts.pictures.attack_picture import Attacked, attack_picture
 from touchstone.datamodules import PicturesDataModule
 from touchstone.lightning_modules import Classifier

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from touchstone.callbacks import RecurrentJacobian
-from touchstone.callbacks.parts.figures.lag_norms import lag_norms
+from touchstone.callbacks.parts.measures.lag_norms import lag_norms
 from touchstone.nets import GRU, LSTM, RNN
 
 T, H = 100, 32

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from touchstone.callbacks.parts.figures.operator_norm import operator_norms
+from touchstone.callbacks.parts.measures.operator_norm import operator_norms
 
 
 def norms_of(matrices: Tensor, num_iterations: int = 20) -> Tensor:

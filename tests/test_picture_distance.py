@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from touchstone.callbacks.parts.figures.feature_distance import feature_distance
+from touchstone.callbacks.parts.measures.feature_distance import feature_distance
 
 from .oracles import images, small_net
 

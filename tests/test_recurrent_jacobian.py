@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from touchstone.attacks import RandomFlips, TokenFlips
 from touchstone.callbacks import RecurrentJacobian, RobustAccuracy
-from touchstone.callbacks.parts.figures.lag_norms import lag_norms
-from touchstone.callbacks.parts.figures.recurrent_matrices import vanishing_bound
+from touchstone.callbacks.parts.measures.lag_norms import lag_norms
+from touchstone.callbacks.parts.measures.recurrent_matrices import vanishing_bound
 from touchstone.callbacks.recurrent_jacobian import _picture
 from touchstone.lightning_modules import Classifier, LanguageModel
 from touchstone.nets import GRU, LSTM, RNN, RecurrentLM, TextClassifier

@@ -16,7 +16,7 @@ from torch import Tensor
 from touchstone.attacks import L2, PGD
 from touchstone.callbacks import StandardAgainstRobust
 from touchstone.callbacks import standard_against_robust as module_under_test
-from touchstone.callbacks.parts.figures.low_frequency import low_frequency_share, share_of_white_noise
+from touchstone.callbacks.parts.measures.low_frequency import low_frequency_share, share_of_white_noise
 from touchstone.callbacks.parts.pictures.side_by_side import side_by_side
 from touchstone.nets import Normalized, PublicCheckpoint, ResNet2b
 

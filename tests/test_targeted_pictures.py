@@ -18,7 +18,7 @@ import train
 from touchstone.attacks import PGD, Linf
 from touchstone.attacks.dreaming.canvas import Canvas
 from touchstone.callbacks import TargetedPictures
-from touchstone.callbacks.parts.figures.class_by_name import class_by_name
+from touchstone.callbacks.parts.names.class_by_name import class_by_name
 from touchstone.datamodules import PicturesDataModule
 
 from .picture_folders import Classes, needs_imagenet

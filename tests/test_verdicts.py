@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from touchstone.callbacks import Health
-from touchstone.callbacks.parts.figures import verdicts
+from touchstone.callbacks.parts.measures import verdicts
 
 SWINGS = [1.2, 1.4, 1.1, 1.5, 1.2, 1.4, 1.1, 1.5]
 FALLING = [2.0, 1.8, 1.7, 1.6, 1.5, 1.4]

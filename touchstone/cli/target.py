@@ -6,7 +6,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from touchstone.callbacks.parts.figures.class_by_name import class_by_name
+from touchstone.callbacks.parts.names.class_by_name import class_by_name
 
 from .given import UsageError
 

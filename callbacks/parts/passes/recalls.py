@@ -10,7 +10,7 @@ from torchmetrics.functional.classification import multiclass_recall
 
 from touchstone.attacks import Report
 
-from ..figures.class_names import class_names
+from ..names.class_names import class_names
 
 
 def recalls(trainer: pl.Trainer, right: Tensor, label: Tensor) -> dict[str, float]:

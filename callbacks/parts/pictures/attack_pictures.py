@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from touchstone.attacks import Attack, Report, SampleRng, Targeted
 
-from ..figures.class_names import class_names
+from ..names.class_names import class_names
 from ..passes.loaders import loader_suffix
 from ..passes.measuring import measuring
 from ..passes.samples import Samples
