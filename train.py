@@ -67,7 +67,7 @@ def _in_words(error: BaseException, stopping: Stopping, arguments: Sequence[str]
             "(in an environment of your own: pip install -r requirements.txt)",
         ]
     from touchstone.cli.failures import describe_failure
-    from touchstone.cli.given import UsageError
+    from touchstone.cli.mistakes import UsageError
 
     notes = getattr(error, "__notes__", [])
     if stopping.signal is not None:

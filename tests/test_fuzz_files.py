@@ -15,7 +15,7 @@ from hypothesis.strategies import SearchStrategy
 from PIL import Image
 
 from touchstone.cli.checkpoint_errors import check_checkpoint, load_checkpoint
-from touchstone.cli.given import UsageError
+from touchstone.cli.mistakes import UsageError
 from touchstone.datamodules import TextDataModule
 from touchstone.datamodules.parts.read_picture import read_picture
 from touchstone.datamodules.parts.vocabulary import Bytes, Characters

@@ -12,7 +12,7 @@ from touchstone.nets.parts.stored_weights import stored_weights
 from touchstone.nets.trained import OF_LIGHTNING
 
 from ..runs.durable import damage
-from .given import UsageError, nearest_file
+from .mistakes import UsageError, nearest_file
 
 LIGHTNING_FINDS = ("hpc", "registry")
 

@@ -8,7 +8,7 @@ import os
 import pkgutil
 from typing import Any
 
-from .given import nearest
+from .mistakes import nearest
 
 # Where a class path without a dot is looked for.
 SHORT_NAMES = (

@@ -30,9 +30,10 @@ from ..runs.find_checkpoint import Found, step_of
 from .checkpoint_errors import check_checkpoint, explain_mismatch
 from .common_pass import check_common_pass
 from .devices import read_devices
-from .given import Given, UsageError, check_configs, gather, nearest, replaced_callbacks
+from .given import Given, check_configs, gather, replaced_callbacks
 from .jobs import JOBS
 from .log_folder import about_log_folder
+from .mistakes import UsageError, nearest
 from .noise import NOISE, NOISE_OUTSIDE_FIT, quieten
 from .null import read_null
 from .other_processes import EndTogether

@@ -9,7 +9,8 @@ from lightning.pytorch import Callback
 from touchstone.callbacks import RobustAccuracy
 from touchstone.callbacks.parts.passes.entries import common_suite
 
-from .given import Given, UsageError
+from .given import Given
+from .mistakes import UsageError
 
 
 def check_common_pass(callbacks: Sequence[Callback], given: Given | None) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .gallery_page import Picture, Section, as_web_picture, page
-from .given import UsageError
+from .mistakes import UsageError
 from .stopping import Stopping
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-import glob
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,14 +10,11 @@ from typing import Any
 import yaml
 
 from .loader import Loader
+from .mistakes import UsageError, nearest_file
 
 SPEC_KEYS = ("class_path", "init_args", "dict_kwargs")
 COMMAND_LINE = "command line"
 MOST_VALUES = 100_000
-
-
-class UsageError(Exception):
-    """What the user can put right. The message is one line that stands alone; `__notes__` may hold more."""
 
 
 class _Loader(Loader):
@@ -157,25 +152,6 @@ def read_config(name: str) -> Given:
     if not text.strip():
         raise UsageError(f"the config {name!r} is empty")
     return _parse(text, name)
-
-
-def nearest(name: str, valid: Iterable[str]) -> str:
-    """`"; did you mean ...?"`, or the valid names where none is near and they are few."""
-    valid = sorted(set(valid))
-    near = difflib.get_close_matches(name, valid, n=1)
-    if near:
-        return f"; did you mean {near[0]!r}?"
-    return f"; there is {', '.join(valid)}" if 0 < len(valid) <= 12 else ""
-
-
-def nearest_file(path: Path) -> str:
-    """The same for files: one of this name in a folder below, else the nearest beside `path` with such an ending."""
-    below = sorted(path.parent.glob(f"*/{glob.escape(path.name)}"))
-    files = sorted(path.parent.glob("*"), key=lambda other: other.suffix == path.suffix)  # of one stem, the last counts
-    endings = difflib.get_close_matches(path.suffix, {other.suffix for other in files})
-    beside = {other.stem: other for other in files if other.suffix in endings or not path.suffix}
-    near = below or [beside[stem] for stem in difflib.get_close_matches(path.stem, beside, n=1)]
-    return f"; did you mean {str(near[0])!r}?" if near else ""
 
 
 def _parse(text: str, name: str) -> Given:

@@ -6,7 +6,7 @@ import traceback
 from types import FrameType
 
 from .failures import message_lines
-from .given import UsageError
+from .mistakes import UsageError
 
 CONSTRUCTS = "jsonargparse"
 

@@ -16,7 +16,7 @@ from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_only
 
 from ..runs.find_checkpoint import Found, find_checkpoint, step_of
-from .given import UsageError
+from .mistakes import UsageError
 
 
 def note(text: str) -> None:

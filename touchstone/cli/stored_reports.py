@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .failures import message_lines
-from .given import UsageError
+from .mistakes import UsageError
 
 STAGES = ("val", "test")
 COUNTS = {"num_samples": "samples", "num_texts": "texts"}

@@ -8,7 +8,7 @@ from jsonargparse import Namespace
 
 from touchstone.callbacks.parts.names.class_by_name import class_by_name
 
-from .given import UsageError
+from .mistakes import UsageError
 
 
 def aim_callbacks(config: Namespace) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from jsonargparse import Namespace
 
-from .given import Given, UsageError
+from .given import Given
+from .mistakes import UsageError
 
 ALLOWED = {
     "accumulate_grad_batches": "an integer above 0",

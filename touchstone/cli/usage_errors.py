@@ -21,7 +21,8 @@ from jsonargparse.typing import PositiveInt
 
 from .class_paths import find
 from .failures import message_lines
-from .given import COMMAND_LINE, SPEC_KEYS, Given, UsageError, nearest
+from .given import COMMAND_LINE, SPEC_KEYS, Given
+from .mistakes import UsageError, nearest
 
 WORDS = {
     PositiveInt: "an integer above 0",

@@ -15,7 +15,8 @@ from touchstone.callbacks.parts.records.shown import shown
 from ..runs.durable import damage
 from .checkpoint_errors import load_checkpoint
 from .differences import differences, notes
-from .given import UsageError, read_config
+from .given import read_config
+from .mistakes import UsageError
 from .stopping import Stopping
 from .stored_reports import COUNTS, read_report, read_verdicts, report_names, verdicts_of
 
