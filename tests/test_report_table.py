@@ -10,7 +10,8 @@ from torch.utils.data import DataLoader
 
 from touchstone.attacks import FGSM, Linf
 from touchstone.callbacks import RobustAccuracy
-from touchstone.cli.report_table import print_end, read_report, report_table
+from touchstone.cli.report_table import print_end, report_table
+from touchstone.cli.stored_reports import fresh_report
 from touchstone.datamodules import DigitsDataModule
 from touchstone.lightning_modules import Classifier
 from touchstone.nets import SmallCNN
@@ -52,7 +53,7 @@ def test_reports_of_further_data_loaders_are_named(tmp_path: Path, capsys: Any) 
         run = trainer(tmp_path, RobustAccuracy(attacks, max_samples=20, num_images=0))
         run.test(Classifier(SmallCNN()), datamodule=data, verbose=False)
         folder = Path(run.log_dir)  # type: ignore[arg-type]
-        print_end(folder, read_report(folder / "report.json", 0), None)
+        print_end(folder, fresh_report(folder / "report.json", 0), None)
         said = "the table is of the first data loader; of the others: report_1.json" in capsys.readouterr().out
         assert said == is_named
 

@@ -40,10 +40,11 @@ from .other_processes import EndTogether
 from .own_signals import OwnSignals
 from .progress_bar import EpochLines
 from .refused_late import refused_late
-from .report_table import REPORTS, print_end, read_health, read_report
+from .report_table import print_end, read_health
 from .resuming import experiment_folder, go_on_from, name_checkpoint, note
 from .stop_after_step import StopAfterStep
 from .stopping import Stopping
+from .stored_reports import REPORTS, fresh_report
 from .target import aim_callbacks, check_target
 from .trainer_counts import check_trainer_counts
 from .usage_errors import explain, in_one_line
@@ -277,7 +278,7 @@ class CommandLine(LightningCLI):
             log_folder = Path(logger.save_dir) if logger else None
             is_lost = any(path.name in REPORTS for path in LostLogs.of(self.trainer).files)
             shown = folder if self.shows_folder else None
-            report, language = (read_report(folder / name, started) if folder else None for name in REPORTS)
+            report, language = (fresh_report(folder / name, started) if folder else None for name in REPORTS)
             callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
             kept = (c.last_summary for c in callbacks if isinstance(c, RobustAccuracy))
             report = report or next(filter(None, kept), None)

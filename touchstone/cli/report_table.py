@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from touchstone.callbacks.parts.records.report_files import STAGES
+
 if TYPE_CHECKING:
     from rich.table import Table
-
-STAGES = {"val": "validation", "test": "test"}
-REPORTS = ("report.json", "language_report.json")
-
-
-def read_report(path: Path, since: float) -> dict[str, Any] | None:
-    """A report of a run, or None where there is none or it is older than `since`, in seconds of the epoch."""
-    if not path.is_file() or path.stat().st_mtime < since:
-        return None
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def read_health(folder: Path, since: float = 0.0) -> list[str]:

@@ -8,11 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from touchstone.callbacks.parts.records.report_files import STAGES
+
 from .failures import message_lines
 from .mistakes import UsageError
 
-STAGES = ("val", "test")
 COUNTS = {"num_samples": "samples", "num_texts": "texts"}
+REPORTS = ("report.json", "language_report.json")
+"""Of the first data loader that has samples."""
+
 PATTERNS = ("report.json", "report_[0-9]*.json", "language_report.json", "language_report_[0-9]*.json")
 
 
@@ -21,8 +25,15 @@ def report_names(folder: Path) -> list[str]:
     return [path.name for pattern in PATTERNS for path in sorted(folder.glob(pattern))]
 
 
+def fresh_report(path: Path, since: float) -> dict[str, Any] | None:
+    """A report of this run, or None where there is none or it is older than `since`, in seconds of the epoch."""
+    if not path.is_file() or path.stat().st_mtime < since:
+        return None
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 def read_report(path: Path) -> dict[str, Any]:
-    """A report that says what was measured.
+    """A report of any run, that says what was measured.
 
     Raises:
         UsageError: it cannot be read, or does not say that.
@@ -35,7 +46,8 @@ def read_report(path: Path) -> dict[str, Any]:
         raise UsageError(f"{str(path)!r} does not say which weights were measured: evaluate once more")
     if not isinstance(report.get("warnings", []), list):
         raise UsageError(f"{str(path)!r} is damaged: its warnings are a list")
-    if report.get("stage") not in STAGES or "data" not in report or not set(COUNTS) & set(report):
+    # A list of stages, since a damaged one may have no hash.
+    if report.get("stage") not in list(STAGES) or "data" not in report or not set(COUNTS) & set(report):
         raise UsageError(f"{str(path)!r} is damaged: an evaluation has a stage, val or test, num_samples and data")
     return report
 

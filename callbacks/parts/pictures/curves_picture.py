@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING
 from touchstone.attacks.threats.ball import write_number
 
 from ..records.curves_file import Curves
-from ..records.report_files import interval
+from ..records.report_files import STAGES, interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-_STAGES = {"val": "validation", "test": "test"}
 
 
 def curves_picture(runs: Sequence[Curves], levels: Sequence[float] = ()) -> Figure:
@@ -61,7 +59,7 @@ def curves_picture(runs: Sequence[Curves], levels: Sequence[float] = ()) -> Figu
             _finish_steps(panel, runs)
     for panel in panels:
         panel.grid(alpha=0.25)
-    stage = _STAGES.get(first.stage, first.stage)
+    stage = STAGES.get(first.stage, first.stage)
     figure.suptitle(f"{first.attack.split('(')[0]}, {first.num_samples} {stage} samples (bands: 95 % intervals)")
     figure.legend(loc="outside lower center", ncols=min(len(runs) + 1, 4), frameon=False)
     return figure

@@ -16,6 +16,9 @@ from touchstone.attacks import Report
 
 from .logs import fit_may_lose, write_together
 
+STAGES = {"val": "validation", "test": "test"}
+"""What a report is of, by its name there, in words."""
+
 
 def interval(num_right: int, num_samples: int) -> list[float]:
     """The 95 % confidence interval of a share (Wilson's score interval)."""
