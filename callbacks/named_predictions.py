@@ -25,7 +25,7 @@ from .parts.records.table_file import TableFile
 
 RANDOM = "random"
 MOST = 200  # characters of a class's name
-Found = list[tuple[str, float]]
+Likeliest = list[tuple[str, float]]
 """Names of classes and their probabilities, the best first."""
 
 
@@ -147,7 +147,7 @@ class NamedPredictions(BasePredictionWriter):
         with torch.inference_mode():
             return net(x).softmax(1)
 
-    def _named(self, probabilities: Tensor, names: Sequence[str] | None) -> list[Found]:
+    def _named(self, probabilities: Tensor, names: Sequence[str] | None) -> list[Likeliest]:
         if names is not None and len(names) != probabilities.shape[1]:
             raise ValueError(
                 f"NamedPredictions: the net has {probabilities.shape[1]} classes and the data module "
@@ -160,12 +160,12 @@ class NamedPredictions(BasePredictionWriter):
         ]
 
     @staticmethod
-    def _say(file: Path, each: Mapping[str, Found]) -> None:
+    def _say(file: Path, each: Mapping[str, Likeliest]) -> None:
         for name, found in each.items():
             text = ", ".join(f"{label} {share:.1%}" for label, share in found)
             print(f"{shown(file.name)}{f' ({name})' if name else ''}: {text}", flush=True)
 
-    def _write(self, data: Any, position: int, each: Mapping[str, Found]) -> None:
+    def _write(self, data: Any, position: int, each: Mapping[str, Likeliest]) -> None:
         if self._folder is None or self._table is None:
             return
         columns = [

@@ -15,7 +15,7 @@ from touchstone.attacks.judge.halving import Halving
 from touchstone.attacks.judge.running import check_names, check_seed
 
 from .parts.passes.attacked_pass import AttackedPass
-from .parts.passes.before_training import check_input, check_labels, check_model, check_output
+from .parts.passes.before_training import check_input, check_model, check_output, refuse_language_labels
 from .parts.passes.closer_look import CloserLook
 from .parts.passes.entries import common_suite
 from .parts.passes.loaders import loader_suffix
@@ -194,7 +194,7 @@ class RobustAccuracy(Probe):
         self.try_output(model, samples)
 
     def try_input(self, samples: Samples) -> None:
-        check_labels(samples.y)
+        refuse_language_labels(samples.y)
         check_input(self._suite, samples.x)
 
     def try_output(self, model: nn.Module, samples: Samples) -> None:
@@ -215,7 +215,7 @@ class RobustAccuracy(Probe):
     on_test_epoch_start = on_validation_epoch_start
 
     def see(self, model: nn.Module, samples: Samples, loader_index: int) -> None:
-        check_labels(samples.y)
+        refuse_language_labels(samples.y)
         fingerprint = self._fingerprints.get(loader_index, 0) + samples_fingerprint(samples)
         self._fingerprints[loader_index] = fingerprint
         self._pass.see(model, samples, loader_index)

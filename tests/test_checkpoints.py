@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from touchstone.runs.durable import DurableCheckpointIO, damage
-from touchstone.runs.find_checkpoint import Found, find_checkpoint
+from touchstone.runs.find_checkpoint import FoundCheckpoint, find_checkpoint
 
 from .command_lines import BEST, LINF, ROOT, TINY, with_value, write
 
@@ -221,8 +221,8 @@ def test_last_is_the_newest_good_checkpoint_and_best_is_nothing_else(here: Path)
     oldest = written(here, 9, "last")
     best, last, other = written(here, 10, "best", age=2), written(here, 10, "last"), written(here, 10, "other", age=1)
     (here / "version_11").mkdir()  # a run that has only just begun
-    assert find_checkpoint(here, "last") == Found(last, 10, ())
-    assert find_checkpoint(here, "best") == Found(best, 10, ())
+    assert find_checkpoint(here, "last") == FoundCheckpoint(last, 10, ())
+    assert find_checkpoint(here, "best") == FoundCheckpoint(best, 10, ())
     for expected, damaged in ((other, last), (best, other), (oldest, best)):
         damaged.write_bytes(b"")
         found = find_checkpoint(here, "last")
@@ -239,9 +239,9 @@ def test_last_is_the_newest_good_checkpoint_and_best_is_nothing_else(here: Path)
 def test_last_is_the_one_of_most_steps_whatever_its_name(here: Path) -> None:
     last, counted = written(here, 0, "last", age=9, step=1), written(here, 0, "last-v1", age=5, step=8)
     best, touched = written(here, 0, "best", age=5, step=8), written(here, 0, "v2", step=2)
-    assert find_checkpoint(here, "last") in (Found(counted, 0, ()), Found(best, 0, ()))
+    assert find_checkpoint(here, "last") in (FoundCheckpoint(counted, 0, ()), FoundCheckpoint(best, 0, ()))
     newest = written(here, 0, "last", age=5, step=8)
-    assert find_checkpoint(here, "last") == Found(newest, 0, ())
+    assert find_checkpoint(here, "last") == FoundCheckpoint(newest, 0, ())
     for path in (newest, counted, best):
         path.write_bytes(path.read_bytes()[:-9])
     found = find_checkpoint(here, "last")

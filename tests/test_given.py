@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from touchstone.cli.given import Given, gather
+from touchstone.cli.given import Given, merge_given
 
 from .command_lines import write
 
@@ -15,7 +15,7 @@ def test_options_are_merged_into_the_tree_as_jsonargparse_merges_them() -> None:
     write(
         {"model": {"class_path": "a.B", "init_args": {"x": 1, "y": 1e-3}}, "trainer": {"callbacks": ["a.C"]}}, "a.yaml"
     )
-    tree = gather(["--config", "a.yaml", "--model.x=2", "--trainer.callbacks+=a.D", "--trainer.callbacks.z", "3"])
+    tree = merge_given(["--config", "a.yaml", "--model.x=2", "--trainer.callbacks+=a.D", "--trainer.callbacks.z", "3"])
     assert tree.plain() == {
         "model": {"class_path": "a.B", "init_args": {"x": 2, "y": 1e-3}},
         "trainer": {"callbacks": ["a.C", {"class_path": "a.D", "init_args": {"z": 3}}]},

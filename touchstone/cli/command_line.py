@@ -26,16 +26,16 @@ from touchstone.callbacks.parts.records.logs import LostLogs
 from touchstone.callbacks.parts.records.publish import run_folder
 
 from ..runs.durable import DurableCheckpointIO
-from ..runs.find_checkpoint import Found, step_of
+from ..runs.find_checkpoint import FoundCheckpoint, step_of
 from .checkpoint_errors import check_checkpoint, explain_mismatch
 from .common_pass import check_common_pass
 from .devices import read_devices
-from .given import Given, check_configs, gather, replaced_callbacks
+from .given import Given, check_configs, merge_given, replaced_callbacks
 from .jobs import JOBS
+from .loader import install_loader
 from .log_folder import about_log_folder
 from .mistakes import UsageError, nearest
 from .noise import NOISE, NOISE_OUTSIDE_FIT, quieten
-from .null import read_null
 from .other_processes import EndTogether
 from .own_signals import OwnSignals
 from .progress_bar import EpochLines
@@ -71,11 +71,11 @@ class CommandLine(LightningCLI):
     ) -> None:
         self.arguments = list(arguments)
         _check_subcommand(arguments, list(LightningCLI.subcommands()))
-        read_null()
+        install_loader()
         read_devices()
         quieten(NOISE if arguments[0] == "fit" else NOISE + NOISE_OUTSIDE_FIT)
         self.stopping, self.then_test, self.shows_folder = stopping, then_test, shows_folder
-        self.goes_on: Found | None = None  # in the folder of an earlier run, with its checkpoint
+        self.goes_on: FoundCheckpoint | None = None  # in the folder of an earlier run, with its checkpoint
         if arguments[0] in self.subcommands():
             check_configs(arguments[1:])
         super().__init__(
@@ -130,7 +130,7 @@ class CommandLine(LightningCLI):
         try:
             super()._set_seed()
         except ValueError as error:
-            given = gather(self.arguments[1:]).value.get("seed_everything")
+            given = merge_given(self.arguments[1:]).value.get("seed_everything")
             where = "" if given is None else f"{given.place}: "
             raise UsageError(f"{where}seed_everything: {error}") from error
 
@@ -166,7 +166,7 @@ class CommandLine(LightningCLI):
     def _given(self) -> Given | None:
         """What was given to the subcommand; None where options stand before it, whose places are not known."""
         subcommand, *options = self.arguments
-        return gather(options) if subcommand in self._subcommand_parsers else None
+        return merge_given(options) if subcommand in self._subcommand_parsers else None
 
     def _parse_ckpt_path(self) -> None:
         """Nothing, where Lightning would construct the classes that a checkpoint names: it is data."""

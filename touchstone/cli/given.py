@@ -67,7 +67,7 @@ class Given:
         return Given(merged, old.place)
 
 
-def gather(arguments: Sequence[str]) -> Given:
+def merge_given(arguments: Sequence[str]) -> Given:
     """The configs and options of a subcommand, the later ones over the earlier ones.
 
     Raises:

@@ -1,4 +1,4 @@
-"""`Loader`: YAML as jsonargparse reads it, but for whole numbers, which are decimal.
+"""`Loader`: YAML as jsonargparse reads it, but for whole numbers, which are decimal; `install_loader` puts it there.
 
 YAML 1.1 takes 076 for 62 and 1:30 for 90. Here such a value is a text, of which an option that takes a number makes 76,
 as files of pictures count, and one that takes a time or a name has it as it was written.
@@ -7,8 +7,13 @@ as files of pictures count, and one that takes a time or a name has it as it was
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import yaml
+from jsonargparse import get_loader, set_loader
+
+MODE = "yaml"
+_of_jsonargparse = get_loader(MODE)
 
 TAG = "tag:yaml.org,2002:"
 INT = re.compile(r"[-+]?(?:0|[1-9][\d_]*|0x[\da-fA-F_]+|0b[01_]+)$")
@@ -16,11 +21,11 @@ FLOAT = re.compile(
     r"(?:[-+]?(?:\d[\d_]*\.[\d_]*(?:[eE][-+]?\d+)?|\d[\d_]*[eE][-+]?\d+|\.(?:inf|Inf|INF))"
     r"|\.\d[\d_]*(?:[eE][-+]?\d+)?|\.(?:nan|NaN|NAN))$"
 )
-"""1e-3 is one."""
+"""Floats; `1e-3` counts as one, which YAML 1.1 reads as text."""
 
 
 class Loader(yaml.SafeLoader):
-    """See above; dates are texts."""
+    """SafeLoader with decimal integers, and dates left as text."""
 
 
 Loader.yaml_implicit_resolvers = {
@@ -29,3 +34,19 @@ Loader.yaml_implicit_resolvers = {
 }
 Loader.add_implicit_resolver(f"{TAG}float", FLOAT, list("-+0123456789."))
 Loader.add_implicit_resolver(f"{TAG}int", INT, list("-+0123456789"))
+
+
+def install_loader() -> None:
+    """From now on jsonargparse reads by `Loader`, and the text `None` as `null`.
+
+    On the command line it reads the value of an option of a class inside a class once for each class on the way, and
+    hands on what it has read as text: `null` arrives at the innermost class as `None`.
+    """
+    set_loader(MODE, _read, (yaml.YAMLError,))
+
+
+def _read(text: str) -> Any:
+    if text.strip() == "None":
+        return None
+    value = _of_jsonargparse(text)  # which leaves some texts that look like mappings as they are
+    return value if isinstance(value, str) else yaml.load(text, Loader=Loader)

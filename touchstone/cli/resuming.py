@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_only
 
-from ..runs.find_checkpoint import Found, find_checkpoint, step_of
+from ..runs.find_checkpoint import FoundCheckpoint, find_checkpoint, step_of
 from .mistakes import UsageError
 
 
@@ -25,7 +25,7 @@ def note(text: str) -> None:
         print(f"note: {text}", file=sys.stderr, flush=True)
 
 
-def name_checkpoint(config: Namespace, *, to_fit: bool) -> Found | None:
+def name_checkpoint(config: Namespace, *, to_fit: bool) -> FoundCheckpoint | None:
     """Puts the file that `last` or `best` means into `ckpt_path`.
 
     Args:
@@ -69,7 +69,7 @@ def experiment_folder(logger: Any) -> Path | None:
     return Path(first.init_args.save_dir, first.init_args.name or "")
 
 
-def go_on_from(found: Found, trainer: Trainer) -> None:
+def go_on_from(found: FoundCheckpoint, trainer: Trainer) -> None:
     """Lets the curves go on in the folder of a run, from its checkpoint: what came after it is measured again.
 
     The first logger is given the version, and not its config, which stays that of a new run. Others know their own.

@@ -13,7 +13,7 @@ from .durable import damage
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundCheckpoint:
     """A checkpoint of an experiment.
 
     Attributes:
@@ -27,7 +27,7 @@ class Found:
     damaged: tuple[str, ...]
 
 
-def find_checkpoint(experiment: Path, name: str) -> Found | None:
+def find_checkpoint(experiment: Path, name: str) -> FoundCheckpoint | None:
     """The checkpoint of this name in the newest run that has one; None where there is none.
 
     `last` is the one of the newest run that has taken the most steps, whatever its name. Where it is damaged, the next
@@ -44,7 +44,7 @@ def find_checkpoint(experiment: Path, name: str) -> Found | None:
     for version, path in _candidates(experiment, name):
         problem = damage(path)
         if problem is None:
-            return Found(path, version, tuple(damaged))
+            return FoundCheckpoint(path, version, tuple(damaged))
         damaged.append(f"{path} is damaged: {problem}")
     if damaged:
         raise ValueError(damaged[0] + (f", and so are {len(damaged) - 1} others" if damaged[1:] else ""))

@@ -11,8 +11,8 @@ from touchstone.attacks import L1Adam, SampleRng
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a search has found.
+class Priced:
+    """The smallest changes that a search has found, and their prices.
 
     Attributes:
         x_adv: the smallest change that reached the goal, `(N, ...)`; the last try where none did.
@@ -23,7 +23,7 @@ class Found:
     alpha: Tensor
 
 
-def price_search(attack: L1Adam, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng, num_rounds: int) -> Found:
+def price_search(attack: L1Adam, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng, num_rounds: int) -> Priced:
     """Tries prices for each sample: doubled while its goal is reached, halved while it is not, then bisected.
 
     Args:
@@ -49,4 +49,4 @@ def price_search(attack: L1Adam, model: nn.Module, x: Tensor, y: Tensor, rng: Sa
         works, fails = torch.where(reached, alpha, works), torch.where(reached, fails, alpha)
         between = (works * fails).sqrt()
         alpha = torch.where(fails.isinf(), 2 * works, torch.where(works == 0, fails / 2, between))
-    return Found(best, best_alpha)
+    return Priced(best, best_alpha)

@@ -23,8 +23,8 @@ def check_model(suite: Mapping[str, Attack], model: nn.Module) -> None:
         naming(name, attack.threat.check_model, model)
 
 
-def check_labels(y: Tensor) -> None:
-    """Raises ValueError where labels are not those of a classifier."""
+def refuse_language_labels(y: Tensor) -> None:
+    """Raises ValueError where labels are those of a language model, and not one class for each sample."""
     if y.ndim != 1:
         raise ValueError(
             "RobustAccuracy measures classifiers, with labels `(N,)`; a language model, with the tokens that "
