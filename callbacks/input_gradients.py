@@ -15,7 +15,7 @@ from touchstone.attacks.core.checks import check_count
 from .parts.names.class_names import class_names
 from .parts.passes.measuring import measuring
 from .parts.passes.samples import Samples
-from .parts.pictures.attack_picture import captions, class_name
+from .parts.pictures.attack_picture import captions, class_name, enlarged, for_display
 from .parts.records.publish import publish_picture, run_folder
 from .probe import Probe
 
@@ -87,22 +87,22 @@ class InputGradients(Probe):
 def _picture(x: Tensor, gradient: Tensor, logits: Tensor, y: Tensor, names: Sequence[str] | None) -> Figure:
     from matplotlib.figure import Figure
 
-    largest = gradient.abs().flatten(1).amax(1).clamp_min(torch.finfo(gradient.dtype).tiny)[:, None, None, None]
+    largest = gradient.flatten(1).abs().amax(1).tolist()
     size = gradient.norm(dim=1, keepdim=True)
     size = size / size.flatten(1).amax(1).clamp_min(torch.finfo(size.dtype).tiny)[:, None, None, None]
-    rows = (("image", x), ("gradient", 0.5 + gradient / (2 * largest)), ("its size", size))
+    rows = (("image", x), ("gradient", enlarged(gradient)), ("its size", size))
     figure = Figure(figsize=(1.35 * len(x) + 0.7, 5.0), dpi=100, layout="constrained")
     grid = figure.subplots(len(rows), len(x), squeeze=False)
     said = captions(logits, y, names)
     for row, (name, images) in zip(grid, rows, strict=True):
         for column, (axes, image) in enumerate(zip(row, images, strict=True)):
-            axes.imshow(image.permute(1, 2, 0).clamp(0, 1).numpy(), cmap="gray", vmin=0, vmax=1)
+            axes.imshow(for_display(image), cmap="gray", vmin=0, vmax=1)
             axes.set(xticks=[], yticks=[])
             if name == "image":
                 axes.set_title(class_name(int(y[column]), names), fontsize=9)
                 axes.set_xlabel(said[column][0], color=said[column][1], fontsize=8)
             elif name == "gradient":
-                axes.set_xlabel(f"largest {float(largest[column]):.2g}", fontsize=8, color="dimgrey")
+                axes.set_xlabel(f"largest {largest[column]:.2g}", fontsize=8, color="dimgrey")
         row[0].set_ylabel(name, fontsize=10)
     figure.suptitle("gradient of the loss with respect to the pixels", fontsize=11)
     return figure

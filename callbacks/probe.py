@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from touchstone.attacks.core.checks import check_count
 
 from .parts.passes.averaged_weights import check_order
+from .parts.passes.closer_look import is_measured
 from .parts.passes.fresh_figures import check_rankings
 from .parts.passes.loaders import loader_suffix, running_loaders
 from .parts.passes.measuring import measuring
@@ -204,9 +204,7 @@ class Probe(pl.Callback):
 
     def is_due(self, trainer: pl.Trainer) -> bool:
         """Whether the current pass is one to measure."""
-        if trainer.sanity_checking or not self.takes_part():
-            return False
-        return trainer.state.fn != TrainerFn.FITTING or (trainer.current_epoch + 1) % self.every_n_epochs == 0
+        return self.takes_part() and is_measured(trainer, self.every_n_epochs)
 
     def _see_batch(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, index: int) -> None:
         self._has_seen_samples = True

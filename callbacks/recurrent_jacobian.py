@@ -9,7 +9,6 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
-from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from touchstone.attacks import frozen_eval
@@ -18,7 +17,7 @@ from touchstone.nets.recurrent import Recurrent
 
 from .parts.measures.lag_norms import lag_norms
 from .parts.measures.recurrent_matrices import singular_values, vanishing_bound
-from .parts.passes.closer_look import CloserLook
+from .parts.passes.closer_look import CloserLook, is_measured
 from .parts.passes.real_steps import RealSteps, RecurrentCall
 from .parts.records.publish import publish_picture, publish_text, run_folder
 
@@ -120,9 +119,8 @@ class RecurrentJacobian(pl.Callback):
         self.recurrent(pl_module)  # refuses a wrong `layer` before the first epoch
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        due = trainer.state.fn != TrainerFn.FITTING or (trainer.current_epoch + 1) % self.every_n_epochs == 0
         self._let_go()  # an interrupted pass may have left something
-        if due and not trainer.sanity_checking:
+        if is_measured(trainer, self.every_n_epochs):
             self._draws = self._closer_look.is_due(trainer)
             self._real = RealSteps(pl_module)
             self._hook = self.recurrent(pl_module).register_forward_pre_hook(self._see, with_kwargs=True)

@@ -1,4 +1,4 @@
-"""`CloserLook`: at which validations of a fit a pass is also drawn and probed, which costs more than measuring it."""
+"""`is_measured`: which passes a callback measures; `CloserLook`: at which of those it also draws and probes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,13 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.trainer.states import TrainerFn
+
+
+def is_measured(trainer: pl.Trainer, every_n_epochs: int) -> bool:
+    """Whether the pass that runs is one to measure: in a fit the validations of every n-th epoch, else every one."""
+    if trainer.sanity_checking:
+        return False
+    return trainer.state.fn != TrainerFn.FITTING or (trainer.current_epoch + 1) % every_n_epochs == 0
 
 
 class CloserLook:

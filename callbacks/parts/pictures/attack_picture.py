@@ -167,7 +167,7 @@ def _enlargement(largest: float) -> str:
 
 def enlarged(difference: Tensor) -> Tensor:
     """Each difference, `(N, ...)`, enlarged to the full range around grey."""
-    largest = difference.flatten(1).abs().amax(1).clamp_min(1e-12)
+    largest = difference.flatten(1).abs().amax(1).clamp_min(torch.finfo(difference.dtype).tiny)
     return 0.5 + difference / (2 * largest.reshape(-1, *[1] * (difference.ndim - 1)))
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from .attack_picture import for_display
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -38,9 +40,7 @@ def dream_picture(dreamt: Dreamt) -> Figure:
     rows = (("start", dreamt.start, dreamt.value_at_start), ("result", dreamt.result, dreamt.value))
     for row, (name, pictures, values) in zip(axes, rows, strict=True):
         for panel, picture, value in zip(row, pictures, values.tolist(), strict=True):
-            pixels = picture.clamp(0, 1).permute(1, 2, 0).numpy()
-            shown = pixels[..., 0] if pixels.shape[2] == 1 else pixels[..., :3]
-            panel.imshow(shown, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            panel.imshow(for_display(picture), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
             panel.set_title(f"{name}: {value:.4g}", fontsize=11)
             panel.axis("off")
     figure.suptitle(f"what {dreamt.layer} responds to", fontsize=12)
