@@ -27,7 +27,7 @@ from .parts.passes.warm_starts import WarmStarts
 from .parts.pictures.attack_pictures import AttackPictures
 from .parts.records.origin import origin, samples_fingerprint
 from .parts.records.publish import lay_out_charts, publish_text, run_folder
-from .parts.records.report_files import attack_success, summary, write_report
+from .parts.records.report_files import ReportNumbers, attack_success, summary, write_report
 from .probe import Probe
 
 
@@ -138,7 +138,7 @@ class RobustAccuracy(Probe):
         self._warned = False
         self._halving = Halving(batch_size)  # kept from pass to pass: what does not fit is tried once
         self._fingerprints: dict[int, int] = {}
-        self._first_loader: int | None = None  # of this pass that has samples
+        self._numbers = ReportNumbers()
         self._set_up({}, warm_start=False)
 
     # One pass of several entries.
@@ -207,7 +207,7 @@ class RobustAccuracy(Probe):
         is_due = self.is_due(trainer)
         looks_closer = is_due and self._closer_look.is_due(trainer)
         self._fingerprints.clear()
-        self._first_loader = None
+        self._numbers = ReportNumbers()
         self._pass.begin(looks_closer=looks_closer, draws=looks_closer and trainer.is_global_zero)
         if is_due:
             self._preparation.prepare(trainer, pl_module, self.as_measured)
@@ -224,8 +224,6 @@ class RobustAccuracy(Probe):
         report = self._pass.conclude(loader_index, device=module.device, probes=trainer.is_global_zero)
         if not len(report.sample_id):
             return
-        if self._first_loader is None:
-            self._first_loader, self.num_attacked = loader_index, len(report.sample_id)
         figures = {
             "clean_accuracy": float(report.clean_correct.double().mean()),
             "robust_accuracy/worst_case": float(report.worst_case.double().mean()),
@@ -245,6 +243,9 @@ class RobustAccuracy(Probe):
     ) -> None:
         """Writes report, warnings and pictures, on rank zero."""
         folder, suffix = run_folder(trainer), loader_suffix(trainer, loader_index)
+        number = self._numbers.of(loader_index)
+        if number == 0:
+            self.num_attacked = len(report.sample_id)
         if not trainer.is_global_zero:
             return
         warnings = report.warnings
@@ -253,7 +254,6 @@ class RobustAccuracy(Probe):
             self._warned = True
             rank_zero_warn(f"signs of gradient masking at {stage}: " + "; ".join(warnings))
         figures = summary(report, stage, where_from)
-        number = 0 if loader_index == self._first_loader else loader_index
         if number == 0:
             self.last_summary = figures
         if folder is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import lightning.pytorch as pl
@@ -22,9 +21,9 @@ from .parts.passes.try_out import TrainingSamples
 from .parts.passes.waiting import Waiting
 from .parts.pictures.shown_tokens import token_names
 from .parts.pictures.text_picture import FlippedText, text_picture
-from .parts.records.logs import fit_may_lose, write_whole
 from .parts.records.origin import origin, samples_fingerprint
 from .parts.records.publish import publish_picture, run_folder
+from .parts.records.report_files import ReportNumbers, as_json, write_numbered
 from .probe import Probe
 
 
@@ -92,6 +91,7 @@ class RobustLanguage(Probe):
         self._cost: dict[int, dict[str, Cost]] = {}
         self._shown: dict[int, dict[str, list[FlippedText]]] = {}
         self._fingerprints: dict[int, int] = {}
+        self._numbers = ReportNumbers()
 
     # Before a training.
 
@@ -179,6 +179,7 @@ class RobustLanguage(Probe):
         where_from = origin(trainer, module, seed=self.seed, fingerprint=fingerprint)
         if not values:
             return
+        number = self._numbers.of(loader_index)
         means = {key: float(value.double().mean()) for key, value in values.items() if key != "_id"}
         for key, mean in means.items():
             self.log_figure(trainer, module, f"{stage}/{key}", mean, loader_index)
@@ -198,10 +199,7 @@ class RobustLanguage(Probe):
             }
             figures |= where_from
             figures["texts"] = {key: value.tolist() for key, value in values.items()}
-            number = f"_{loader_index}" if loader_index else ""
-            path = folder / f"language_report{number}.json"
-            with fit_may_lose(trainer, path):
-                write_whole(path, json.dumps(figures, indent=2) + "\n")
+            write_numbered(trainer, {folder / "language_report.json": as_json(figures)}, number)
         for name, texts in shown.items():
             attack = self.attacks[name]
             picture = text_picture(texts, title=f"{name}: {attack.threat!r}, {attack.objective!r}")
@@ -220,6 +218,7 @@ class RobustLanguage(Probe):
         self._cost.clear()
         self._shown.clear()
         self._fingerprints.clear()
+        self._numbers = ReportNumbers()
 
 
 def _rows(report: LanguageReport) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -163,6 +164,28 @@ def test_without_a_data_module_the_figures_are_bits_per_token(tmp_path: Path) ->
         float(expected.after["hot"].mean()), rel=1e-4
     )
     assert not events(tmp_path).Tags()["images"]
+
+
+@pytest.mark.filterwarnings("ignore:Total length of `DataLoader` across ranks is zero")
+def test_each_loader_has_a_report_of_its_own(tmp_path: Path) -> None:
+    class OfSeveral(LanguageModel):
+        def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:  # type: ignore[override]
+            super().test_step(batch, batch_idx)
+
+    logger = TensorBoardLogger(tmp_path, version=0, default_hp_metric=False)
+    attack = RandomFlips(threat=FLIPS, objective=Surprise(), num_candidates=2)
+    ids = torch.randint(256, (6, 9), generator=torch.Generator().manual_seed(0))
+
+    def reports(*sizes: int) -> dict[str, int]:
+        run = trainer(tmp_path, RobustLanguage({"flips": attack}, num_texts=0), logger=logger)
+        loaders = [DataLoader(TensorDataset(ids[:size, :-1], ids[:size, 1:]), 4) for size in sizes]
+        run.test(OfSeveral(module().net), loaders, verbose=False)
+        folder = Path(run.log_dir)  # type: ignore[arg-type]
+        return {path.name: json.loads(path.read_text())["num_texts"] for path in folder.glob("*.json")}
+
+    assert reports(6, 3) == {"language_report.json": 6, "language_report_1.json": 3}
+    assert reports(5) == {"language_report.json": 5}
+    assert reports(0, 4, 3) == {"language_report.json": 4, "language_report_2.json": 3}
 
 
 def test_options_outside_their_range_are_refused() -> None:

@@ -83,16 +83,20 @@ def attack_success(report: Report, name: str) -> float:
     return int(report.success[name].sum()) / max(1, int(report.clean_correct.sum()))
 
 
+class ReportNumbers:
+    """The numbers of a pass's reports: 0 for the first loader that has samples, for each other one its own."""
+
+    def __init__(self) -> None:
+        self._first: int | None = None
+
+    def of(self, loader_index: int) -> int:
+        """The number of a loader that has samples; asked in the order of the loaders."""
+        self._first = loader_index if self._first is None else self._first
+        return 0 if loader_index == self._first else loader_index
+
+
 def write_report(trainer: pl.Trainer, report: Report, figures: Mapping[str, Any], folder: Path, number: int) -> None:
-    """Writes `report.json`, of the figures of its `summary`, and `verdicts.npz` into `folder`.
-
-    Those of number 1, of a second loader, are `report_1.json` and `verdicts_1.npz`.
-
-    Raises:
-        OSError: they cannot be written; in a fit, which goes on, this is a warning, and the older ones stay.
-    """
-    suffix = f"_{number}" if number else ""
-    text = json.dumps(figures, indent=2) + "\n"
+    """Writes `report.json`, of the figures of its `summary`, and `verdicts.npz` into `folder`, as `write_numbered`."""
     file = io.BytesIO()
     np.savez_compressed(
         file,
@@ -102,12 +106,28 @@ def write_report(trainer: pl.Trainer, report: Report, figures: Mapping[str, Any]
         clean_prediction=report.clean_prediction.cpu().numpy(),
         **{f"robust_{name}": verdict.cpu().numpy() for name, verdict in report.robust.items()},
     )
-    contents: dict[Path, str | bytes] = {
-        folder / f"verdicts{suffix}.npz": file.getvalue(),
-        folder / f"report{suffix}.json": text,
-    }
-    with fit_may_lose(trainer, *contents):
-        write_together(contents)
+    contents = {folder / "verdicts.npz": file.getvalue(), folder / "report.json": as_json(figures)}
+    write_numbered(trainer, contents, number)
+
+
+def as_json(figures: Mapping[str, Any]) -> str:
+    """A report as it lies in a file."""
+    return json.dumps(figures, indent=2) + "\n"
+
+
+def write_numbered(trainer: pl.Trainer, contents: Mapping[Path, str | bytes], number: int) -> None:
+    """Writes the files of one report: of number 1, of a second loader, `report.json` becomes `report_1.json`.
+
+    Those of number 0 come first, and take away what an earlier evaluation left, of more loaders perhaps.
+
+    Raises:
+        OSError: they cannot be written; in a fit, which goes on, this is a warning, and the older ones stay.
+    """
+    suffix = f"_{number}" if number else ""
+    numbered = {path.with_stem(f"{path.stem}{suffix}"): content for path, content in contents.items()}
+    with fit_may_lose(trainer, *numbered):
+        write_together(numbered)
         if number == 0:
-            for old in (*folder.glob("report_[0-9]*.json"), *folder.glob("verdicts_[0-9]*.npz")):
-                old.unlink()  # of an earlier evaluation, of more loaders perhaps
+            for path in contents:
+                for old in path.parent.glob(f"{path.stem}_[0-9]*{path.suffix}"):
+                    old.unlink()
