@@ -41,13 +41,13 @@ class NotFinite(pl.Callback):
         sample_ids: the samples of the batch that was last found so, one a row; None where they are not known.
 
     Raises:
-        ValueError: the policy is another, or is to skip and not to wait.
+        ValueError: the policy is none of these, or is to skip and not to wait.
         RuntimeError: while training, where the policy is to stop.
     """
 
     def __init__(self, *, policy: Literal["stop", "skip", "keep"] = "stop", waits: bool = True) -> None:
         if policy not in POLICIES:
-            raise ValueError(f"NotFinite(policy=...) must be one of {', '.join(POLICIES)}, got {policy!r}")
+            raise ValueError(f"NotFinite(policy=...) must be one of {', '.join(map(repr, POLICIES))}, got {policy!r}")
         if policy == "skip" and not waits:
             raise ValueError("NotFinite(waits=False) may see a step too late to skip it: waits=True, or another policy")
         self.policy, self.waits = policy, waits

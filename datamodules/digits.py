@@ -49,7 +49,7 @@ class DigitsDataModule(pl.LightningDataModule):
             if value < 1:
                 raise ValueError(f"DigitsDataModule({name}=...) must be >= 1, got {value}")
         if read_as not in get_args(ReadAs):
-            raise ValueError(f"DigitsDataModule(read_as=...) must be images, signals or points, got {read_as!r}")
+            raise ValueError(f"DigitsDataModule(read_as=...) must be 'images', 'signals' or 'points', got {read_as!r}")
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.split_seed, self.num_workers, self.read_as = split_seed, num_workers, read_as
 

@@ -70,7 +70,7 @@ class PicturesDataModule(pl.LightningDataModule):
             if value is not None and value < least:
                 raise ValueError(f"PicturesDataModule({name}=...) must be >= {least}, got {value}")
         if interpolation not in (None, *RESAMPLING):
-            known = " or ".join(RESAMPLING)
+            known = " or ".join(map(repr, RESAMPLING))
             raise ValueError(f"PicturesDataModule(interpolation=...) must be {known}, got {interpolation!r}")
         self.image_size, self.resize, self.interpolation = image_size, resize, interpolation
         self.max_pixels = max_pixels

@@ -80,9 +80,11 @@ class TextDataModule(pl.LightningDataModule):
             if value is not None and value < 1:
                 raise ValueError(f"TextDataModule({name}=...) must be >= 1, got {value}")
         if tokens not in ("characters", "bytes", "byte_pairs"):
-            raise ValueError(f"TextDataModule(tokens=...) must be characters, bytes or byte_pairs, got {tokens!r}")
+            raise ValueError(
+                f"TextDataModule(tokens=...) must be 'characters', 'bytes' or 'byte_pairs', got {tokens!r}"
+            )
         if order not in ("random", "streams"):
-            raise ValueError(f"TextDataModule(order=...) must be random or streams, got {order!r}")
+            raise ValueError(f"TextDataModule(order=...) must be 'random' or 'streams', got {order!r}")
         if num_byte_pairs < 256:
             raise ValueError(f"TextDataModule(num_byte_pairs=...) must be >= 256, got {num_byte_pairs}")
         if not (val_share > 0 and test_share >= 0 and val_share + test_share < 1):

@@ -76,7 +76,7 @@ class Classifier(pl.LightningModule):
         super().__init__()
         for name, value, known in (("schedule", schedule, ("epoch", "step")), ("decay", decay, ("all", "weights"))):
             if value not in known:
-                raise ValueError(f"Classifier({name}=...) must be {' or '.join(known)}, got {value!r}")
+                raise ValueError(f"Classifier({name}=...) must be {' or '.join(map(repr, known))}, got {value!r}")
         if not callable(optimizer):
             raise ValueError(f"Classifier(optimizer=...) must be a function of parameters, got {optimizer!r}")
         self.net = net

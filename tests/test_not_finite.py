@@ -242,7 +242,7 @@ def test_a_healthy_training_is_the_same_with_it(tmp_path: Path) -> None:
 
 
 def test_another_policy_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"NotFinite\(policy=...\) must be one of stop, skip, keep, got 'go'"):
+    with pytest.raises(ValueError, match=r"NotFinite\(policy=...\) must be one of 'stop', 'skip', 'keep', got 'go'"):
         NotFinite(policy="go")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"NotFinite\(waits=False\) may see a step too late to skip it"):
         NotFinite(policy="skip", waits=False)

@@ -101,7 +101,7 @@ def test_the_schedule_steps_as_often_as_told(tmp_path: Path, schedule: Any, num_
     )
     trainer = fitted(module, tmp_path)
     assert [group["lr"] for group in trainer.optimizers[0].param_groups] == pytest.approx([0.1 * 0.9**num_steps])
-    with pytest.raises(ValueError, match="must be epoch or step, got 'batch'"):
+    with pytest.raises(ValueError, match="must be 'epoch' or 'step', got 'batch'"):
         Classifier(net(), schedule="batch")  # type: ignore[arg-type]
 
 

@@ -101,7 +101,7 @@ def test_the_classes_stand_below_their_picture() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"interpolation": "cubic"}, r"interpolation=...\) must be bilinear or bicubic, got 'cubic'"),
+        ({"interpolation": "cubic"}, r"interpolation=...\) must be 'bilinear' or 'bicubic', got 'cubic'"),
         ({"root": "nowhere"}, "no such folder or file"),
         ({"batch_size": 0}, r"batch_size=...\) must be >= 1"),
         ({"resize": 100}, r"resize=...\) must be >= 224, got 100"),

@@ -28,7 +28,7 @@ class RandomCrop(nn.Module):
         if padding < 1:
             raise ValueError(f"RandomCrop(padding=...) must be >= 1, got {padding}")
         if mode not in ("zeros", "reflect"):
-            raise ValueError(f"RandomCrop(mode=...) must be zeros or reflect, got {mode!r}")
+            raise ValueError(f"RandomCrop(mode=...) must be 'zeros' or 'reflect', got {mode!r}")
         self.padding, self.mode = padding, mode
 
     def forward(self, x: Tensor) -> Tensor:

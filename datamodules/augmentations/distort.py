@@ -99,7 +99,7 @@ class Distort(nn.Module):
         if name not in DISTORTIONS:
             near = difflib.get_close_matches(name, DISTORTIONS, 1, 0)
             raise ValueError(
-                f"Distort(name={name!r}) must be one of {', '.join(DISTORTIONS)}; the nearest is {near[0]}"
+                f"Distort(name={name!r}) must be one of {', '.join(map(repr, DISTORTIONS))}; the nearest is {near[0]!r}"
             )
         known = DISTORTIONS[name]
         strength = known.default if strength is None else strength

@@ -44,7 +44,7 @@ class ImageTree(Source):
         if size is not None and size < 1:
             raise ValueError(f"ImageTree(size=...) must be >= 1, or None, got {size}")
         if corrupt not in ("error", "skip"):
-            raise ValueError(f"ImageTree(corrupt=...) must be error or skip, got {corrupt!r}")
+            raise ValueError(f"ImageTree(corrupt=...) must be 'error' or 'skip', got {corrupt!r}")
         if not Path(root).exists():
             raise ValueError(f"ImageTree(root={root!r}): there is no such folder or archive")
         self.root, self.size, self.grey, self.corrupt = Path(root), size, grey, corrupt

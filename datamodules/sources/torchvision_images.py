@@ -32,7 +32,7 @@ class TorchvisionImages(Source):
 
     def __init__(self, name: Name, root: str, *, download: bool = False) -> None:
         if name not in NAMES:
-            raise ValueError(f"TorchvisionImages(name=...) must be one of {', '.join(NAMES)}, got {name!r}")
+            raise ValueError(f"TorchvisionImages(name=...) must be one of {', '.join(map(repr, NAMES))}, got {name!r}")
         self.name, self.root, self.download = name, root, download
 
     def has(self, split: Split) -> bool:

@@ -28,7 +28,7 @@ class FGSMRS(Remembering, PGDAT):
         mode: as in `InnerAttack`; the paper's code has `"train"`.
 
     Raises:
-        ValueError: `rel_step_size` is not > 0, an attack or threat holds one value per sample, or `mode` is another.
+        ValueError: `rel_step_size` is not > 0, an attack or threat holds one value per sample, or `mode` is neither.
     """
 
     always = frozenset({"fell_back"})

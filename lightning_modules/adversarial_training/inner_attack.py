@@ -22,7 +22,7 @@ class InnerAttack(Strategy):
             them in the modes of training.
 
     Raises:
-        ValueError: `attack` holds one value per sample, or is not ready (`Attack.prepare`), or `mode` is another.
+        ValueError: `attack` holds one value per sample, or is not ready (`Attack.prepare`), or `mode` is neither.
     """
 
     learns_from_attacks = True

@@ -40,7 +40,7 @@ class TRADES(InnerAttack):
 
     Raises:
         ValueError: `beta` is negative or not finite, `attack` holds one value per sample, is not ready, takes no other
-            objective or begins at the sample, or `mode` is another.
+            objective or begins at the sample, or `mode` is neither.
     """
 
     def __init__(self, attack: Attack, *, beta: float = 6.0, mode: Literal["eval", "train"] = "eval") -> None:
