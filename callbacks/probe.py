@@ -84,7 +84,7 @@ class Probe(pl.Callback):
         """Measures a batch, in evaluation mode, with gradients on and the weights frozen.
 
         Args:
-            model: pixels to logits.
+            model: pixels to logits `(N, C)`; for texts, token ids to logits `(N, C)` or `(N, T, V)`.
             x: pixels in [0, 1], float `(N, ...)`, or tokens, whole numbers `(N, T)`.
             y: the true classes, int64 `(N,)`; for a language model the tokens that follow, `(N, T)`.
 
