@@ -106,7 +106,10 @@ def write_report(trainer: pl.Trainer, report: Report, figures: Mapping[str, Any]
         clean_prediction=report.clean_prediction.cpu().numpy(),
         **{f"robust_{name}": verdict.cpu().numpy() for name, verdict in report.robust.items()},
     )
-    contents = {folder / "verdicts.npz": file.getvalue(), folder / "report.json": as_json(figures)}
+    contents: dict[Path, str | bytes] = {
+        folder / "verdicts.npz": file.getvalue(),
+        folder / "report.json": as_json(figures),
+    }
     write_numbered(trainer, contents, number)
 
 
