@@ -126,7 +126,7 @@ def test_a_strength_outside_its_range_is_an_error(name: str) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Distort("Sheer"), "the nearest is 'Shear'"),
+        (lambda: Distort("Sheer"), "the nearest is 'Shear"),
         (lambda: Distort("Rotate", probability=1.5), r"probability=.* in \[0, 1\], got 1.5"),
         (lambda: RandomFlip(-0.1), r"probability=.* in \[0, 1\], got -0.1"),
         (lambda: EachImage(v2.RandAugment(magnitude=31)), r"RandAugment\(magnitude=...\) must be in \[0, 31\), got 31"),
