@@ -163,8 +163,7 @@ class RobustnessCurves(Probe):
             eps = found.eps_at(level)
             if eps is not None:
                 self.log_figure(trainer, module, f"{stage}/curves/eps_at_{level:g}", eps, loader_index)
-            where = f"no {found.threat} of its eps" if eps is None else f"{found.threat} {eps:.4g}"
-            rank_zero_info(f"RobustnessCurves: {level:.2%} of {found.num_samples} samples are right inside {where}")
+            rank_zero_info(f"RobustnessCurves: {found.in_words(level)}")
         if not trainer.is_global_zero:
             return
         if folder is not None:

@@ -105,12 +105,13 @@ def test_the_eps_that_leaves_a_share_is_where_the_margins_say(tmp_path: Path, ca
     reached = np.sort(margin / np.abs(weight[1] - weight[0]).sum())
     eps = [float(value) for value in np.linspace(0.002, 0.12, 60)]
     attack = PGD(threat=LINF, num_steps=1, random_start=False)
-    run = trainer(tmp_path, RobustnessCurves(attack=attack, eps=eps, levels=[0.5, 0.999]))
+    run = trainer(tmp_path, RobustnessCurves(attack=attack, eps=eps, levels=[0.5, 0.001, 0.999]))
     run.validate(Linear(), loader, verbose=False)
     found = float(run.callback_metrics["val/curves/eps_at_0.5"])
     assert reached[38] - 0.002 <= found <= reached[41] + 0.002
     assert f"50.00% of 80 samples are right inside Linf {found:.4g}" in caplog.text
-    assert "99.90% of 80 samples are right inside no Linf of its eps" in caplog.text
+    assert "fewer than 99.90% of 80 samples are right before any attack" in caplog.text
+    assert "more than 0.10% of 80 samples are right inside Linf 0.12, the largest eps" in caplog.text
     assert "val/curves/eps_at_0.999" not in run.callback_metrics
 
 

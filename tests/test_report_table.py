@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from torch.utils.data import DataLoader
 
-from touchstone.attacks import FGSM, Linf
+from touchstone.attacks import FGSM, Linf, Surprise
 from touchstone.callbacks import RobustAccuracy
 from touchstone.cli.report_table import print_end, report_table
 from touchstone.cli.stored_reports import fresh_report
@@ -66,7 +66,7 @@ def test_a_language_model_has_a_table_in_bits_per_character(capsys: Any) -> None
         "bits_per_character/flips_before": 2.4,
         "bits_per_character/flips": 3.1234,
         "attack_success/flips": 0.26,
-        "attacks": {"flips": {"threat": "TokenFlips(3)", "num_backwards": 75}},
+        "attacks": {"flips": {"threat": "TokenFlips(3)", "objective": "NextToken(target=3)", "num_backwards": 75}},
     }
     print_end(None, None, None, language=report)
     out = capsys.readouterr().out
@@ -74,3 +74,11 @@ def test_a_language_model_has_a_table_in_bits_per_character(capsys: Any) -> None
     assert "every attack within TokenFlips(3)" in out
     row = next(line for line in out.splitlines() if "flips" in line)
     assert [cell.strip() for cell in row.strip("│").split("│")] == ["flips", "2.400", "3.123", "26.0 %", "1.5"]
+
+
+def test_an_attack_that_has_no_goal_has_no_success(capsys: Any) -> None:
+    attack = {"threat": "TokenFlips(3)", "objective": repr(Surprise()), "num_backwards": 75}
+    figures = {f"bits_per_character/{name}": 2.0 for name in ("clean", "flips_before", "flips")}
+    report = {"stage": "val", "num_texts": 50, **figures, "attack_success/flips": 0.0, "attacks": {"flips": attack}}
+    print_end(None, None, None, language=report)
+    assert "0.0 %" not in capsys.readouterr().out

@@ -8,12 +8,12 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import TQDMProgressBar
 
-# The tags that Touchstone shows in the bar; those of others keep their names.
+# The tags that Touchstone shows in the bar, the first ones where a terminal is narrow; those of others keep their names.
 SHORT_NAMES = {
-    "train/loss": "loss",
-    "train/accuracy": "accuracy",
     "val/clean_accuracy": "clean",
     "val/robust_accuracy/worst_case": "robust",
+    "train/loss": "loss",
+    "train/accuracy": "acc",
 }
 
 

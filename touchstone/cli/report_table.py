@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from touchstone.attacks import Surprise
 from touchstone.callbacks.parts.records.report_files import STAGES
 
 if TYPE_CHECKING:
@@ -49,6 +50,9 @@ def report_table(report: Mapping[str, Any]) -> Table:
 def language_table(report: Mapping[str, Any]) -> Table:
     """Bits per character before any attack, and before and after each on the tokens that it left.
 
+    Of an attack that is to surprise the model no success is shown: it reaches no goal, and the figures say how far it
+    got.
+
     Args:
         report: what `RobustLanguage` writes.
     """
@@ -66,7 +70,7 @@ def language_table(report: Mapping[str, Any]) -> Table:
             name,
             f"{report[f'bits_per_character/{name}_before']:.3f}",
             f"{report[f'bits_per_character/{name}']:.3f}",
-            _percent(report[f"attack_success/{name}"]),
+            "" if attack["objective"] == repr(Surprise()) else _percent(report[f"attack_success/{name}"]),
             f"{attack['num_backwards'] / report['num_texts']:.1f}",
         )
     return table

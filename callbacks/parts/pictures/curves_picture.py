@@ -54,7 +54,7 @@ def curves_picture(runs: Sequence[Curves], levels: Sequence[float] = ()) -> Figu
         inside = f"inside {first.threat} {write_number(first.threat_eps, digits=3)}"
         panels[1].set(title=f"right within these steps, {inside}", ylabel="robust accuracy")
         panels[2].set(title=f"mean loss after these steps, {inside}", ylabel="cross-entropy")
-        panels[2].set_ylim(bottom=0)
+        panels[2].set_ylim(0, 1.05 * max(loss for run in runs for loss in run.loss_after_steps))
         for panel in panels[1:]:
             _finish_steps(panel, runs)
     for panel in panels:

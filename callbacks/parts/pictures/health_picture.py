@@ -34,7 +34,7 @@ def health_picture(curves: Mapping[str, Mapping[int, float]], verdicts: Sequence
             epochs, values = zip(*sorted(curves[tag].items()), strict=True)
             axes.plot([epoch + 1 for epoch in epochs], values, marker="o", markersize=3, label=tag)
         axes.set(xlabel="epoch", ylabel=name)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.set_ylim(*((0, 1.02) if name == "accuracy" else (None, None)))
         axes.grid(alpha=0.25)
         axes.legend(frameon=False)

@@ -14,7 +14,8 @@ from .shown_tokens import is_byte, joined_bytes, visible
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_WIDTH, _CHARACTER, _LINE = 120, 4.82, 12.0  # characters of a line; points of one, in the monospaced font at 8 points
+# Characters of a line; points of one, in the monospaced font at 8 points: 7 pixels at 100 dpi, not a fraction.
+_WIDTH, _CHARACTER, _LINE = 120, 5.04, 12.0
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,15 @@ class Curves:
                 return eps + (next_eps - eps) * (above - share) / (above - below)
         return None
 
+    def in_words(self, share: float) -> str:
+        """Where accuracy against eps passes a share, or why it does not."""
+        samples, eps = f"{share:.2%} of {self.num_samples} samples", self.eps_at(share)
+        if eps is not None:
+            return f"{samples} are right inside {self.threat} {eps:.4g}"
+        if self.accuracy_at_eps[0] < share:
+            return f"fewer than {samples} are right before any attack"
+        return f"more than {samples} are right inside {self.threat} {self.eps[-1]:.4g}, the largest eps"
+
 
 def write_curves(trainer: pl.Trainer, curves: Curves, folder: Path, loader_index: int) -> None:
     """Writes `curves.json` into a run folder; `curves_1.json` for a second data loader.
