@@ -202,7 +202,7 @@ DAMAGES: dict[str, tuple[str, bytes, str]] = {
     ),
     "a config with code": (
         "config.yaml", b"trainer: !!python/object/apply:os.mkdir [written]",
-        "config.yaml' cannot be read: ",
+        "config.yaml' is damaged: a config has the keys trainer, model and data",
     ),
     "a config cut off": ("config.yaml", b"model:\ntrainer: [", "config.yaml, line 2: this is not YAML: "),
     "a config of nothing": ("config.yaml", b"model: 3", "a config has the keys trainer, model and data"),
