@@ -1,4 +1,7 @@
-"""On an accelerator attacks ask seldom who has finished, since they would wait for it; here a CPU is taken for one."""
+"""Attacks ask an accelerator seldom who has finished, since they would wait for it, and none for float64 that it lacks.
+
+Here a CPU is taken for one.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from touchstone.attacks import (
     APGD,
@@ -31,13 +35,16 @@ from touchstone.attacks import (
     Square,
     carlini_wagner,
     ead,
+    evaluate,
 )
 
 from .attacks_table import ATTACKS, LINF, SMALL_L1, SMALL_L2
 from .oracles import images, own_labels, small_net
+from .tokens_table import TOKEN_ATTACKS, text_net, texts
 
 TINY = {"linf": Linf(eps=1e-3), "l2": L2(eps=1e-3), "l1": L1(eps=1e-3), "l0": L0(eps=1)}
 LEAVE_EVERY = 5
+OF_FLOAT64 = "transfer, class 2, l2"  # whose net is
 # Where a value goes to Python, or a size depends on one.
 WAITS = {"_local_scalar_dense", "nonzero", "equal", "is_nonzero", "masked_select", "_unique2", "repeat_interleave"}
 BY_INDEX = {"index", "index_put", "index_put_", "_index_put_impl_"}  # by a mask also
@@ -139,3 +146,39 @@ def test_who_leaves_late_ends_where_it_would_have(attack: Attack, request: pytes
     at_once = attack(net, x, y)
     request.getfixturevalue("accelerated")
     torch.testing.assert_close(attack(net, x, y), at_once, rtol=0, atol=1e-6)
+
+
+class WithoutFloat64(TorchDispatchMode):
+    """Refuses float64 as a device that has none does."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if any(isinstance(value, Tensor) and value.dtype == torch.float64 for value in tree_leaves(made)):
+            raise TypeError(f"this device has no float64 ({func})")
+        return made
+
+
+@pytest.fixture
+def without_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, module in list(sys.modules.items()):
+        if name.startswith("touchstone.attacks") and hasattr(module, "widest"):
+            monkeypatch.setattr(module, "widest", lambda device: torch.float32)
+
+
+@pytest.mark.parametrize("name", [name for name in ATTACKS if name != OF_FLOAT64])
+def test_a_device_needs_no_float64(name: str, without_float64: None) -> None:
+    net, x = small_net().eval(), images(8)
+    with WithoutFloat64():
+        evaluate(net, x, own_labels(net, x), {"a": ATTACKS[name]})
+
+
+@pytest.mark.parametrize("attack", TOKEN_ATTACKS.values(), ids=TOKEN_ATTACKS)
+def test_a_device_needs_no_float64_for_texts(attack: Attack, without_float64: None) -> None:
+    net, x = text_net(), texts(8)
+    with WithoutFloat64():
+        evaluate(net, x, own_labels(net, x), {"a": attack})
+
+
+def test_a_device_needs_no_float64_for_a_count_of_pixels(without_float64: None) -> None:
+    with WithoutFloat64():
+        assert float(L0(eps=torch.tensor([1, 2])).radius(images(2)).sum()) == 3

@@ -76,7 +76,7 @@ class Report:
         wanted = "worst_case" if name is None else name
         if wanted not in verdicts:
             raise ValueError(f"Report.accuracy({wanted!r}): there is {_nearest_first(wanted, verdicts)}")
-        return float(verdicts[wanted].double().mean())
+        return _share(verdicts[wanted])
 
     def outlook(self, name: str) -> str:
         """How the verdicts of an attack might move with more effort, in words: how near the survivors came to falling.
@@ -106,7 +106,7 @@ class Report:
             return "no samples"
 
         def line(name: str, verdict: Tensor, cost: str = "") -> str:
-            return f"{name:{width}}  {float(verdict.double().mean()):6.1%}  {int(verdict.sum())} of {num_samples}{cost}"
+            return f"{name:{width}}  {_share(verdict):6.1%}  {int(verdict.sum())} of {num_samples}{cost}"
 
         spent = {n: f"  ({c.num_forwards} forwards, {c.num_backwards} backwards)" for n, c in self.cost.items()}
         lines = [line("clean", self.clean_correct), *(line(n, v, spent[n]) for n, v in self.robust.items())]
@@ -138,6 +138,10 @@ class Report:
             judge_cost=sum((r.judge_cost for r in reports), Cost()),
             observed=list(dict.fromkeys(sign for r in reports for sign in r.observed)),
         )
+
+
+def _share(verdict: Tensor) -> float:
+    return float(verdict.cpu().double().mean())  # there, since not every device has float64
 
 
 def _nearest_first(wrong: object, names: Iterable[str]) -> str:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.ascend import Measure
+from ..core.per_sample import widest
 from ..core.sample_rng import SampleRng
 from ..core.smooth_backward import smooth_backward
 from ..core.threat import Threat
@@ -69,7 +70,7 @@ class Survivors:
         self._first_look: tuple[Tensor, Tensor, Tensor] | None = None
         self._num_draws = torch.zeros_like(self.everyone)
         # Of the ends of the climbs that are compared: their number, sum, and sum of squares.
-        self._ends = torch.zeros(3, len(x), dtype=torch.float64, device=x.device)
+        self._ends = torch.zeros(3, len(x), dtype=widest(x.device), device=x.device)
 
     # Who is worth more effort.
 
@@ -183,7 +184,7 @@ class Survivors:
         self.best[rows[better]] = points[better]
         self.highest[rows] = torch.maximum(self.highest[rows], end)
         self.fallen[rows] |= turned
-        share = (end / -self.first[rows]).double()
+        share = (end / -self.first[rows]).to(self._ends)
         self._ends[:, rows] += torch.stack([torch.ones_like(share), share, share.square()])
         return rows[brought_on & ~turned]
 

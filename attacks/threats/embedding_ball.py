@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.embedding import FromEmbedding, find_embedding
-from ..core.per_sample import per_sample
+from ..core.per_sample import per_sample, widest
 from ..core.sample_rng import SampleRng
 from ..core.threat import Threat
 from .ball import ABSOLUTE_TOLERANCE, RELATIVE_TOLERANCE, parse_number
@@ -97,14 +97,14 @@ class TokenBalls(Threat):
 
     def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """The length of the longest change of a vector, float `(N,)`; infinite where a vector moved that may not."""
-        moved = _lengths(x_adv.double() - x)[..., 0]
+        moved = _lengths(x_adv.to(widest(x.device)) - x)[..., 0]
         return torch.where(self.free | (moved == 0), moved, torch.inf).amax(1)
 
     def contains(self, x_adv: Tensor, x: Tensor) -> Tensor:
         distance = self.distance(x_adv, x)
         eps = torch.as_tensor(self.eps, dtype=distance.dtype, device=distance.device)
         # Vectors have no scale of their own: rounding goes by theirs.
-        scale = x.abs().flatten(1).amax(1).double().clamp_min(1)
+        scale = x.abs().flatten(1).amax(1).to(distance).clamp_min(1)
         return distance <= eps * (1 + RELATIVE_TOLERANCE) + ABSOLUTE_TOLERANCE * scale
 
     def check_input(self, x: Tensor) -> None:

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..core.per_sample import norms, per_sample
+from ..core.per_sample import norms, per_sample, widest
 from ..core.sample_rng import SampleRng
 from .ball import Ball
 
@@ -41,7 +41,7 @@ class L0(Ball):
 
     def __post_init__(self) -> None:
         if isinstance(self.eps, Tensor) and not self.eps.is_floating_point():
-            object.__setattr__(self, "eps", self.eps.double())
+            object.__setattr__(self, "eps", self.eps.to(widest(self.eps.device)))
         super().__post_init__()
         eps = torch.as_tensor(self.eps)
         if bool((eps != eps.round()).any()):
