@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from .core.ascend import Measure
 from .core.attack import Attack
-from .core.checks import check_counts, check_numbers
 from .core.gain import gain_of
 from .core.in_turn import in_turn
 from .core.objective import Objective
+from .core.options import check_counts, check_numbers
 from .core.sample_rng import SampleRng
 from .core.threat import Threat
 from .objectives.towards import check_targets, towards_nearest

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from .apgd import APGD
 from .core.attack import Attack
-from .core.checks import check_counts
 from .core.gain import gain_of
 from .core.in_turn import in_turn
+from .core.options import check_choice, check_counts
 from .core.sample_rng import SampleRng
 from .core.threat import Threat
 from .fab import FAB
@@ -61,10 +61,7 @@ class AutoAttack(Attack):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_counts(self, "num_steps", "num_queries")
-        if self.version not in get_args(Version):
-            raise ValueError(
-                f"AutoAttack(version=...) must be one of {', '.join(get_args(Version))}, got {self.version!r}"
-            )
+        check_choice("AutoAttack(version=...)", self.version, get_args(Version))
 
     def attacks(self) -> list[Attack]:
         """What is run, in this order."""

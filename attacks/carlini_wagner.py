@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from .core.ascend import gradient_of
 from .core.attack import Attack
-from .core.checks import check_counts, check_flags, check_positive
 from .core.objective import Objective
+from .core.options import check_counts, check_flags, check_positive
 from .core.sample_rng import SampleRng
 from .objectives.untargeted import Untargeted
 from .parts.minimal import Adam, Nearest, with_margin

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .core.ascend import gradient_of
 from .core.attack import Attack
-from .core.checks import check_counts, check_positive
+from .core.options import check_counts, check_positive
 from .core.per_sample import per_sample, wide
 from .core.sample_rng import SampleRng
 from .parts.minimal import inside

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from .core.ascend import gradient_of
 from .core.attack import Attack
-from .core.checks import check_counts, check_flags, check_positive
 from .core.objective import Objective
+from .core.options import check_choice, check_counts, check_flags, check_positive
 from .core.per_sample import norms
 from .core.sample_rng import SampleRng
 from .objectives.untargeted import Untargeted
@@ -70,8 +70,7 @@ class EAD(Attack):
         check_flags(self, "minimal")
         check_positive(self, "step_size", "first_weight", "penalty")
         check_positive(self, "confidence", or_zero=True)
-        if self.rule not in get_args(Rule):
-            raise ValueError(f"EAD(rule=...) must be one of {', '.join(map(repr, get_args(Rule)))}, got {self.rule!r}")
+        check_choice("EAD(rule=...)", self.rule, get_args(Rule))
         with_margin(self.objective)
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from .core.ascend import ascend, cosine_steps
 from .core.attack import Attack
-from .core.checks import check_counts
 from .core.objective import Objective
+from .core.options import check_counts
 from .core.per_sample import norms
 from .core.sample_rng import SampleRng
 from .core.threat import Threat

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from .core.attack import Attack
-from .core.checks import check_counts, check_flags
 from .core.objective import Objective
+from .core.options import check_counts, check_flags
 from .core.per_sample import norms, per_sample, wide
 from .core.sample_rng import SampleRng
 from .objectives.untargeted import Untargeted

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from .core.ascend import gradient_of
 from .core.attack import Attack
-from .core.checks import check_counts
 from .core.embedding import FromEmbedding, find_embedding
 from .core.gain import gain_of
 from .core.objective import Objective
+from .core.options import check_counts
 from .core.sample_rng import SampleRng
 from .core.threat import Threat
 from .objectives.untargeted import Untargeted

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from .core.attack import Attack
-from .core.checks import check_counts
 from .core.gain import gain_of
 from .core.objective import Objective
+from .core.options import check_counts
 from .core.sample_rng import SampleRng
 from .core.threat import Threat
 from .objectives.untargeted import Untargeted

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from numbers import Integral
 
 import torch
 from torch import Tensor, nn
 
 from .core.attack import Attack
 from .core.checks import check_batch, read_sample_ids
+from .core.options import check_count
 from .core.per_sample import widest
 from .judge.evaluate import evaluate
 from .judge.halving import Halving
@@ -62,8 +62,7 @@ def smallest_eps(
     """
     check_batch(x, y)
     largest = parse_number(largest, "smallest_eps(largest=...)")
-    if not isinstance(num_rounds, Integral) or isinstance(num_rounds, bool) or num_rounds < 1:
-        raise ValueError(f"smallest_eps(num_rounds=...) must be a whole number >= 1, got {num_rounds!r}")
+    check_count("smallest_eps(num_rounds=...)", num_rounds)
     if not isinstance(attack, Attack) or not isinstance(attack.threat, Ball):
         raise ValueError(f"smallest_eps(attack=...) must be an attack in a ball such as Linf, got {attack!r:.80}")
     if attack.needs_samples:

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from .core.attack import Attack
-from .core.checks import check_counts, check_numbers
 from .core.gain import gain_of
 from .core.in_turn import in_turn
 from .core.objective import Objective
+from .core.options import check_counts, check_numbers
 from .core.per_sample import PerSample, leave_every, norms, per_sample, wide
 from .core.sample_rng import SampleRng
 from .core.threat import Threat

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from .cascade import Cascade
 from .core.attack import Attack
-from .core.checks import check_counts
+from .core.options import check_counts
 from .core.sample_rng import SampleRng
 from .core.threat import Threat
 from .objectives.losses import CrossEntropy, Margin

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from .core.ascend import gradient_of
 from .core.attack import Attack
-from .core.checks import check_counts, check_positive
 from .core.logits import logits_of
 from .core.objective import Objective
+from .core.options import check_choice, check_counts, check_positive
 from .core.sample_rng import SampleRng
 from .core.threat import Threat
 from .objectives.untargeted import Untargeted
@@ -75,10 +75,7 @@ class Surrogate(Attack):
         check_counts(self, "num_queries", "num_steps", "num_epochs", "batch_size")
         if not isinstance(self.net, nn.Module):
             raise ValueError(f"Surrogate(net=...) must be a torch.nn.Module, got {self.net!r:.80}")
-        if self.answers not in get_args(Answer):
-            raise ValueError(
-                f"Surrogate(answers=...) must be one of {', '.join(get_args(Answer))}, got {self.answers!r}"
-            )
+        check_choice("Surrogate(answers=...)", self.answers, get_args(Answer))
         check_positive(self, "lr", "augment_step")
 
     def learn(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Transfer:

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from .core.ascend import cosine_steps, gradient_of
 from .core.attack import Attack
-from .core.checks import check_counts
 from .core.objective import Objective
+from .core.options import check_counts
 from .core.sample_rng import SampleRng
 from .core.threat import Threat
 from .objectives.untargeted import Untargeted

@@ -8,7 +8,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
-from touchstone.attacks.core.checks import check_count
+from touchstone.attacks.core.options import check_count
 from touchstone.nets.attention import Attention
 
 from .parts.passes.loaders import loader_suffix

@@ -11,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from touchstone.attacks.core.checks import check_count
+from touchstone.attacks.core.options import check_count
 
 from .parts.passes.samples import images_and_labels
 from .parts.records.publish import publish_picture, run_folder

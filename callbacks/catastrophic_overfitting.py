@@ -16,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from touchstone.attacks import FGSM, PGD, Threat
-from touchstone.attacks.core.checks import check_count
+from touchstone.attacks.core.options import check_count
 
 from .probe import Probe
 

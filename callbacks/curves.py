@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from touchstone.attacks import Attack, Report, evaluate
-from touchstone.attacks.core.checks import check_count
+from touchstone.attacks.core.options import check_count
 from touchstone.attacks.core.wrapping import Wrapping
 from touchstone.attacks.judge.halving import Halving
 from touchstone.attacks.judge.running import check_seed

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from touchstone.attacks import dream, frozen_eval
-from touchstone.attacks.core.checks import check_count
+from touchstone.attacks.core.options import check_count
 from touchstone.attacks.dream import start_of
 from touchstone.attacks.dreaming.layers import responses_to, select
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from touchstone.attacks.core.checks import check_count
+from touchstone.attacks.core.options import check_count
 
 from .parts.names.class_names import class_names
 from .parts.passes.measuring import measuring

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from touchstone.attacks import L1Adam, SampleRng, Targeted
-from touchstone.attacks.core.checks import check_count
+from touchstone.attacks.core.options import check_count
 
 from .parts.measures.change_size import ChangeSize
 from .parts.measures.price_search import price_search

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from touchstone.attacks.core.checks import check_count
+from touchstone.attacks.core.options import check_count
 
 from .parts.names.class_names import class_names
 from .parts.records.publish import run_folder

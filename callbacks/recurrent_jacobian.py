@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from touchstone.attacks import frozen_eval
-from touchstone.attacks.core.checks import check_count
+from touchstone.attacks.core.options import check_count
 from touchstone.nets.recurrent import Recurrent
 
 from .parts.measures.lag_norms import lag_norms

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from touchstone.attacks import Attack, Cost, LanguageReport, evaluate_language
-from touchstone.attacks.core.checks import check_count
+from touchstone.attacks.core.options import check_count
 from touchstone.attacks.judge.halving import Halving
 from touchstone.attacks.judge.running import check_names, check_seed
 

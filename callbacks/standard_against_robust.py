@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from touchstone.attacks import Attack, SampleRng, Targeted, dream
 from touchstone.attacks.core.ascend import gradient_of
-from touchstone.attacks.core.checks import check_count
+from touchstone.attacks.core.options import check_count
 from touchstone.attacks.dreaming.layers import select
 
 from .parts.measures.low_frequency import low_frequency_share, share_of_white_noise

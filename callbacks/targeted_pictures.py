@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from touchstone.attacks import Attack, SampleRng, Targeted
-from touchstone.attacks.core.checks import check_count
+from touchstone.attacks.core.options import check_count
 from touchstone.attacks.dreaming.layers import select
 
 from .parts.measures.feature_distance import feature_distance

@@ -160,8 +160,11 @@ def test_too_few_classes_are_an_error(version: Any, num_classes: int, least: int
 
 
 def test_an_unknown_version_is_an_error_that_names_the_others() -> None:
-    with pytest.raises(ValueError, match=r"AutoAttack\(version=...\) must be one of standard, plus, rand, got 'fast'"):
+    message = r"AutoAttack\(version=...\) must be one of 'standard', 'plus', 'rand', got "
+    with pytest.raises(ValueError, match=message + "'fast'$"):
         AutoAttack(threat=LINF, version="fast")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=message + r"'Standart'; did you mean 'standard'\?$"):
+        AutoAttack(threat=LINF, version="Standart")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("eps", [0.9, 0.001])

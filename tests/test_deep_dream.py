@@ -164,7 +164,7 @@ def test_batches_that_are_only_for_training_are_trained_on(tmp_path: Path) -> No
         ({"layers": ["a"], "start": "nose"}, "'noise' or 'images', got 'nose'"),
         ({"layers": ["a"], "options": {"jiter": 1}}, "options of dream: jitter, .*got 'jiter'"),
         ({"layers": ["a"], "options": {"step_size": -1}}, r"\(options=...\): dream\(step_size=.*> 0 .*got -1"),
-        ({"layers": ["a"], "options": {"objective": "logit"}}, "'l2' or 'mean', got 'logit'; a class's logit .*fc:76"),
+        ({"layers": ["a"], "options": {"objective": "logit"}}, "'l2', 'mean', got 'logit'; a class's logit .*fc:76"),
         ({"layers": ["a"], "options": {"smoothing": 1, "decorrelated": True}}, "no neighbours to smooth over"),
     ],
 )

@@ -274,7 +274,7 @@ def test_an_attack_called_by_hand_checks_its_noise(
     ("options", "message"),
     [
         ({"batch_size": 2.5}, r"evaluate\(batch_size=...\) must be a whole number >= 1, got 2.5"),
-        ({"batch_size": 0}, r"evaluate\(batch_size=...\) must be a whole number >= 1, got 0"),
+        ({"batch_size": 0}, r"evaluate\(batch_size=...\) must be >= 1, got 0"),
         ({"batch_size": True}, r"evaluate\(batch_size=...\) must be a whole number >= 1, got True"),
         ({"keep_adversarial": "no"}, r"evaluate\(keep_adversarial=...\) must be True or False, got 'no'"),
         ({"check_8bit": "no"}, r"evaluate\(check_8bit=...\) must be True or False, got 'no'"),

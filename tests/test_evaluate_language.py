@@ -252,7 +252,7 @@ def test_evaluate_refuses_for_texts_what_is_for_images_and_the_other_way_round()
     for options in ({"prepare_on": (x, y)}, {"check_8bit": True}):
         with pytest.raises(ValueError, match=r"evaluate\(prepare_on=..., check_8bit=...\) are for images, got obj"):
             evaluate(net, x, y, attack, **options)  # type: ignore[call-overload]
-    with pytest.raises(ValueError, match=r"evaluate_language\(batch_size=...\) must be a whole number >= 1, got 0"):
+    with pytest.raises(ValueError, match=r"evaluate_language\(batch_size=...\) must be >= 1, got 0"):
         evaluate(net, x, y, attack, batch_size=0)
     with pytest.raises(ValueError, match=r"evaluate\(characters_per_token=...\) is for language mod.*got labels \(4,"):
         evaluate(net, x, y[:, 0], {}, characters_per_token=1.0)
@@ -300,7 +300,7 @@ def test_what_is_no_language_model_or_no_text_is_refused() -> None:
         evaluate_language(of_others, x.clamp(max=11).where(x < 11, 20), y.clamp(max=11).where(y < 11, 20), {})
     with pytest.raises(ValueError, match="must be whole numbers"):
         evaluate_language(net, x.double(), y[:, 0], {})
-    with pytest.raises(ValueError, match=r"evaluate_language\(batch_size=...\) must be a whole number >= 1, got 0"):
+    with pytest.raises(ValueError, match=r"evaluate_language\(batch_size=...\) must be >= 1, got 0"):
         evaluate_language(net, x, y, {}, batch_size=0)
     with pytest.raises(ValueError, match=r"evaluate_language\(characters_per_token=...\) must be > 0, got 0"):
         evaluate_language(net, x, y, {}, characters_per_token=0)

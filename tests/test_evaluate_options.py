@@ -25,7 +25,11 @@ def test_a_target_class_that_does_not_exist_is_refused(net: nn.Module, x: Tensor
     ("target", "message"),
     [
         (-1, "must be >= 0, got -1"),
-        ("runnerup", "did you mean 'runner_up'"),
+        (
+            "runnerup",
+            r"Targeted\(target=...\) must be one of 'random', 'least_likely', 'runner_up', got 'runnerup'; "
+            "did you mean 'runner_up'.; a class is given by its number$",
+        ),
         (1.5, "must be a class, a tensor of classes or a choice"),
         (torch.tensor([0.5]), "integers"),
     ],
@@ -51,7 +55,7 @@ def test_per_sample_values_must_fit_the_batch(net: nn.Module, x: Tensor, y: Tens
     [
         ({"num_steps": 0}, r"PGD\(num_steps=...\) must be >= 1, got 0"),
         ({"num_steps": 2.5}, r"PGD\(num_steps=...\) must be a whole number >= 1, got 2.5"),
-        ({"num_steps": True}, r"PGD\(num_steps=...\) must be >= 1, got True"),
+        ({"num_steps": True}, r"PGD\(num_steps=...\) must be a whole number >= 1, got True"),
         ({"threat": 0.1}, r"PGD\(threat=...\) must be a threat such as Linf\(eps=8 / 255\), got 0.1"),
         ({"objective": 7}, r"PGD\(objective=...\) must be an objective such as Untargeted\(\)"),
         ({"num_eot_samples": 0}, r"PGD\(num_eot_samples=...\) must be >= 1, got 0"),

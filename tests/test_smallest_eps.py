@@ -178,7 +178,7 @@ def test_an_empty_batch_has_no_distances(model: LinearModel, x: Tensor) -> None:
         ({"largest": "much"}, r"smallest_eps\(largest=...\) must be a number such as"),
         ({"largest": 0}, r"Linf\(eps=...\) must be > 0"),
         ({"largest": 16}, r"smallest_eps\(largest=...\) must be <= 1, .*did you mean 16/255"),
-        ({"largest": 0.1, "num_rounds": 0}, r"smallest_eps\(num_rounds=...\) must be a whole number >= 1, got 0"),
+        ({"largest": 0.1, "num_rounds": 0}, r"smallest_eps\(num_rounds=...\) must be >= 1, got 0"),
         ({"largest": 0.1, "num_rounds": 2.5}, r"smallest_eps\(num_rounds=...\) must be a whole number >= 1, got 2.5"),
         ({"largest": 0.1, "num_rounds": True}, r"smallest_eps\(num_rounds=...\) must be a whole number >= 1, got True"),
         (

@@ -49,7 +49,7 @@ BAD: list[tuple[Callable[[], Any], str]] = [
     (lambda: EpsWarmup(PGDAT(PGD_3), num_batches=0), r"EpsWarmup\(num_batches=...\) must be >= 1, got 0"),
     (lambda: EpsWarmup(Strategy(), num_batches=5), r"Strategy has no eps that could grow"),
     (lambda: PGD(threat=LINF, start_std=0), r"PGD\(start_std=...\) must be > 0 and finite, got 0"),
-    (lambda: PGD(threat=LINF, start_std="0.1"), r"PGD\(start_std=...\) must be > 0 and finite, got '0.1'"),
+    (lambda: PGD(threat=LINF, start_std="0.1"), r"PGD\(start_std=...\) must be a number > 0 and finite, got '0.1'"),
     (lambda: PGD(threat=LINF, start_std=1, random_start=False), r"PGD\(start_std=...\) needs random_start=True"),
 ]
 

@@ -134,9 +134,9 @@ def test_the_net_of_the_caller_stays_untrained_and_the_noise_is_the_seed_s() -> 
         ({"num_epochs": 0}, r"Surrogate\(num_epochs=...\) must be >= 1"),
         ({"batch_size": 0}, r"Surrogate\(batch_size=...\) must be >= 1"),
         ({"lr": 0.0}, r"Surrogate\(lr=...\) must be > 0 and finite, got 0"),
-        ({"lr": "1e-3"}, r"Surrogate\(lr=...\) must be > 0 and finite, got '1e-3'"),
+        ({"lr": "1e-3"}, r"Surrogate\(lr=...\) must be a number > 0 and finite, got '1e-3'"),
         ({"augment_step": float("inf")}, r"Surrogate\(augment_step=...\) must be > 0 and finite, got inf"),
-        ({"answers": "hints"}, r"Surrogate\(answers=...\) must be one of labels, logits, got 'hints'"),
+        ({"answers": "hints"}, r"Surrogate\(answers=...\) must be one of 'labels', 'logits', got 'hints'$"),
         ({"net": "net"}, r"Surrogate\(net=...\) must be a torch.nn.Module, got 'net'"),
     ],
 )

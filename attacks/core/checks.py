@@ -1,11 +1,9 @@
-"""What a batch, its labels and a model's logits must be like, in words that help the one who gave them."""
+"""What a model, a batch, its labels and its logits must be like, in words that help the one who gave them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Integral, Real
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -26,63 +24,6 @@ def is_whole(values: Tensor) -> bool:
 def as_computed(x: Tensor, model: nn.Module) -> Tensor:
     """Samples without their history, in the dtype that the model computes in; whole numbers, as tokens are, stay."""
     return x.detach().to(computing_dtype(model) if x.is_floating_point() else x.dtype).clone()
-
-
-def check_count(option: str, value: object, *, least: int = 1, none_means: str | None = None) -> None:
-    """Raises ValueError where `value` is not a whole number of at least `least`, or None, if that means something.
-
-    Args:
-        option: what it was given as, as in `PGD(num_steps=...)`; the message begins with it.
-        value: what was given.
-        least: the smallest that will do.
-        none_means: what None stands for, in words; None where it is not allowed.
-    """
-    if value is None and none_means:
-        return
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-        kind = "" if isinstance(value, Integral) else "a whole number "
-        or_none = f", or None for {none_means}," if none_means else ","
-        raise ValueError(f"{option} must be {kind}>= {least}{or_none} got {value!r}")
-
-
-def check_counts(owner: object, *names: str, least: int = 1) -> None:
-    """Raises ValueError where one of these fields of `owner` is not a whole number of at least `least`."""
-    for name in names:
-        check_count(f"{type(owner).__name__}({name}=...)", getattr(owner, name), least=least)
-
-
-def check_flag(option: str, value: object) -> None:
-    """Raises ValueError where `value`, given as an `option` such as `evaluate(check_8bit=...)`, is no truth value."""
-    if not isinstance(value, bool | np.bool_):
-        raise ValueError(f"{option} must be True or False, got {value!r:.80}")
-
-
-def check_flags(owner: object, *names: str) -> None:
-    """Raises ValueError where one of these fields of `owner` is no truth value: "no" would count as True."""
-    for name in names:
-        check_flag(f"{type(owner).__name__}({name}=...)", getattr(owner, name))
-
-
-def check_numbers(owner: object, *names: str) -> None:
-    """Raises ValueError where one of these fields of `owner` is no number, before it is compared with one."""
-    for name in names:
-        value = getattr(owner, name)
-        if not _is_number(value):
-            raise ValueError(f"{type(owner).__name__}({name}=...) must be a number, got {value!r:.80}")
-
-
-def check_positive(owner: object, *names: str, or_zero: bool = False) -> None:
-    """Raises ValueError where one of these fields of `owner` is not finite and > 0, or >= 0 where zero will do."""
-    for name in names:
-        value = getattr(owner, name)
-        if not _is_number(value) or not (0 < value < float("inf") or or_zero and value == 0):
-            raise ValueError(
-                f"{type(owner).__name__}({name}=...) must be {'>=' if or_zero else '>'} 0 and finite, got {value!r}"
-            )
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def module_of(model: object) -> nn.Module:

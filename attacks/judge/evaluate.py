@@ -15,7 +15,6 @@ from ..core.checks import (
     as_computed,
     check_batch,
     check_device,
-    check_flag,
     check_labels,
     check_not_probabilities,
     check_unchanged,
@@ -24,6 +23,7 @@ from ..core.checks import (
 )
 from ..core.frozen_eval import frozen_eval, seed_random_state
 from ..core.logits import logits_as_float
+from ..core.options import check_flag
 from ..core.sample_rng import SampleRng
 from ..objectives.losses import Margin
 from .diagnosis import Diagnosis
@@ -34,7 +34,7 @@ from .language_report import LanguageReport
 from .meter import Cost, metered
 from .preparing import check_disjoint, check_prepare_on, prepare_attacks
 from .report import Report
-from .running import ask_for_no_gradient, check_names, check_numbers, naming, run_attack
+from .running import ask_for_no_gradient, check_batch_size_and_seed, check_names, naming, run_attack
 from .untouched import Untouched
 
 
@@ -140,11 +140,11 @@ def evaluate(
             batch_size=64 if batch_size is None else batch_size,
             keep_adversarial=keep_adversarial,
         )
-    _check_classes(y, characters_per_token)
+    _refuse_texts(y, characters_per_token)
     check_prepare_on(prepare_on)
     batch_size = 256 if batch_size is None else batch_size
     halving = batch_size if isinstance(batch_size, Halving) else Halving(batch_size)
-    check_numbers("evaluate", batch_size=halving.size, seed=seed)
+    check_batch_size_and_seed("evaluate", batch_size=halving.size, seed=seed)
     model = module_of(model)
     check_device(model, x)
     ids = read_sample_ids(sample_ids, y)
@@ -256,7 +256,7 @@ def _survives_8bit(report: Report, name: str, attack: Attack, x_adv: Tensor, loo
     return survives
 
 
-def _check_classes(y: Tensor, characters_per_token: float | Tensor | None) -> None:
+def _refuse_texts(y: Tensor, characters_per_token: float | Tensor | None) -> None:
     if y.ndim != 1:
         raise ValueError(
             f"labels of one token each, {tuple(y.shape)}, are what follows a text: a language model is measured by "

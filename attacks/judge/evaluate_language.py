@@ -14,7 +14,6 @@ from ..core.checks import (
     as_computed,
     check_batch,
     check_device,
-    check_flag,
     check_labels,
     check_token_logits,
     module_of,
@@ -22,13 +21,14 @@ from ..core.checks import (
 )
 from ..core.frozen_eval import frozen_eval, seed_random_state
 from ..core.logits import logits_as_float
+from ..core.options import check_flag
 from ..core.sample_rng import SampleRng
 from ..objectives.surprise import token_losses
 from .forwards import Forwards
 from .halving import Halving
 from .language_report import LanguageReport
 from .meter import Cost, metered
-from .running import check_names, check_numbers, naming, run_attack
+from .running import check_batch_size_and_seed, check_names, naming, run_attack
 from .untouched import Untouched
 
 
@@ -79,7 +79,7 @@ def evaluate_language(
     check_names(attacks)
     check_flag("evaluate_language(keep_adversarial=...)", keep_adversarial)
     halving = batch_size if isinstance(batch_size, Halving) else Halving(batch_size)
-    check_numbers("evaluate_language", batch_size=halving.size, seed=seed)
+    check_batch_size_and_seed("evaluate_language", batch_size=halving.size, seed=seed)
     _check_characters(characters_per_token)
     model = module_of(model)
     _check_texts(x, y)

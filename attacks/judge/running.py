@@ -1,11 +1,10 @@
-"""Runs one attack on one batch, and checks what it returned."""
+"""What the judges of images and of texts share: checks of their options, and the run of one attack on one batch."""
 
 from __future__ import annotations
 
 import re
 import time
 from collections.abc import Callable, Mapping
-from numbers import Integral
 from typing import Any, TypeVar
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from ..core.attack import Attack
 from ..core.checks import are_broken
+from ..core.options import check_count, check_whole
 from ..core.out_of_memory import is_out_of_memory
 from ..core.sample_rng import SampleRng
 from ..core.threat import Threat
@@ -40,10 +40,9 @@ def check_names(attacks: Mapping[str, Attack]) -> None:
             )
 
 
-def check_numbers(call: str, *, batch_size: int, seed: int) -> None:
+def check_batch_size_and_seed(call: str, *, batch_size: int, seed: int) -> None:
     """Raises ValueError where these options of a `call` are not the whole numbers that they must be."""
-    if not isinstance(batch_size, Integral) or isinstance(batch_size, bool) or batch_size < 1:
-        raise ValueError(f"{call}(batch_size=...) must be a whole number >= 1, got {batch_size!r}")
+    check_count(f"{call}(batch_size=...)", batch_size)
     check_seed(call, seed)
 
 
@@ -54,8 +53,7 @@ def ask_for_no_gradient(attacks: Mapping[str, Attack]) -> bool:
 
 def check_seed(call: str, seed: int) -> None:
     """Raises ValueError where the `seed` that a `call` was given is no whole number."""
-    if not isinstance(seed, Integral) or isinstance(seed, bool):
-        raise ValueError(f"{call}(seed=...) must be a whole number, got {seed!r}")
+    check_whole(f"{call}(seed=...)", seed)
 
 
 def run_attack(

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from numbers import Integral
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from ..core.objective import Objective
+from ..core.options import check_choice, is_whole_number
 from ..core.sample_rng import SampleRng
 from .losses import CrossEntropy, Loss, check_loss
 
@@ -41,12 +40,7 @@ class Targeted(Objective):
         check_loss(self, self.loss)
         target = self.target
         if isinstance(target, str):
-            if target not in get_args(Choice):
-                nearest = difflib.get_close_matches(target, get_args(Choice), n=1, cutoff=0)[0]
-                raise ValueError(
-                    f"Targeted(target=...) must be a class, by its number, or one of {', '.join(get_args(Choice))}, "
-                    f"got {target!r}; did you mean {nearest!r}?"
-                )
+            check_choice("Targeted(target=...)", target, get_args(Choice), hint="; a class is given by its number")
             return
         if isinstance(target, Tensor):
             whole = not (target.is_floating_point() or target.is_complex() or target.dtype == torch.bool)
@@ -56,7 +50,7 @@ class Targeted(Objective):
                     f"got {target.dtype} {tuple(target.shape)}"
                 )
             smallest = int(target.min()) if target.numel() else 0
-        elif isinstance(target, Integral) and not isinstance(target, bool):
+        elif is_whole_number(target):
             smallest = int(target)
             object.__setattr__(self, "target", smallest)
         else:
