@@ -1,4 +1,7 @@
-"""`ascend`: the one loop that climbs a gain per sample inside a threat."""
+"""`ascend`: projected steepest ascent in one fixed threat, by steps chosen beforehand.
+
+Climbs whose ball or step adapts are in `parts/`.
+"""
 
 from __future__ import annotations
 

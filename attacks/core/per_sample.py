@@ -1,4 +1,4 @@
-"""Frozen values that may hold one number per sample, and can be cut down to some of the samples."""
+"""`PerSample`: values that are cut to some of the samples, as a batch is; and what else is done sample by sample."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Self = TypeVar("Self", bound="PerSample")
 
 
 class PerSample:
-    """A frozen dataclass whose tensor fields run over the samples of the batch along their first axis.
+    """A dataclass whose tensor fields run over the samples of the batch along their first axis.
 
     A first axis of length 1 (and a tensor without axes) holds for every sample.
     """
