@@ -41,7 +41,7 @@ class CarliniWagner(Attack):
             the threat is found.
 
     Raises:
-        ValueError: a value is outside its range, or the threat is another.
+        ValueError: a value is outside its range, or the threat is not one of `supports`.
     """
 
     flat_when_reached = True

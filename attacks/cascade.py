@@ -25,7 +25,7 @@ _REFINING_STEPS = 10
 _REFINING_QUERIES = 100
 _SMALL = 0.1  # of the steps of a climb from elsewhere
 _WINDOW = 0.02  # the share of the pixels that a window covers
-_ONWARD = 0.25  # of the way to a corner, the first step from the best point
+_ONWARD = 0.25  # first step from the best point: this share of the way to the corner
 
 
 class Cascade(Sighted):

@@ -38,7 +38,7 @@ class DeepFool(Attack):
         overshoot: how much farther than the boundary to go, as a share of the change, >= 0.
 
     Raises:
-        ValueError: a value is outside its range, or the threat is another.
+        ValueError: a value is outside its range, or the threat is not one of `supports`.
     """
 
     supports = (Linf, L2)

@@ -48,7 +48,7 @@ class EAD(Attack):
             the threat is found.
 
     Raises:
-        ValueError: a value is outside its range, or the threat is another.
+        ValueError: a value is outside its range, or the threat is not one of `supports`.
     """
 
     flat_when_reached = True

@@ -117,7 +117,8 @@ class FAB(Attack):
                 reached = attack.objective.reached(model(here), y)
                 length = attack._ball.distance(here, x)
                 better = reached & (length < distance)
-                if self.early_stop:  # who may leave only later leaves with the point it would have left with
+                if self.early_stop:
+                    # On an accelerator a fallen sample stays until the next look; it keeps the point at which it fell.
                     better &= ~near[rows]
                 distance = torch.where(better, length, distance)
                 points[rows] = torch.where(wide(better | distance.isinf(), x), here, points[rows])

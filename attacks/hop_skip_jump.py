@@ -43,7 +43,7 @@ class HopSkipJump(Attack):
             inside the threat is found.
 
     Raises:
-        ValueError: a value is outside its range, or the threat is another.
+        ValueError: a value is outside its range, or the threat is not one of `supports`.
     """
 
     kind = "black box"

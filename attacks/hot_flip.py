@@ -109,8 +109,9 @@ def _best_flips(
     scores = grad @ weight.to(grad.dtype).T
     scores = scores - scores.gather(2, texts[..., None])
     scores = scores.masked_fill(~(open_[..., None] & written), -torch.inf).scatter(2, texts[..., None], -torch.inf)
-    of_places = scores.topk(min(max(_PER_PLACE, num_flips), len(weight)), dim=2)  # as many whatever the batch: of ties,
-    num_ranks = of_places.values.shape[2]  # others may stand among fewer
+    # k must not depend on the batch: with ties, another k may choose other tokens.
+    of_places = scores.topk(min(max(_PER_PLACE, num_flips), len(weight)), dim=2)
+    num_ranks = of_places.values.shape[2]
     limit = (num_flips / open_.sum(1).clamp(min=1)).ceil().clamp(min=_PER_PLACE)[:, None, None]
     values = of_places.values.masked_fill(torch.arange(num_ranks, device=texts.device) >= limit, -torch.inf).flatten(1)
     best = values.topk(min(num_flips, values.shape[1]), dim=1)

@@ -162,7 +162,7 @@ class _Peaks(_Windows):
         top, left = (height - down * side) // 2, (width - across * side) // 2
         change = torch.zeros_like(x)
         change[:, :, top : top + down * side, left : left + across * side] = grid
-        length = self._lengthened(num_channels) * self.threat.radius(x) / per_sample(norms(change, self.threat.p), x)
+        length = self._length_factor(num_channels) * self.threat.radius(x) / per_sample(norms(change, self.threat.p), x)
         return self._boxed(x + length * change, x)
 
     def changed(self, points: Tensor, x: Tensor, share: float, rng: SampleRng) -> Tensor:
@@ -176,7 +176,7 @@ class _Peaks(_Windows):
         # In powers of the norm, `(M, C, 1, 1)`: what the windows have spent, and a channel's part of what nobody has.
         spent = ((filled | emptied) * change.abs() ** p).sum((2, 3), keepdim=True)
         unspent = self.threat.radius(x) ** p - (change.abs() ** p).sum((1, 2, 3), keepdim=True)
-        length = (spent + unspent.clamp_min(0) / num_channels) ** (1 / p) * self._lengthened(num_channels)
+        length = (spent + unspent.clamp_min(0) / num_channels) ** (1 / p) * self._length_factor(num_channels)
         window = change.flatten(2).gather(2, pixels).unflatten(2, (side, side))
         pattern = self._pattern(side, x, turned=numbers[:, 4, None, None, None] < 0.5)
         window = _unit(window, p) + pattern * _signs(numbers[:, 5:, None, None])
@@ -188,7 +188,7 @@ class _Peaks(_Windows):
         is_l2 = self.threat.p == 2
         return self.threat.clip(self.threat.masked(points, x)) if is_l2 else self.threat.project(points, x)
 
-    def _lengthened(self, num_channels: int) -> int:
+    def _length_factor(self, num_channels: int) -> int:
         """L1: its projection shortens every pixel; changes that are too long leave the peaks of all channels."""
         return num_channels if self.threat.p == 1 else 1
 

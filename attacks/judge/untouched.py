@@ -38,7 +38,7 @@ class Untouched:
 
     @torch.no_grad()
     def _values(self) -> dict[str, tuple[int, ...]]:
-        """A checksum of each parameter and buffer: two sums over its bits, and no copy of the weights."""
+        """A checksum of each parameter and buffer (`checksum`), so that no copy of the weights is kept."""
         named = list(chain(self._model.named_parameters(), self._model.named_buffers()))
         sums = [checksum(tensor) for _, tensor in named]
         return {name: (int(value),) for (name, _), value in zip(named, sums, strict=True)}

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..core.ascend import Measure
 
-_LEAST = 0.05  # of the scale, what jumps come to that are no rounding errors of float32
+_LEAST = 0.05  # unexplained change below this share of the scale is taken for rounding
 _KEPT = 0.25  # of what the gradients promise, what a gain that does not bend rises by
 
 

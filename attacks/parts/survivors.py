@@ -21,8 +21,8 @@ QUERIES_PER_PASS = 5
 SOFTNESS = 0.4  # of the sample's first margin
 _SHARP = 0.07  # the same of a sharp margin
 _NEAR = 1 / 6  # of the first margin, the rest below which the softness falls with it
-_HARDEST = 1 / 4  # of the first softness, the least
-_NO_MARGIN = 1e-12  # of the largest, what a first margin of 0 is taken for
+_HARDEST = 1 / 4  # the softness never falls below this share of SOFTNESS
+_NO_MARGIN = 1e-12  # a first margin of exactly 0 is replaced by this share of the largest logit gap
 _PAYS = 0.005  # of the first margin, the least that brings a sample on
 
 
