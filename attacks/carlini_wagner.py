@@ -7,7 +7,7 @@ their f_6, change of variable, and search over the weight c.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +18,8 @@ from .core.objective import Objective
 from .core.options import check_counts, check_flags, check_positive
 from .core.sample_rng import SampleRng
 from .objectives.untargeted import Untargeted
-from .parts.minimal import Adam, Nearest, with_margin
+from .parts.minimal import Adam, Nearest, Progress, with_margin
 from .threats.l2 import L2
-
-_PROGRESS = 0.9999
-"""A round ends for a sample whose loss has not fallen below this share of what it was a tenth of the steps before."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,18 +62,15 @@ class CarliniWagner(Attack):
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:
         nearest = Nearest(self.threat, x, minimal=self.minimal)
-
-        def descend(weight: Tensor) -> Tensor:
-            return self._descend(model, x, y, weight, nearest)
-
+        descend = partial(self._descend, model, x, y, nearest)
         return nearest.by_weights(descend, first=self.first_weight, num_rounds=self.num_rounds)
 
-    def _descend(self, model: nn.Module, x: Tensor, y: Tensor, weight: Tensor, nearest: Nearest) -> Tensor:
+    def _descend(self, model: nn.Module, x: Tensor, y: Tensor, nearest: Nearest, weight: Tensor) -> Tensor:
         """One round: shows `nearest` all it finds, and returns for which samples it found something, bool `(N,)`."""
         objective = with_margin(self.objective)
         free = self._free(x)
         adam, found = Adam(x, self.step_size), torch.zeros_like(nearest.inside)
-        loss_before = torch.full_like(weight, torch.inf)
+        progress = Progress(weight, self.num_steps)
         rows = nearest.wanted(torch.arange(len(x), device=x.device))
         for step in range(self.num_steps):
             if not len(rows):
@@ -94,11 +88,7 @@ class CarliniWagner(Attack):
                 nearest.see(rows, points, reached)
                 found[rows] |= reached
                 free[rows] += adam.step(grad, rows)
-                if step % ceil(self.num_steps / 10) == 0:
-                    falls = loss < _PROGRESS * loss_before[rows]
-                    loss_before[rows] = loss
-                    rows = rows[falls]
-                rows = nearest.wanted(rows, step)
+                rows = nearest.wanted(progress.still_falling(rows, loss, step), step)
         return found
 
     def _free(self, x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ with equations 7 and 8, and the decision rules of their section 3.4.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil
+from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -20,11 +20,8 @@ from .core.options import check_choice, check_counts, check_flags, check_positiv
 from .core.per_sample import norms
 from .core.sample_rng import SampleRng
 from .objectives.untargeted import Untargeted
-from .parts.minimal import Nearest, with_margin
+from .parts.minimal import Nearest, Progress, with_margin
 from .threats.l1 import L1
-
-_PROGRESS = 0.9999
-"""A round ends for a sample whose loss has not fallen below this share of what it was a tenth of the steps before."""
 
 Rule = Literal["l1", "elastic net"]
 
@@ -75,17 +72,14 @@ class EAD(Attack):
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:
         nearest = Nearest(self.threat, x, minimal=self.minimal)
-
-        def descend(weight: Tensor) -> Tensor:
-            return self._descend(model, x, y, weight, nearest)
-
+        descend = partial(self._descend, model, x, y, nearest)
         return nearest.by_weights(descend, first=self.first_weight, num_rounds=self.num_rounds)
 
-    def _descend(self, model: nn.Module, x: Tensor, y: Tensor, weight: Tensor, nearest: Nearest) -> Tensor:
+    def _descend(self, model: nn.Module, x: Tensor, y: Tensor, nearest: Nearest, weight: Tensor) -> Tensor:
         """One round: shows `nearest` all it finds, and returns for which samples it found something, bool `(N,)`."""
         objective, width = with_margin(self.objective), self.threat.width
         points, ahead = x.clone(), x.clone()  # `ahead` runs before the points, as Nesterov's method does
-        found, loss_before = torch.zeros_like(nearest.inside), torch.full_like(weight, torch.inf)
+        found, progress = torch.zeros_like(nearest.inside), Progress(weight, self.num_steps)
         rows = nearest.wanted(torch.arange(len(x), device=x.device))
         for step in range(self.num_steps):
             if not len(rows):
@@ -103,11 +97,7 @@ class EAD(Attack):
                 reached = aimed.reached(logits, labels) & (aimed.gain(logits, labels) >= self.confidence)
                 nearest.see(rows, moved, reached, self._size((moved - x[rows]) / width))
                 found[rows] |= reached
-                if step % ceil(self.num_steps / 10) == 0:
-                    falls = loss < _PROGRESS * loss_before[rows]
-                    loss_before[rows] = loss
-                    rows = rows[falls]
-                rows = nearest.wanted(rows, step)
+                rows = nearest.wanted(progress.still_falling(rows, loss, step), step)
         return found
 
     def _shrink(self, points: Tensor, x: Tensor, rows: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from math import ceil
 
 import torch
 from torch import Tensor
@@ -12,6 +13,9 @@ from ..core.objective import Objective
 from ..core.per_sample import answers_at_once, leave_every, wide
 from ..core.threat import Threat
 from ..objectives.losses import Margin
+
+_PROGRESS = 0.9999
+"""A descent ends for a sample whose loss has not fallen below this share of what it was a tenth of the steps before."""
 
 
 def with_margin(objective: Objective) -> Objective:
@@ -100,6 +104,26 @@ class Nearest:
     def result(self) -> Tensor:
         """The best points, projected where they lie outside the threat; a sample without one stays as it is."""
         return inside(self.threat, self.points, self.x)
+
+
+class Progress:
+    """Ends a descent for samples whose loss no longer falls: it is looked at ten times.
+
+    Args:
+        like: float `(N,)`, of the losses' dtype and device.
+        num_steps: of the descent, >= 1.
+    """
+
+    def __init__(self, like: Tensor, num_steps: int) -> None:
+        self._every, self._before = ceil(num_steps / 10), torch.full_like(like, torch.inf)
+
+    def still_falling(self, rows: Tensor, loss: Tensor, step: int) -> Tensor:
+        """Those of the samples, int64 `(M,)` with losses `(M,)`, that go on after this step, counted from 0."""
+        if step % self._every:
+            return rows
+        falls = loss < _PROGRESS * self._before[rows]
+        self._before[rows] = loss
+        return rows[falls]
 
 
 class WeightSearch:
