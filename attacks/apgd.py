@@ -102,7 +102,7 @@ class APGD(Attack):
 
         points, part = x + threat.width * rng.normal(x), 3 * self.num_steps // 10
         for factor, num_steps in ((3, part), (2, part), (1, self.num_steps - 2 * part)):
-            ball = threat.resized((factor * threat.radius(x)).flatten())
+            ball = threat.resized(factor * threat.radii(x))
             points = ball.project(points, x)
             if num_steps:
                 begin = SparseClimb.begin(x, points, ball)

@@ -83,7 +83,7 @@ class Cascade(Sighted):
         if factor is None:
             radius, start = self.distance[rows], self.nearest[rows]
         else:
-            radius = (factor * threat.radius(self.distance)).expand(len(rows))
+            radius = factor * threat.radii(x)
             start = threat.resized(radius).start(x, self.noise(rows))
         measure = self.measure(rows, None, smooth=smooth)
         points, nearest, distance = climb_shrinking(
@@ -113,7 +113,7 @@ class Cascade(Sighted):
         assert isinstance(threat, L1)
         start, reach = self.best[rows], _ONWARD
         if factor is not None:
-            larger = threat.resized((factor * threat.radius(x)).flatten())
+            larger = threat.resized(factor * threat.radii(x))
             start, reach = larger.project(x + threat.width * self.noise(rows).normal(x), x), 1.0
         points = climb_closing_in(
             self.measure(rows, rank, smooth=smooth),
@@ -153,7 +153,7 @@ class Cascade(Sighted):
         threat, x = self.threat.take(rows), self.x[rows]
         assert isinstance(threat, L1)
         threat = replace(threat, pixels_per_eps=pixels_per_eps)
-        larger = threat.resized((factor * threat.radius(x)).flatten().expand(len(rows)))
+        larger = threat.resized(factor * threat.radii(x))
         points = climb_closing_in(
             self.measure(rows, rank, sharp=True),
             x,

@@ -102,8 +102,7 @@ class FAB(Attack):
         return in_turn(searches, gain_of(model, self.objective, y), model, x, y, rng)
 
     def _near(self, x: Tensor, rng: SampleRng) -> Tensor:
-        half = self._ball.resized((self._ball.radius(x) / 2).flatten())
-        return half.start(x, rng)
+        return self._ball.resized(self._ball.radii(x) / 2).start(x, rng)
 
     def _search(self, model: nn.Module, x: Tensor, y: Tensor, start: Tensor) -> Tensor:
         """One restart: the nearest adversarial point found, or where the search ended, inside the threat."""

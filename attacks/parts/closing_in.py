@@ -70,10 +70,10 @@ def climb_closing_in(
         grad = gradient_of(gain, here)
         with torch.no_grad():
             here = here.detach()
-            eps = threat.radius(x).flatten()
+            eps = threat.radii(x)
             fallen = fallen | reached & (threat.distance(here, x).to(eps) <= eps)
             to_come = (number + 1) / num_steps
-            ball = threat.resized((eps * max(1.0, factor ** (1 - to_come / _SHRUNK))).expand(len(x)))
+            ball = threat.resized(eps * max(1.0, factor ** (1 - to_come / _SHRUNK)))
             moved = ball.project(step(here, grad, x, ball, number, num_steps), x)
             here = torch.where(wide(fallen, x), here, moved)
             if number % leave_every(x.device) == 0 and bool(fallen.any()):

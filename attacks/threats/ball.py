@@ -192,6 +192,10 @@ class Ball(Threat):
             return x.new_full([1] * x.ndim, self.eps)
         return self.eps.to(x).reshape(-1, *[1] * (x.ndim - 1))
 
+    def radii(self, x: Tensor) -> Tensor:
+        """Eps of each sample of `x`, `(N, ...)`, in its dtype and on its device: `(N,)`."""
+        return self.radius(x).flatten().expand(len(x))
+
     def clip(self, x: Tensor) -> Tensor:
         """`x` with every pixel inside the box."""
         return x if self.box is None else x.clamp(*self.box)
