@@ -50,10 +50,10 @@ class L0(Ball):
 
     def _noise(self, x: Tensor, rng: SampleRng) -> Tensor:
         # The pixels with the smallest of independent numbers, and any value of the box in each.
-        score = _positions(self.masked(rng.uniform(x), 2.0)).amin(1)
+        score = as_positions(self.masked(rng.uniform(x), 2.0)).amin(1)
         low, high = (-1.0, 1.0) if self.box is None else self.box
         value = low + (high - low) * rng.fold(1).uniform(x)
-        chosen = _as_pixels(self._largest(-score, x), x)
+        chosen = as_pixels(self._largest(-score, x), x)
         return self.masked(torch.where(chosen, value if self.box is None else value - x, 0), 0.0)
 
     def _direction(self, grad: Tensor) -> Tensor:
@@ -70,7 +70,7 @@ class L0(Ball):
         # (x_adv - x)^2 - (x_adv - inside)^2, is what it is worth.
         inside = self.clip(x_adv)
         saved = (inside - x) * (2 * x_adv - inside - x)
-        return torch.where(_as_pixels(self._largest(_positions(saved).sum(1), x), x), inside, x)
+        return torch.where(as_pixels(self._largest(as_positions(saved).sum(1), x), x), inside, x)
 
     def _largest(self, worth: Tensor, x: Tensor) -> Tensor:
         """Which eps pixels of each sample are worth most, of equal ones the first: bool like `worth`, `(N, P)`."""
@@ -79,17 +79,32 @@ class L0(Ball):
         return torch.zeros_like(worth, dtype=torch.bool).scatter_(1, order, chosen.expand(len(worth), -1))
 
     def _length(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        return _positions(x_adv != x).any(1).sum(1).to(x.dtype)
+        return as_positions(x_adv != x).any(1).sum(1).to(x.dtype)
 
     def _rounding(self, x_adv: Tensor, x: Tensor) -> float:
         return 0.0  # a count has none
 
 
-def _positions(x: Tensor) -> Tensor:
-    """`(N, C, ...)` as `(N, C, P)`, and `(N, D)` as `(N, 1, D)`: P pixels of C channels."""
+def as_positions(x: Tensor) -> Tensor:
+    """The samples by what L0 counts as pixels, all channels of one position together.
+
+    Args:
+        x: `(N, C, ...)`, or `(N, D)`, where each number is a pixel of its own.
+
+    Returns:
+        `(N, C, P)`, P pixels of C channels; of `(N, D)` it is `(N, 1, D)`.
+    """
     return x.flatten(2) if x.ndim > 2 else x[:, None]
 
 
-def _as_pixels(values: Tensor, x: Tensor) -> Tensor:
-    """One value for each pixel, `(N, P)`, shaped to go with `x`, `(N, C, ...)` or `(N, D)`."""
+def as_pixels(values: Tensor, x: Tensor) -> Tensor:
+    """One value for each pixel, the same in all channels: the way back from `as_positions`.
+
+    Args:
+        values: a number or flag for each pixel, `(N, P)`.
+        x: the samples, `(N, C, ...)` or `(N, D)`.
+
+    Returns:
+        `(N, 1, ...)` or `(N, D)`, of the dtype of `values`, which goes with `x`.
+    """
     return values if x.ndim == 2 else values.reshape(len(x), 1, *x.shape[2:])
