@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from touchstone.attacks import (
     AnyOf,
     CrossEntropy,
     Linf,
+    Loss,
     Margin,
     ProbabilityMargin,
     SampleRng,
@@ -24,6 +27,10 @@ from touchstone.attacks import (
 from touchstone.attacks.objectives.towards import towards_nearest
 
 from .oracles import LinearModel, images
+
+
+def softmax(z: np.ndarray) -> np.ndarray:
+    return np.exp(z) / np.exp(z).sum()
 
 
 @pytest.fixture
@@ -65,7 +72,7 @@ def test_dlr_is_finite_where_all_logits_are_equal() -> None:
 
 def test_the_probability_margin_is_that_of_the_softmax(logits: Tensor, label: Tensor) -> None:
     for z, y, got in zip(logits.numpy(), label.tolist(), ProbabilityMargin()(logits, label).tolist(), strict=True):
-        p = np.exp(z) / np.exp(z).sum()
+        p = softmax(z)
         assert got == pytest.approx(np.delete(p, y).max() - p[y])
 
 
@@ -76,12 +83,19 @@ def test_a_margin_is_positive_exactly_where_another_class_wins(
     assert torch.equal(loss(logits, label) > 0, logits.argmax(1) != label)
 
 
-@pytest.mark.parametrize("loss", [CrossEntropy(), Margin(), ProbabilityMargin()])
-def test_the_way_towards_a_class_is_by_itself_the_opposite_of_the_way_away(
-    loss: CrossEntropy | Margin | ProbabilityMargin, logits: Tensor, label: Tensor
+@pytest.mark.parametrize(
+    ("loss", "formula"),
+    [
+        (CrossEntropy(), lambda z: z[3] - np.log(np.exp(z).sum())),
+        (Margin(), lambda z: z[3] - np.delete(z, 3).max()),
+        (ProbabilityMargin(), lambda z: softmax(z)[3] - np.delete(softmax(z), 3).max()),
+    ],
+)
+def test_the_way_towards_a_class_is_how_far_that_class_is_ahead(
+    loss: Loss, formula: Callable[[np.ndarray], float], logits: Tensor, label: Tensor
 ) -> None:
     gain = Targeted(target=3, loss=loss).gain(logits, label)
-    assert torch.equal(gain, -loss(logits, torch.full_like(label, 3)))
+    np.testing.assert_allclose(gain.numpy(), [formula(z) for z in logits.numpy()], atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -99,9 +113,11 @@ def test_too_few_classes_are_an_error(objective: Untargeted | Targeted | AnyOf, 
         evaluate(net, x, net(x).argmax(1), {"a": APGD(threat=Linf(eps=0.1), objective=objective)})
 
 
-def test_towards_counts_any_wrong_class(logits: Tensor, label: Tensor) -> None:
-    aimed = Towards(target=3).aim(lambda: logits, label, SampleRng.numbered(200))
-    assert torch.equal(aimed.reached(logits, label), logits.argmax(1) != label)
+def test_towards_counts_any_wrong_class() -> None:
+    logits = torch.tensor([[9.0, 1, 2, 3], [1, 9, 2, 3], [1, 2, 9, 3], [1, 2, 3, 9], [1, 2, 3, 9]])
+    label = torch.tensor([0, 0, 0, 0, 3])
+    aimed = Towards(target=3).aim(lambda: logits, label, SampleRng.numbered(5))
+    assert aimed.reached(logits, label).tolist() == [False, True, True, True, False]
 
 
 def test_any_of_several_classes_is_the_easiest_of_the_others(logits: Tensor, label: Tensor) -> None:

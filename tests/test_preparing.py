@@ -182,7 +182,11 @@ def test_what_learning_may_not_do_is_found(how: str, message: str) -> None:
 
 
 def test_modes_that_learning_changes_are_restored() -> None:
-    evaluate(small_net(), X, Y, {"own": Learning(LINF, how="in training mode")}, prepare_on=OTHERS)
+    net = small_net().eval()
+    net[0].train()
+    evaluate(net, X, Y, {"own": Learning(LINF, how="in training mode")}, prepare_on=OTHERS)
+    assert [module.training for module in net] == [True] + [False] * (len(net) - 1)
+    assert not net.training
 
 
 def test_an_attack_that_defines_nothing_says_what_to_define() -> None:
