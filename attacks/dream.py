@@ -130,7 +130,10 @@ def start_of(model: nn.Module, x: Tensor | Sequence[int], *, seed: int = 0, deco
         raise ValueError(f"dream(x=...) must be pictures `(N, C, H, W)` or such a shape, got {shape}")
     if isinstance(x, Tensor):
         check_device(model, x)
-        Canvas().check_input(x)
+        try:
+            Canvas().check_input(x)
+        except ValueError as error:
+            raise ValueError(f"dream(x=...): {error}") from None
         return x.detach().to(dtype).clone()
     like, rng = torch.empty(shape, dtype=dtype, device=device), SampleRng.numbered(shape[0], seed)
     if not decorrelated:

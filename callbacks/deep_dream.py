@@ -95,7 +95,7 @@ class DeepDream(Probe):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """By now a module has all of its layers; a wrong name is better said before training."""
         for layer in self.layers:
-            select(pl_module, layer, option="DeepDream(layers")
+            select(pl_module, layer, option="DeepDream(layers=...)")
 
     on_predict_start = on_fit_start
 

@@ -107,7 +107,7 @@ class StandardAgainstRobust(Probe):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """A wrong name of a layer is better said before training."""
         for name, net in {self.name: pl_module, **self.beside}.items():
-            select(net, self.layers[name], option="StandardAgainstRobust(layers")
+            select(net, self.layers[name], option="StandardAgainstRobust(layers=...)")
 
     on_validation_start = on_test_start = on_fit_start
 

@@ -102,7 +102,7 @@ class TargetedPictures(pl.Callback):
         names = getattr(trainer.datamodule, "class_names", None)  # type: ignore[attr-defined]
         self._number = class_by_name(self.target, names, "TargetedPictures(target=...)")
         for layer in self.feature_layers:
-            select(pl_module, layer, option="TargetedPictures(feature_layers")
+            select(pl_module, layer, option="TargetedPictures(feature_layers=...)")
         self._went = {name: [] for name in self.attacks}
         self._drawn = {name: [] for name in self.attacks}
 

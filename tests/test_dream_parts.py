@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from touchstone.attacks import dream
+from touchstone.attacks import PGD, dream
 from touchstone.attacks.dream import start_of
 from touchstone.attacks.dreaming.canvas import Canvas
 from touchstone.attacks.dreaming.fourier import Fourier
@@ -92,6 +92,22 @@ def test_a_step_has_its_length_however_small_or_large_the_gradient(size: float) 
         direction = canvas.direction(grad).double().numpy()
         assert np.sqrt((direction[0] ** 2).mean()) == pytest.approx(1, rel=1e-5)
         assert not direction[1].any()
+
+
+@pytest.mark.parametrize(
+    ("box", "largest", "message"),
+    [
+        ((0.0, 1.0), 2.0, r"pixels in \[0, 1\], got values from 2 to 2"),
+        ((-1.0, 3.0), 4.0, r"pixels in \[-1, 3\], got values from 4 to 4"),
+        (None, float("inf"), "finite, got values from inf to inf"),
+    ],
+)
+def test_a_canvas_says_what_it_takes_whoever_asks(
+    box: tuple[float, float] | None, largest: float, message: str
+) -> None:
+    attack = PGD(threat=Canvas(box=box), num_steps=1)
+    with pytest.raises(ValueError, match=f"^pictures must be {message}$"):
+        attack(nn.Flatten(), torch.full((1, 3, 2, 2), largest), torch.tensor([0]))
 
 
 def test_fourier_coefficients_give_the_picture_back() -> None:

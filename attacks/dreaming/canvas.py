@@ -49,8 +49,7 @@ class Canvas(Threat):
 
     def check_input(self, x: Tensor) -> None:
         if not x.is_floating_point():
-            raise ValueError(f"dream(x=...) must be floats in [0, 1], got {x.dtype}; of bytes take `x / 255`")
+            raise ValueError(f"pictures must be floats, got {x.dtype}; of bytes take `x / 255`")
         if len(x) and not bool(self.contains(x, x).all()):
-            raise ValueError(
-                f"dream(x=...) must be pixels in [0, 1], got values from {float(x.min()):.3g} to {float(x.max()):.3g}"
-            )
+            pixels = "finite" if self.box is None else f"pixels in [{self.box[0]:g}, {self.box[1]:g}]"
+            raise ValueError(f"pictures must be {pixels}, got values from {float(x.min()):.3g} to {float(x.max()):.3g}")

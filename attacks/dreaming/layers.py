@@ -57,7 +57,7 @@ def channels_first(output: Tensor) -> Tensor:
     return output.movedim(2, 1) if output.ndim == 3 else output
 
 
-def select(model: nn.Module, layer: str, *, option: str = "dream(layer") -> Selection:
+def select(model: nn.Module, layer: str, *, option: str = "dream(layer=...)") -> Selection:
     """A selection by its name: `features.7`, channel `layer3.1.conv2:64`, unit `fc:76` or `layer1.0.conv1:5,12,12`.
 
     The end of a name will do where it is that of one layer only, as `fc` for `module.fc`.
@@ -65,13 +65,13 @@ def select(model: nn.Module, layer: str, *, option: str = "dream(layer") -> Sele
     Args:
         model: it is looked for in there.
         layer: the name.
-        option: who asks, for messages.
+        option: what it was given as, for messages, as `dream(layer=...)`.
 
     Raises:
         ValueError: there is no such layer (the message lists those that there are, the nearest first), or it is in a
             program of TorchScript.
     """
-    name, colon, numbers = layer.partition(":")
+    asked, (name, colon, numbers) = option.replace("...", repr(layer)), layer.partition(":")
     names = [known for known, _ in model.named_modules()]
     ends = [known for known in names if known.endswith(f".{name}")]
     if name not in names and len(ends) == 1:
@@ -79,19 +79,17 @@ def select(model: nn.Module, layer: str, *, option: str = "dream(layer") -> Sele
     if name not in names:
         names = sorted(_layers(model), key=lambda known: -SequenceMatcher(None, name, known).ratio())
         more = f", and {len(names) - NUM_NAMED} more" if len(names) > NUM_NAMED else ""
-        raise ValueError(
-            f"{option}={layer!r}) must be a layer of {type(model).__name__}: {', '.join(names[:NUM_NAMED])}{more}"
-        )
+        raise ValueError(f"{asked} must be a layer of {type(model).__name__}: {', '.join(names[:NUM_NAMED])}{more}")
     if _is_compiled(model, name):
         raise ValueError(
-            f"{option}={layer!r}) must be a layer that runs in Python, and this one is of TorchScript, which shows no "
+            f"{asked} must be a layer that runs in Python, and this one is of TorchScript, which shows no "
             "layer's output: take the net that was compiled"
         )
     try:
         index = tuple(int(number) for number in numbers.split(",")) if colon else ()
     except ValueError:
         raise ValueError(
-            f"{option}={layer!r}) must end in numbers after the colon, as fc:76 for a unit or conv:5,12,12 for a "
+            f"{asked} must end in numbers after the colon, as fc:76 for a unit or conv:5,12,12 for a "
             f"channel at a position, got {numbers!r}"
         ) from None
     return Selection(layer, name, index)

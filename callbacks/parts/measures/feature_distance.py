@@ -30,7 +30,7 @@ def feature_distance(net: nn.Module, layers: Sequence[str], x: Tensor, other: Te
     Raises:
         ValueError: there is no such layer; the message lists those that there are.
     """
-    names = [select(net, layer, option="feature_distance(layer").name for layer in layers]
+    names = [select(net, layer, option="feature_distance(layer=...)").name for layer in layers]
     with stopping_after(net, names) as run:
         one, two = run(x), run(other)
     distances = [(_directions(one[name]) - _directions(two[name])).square().sum(1) for name in names]
