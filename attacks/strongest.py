@@ -52,19 +52,44 @@ _FAR_CORNERS, _NEAR_CORNERS = 20, 3  # the same of climbs by corners, from afar 
 class Strongest(Attack):
     """Cheap steps first, survivors only, and effort where a sample may still fall.
 
-    Every sample climbs, inside Linf for 8 steps, else for 5. Survivors that have come near to falling climb again, from
-    other random starts, for longer, and towards each of the nearest classes. Inside L2 and L0 all survivors also climb
-    in a far larger ball that shrinks to theirs, inside L1 those that have not come near inside their own; of these,
-    those that may fall do so again and again; inside L2 and L0 those nearest to falling climb for longer inside their
-    own. Inside L1, those whose margin bends first climb along the gradient itself, and where that brings them near, by
-    nothing else. Inside Linf, those nearest to falling climb cross-entropy too, and go on from their best point by
-    small windows at random places, in turns with short climbs. Where the margin jumps, or its gradient hides a part of
-    how it changes or leads nowhere, a black box searches, if the samples are images and the threat is not L0. From a
-    budget of 400 on, it is spent on those who may still fall: those that have come near, towards each class again, and
-    towards more classes but for Linf; inside Linf every survivor once more, and inside Linf and L1 those whose climbs
-    end at unlike margins (where the margin bends, along the gradient alone); inside L2 and L0 those who fall not far
-    outside. From 2000 on, inside Linf, a black box searches, also where the gradients are honest: briefly for all that
-    have given way, at length for those it moves and those nearest to falling.
+    Below, who is tried, and how; the dearer, the nearer must they have come. "Near 0.2" are survivors with at most that
+    share of their first margin left; "in sight", near 0.4; "blind", those whose gradient leads nowhere or hides a part
+    of how the margin changes, or whose margin jumps; "scattered", those whose climbs have ended at so unlike margins
+    that another one may reach the boundary. Of classes the nearest come first. A black box searches where the samples
+    are images and the threat is not L0.
+
+    Linf
+        - all: a climb of 8 steps
+        - near 0.6, near 0.35: climbs of 20 and 40 steps
+        - near 0.7 and scattered: climbs of 40 steps
+        - near 0.25: towards each of 3 classes
+        - near 0.15: cross-entropy
+        - near 0.08: from the best point, short climbs and small windows in turns
+        - blind, or at a tie: cross-entropy; still blind: a black box
+        - `max_passes` >= 400: near 0.35, cross-entropy and each of 3 classes for longer; every survivor, three climbs;
+          near 0.2, windows while they help; scattered, climbs of 100 steps while the budget lasts
+        - `max_passes` >= 2000: near 0.8, a black box briefly; near 0.15 and those it has moved, at length
+
+    L2 and L0
+        - all: a climb of 5 steps
+        - in sight: towards each of 3 classes
+        - every survivor: from afar, in a ball of 8 eps that shrinks to eps
+        - out of sight: from afar again where they are known to fall not far outside, and towards each of 2 classes
+        - blind, or at a tie: as inside Linf
+        - in sight, near 0.2, 0.1 and 0.05: climbs of 20, 40 and 60 steps
+        - `max_passes` >= 400: in sight, towards each of 5 classes, and where scattered for 100 steps; those known to
+          fall within 1.5 eps, from afar while the budget lasts
+
+    L1
+        - all: 5 steps by corners of ball and box
+        - where the margin bends: along the gradient itself; those whom that brings near 0.5 climb by nothing else
+        - in sight: by corners towards each of 3 classes, from 3 eps; out of sight, from 20 eps
+        - near 0.25 and 0.15: by ever fewer pixels, as in `APGD`
+        - near 0.1: by corners from the best point
+        - scattered out of sight: by corners from 20 eps, twice; between and after, near 0.07 towards each of 3 classes
+        - blind, or at a tie: as inside Linf
+        - `max_passes` >= 400: near 0.5, along the gradient itself; scattered, while the budget lasts, by the kinds of
+          climbs that they have had; in sight, by corners towards each of 5 classes
 
     Args:
         threat: what the attacker may do.
@@ -103,6 +128,7 @@ class Strongest(Attack):
 
     def _inside_linf(self, samples: Cascade) -> None:
         """In Linf no larger ball is of use: a change of eps in every pixel is as far as it goes."""
+        # The numbers given to `near` are shares of the first margin: the dearer what follows, the smaller.
         samples.climb(samples.near(0.6), num_steps=20, smooth=True)
         samples.climb(samples.near(0.35), num_steps=40, smooth=True)
         for smooth in (False, True):
@@ -150,15 +176,17 @@ class Strongest(Attack):
         """In L1 few pixels change, by as much as the box allows, but for those whom more of them bring near."""
         dense = self._densely(samples)
 
-        def near(share: float) -> Tensor:
+        def near(share: float) -> Tensor:  # of the first margin: the dearer what follows, the smaller
             return without(samples.near(share), dense)
 
         for rank in range(_NUM_CLASSES):
             samples.climb_by_corners(near(_IN_SIGHT), num_steps=10, factor=_NEAR_CORNERS, smooth=True, rank=rank)
+        # Now who is out of sight.
         not_from_afar = torch.cat([near(_IN_SIGHT), dense])
         samples.climb_by_corners(
             without(samples.near(torch.inf), not_from_afar), num_steps=15, factor=_FAR_CORNERS, smooth=True
         )
+        # From here on the nearest, and in between, by `hopeful`, who is out of sight.
         samples.climb_sparsely(near(0.25), num_steps=15, loss=CrossEntropy())
         samples.climb_sparsely(near(0.15), num_steps=15, loss=Margin(), smooth=True)
         samples.climb_by_corners(near(0.1), num_steps=10, factor=None, smooth=True)
@@ -171,6 +199,7 @@ class Strongest(Attack):
             samples.climb_by_corners(near(0.07), num_steps=10, factor=None, smooth=True, rank=rank)
         self._without_gradients(samples)
         if self.max_passes >= _THOROUGH:
+            # First who has not climbed along the gradient yet, then who climbs by nothing else, then all others.
             brought_on = samples.climb_densely(near(_BROUGHT_NEAR), num_steps=30, factor=2)
             samples.climb_densely(among(near(_IN_SIGHT), brought_on), num_steps=40, factor=3, pixels_per_eps=15)
             while len(rows := samples.affordable(among(hopeful(), dense), num_steps=100)):
