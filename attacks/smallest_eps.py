@@ -83,7 +83,7 @@ def smallest_eps(
     halving = Halving(batch_size)
     for number in range(num_rounds):
         part = attack.take(rows)
-        part = part.inside(replace(part.threat, eps=eps[rows]))
+        part = part.inside(replace(part.threat, eps=eps[rows]))  # type: ignore[type-var]
         report = evaluate(
             model,
             x[rows],
