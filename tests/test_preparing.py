@@ -170,7 +170,7 @@ def test_an_attack_of_ones_own_learns_in_one_method() -> None:
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ("spoiling", "attack 'own' changed the model: 5.bias is not what it was before it learned"),
+        ("spoiling", "attack 'own' changed the model: 5.bias is not what it was before; it stays so, load the"),
         ("cheating", r"'own': Learning.learn must return an attack that is ready, with the threat.*Linf\(eps=0.9"),
         ("widening", r"attack 'own' changed its threat.*Linf\(eps=0.1\) has become Linf\(eps=0.9\)"),
         ("not ready", "'own': Learning.learn must return an attack that is ready"),

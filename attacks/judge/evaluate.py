@@ -26,15 +26,16 @@ from ..core.logits import logits_as_float
 from ..core.options import check_flag
 from ..core.sample_rng import SampleRng
 from ..objectives.losses import Margin
+from .bench import Bench
 from .diagnosis import Diagnosis
 from .evaluate_language import evaluate_language
 from .forwards import Forwards
 from .halving import Halving
 from .language_report import LanguageReport
-from .meter import Cost, metered
+from .meter import Cost
 from .preparing import check_disjoint, check_prepare_on, prepare_attacks
 from .report import Report
-from .running import ask_for_no_gradient, check_batch_size_and_seed, check_names, naming, run_attack
+from .running import ask_for_no_gradient, check_batch_size_and_seed, check_names, naming
 from .untouched import Untouched
 
 
@@ -175,8 +176,8 @@ def evaluate(
             clean_prediction=logits.argmax(1),
             clean_correct=logits.argmax(1) == y,
         )
-        rng = SampleRng(seed, ids)
-        diagnosis = Diagnosis(model, x, y, prediction=report.clean_prediction, logits=logits, rng=rng, look=look)
+        bench = Bench(model, SampleRng(seed, ids), look, halving, untouched)
+        diagnosis = Diagnosis(model, x, y, prediction=report.clean_prediction, logits=logits, rng=bench.rng, look=look)
         report.observed.extend(diagnosis.of_the_model(untouched.ignore_changes(), look_again=probe_masking))
         attacks, learning = prepare_attacks(attacks, model, prepare_on, seed=seed, untouched=untouched)
         if prepare_on is not None and learning:
@@ -185,15 +186,8 @@ def evaluate(
         for name, attack in attacks.items():
             if len(x):
                 naming(name, attack.check_classes, logits.shape[1])
-            seed_random_state(seed, x.device, purpose="measure again")
-            x_adv = _judge(report, name, attack, model, x, logits, rng, look, halving)
+            x_adv = _judge(report, name, attack, x, logits, bench)
             report.cost[name] += learning.get(name, Cost())
-            changed = untouched.change()
-            if changed is not None:
-                raise ValueError(
-                    f"attack {name!r} changed the model: {changed} is not what it was before; it stays so, load the "
-                    "weights again"
-                )
             if keep_adversarial:
                 report.x_adv[name] = x_adv
             if check_8bit:
@@ -205,42 +199,21 @@ def evaluate(
         return replace(report, judge_cost=Cost(look.num_forwards) + diagnosis.cost)
 
 
-def _judge(
-    report: Report,
-    name: str,
-    attack: Attack,
-    model: nn.Module,
-    x: Tensor,
-    logits: Tensor,
-    rng: SampleRng,
-    look: Forwards,
-    halving: Halving,
-) -> Tensor:
+def _judge(report: Report, name: str, attack: Attack, x: Tensor, logits: Tensor, bench: Bench) -> Tensor:
     """Attacks what is right before, enters verdicts and cost into the report, and returns the attacked samples."""
-    with torch.no_grad(), metered(model) as meter:
-        attack, model, x = attack.enter(model, x)
-    look = look.at(model)
-    robust, x_adv, cost, y = report.clean_correct.clone(), x.clone(), meter.cost(0.0), report.label
+    robust, y = report.clean_correct.clone(), report.label
     success, left = torch.zeros_like(robust), torch.full_like(robust, torch.nan, dtype=logits.dtype)
-    attacked = robust.nonzero()[:, 0]
 
-    def measure(part_of: slice) -> None:
-        nonlocal cost
-        rows = attacked[part_of]
-        part = attack.take(rows)
-        objective = part.objective.aim(partial(logits.__getitem__, rows), y[rows], rng.take(rows))
-        part = part.with_objective(objective)
-        x_adv[rows], spent = run_attack(name, part, model, x[rows], y[rows], rng.take(rows))
-        after = look.elsewhere(x_adv[rows], report.sample_id[rows], f"after attack {name!r}")
-        robust[rows] = objective.correct(after, y[rows])
-        success[rows] = objective.reached(after, y[rows])
+    def aim(part: Attack, rows: Tensor) -> Attack:
+        clean_logits = partial(logits.__getitem__, rows)
+        return part.with_objective(part.objective.aim(clean_logits, y[rows], bench.rng.take(rows)))
+
+    def measure(part: Attack, rows: Tensor, x_adv: Tensor, after: Tensor) -> None:
+        robust[rows] = part.objective.correct(after, y[rows])
+        success[rows] = part.objective.reached(after, y[rows])
         left[rows] = Margin()(after, y[rows]) / Margin()(logits[rows], y[rows])
-        cost += spent  # last: where memory did not suffice, all this is done again for less
 
-    if not attack.pools:
-        halving.run(len(attacked), measure)
-    elif len(attacked):
-        measure(slice(None))
+    x_adv, cost = bench.run(name, attack, x, y, rows=robust.nonzero()[:, 0], measure=measure, aim=aim)
     report.margin_left[name] = left
     report.robust[name], report.success[name], report.cost[name] = robust, success, cost
     return x_adv

@@ -24,11 +24,12 @@ from ..core.logits import logits_as_float
 from ..core.options import check_flag
 from ..core.sample_rng import SampleRng
 from ..objectives.surprise import token_losses
+from .bench import Bench
 from .forwards import Forwards
 from .halving import Halving
 from .language_report import LanguageReport
-from .meter import Cost, metered
-from .running import check_batch_size_and_seed, check_names, naming, run_attack
+from .meter import Cost
+from .running import check_batch_size_and_seed, check_names, naming
 from .untouched import Untouched
 
 
@@ -97,7 +98,7 @@ def evaluate_language(
     with frozen_eval(model), logits_as_float(model), torch.autocast(x.device.type, enabled=False):
         x, y, ids = as_computed(x, model), y.to(torch.int64).clone(), ids.clone()
         look = Forwards(model, halving, check=check_token_logits)
-        untouched, rng = Untouched(model), SampleRng(seed, ids)
+        bench = Bench(model, SampleRng(seed, ids), look, halving, Untouched(model))
         seed_random_state(seed, x.device)
         bits, characters = torch.zeros(2, *y.shape, device=x.device)
         reached = {name: torch.zeros(len(x), dtype=torch.bool, device=x.device) for name in attacks}
@@ -119,16 +120,12 @@ def evaluate_language(
 
         halving.run(len(x), foretell)
         _check_causal(look, x[:1], ids[:1])
-        untouched.ignore_changes()
+        bench.untouched.ignore_changes()
         everywhere = torch.ones_like(bits)
         clean = _per_character(bits, characters, everywhere)
         report = LanguageReport(dict(attacks), ids, _per_token(characters, everywhere), clean)
         for name, attack in attacks.items():
-            seed_random_state(seed, x.device, purpose="measure again")
-            x_adv = _judge(report, name, attack, model, x, y, bits, characters, reached[name], rng, look, halving)
-            changed = untouched.change()
-            if changed is not None:
-                raise ValueError(f"attack {name!r} changed the model: {changed} is not what it was before")
+            x_adv = _judge(report, name, attack, x, y, bits, characters, reached[name], bench)
             if keep_adversarial:
                 report.x_adv[name] = x_adv
         if halving is not batch_size:
@@ -140,44 +137,30 @@ def _judge(
     report: LanguageReport,
     name: str,
     attack: Attack,
-    model: nn.Module,
     x: Tensor,
     y: Tensor,
     bits: Tensor,
     characters: Tensor,
     reached: Tensor,
-    rng: SampleRng,
-    look: Forwards,
-    halving: Halving,
+    bench: Bench,
 ) -> Tensor:
     """Attacks every text, enters figures and cost into the report, and returns the attacked texts."""
-    with torch.no_grad(), metered(model) as meter:
-        attack, model, start = attack.enter(model, x)
-    look, cost, x_adv = look.at(model), meter.cost(0.0), start.clone()
     before, after = bits.new_zeros(len(x)), bits.new_zeros(len(x))
     success = torch.zeros(len(x), dtype=torch.bool, device=x.device)
     changed = torch.zeros_like(y, dtype=torch.bool)
 
-    def measure(part_of: slice) -> None:
-        nonlocal cost
-        rows = torch.arange(len(x), device=x.device)[part_of]
-        part, ids = attack.take(rows), report.sample_id[rows]
-        x_adv[rows], spent = run_attack(name, part, model, start[rows], y[rows], rng.take(rows))
-        logits = look.elsewhere(x_adv[rows], ids, f"after attack {name!r}")
+    def measure(part: Attack, rows: Tensor, x_adv: Tensor, logits: Tensor) -> None:
         if not x_adv.is_floating_point():
-            changed[rows] = x_adv[rows] != x[rows]
+            changed[rows] = x_adv != x[rows]
         left = torch.ones_like(changed[rows])
         left[:, :-1] = ~changed[rows, 1:]
         now = token_losses(logits, y[rows]).float() / math.log(2)
         before[rows] = _per_character(bits[rows], characters[rows], left)
         after[rows] = _per_character(now, characters[rows], left)
         success[rows] = part.objective.reached(logits, y[rows]) & ~reached[rows]
-        cost += spent  # last: where memory did not suffice, all this is done again for less
 
-    if not attack.pools:
-        halving.run(len(x), measure)
-    elif len(x):
-        measure(slice(None))
+    everyone = torch.arange(len(x), device=x.device)
+    x_adv, cost = bench.run(name, attack, x, y, rows=everyone, measure=measure)
     report.before[name], report.after[name], report.success[name] = before, after, success
     report.num_changed[name], report.cost[name] = changed.sum(1), cost
     return x_adv

@@ -57,9 +57,7 @@ def prepare_attacks(
                 f"attack {name!r}: {type(attack).__name__}.learn must return an attack that is ready, with the threat "
                 f"and the objective of the one that learned, got {learned!r:.200}"
             )
-        changed = untouched.change()
-        if changed is not None:
-            raise ValueError(f"attack {name!r} changed the model: {changed} is not what it was before it learned")
+        untouched.check(name)
         ready[name] = learned
     return ready, costs
 

@@ -49,9 +49,14 @@ class Untouched:
         self._ignored.update(changed)
         return changed
 
-    def change(self) -> str | None:
-        """The first thing that differs from the state at the start, or None."""
-        return next((key for key in self._changes() if key not in self._ignored), None)
+    def check(self, name: str) -> None:
+        """Raises ValueError where an attack of this name, which has run or learned, has changed the model."""
+        changed = next((key for key in self._changes() if key not in self._ignored), None)
+        if changed is not None:
+            raise ValueError(
+                f"attack {name!r} changed the model: {changed} is not what it was before; it stays so, load the "
+                "weights again"
+            )
 
     def _changes(self) -> list[str]:
         now = self._describe()
