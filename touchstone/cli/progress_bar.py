@@ -8,7 +8,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import TQDMProgressBar
 
-# The tags that Touchstone shows in the bar, the first ones where a terminal is narrow; those of others keep their names.
+# What Touchstone shows in the bar, first what is left of it in a narrow terminal; the tags of others keep their names.
 SHORT_NAMES = {
     "val/clean_accuracy": "clean",
     "val/robust_accuracy/worst_case": "robust",
