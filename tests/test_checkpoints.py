@@ -250,6 +250,16 @@ def test_last_is_the_one_of_most_steps_whatever_its_name(here: Path) -> None:
     assert found.damaged[0].startswith(f"{last} is damaged: ")
 
 
+def test_of_a_given_version_no_other_run_is_looked_into(here: Path) -> None:
+    old, new = written(here, 3, "last"), written(here, 4, "last")
+    (here / "mine" / "checkpoints").mkdir(parents=True)
+    named = Path(shutil.copy(new, here / "mine" / "checkpoints"))
+    assert find_checkpoint(here, "last") == FoundCheckpoint(new, 4, ())
+    assert find_checkpoint(here, "last", 3) == FoundCheckpoint(old, 3, ())
+    assert find_checkpoint(here, "last", "mine") == FoundCheckpoint(named, "mine", ())
+    assert find_checkpoint(here, "best", "mine") is find_checkpoint(here, "last", 5) is None
+
+
 TABLE = "lightning.pytorch.loggers.CSVLogger"
 LAST = {"class_path": "ModelCheckpoint", "init_args": {"filename": "last", "enable_version_counter": False}}
 
@@ -307,6 +317,43 @@ def test_a_table_of_curves_goes_on_where_its_checkpoint_was_written(run: Any, lo
     both = table.read_text().splitlines()
     assert both[: len(first)] == first
     assert len(both) == 2 * len(first) - 1
+
+
+@pytest.mark.parametrize(
+    ("given", "folder", "names_it"),
+    [
+        ([], "version_0", "--ckpt_path last --trainer.logger.init_args.version 0"),
+        (["--trainer.logger.init_args.version", "mine"], "mine", "--ckpt_path last"),
+        (["--config", "table.yaml"], "version_0", "--ckpt_path logs/tiny/version_0/checkpoints/last.ckpt"),
+    ],
+)
+def test_the_line_to_go_on_goes_on_with_its_run_where_there_are_newer_ones(
+    run: Any, given: list[str], folder: str, names_it: str
+) -> None:
+    Path("mine.py").write_text(
+        "from pathlib import Path\n"
+        "from lightning.pytorch import Callback\n"
+        "class Breaks(Callback):\n    def on_fit_end(self, *_):\n"
+        "        if not Path('held').exists(): raise RuntimeError('out of luck')\n"
+    )
+    config = with_last()
+    config["trainer"]["callbacks"].append({"class_path": "mine.Breaks"})
+    write({"trainer": {"logger": with_last(TABLE)["trainer"]["logger"]}}, "table.yaml")
+    broken = run("fit", "--config", write(config), *given)
+    hints = [line for line in broken.err.splitlines() if line.startswith("to go on: ")]
+    assert hints == [f"to go on: python train.py fit --config logs/tiny/{folder}/config.yaml {names_it}"]
+    Path("held").touch()
+    kept = Path("logs/tiny", folder, "config.yaml")
+    before = kept.read_text()
+    assert run("fit", "--config", "tiny.yaml", "--trainer.logger.init_args.version", "5").code == 0
+    newer = {path: path.stat().st_mtime_ns for path in Path("logs/tiny/version_5").rglob("*")}
+    resumed = run(*hints[0].split("train.py ")[1].split())
+    assert resumed.code == 0
+    assert f"nothing was trained: logs/tiny/{folder}/checkpoints/last.ckpt" in resumed.err
+    assert kept.read_text() == before
+    assert newer == {path: path.stat().st_mtime_ns for path in Path("logs/tiny/version_5").rglob("*")}
+    ended = run("fit", "--config", "tiny.yaml", "--trainer.logger.init_args.version", "no", "--ckpt_path", "last")
+    assert ended.first_line.endswith("'logs/tiny/no', which the logger's version names, has no checkpoint of this name")
 
 
 def test_where_the_first_logger_has_no_runs_a_file_is_named_to_go_on_with(run: Any) -> None:

@@ -50,7 +50,10 @@ def check_stopped_and_resumed(
         assert ended.code == 143
         resume = ["--ckpt_path", "last"]
         hints = [line for line in ended.err.splitlines() if line.startswith("to go on: ")]
-        assert hints == ["to go on: python train.py fit --config logs/tiny/version_0/config.yaml --ckpt_path last"]
+        assert hints == [
+            "to go on: python train.py fit --config logs/tiny/version_0/config.yaml --ckpt_path last "
+            "--trainer.logger.init_args.version 0"
+        ]
     resumed = run("fit", "--config", name, "--ckpt_path", "last")
     assert (resumed.code, resumed.err.splitlines()[1:]) == (0, [])
     expected, got = never_stopped[key], what_is_left(Path("logs/tiny/version_0"))

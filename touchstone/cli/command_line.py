@@ -41,7 +41,7 @@ from .own_signals import OwnSignals
 from .progress_bar import EpochLines
 from .refused_late import refused_late
 from .report_table import print_end, read_health
-from .resuming import experiment_folder, go_on_from, name_checkpoint, note
+from .resuming import go_on_from, keep_version, name_checkpoint, note, options_to_go_on
 from .stop_after_step import StopAfterStep
 from .stopping import Stopping
 from .stored_reports import REPORTS, fresh_report
@@ -204,6 +204,7 @@ class CommandLine(LightningCLI):
         if self.goes_on is not None:
             go_on_from(self.goes_on, trainer)
             self.config[self.subcommand].ckpt_path = None  # the folder keeps the config of a run that never stopped
+            keep_version(self.config[self.subcommand], self.goes_on)
         return trainer
 
     # The run. LightningCLI calls the method of the subcommand's name.
@@ -263,8 +264,8 @@ class CommandLine(LightningCLI):
                 notes.append(f"what was written until then: {folder}")
                 last = folder / "checkpoints" / "last.ckpt"
                 if job == self._fit and last.is_file() and (folder / "config.yaml").is_file():
-                    name = "last" if experiment_folder(logger) == folder.parent else last
-                    notes.append(f"to go on: python train.py fit --config {folder / 'config.yaml'} --ckpt_path {name}")
+                    options = options_to_go_on(self.config[self.subcommand], folder)
+                    notes.append(f"to go on: python train.py fit --config {folder / 'config.yaml'} {options}")
                 notes += read_health(folder, started)
             elif folder is not None and is_new:
                 with suppress(OSError):  # where it is not empty, or never was made

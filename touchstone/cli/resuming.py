@@ -9,14 +9,18 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_only
 
-from ..runs.find_checkpoint import FoundCheckpoint, find_checkpoint, step_of
+from ..runs.find_checkpoint import FoundCheckpoint, find_checkpoint, folder_of, step_of
+from .loader import Loader
 from .mistakes import UsageError
+
+VERSION = "trainer.logger.init_args.version"
 
 
 def note(text: str) -> None:
@@ -26,7 +30,7 @@ def note(text: str) -> None:
 
 
 def name_checkpoint(config: Namespace, *, to_fit: bool) -> FoundCheckpoint | None:
-    """Puts the file that `last` or `best` means into `ckpt_path`.
+    """Puts the file that `last` or `best` means into `ckpt_path`: of the run whose `version` is given, or the newest.
 
     Args:
         config: of the subcommand.
@@ -41,18 +45,22 @@ def name_checkpoint(config: Namespace, *, to_fit: bool) -> FoundCheckpoint | Non
     name = config.get("ckpt_path")
     if name not in ("best", "last"):
         return None
-    experiment = experiment_folder(config.get("trainer.logger"))
+    logger = config.get("trainer.logger")
+    experiment, version = _experiment_folder(logger), _version(logger)
     if experiment is None:
         raise UsageError(
             f"--ckpt_path {name} looks among the runs of a TensorBoardLogger or CSVLogger, and trainer.logger has none "
             "as its first: name a file"
         )
     try:
-        found = find_checkpoint(experiment, name)
+        found = find_checkpoint(experiment, name, version)
     except ValueError as error:
         raise UsageError(str(error)) from None
     if found is None:
-        raise UsageError(f"--ckpt_path {name}: no run in {str(experiment)!r} has a checkpoint of this name")
+        where = f"no run in {str(experiment)!r} has a"
+        if version is not None:
+            where = f"the run {str(folder_of(experiment, version))!r}, which the logger's version names, has no"
+        raise UsageError(f"--ckpt_path {name}: {where} checkpoint of this name")
     for problem in found.damaged:
         note(problem)
     note(f"--ckpt_path {name} is {found.path}")
@@ -60,13 +68,46 @@ def name_checkpoint(config: Namespace, *, to_fit: bool) -> FoundCheckpoint | Non
     return found if to_fit else None
 
 
-def experiment_folder(logger: Any) -> Path | None:
-    """Where the folders `version_N` of a config's runs lie: the checkpoints are with the first of its loggers."""
+def options_to_go_on(config: Namespace, folder: Path) -> str:
+    """Those by which `fit` goes on with the last checkpoint of this run and no other, by the config that it keeps."""
+    logger = config.get("trainer.logger")
+    experiment, version = _experiment_folder(logger), _version(logger)
+    if experiment is not None and version is not None and folder_of(experiment, version) == folder:
+        return "--ckpt_path last"
+    number = folder.name.removeprefix("version_")
+    if experiment != folder.parent or isinstance(logger, list) or not number.isdecimal():  # no option names the run
+        return f"--ckpt_path {folder / 'checkpoints' / 'last.ckpt'}"
+    return f"--ckpt_path last --{VERSION} {number}"
+
+
+def keep_version(config: Namespace, found: FoundCheckpoint) -> None:
+    """Lets the config of a run that goes on name its version where it did before: a new run must have its own."""
+    try:
+        kept = yaml.load((found.path.parent.parent / "config.yaml").read_text(encoding="utf-8"), Loader)
+        version = kept["trainer"]["logger"]["init_args"]["version"]
+    except (OSError, ValueError, TypeError, LookupError, yaml.YAMLError):  # a list of loggers, which no option changes
+        return
+    if isinstance(config.get("trainer.logger"), Namespace):
+        config[VERSION] = version
+
+
+def _first(logger: Any) -> Namespace | None:
+    """The logger with whose runs the checkpoints are, where it is one whose folders are known."""
     first = next(iter(logger), None) if isinstance(logger, list) else logger
     kinds = ("TensorBoardLogger", "CSVLogger")
-    if not isinstance(first, Namespace) or not str(first.get("class_path")).endswith(kinds):
-        return None
-    return Path(first.init_args.save_dir, first.init_args.name or "")
+    return first if isinstance(first, Namespace) and str(first.get("class_path")).endswith(kinds) else None
+
+
+def _experiment_folder(logger: Any) -> Path | None:
+    """Where the folders of a config's runs lie."""
+    first = _first(logger)
+    return None if first is None else Path(first.init_args.save_dir, first.init_args.name or "")
+
+
+def _version(logger: Any) -> int | str | None:
+    """The run that a config names; None where each is to have a number of its own."""
+    first = _first(logger)
+    return None if first is None else first.init_args.get("version")
 
 
 def go_on_from(found: FoundCheckpoint, trainer: Trainer) -> None:

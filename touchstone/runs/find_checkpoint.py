@@ -18,17 +18,17 @@ class FoundCheckpoint:
 
     Attributes:
         path: the file.
-        version: the number of its run, whose folder is `version_N`.
+        version: of its run: a number N, whose folder is `version_N`, or the name of the folder.
         damaged: newer or better suited ones that are not what was written, and why, in words.
     """
 
     path: Path
-    version: int
+    version: int | str
     damaged: tuple[str, ...]
 
 
-def find_checkpoint(experiment: Path, name: str) -> FoundCheckpoint | None:
-    """The checkpoint of this name in the newest run that has one; None where there is none.
+def find_checkpoint(experiment: Path, name: str, version: int | str | None = None) -> FoundCheckpoint | None:
+    """The checkpoint of this name in a run, or in the newest that has one; None where there is none.
 
     `last` is the one of the newest run that has taken the most steps, whatever its name. Where it is damaged, the next
     one takes its place, and then those of the runs before it; nothing takes the place of `best`.
@@ -36,29 +36,35 @@ def find_checkpoint(experiment: Path, name: str) -> FoundCheckpoint | None:
     Args:
         experiment: the folder with the runs, `version_0` and so on.
         name: `"last"` or `"best"`.
+        version: the only run to look into; None for all that have a number.
 
     Raises:
         ValueError: those that might be meant are all damaged.
     """
     damaged: list[str] = []
-    for version, path in _candidates(experiment, name):
+    for of_run, path in _candidates(experiment, name, version):
         problem = damage(path)
         if problem is None:
-            return FoundCheckpoint(path, version, tuple(damaged))
+            return FoundCheckpoint(path, of_run, tuple(damaged))
         damaged.append(f"{path} is damaged: {problem}")
     if damaged:
         raise ValueError(damaged[0] + (f", and so are {len(damaged) - 1} others" if damaged[1:] else ""))
     return None
 
 
-def _candidates(experiment: Path, name: str) -> Iterator[tuple[int, Path]]:
-    runs = {int(run.name[8:]): run for run in experiment.glob("version_*") if run.name[8:].isdecimal()}
-    for version in sorted(runs, reverse=True):
-        paths = list((runs[version] / "checkpoints").glob("*.ckpt"))
+def folder_of(experiment: Path, version: int | str) -> Path:
+    """The folder of a run, as Lightning's loggers call it."""
+    return experiment / (version if isinstance(version, str) else f"version_{version}")
+
+
+def _candidates(experiment: Path, name: str, version: int | str | None) -> Iterator[tuple[int | str, Path]]:
+    numbers = [int(run.name[8:]) for run in experiment.glob("version_*") if run.name[8:].isdecimal()]
+    for of_run in sorted(numbers, reverse=True) if version is None else [version]:
+        paths = list((folder_of(experiment, of_run) / "checkpoints").glob("*.ckpt"))
         if name == "last":
-            yield from ((version, path) for path in _newest_first(paths))
+            yield from ((of_run, path) for path in _newest_first(paths))
         elif named := [path for path in paths if path.stem == name]:
-            yield version, named[0]
+            yield of_run, named[0]
             return
 
 
