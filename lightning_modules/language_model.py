@@ -212,7 +212,7 @@ class LanguageModel(pl.LightningModule):
         return self.losses[f"of_{stage}"]  # type: ignore[return-value]
 
     def _log_loss(self, stage: str) -> None:
-        self.log(f"{stage}/loss", self._metric(stage), on_step=False, on_epoch=True, prog_bar=stage == "train")
+        self.log(f"{stage}/loss", self._metric(stage), on_step=False, on_epoch=True, prog_bar=True)
 
     def process_state(self) -> dict[str, tuple[Any, int]]:
         """What the next batch of the training goes on with; `ExactResume` keeps it."""

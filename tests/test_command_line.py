@@ -94,6 +94,21 @@ def test_without_robust_accuracy_lightning_shows_its_own_table_and_no_old_report
     assert "test/accuracy" in ended.out
 
 
+def test_a_language_model_shows_its_figures_in_the_lines_of_epochs_and_at_the_end(run: Any, here: Path) -> None:
+    config = yaml.safe_load((ROOT / "configs" / "text.yaml").read_text())
+    Path("text.txt").write_text("The square of 12 is 144.\n" * 40)
+    (measures,) = [c for c in config["trainer"]["callbacks"] if c["class_path"].endswith("RobustLanguage")]
+    measures["init_args"]["max_samples"] = 2
+    config["trainer"] |= {"callbacks": [measures], "max_epochs": 1, "limit_val_batches": 1, "log_every_n_steps": 1}
+    config["data"]["init_args"] |= {"files": ["text.txt"], "token_folder": "tokens", "context": 16, "batch_size": 4}
+    fitted = run("fit", "--config", write(config))
+    assert re.search(r"^epoch 1/1  loss \d.*val/loss \d", fitted.out, re.MULTILINE)
+    validated = run("validate", "--config", "tiny.yaml")
+    assert (fitted.code, validated.code) == (0, 0)
+    for shown in ("2 validation texts", "val/loss", "val/perplexity", "val/bits_per_character "):
+        assert shown in validated.out
+
+
 def test_predict_ends_with_zero(run: Any, fitted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(fitted)
     assert run("predict", "--config", "tiny.yaml", "--ckpt_path", BEST).code == 0

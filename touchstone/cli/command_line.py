@@ -19,7 +19,7 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from touchstone.attacks import frozen_eval
-from touchstone.callbacks import ExactResume, LogsMayFail, Predictions, RobustAccuracy, RobustLanguage, RunRecord
+from touchstone.callbacks import ExactResume, LogsMayFail, Predictions, RobustAccuracy, RunRecord
 from touchstone.callbacks.not_finite import NotFinite
 from touchstone.callbacks.parts.passes.no_pass import refuse_empty_training
 from touchstone.callbacks.parts.records.logs import LostLogs
@@ -243,8 +243,11 @@ class CommandLine(LightningCLI):
             self.trainer.test(**self._without_second_table(again))
 
     def _without_second_table(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Silences Lightning's, where this project shows its own and a run folder has what that leaves out."""
-        shows_own = any(isinstance(c, (RobustAccuracy, RobustLanguage)) for c in self.trainer.callbacks)  # type: ignore[attr-defined]
+        """Silences Lightning's, where this project shows its own and a run folder has what that leaves out.
+
+        The table of `RobustLanguage` is of the texts that were attacked, and not of all.
+        """
+        shows_own = any(isinstance(c, RobustAccuracy) for c in self.trainer.callbacks)  # type: ignore[attr-defined]
         return {**arguments, "verbose": False} if shows_own and run_folder(self.trainer) is not None else arguments
 
     def _run(self, job: Callable[..., Any], arguments: dict[str, Any]) -> None:
