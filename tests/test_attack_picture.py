@@ -55,8 +55,14 @@ def test_signals_are_lines_at_their_values() -> None:
     assert list(lines[0].get_xdata()) == [0, 0.5, 1]
 
 
-def test_texts_of_long_names_do_not_overlap() -> None:
-    names = ("American Staffordshire terrier", "black and gold garden spider", "soft-coated wheaten terrier")
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("American Staffordshire terrier", "black and gold garden spider", "soft-coated wheaten terrier"),
+        ("American_Staffordshire_terrier", "Norwegian_elkhound", "leatherback_turtle"),
+    ],
+)
+def test_texts_of_long_names_do_not_overlap(names: tuple[str, ...]) -> None:
     for side in (6, 96):
         x, logits = torch.rand(3, 3, side, side), 9 * torch.eye(3)
         attacked = Attacked(x, 1 - x, logits, logits.flip(0), torch.arange(3), torch.tensor([1, 2, 0]))

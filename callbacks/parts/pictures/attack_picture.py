@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-NUM_LETTERS = 18  # that fit below a small picture
+NUM_LETTERS = 15  # of a line that fits below a small picture, with a gap to the next one, whatever letters they are
+SHORT = 18  # letters of a name that is cut off
 SMALL, LARGE, LARGE_FROM = 1.17, 1.9, 65  # inches of a picture, and from how many pixels on it is a large one
 LINE = 0.19  # height of a line of text, in inches
 
@@ -136,7 +137,7 @@ def wrapped_captions(
 
 def class_name(index: int, class_names: Sequence[str] | None) -> str:
     """What a class is called, in a few letters."""
-    return _name(index, class_names)[:NUM_LETTERS]
+    return _name(index, class_names)[:SHORT]
 
 
 def _name(index: int, class_names: Sequence[str] | None) -> str:
@@ -144,7 +145,9 @@ def _name(index: int, class_names: Sequence[str] | None) -> str:
 
 
 def _wrapped(text: str, num_letters: int) -> str:
-    return textwrap.fill(text, num_letters, max_lines=3, placeholder=" ...")
+    """In lines that end at spaces, hyphens and underscores."""
+    filled = textwrap.fill(text.replace("_", "_ "), num_letters, max_lines=3, placeholder=" ...")
+    return filled.replace("_ ", "_")
 
 
 def _num_lines(texts: Sequence[str]) -> int:
