@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 import lightning.pytorch as pl
@@ -18,6 +19,7 @@ from .parts.pictures.shown_tokens import token_names, visible
 from .parts.records.publish import publish_picture, run_folder
 from .probe import Probe
 
+LETTER = 0.07  # width of one in a small text, in inches
 _NO_ATTENTION = "AttentionMaps: the model has no Attention of touchstone.nets"
 
 
@@ -99,8 +101,11 @@ def maps_picture(maps: dict[str, Tensor], tokens: list[str]) -> Any:
     from matplotlib.figure import Figure
 
     num_heads, shown = max(map(len, maps.values())), len(tokens)
-    side = 1.2 + 0.1 * shown
-    figure = Figure(figsize=(side * num_heads, side * len(maps) + 0.3), dpi=100, layout="constrained")
+    side = 0.8 + 0.1 * shown + LETTER * max(map(len, tokens))
+    width = num_heads * max(side, 0.3 + LETTER * max(len(f"{name}, head {num_heads}") for name in maps))
+    title = textwrap.wrap("the token of a row looks at those of the columns (dark 0, bright 1)", int(width / LETTER))
+    height = side * len(maps) + 0.2 + 0.15 * len(title)
+    figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
     panels = figure.subplots(len(maps), num_heads, squeeze=False)
     for row, (name, of_heads) in zip(panels, maps.items(), strict=True):
         for head, panel in enumerate(row):
@@ -111,5 +116,5 @@ def maps_picture(maps: dict[str, Tensor], tokens: list[str]) -> Any:
             panel.set_xticks(range(shown), tokens, fontsize=6, rotation=90, parse_math=False)
             panel.set_yticks(range(shown), tokens, fontsize=6, parse_math=False)
             panel.set_title(f"{name}, head {head + 1}", fontsize=7)
-    figure.suptitle("the token of a row looks at those of the columns (dark 0, bright 1)", fontsize=8)
+    figure.suptitle("\n".join(title), fontsize=8)
     return figure

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from touchstone.callbacks import AttentionMaps, Saturation
-from touchstone.callbacks.attention_maps import attention_maps
+from touchstone.callbacks.attention_maps import attention_maps, maps_picture
 from touchstone.lightning_modules import Classifier
 from touchstone.nets import GRU, LSTM, RNN, TextClassifier, TransformerBlock
 from touchstone.nets.graph import GraphNet
@@ -258,6 +260,18 @@ def test_maps_are_those_of_torchs_attention(x: Tensor) -> None:
     assert list(found) == ["0.attention"]
     assert torch.allclose(found["0.attention"], expected)
     assert not block.attention._forward_pre_hooks
+
+
+@pytest.mark.parametrize("num_heads", [1, 3])
+@pytest.mark.parametrize("tokens", [["a", "internationalization", "incomprehensibilities"], [*"abcdefghijklmnop"]])
+def test_no_text_of_a_picture_of_maps_is_cut_off(tokens: list[str], num_heads: int) -> None:
+    maps = {f"layers.{number}.attention": torch.rand(num_heads, len(tokens), len(tokens)) for number in range(2)}
+    figure = maps_picture(maps, tokens)
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw(renderer)
+    boxes = [text.get_window_extent(renderer) for text in figure.findobj(Text) if text.get_text()]
+    assert len(boxes) >= 2 * num_heads * (2 * len(tokens) + 1)
+    assert all(box.x0 >= 0 and box.y0 >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1 for box in boxes)
 
 
 def test_what_has_no_such_units_is_refused(tmp_path: Path) -> None:
