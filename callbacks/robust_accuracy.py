@@ -47,7 +47,8 @@ class RobustAccuracy(Probe):
         batch_size: samples attacked at a time, >= 1, whatever the loader's batch size. Where so many do not fit into
             memory it is halved for good, as one warning at the end of the pass says.
         seed: seeds the random starts, together with each sample's position in the dataset.
-        num_images: samples shown in the pictures, 0 for no pictures.
+        num_images: samples shown in the pictures, 0 for no pictures: those that were right before the attacks first,
+            and of as many classes as there are.
         images_every_n_epochs: during `fit`, pictures at the first measured validation, at the first one of every n
             epochs, >= 1, and in the last epoch that is measured; at a validation or test by itself always. At the
             same times short attacks on a few samples look for gradient masking.

@@ -6,12 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from torch.utils.data import DataLoader, TensorDataset
 
-from touchstone.attacks import PGD, Linf, Targeted, evaluate
+from touchstone.attacks import FGSM, PGD, Linf, Targeted, evaluate
 from touchstone.callbacks import RobustAccuracy
 from touchstone.callbacks.parts.pictures import attack_pictures as module_under_test
 from touchstone.callbacks.parts.pictures.attack_picture import Attacked, attack_picture
+from touchstone.callbacks.parts.pictures.choice import Choice
 
 from .lightning_programs import OrdinaryModule, samples, train_loader, trainer, val_loader
 
@@ -114,3 +118,51 @@ def test_the_title_says_in_which_epoch(tmp_path: Path, monkeypatch: pytest.Monke
     run.test(module, val_loader(), verbose=False)
     places = ["validation in epoch 1", "validation in epoch 2", "test"]
     assert [title.split(":")[0] for title in titles] == [f"pgd, {place}" for place in places]
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 23])
+def test_samples_that_were_right_are_shown_of_all_classes_whatever_the_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch_size: int
+) -> None:
+    drawn: list[Attacked] = []
+    monkeypatch.setattr(
+        module_under_test,
+        "attack_picture",
+        lambda a, title, class_names: drawn.append(a) or attack_picture(a, title=title),
+    )
+    module, (x, _) = OrdinaryModule(), samples(23, seed=2).tensors
+    with torch.no_grad():
+        predicted = module.eval()(x).argmax(1)
+    x, y = x[predicted.argsort(stable=True)], predicted.sort(stable=True).values
+    classes = y.unique().tolist()
+    assert len(classes) >= 2
+    y[0] = classes[-1]  # wrong
+    order = {c: (y == c).nonzero()[:, 0].tolist() for c in classes}
+    order[classes[-1]].remove(0)
+    rounds = [of_class[n] for n in range(23) for of_class in order.values() if n < len(of_class)]
+    for num_images, expected in ((len(classes) + 1, sorted(rounds[: len(classes) + 1])), (23, [*range(23)])):
+        measuring = RobustAccuracy({"fgsm": FGSM(threat=Linf(eps=0.3))}, num_images=num_images, batch_size=batch_size)
+        trainer(tmp_path, measuring).validate(module, DataLoader(TensorDataset(x, y), batch_size), verbose=False)
+        assert torch.equal(drawn.pop().before, x[expected])
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 3)), max_size=30), st.integers(0, 6), st.integers(1, 30))
+def test_the_choice_of_samples_is_that_of_one_batch(
+    stream: list[tuple[bool, int]], num_samples: int, batch_size: int
+) -> None:
+    chosen = []
+    for size in (batch_size, 30):
+        choice = Choice[int](num_samples)
+        for first in range(0, len(stream), size):
+            if choice.is_final:
+                continue
+            part = stream[first : first + size]
+            for row, rank in choice.take_in([right for right, _ in part], [label for _, label in part]).items():
+                choice.keep(rank, first + row)
+        chosen.append(choice.in_order())
+    assert chosen[0] == chosen[1] == sorted(chosen[0])
+    assert len(chosen[0]) == min(num_samples, len(stream))
+    right = [label for is_right, label in stream if is_right]
+    shown = [stream[place][1] for place in chosen[0] if stream[place][0]]
+    assert len(shown) == min(num_samples, len(right))
+    assert len(set(shown)) == min(num_samples, len(set(right)))

@@ -81,7 +81,7 @@ class AttackedPass:
             self._attack(model, ready, loader_index)
 
     def _attack(self, model: nn.Module, samples: Samples, loader_index: int) -> None:
-        is_pictured = self._draws and self._pictures.num_wanted(loader_index) > 0
+        is_pictured = self._draws and self._pictures.wants(loader_index)
         if self._looks_closer:
             self._first_samples.keep(samples, loader_index)
         report = evaluate(
