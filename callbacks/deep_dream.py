@@ -18,6 +18,7 @@ from .parts.names.dream_options import check_dream_options, try_dream
 from .parts.passes.samples import Samples
 from .parts.passes.try_out import GreyPicture
 from .parts.pictures.dream_picture import Dreamt, dream_picture
+from .parts.records.begun import say_begun
 from .parts.records.publish import publish_picture, run_folder
 from .probe import Probe
 
@@ -74,11 +75,12 @@ class DeepDream(Probe):
         check_dream_options("DeepDream(options=...)", options or {})
         self.layers, self.start, self.options, self.name = list(layers), start, dict(options or {}), name
         self._dreamt: list[Dreamt] = []
-        self._draws = False
+        self._draws = self._speaks = False
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         self._draws = trainer.is_global_zero
+        self._speaks = self._draws and stage == "predict"  # a fit has lines of its own
         for other in trainer.callbacks:  # type: ignore[attr-defined]
             tags = {other.tag(layer) for layer in other.layers} if isinstance(other, DeepDream) else set()
             twice = sorted(tags & {self.tag(layer) for layer in self.layers}) if other is not self else []
@@ -113,6 +115,8 @@ class DeepDream(Probe):
         before = self._responses(model, self.layers, start)
         results: dict[str, Tensor] = {}
         for layers in self._of_one_module(model):
+            if self._speaks:
+                say_begun(", ".join(map(self.tag, layers)), len(samples))
             results.update(
                 zip(layers, dream(model, layers, x, each=True, **self.options).chunk(len(layers)), strict=True)
             )

@@ -20,6 +20,7 @@ from .parts.names.class_by_name import ALREADY, class_by_name
 from .parts.passes.processes import gather
 from .parts.pictures.attack_picture import Attacked, attack_picture
 from .parts.pictures.top_classes import top_classes
+from .parts.records.begun import say_begun
 from .parts.records.publish import publish_picture, run_folder
 from .parts.records.shown import shown
 
@@ -109,6 +110,7 @@ class LeastVisible(pl.Callback):
             others = (target != y).nonzero()[:, 0]
             x_adv, alpha = x.clone(), torch.full((len(x),), torch.nan, device=x.device)
             if len(others):
+                say_begun(NAME, len(others))
                 attack, rng = self.attack.with_objective(Targeted(target[others])), SampleRng(0, others.cpu())
                 found = price_search(attack, pl_module, x[others], y[others], rng, self.num_rounds)
                 x_adv[others], alpha[others] = found.x_adv, found.alpha

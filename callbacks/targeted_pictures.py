@@ -21,6 +21,7 @@ from .parts.names.class_by_name import ALREADY, class_by_name
 from .parts.passes.processes import gather
 from .parts.pictures.attack_picture import Attacked, attack_picture
 from .parts.pictures.top_classes import top_classes
+from .parts.records.begun import say_begun
 from .parts.records.publish import publish_picture, run_folder
 from .parts.records.shown import shown
 from .parts.records.table_file import TableFile
@@ -123,6 +124,8 @@ class TargetedPictures(pl.Callback):
         before = _logits(pl_module, x)
         predicted, target = before.argmax(1), torch.full((len(x),), self._number)
         for name, attack in self.attacks.items():
+            if trainer.is_global_zero and (number := int((predicted != self._number).sum())):
+                say_begun(name, number)
             x_adv = self._climbed(attack, pl_module, x, predicted, positions)
             after = _logits(pl_module, x_adv)
             attacked = Attacked(x.cpu(), x_adv.cpu(), before.cpu(), after.cpu(), predicted.cpu(), target)

@@ -100,9 +100,10 @@ def test_it_begins_from_the_first_images(tmp_path: Path) -> None:
     assert torch.equal(probe._dreamt[0].start, loader.dataset.tensors[0][:2])
 
 
-def test_predict_dreams_too(tmp_path: Path) -> None:
+def test_predict_dreams_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     probe, loader = DeepDream(["net.0"], start="images", num_pictures=2, options=SHORT), val_loader()
     trainer(tmp_path, probe).predict(Predicting(), loader)
+    assert "deepdream/net.0: 2 pictures ...\n" in capsys.readouterr().out
     assert torch.equal(probe._dreamt[0].start, loader.dataset.tensors[0][:2])
     assert (probe._dreamt[0].value > probe._dreamt[0].value_at_start).all()
     assert "deepdream/net.0" in events(tmp_path).Tags()["images"]
