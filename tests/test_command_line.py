@@ -7,6 +7,7 @@ import errno
 import os
 import re
 import sys
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from touchstone.lightning_modules import Classifier
 from touchstone.nets import SmallCNN
 
 from .command_lines import ATTACK, BEST, ROOT, TINY, with_value, write
+from .resumed_runs import PARTS
 
 pytestmark = pytest.mark.usefixtures("here")
 
@@ -107,6 +109,18 @@ def test_a_language_model_shows_its_figures_in_the_lines_of_epochs_and_at_the_en
     assert (fitted.code, validated.code) == (0, 0)
     for shown in ("2 validation texts", "val/loss", "val/perplexity", "val/bits_per_character "):
         assert shown in validated.out
+
+
+def test_a_stop_begins_a_line_of_its_own_below_an_open_bar_and_says_nothing_of_lightnings(run: Any) -> None:
+    Path("mine.py").write_text(PARTS)
+    callbacks = [{"class_path": "mine.StopAt", "init_args": {"step": 0}}]
+    callbacks.append({"class_path": "lightning.pytorch.callbacks.TQDMProgressBar"})
+    with redirect_stderr(sys.stdout):  # one after the other, as in a terminal
+        ended = run("fit", "--config", write(with_value(callbacks, "trainer", "callbacks")))
+    assert ended.code == 143
+    assert "Epoch 0:" in ended.out
+    assert "\nstopped by SIGTERM\n" in ended.out
+    assert "weights_only" not in ended.out
 
 
 def test_predict_ends_with_zero(run: Any, fitted: Path, monkeypatch: pytest.MonkeyPatch) -> None:

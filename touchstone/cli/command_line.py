@@ -13,6 +13,7 @@ from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter, ProgressBar
+from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import CheckpointIO
@@ -258,6 +259,7 @@ class CommandLine(LightningCLI):
             is_new = folder is not None and not folder.exists()
             job(**arguments)
         except BaseException as error:
+            _close_bars()
             if "state_dict" in str(error) and (problem := explain_mismatch(arguments.get("ckpt_path"), self.model)):
                 raise problem from error
             logger = self._get(self.config, "trainer.logger")
@@ -287,6 +289,12 @@ class CommandLine(LightningCLI):
             kept = (c.last_summary for c in callbacks if isinstance(c, RobustAccuracy))
             report = report or next(filter(None, kept), None)
             print_end(shown, report, log_folder, language=language, is_lost=is_lost)
+
+
+def _close_bars() -> None:
+    """Ends the line of a progress bar that is open: why a run has ended begins a line of its own."""
+    for bar in list(getattr(Tqdm, "_instances", ())):
+        bar.close()
 
 
 def _is_written_in(folder: Path, since: float) -> bool:

@@ -10,6 +10,7 @@ NOISE = (
     r"💡 Tip: For seamless cloud",  # its own products
     r"TPU available: False",
     r"\[rank: \d+\] Received SIGTERM",
+    r"`weights_only` was not set, defaulting to",  # of the checkpoint that a stopped run leaves
     r"Restoring states from the checkpoint path",  # another message says when it is done
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # for Lightning to change
     r"`\.test\(ckpt_path=\"best\"\)` is called with Trainer configured with multiple `ModelCheckpoint`",
