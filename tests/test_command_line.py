@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from contextlib import redirect_stderr
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 import yaml
 
 import train
+from touchstone.cli.command_line import HELP
 from touchstone.cli.jobs import JOBS
 from touchstone.cli.log_folder import about_log_folder
 from touchstone.datamodules import DigitsDataModule
@@ -121,6 +123,14 @@ def test_a_stop_begins_a_line_of_its_own_below_an_open_bar_and_says_nothing_of_l
     assert "Epoch 0:" in ended.out
     assert "\nstopped by SIGTERM\n" in ended.out
     assert "weights_only" not in ended.out
+
+
+def test_help_describes_each_subcommand_in_a_whole_sentence(run: Any) -> None:
+    printed = " ".join(run("--help").out.split())
+    ends = [*HELP, "$"]
+    for name, after in pairwise(ends):
+        (said,) = re.findall(rf" {name} ([A-Z][^.]*\.)(?: {after}|$)", printed)
+        assert said in " ".join(run(name, "--help").out.split())
 
 
 def test_predict_ends_with_zero(run: Any, fitted: Path, monkeypatch: pytest.MonkeyPatch) -> None:

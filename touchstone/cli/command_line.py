@@ -51,6 +51,12 @@ from .trainer_counts import check_trainer_counts
 from .usage_errors import explain, in_one_line
 
 NEEDED_LOADERS = {"fit": "train", "validate": "val", "test": "test", "predict": "predict"}
+HELP = {
+    "fit": "Trains, and measures on the validation samples along the way.",
+    "validate": "Measures on the validation samples.",
+    "test": "Measures on the test samples.",
+    "predict": "Computes predictions, and whatever pictures the config asks for.",
+}
 DESCRIPTION = f"Trains, attacks and looks at networks. Beside the subcommands: {', '.join(JOBS.values())}."
 
 
@@ -91,6 +97,12 @@ class CommandLine(LightningCLI):
         """The subcommand that the arguments begin with, or all: a parser for each takes its time."""
         every, first = LightningCLI.subcommands(), self.arguments[0]
         return {first: every[first]} if first in every else every
+
+    def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
+        """Describes them in a sentence each, where Lightning takes the first line of a docstring, whole or not."""
+        super()._add_subcommands(parser, **{name: {**kwargs.get(name, {}), "description": HELP[name]} for name in HELP})
+        for choice in parser._subcommands_action._choices_actions:  # type: ignore[union-attr]
+            choice.help = HELP[choice.dest]
 
     # What the user gave.
 
