@@ -104,7 +104,7 @@ def test_every_picture_meets_every_target(tmp_path: Path, capsys: pytest.Capture
     assert all(row["after"].startswith(row["target"]) for row in rows)
     printed = capsys.readouterr().out
     assert "3 of 3 reached" in printed
-    assert printed.startswith("least_visible: 3 pictures ...\n")
+    assert "least_visible: 3 pictures ...\na.png to blue: " in printed
     assert "b.png to green: is one already, L1 0" in printed
     assert (Path(logger.log_dir) / "figures/attack_least_visible.png").is_file()
 
