@@ -35,8 +35,9 @@ class ExactResume(pl.Callback):
 
     Limits: data that come from no `DataLoader` begin anew; worker processes that persist draw other numbers; figures
     of an epoch that a module logs as numbers, and not as torchmetrics, are those since the last start; Lightning's
-    `StochasticWeightAveraging` does not go on exactly, of which a warning tells; another number of processes is another
-    run.
+    `StochasticWeightAveraging` does not go on exactly, of which a warning tells; of a checkpoint written at the last
+    batch of an epoch, before its validation, a scheduler that waits for a plateau loses the step of that epoch, and one
+    that waits for it step by step the step that was due then; another number of processes is another run.
     """
 
     def __init__(self) -> None:
@@ -49,6 +50,7 @@ class ExactResume(pl.Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage != "fit":
             return
+        self._fresh = []
         self._seed, self._saved, self._resumes = torch.initial_seed() % (1 << 63), None, False
         source = trainer.fit_loop._data_source
         ordered = _Ordered(source.instance, source.name)

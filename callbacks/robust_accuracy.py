@@ -211,6 +211,7 @@ class RobustAccuracy(Probe):
         self._numbers = ReportNumbers()
         self._pass.begin(looks_closer=looks_closer, draws=looks_closer and trainer.is_global_zero)
         if is_due:
+            self.num_attacked = 0
             self._preparation.prepare(trainer, pl_module, self.as_measured)
 
     on_test_epoch_start = on_validation_epoch_start

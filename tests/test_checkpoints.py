@@ -312,7 +312,7 @@ def test_a_table_of_curves_goes_on_where_its_checkpoint_was_written(run: Any, lo
     table = Path("logs/tiny/version_0/metrics.csv")
     first = table.read_text().splitlines()
     later = ",".join("7" if key == "step" else "0" for key in first[0].split(","))  # of steps that are taken again
-    table.write_text("\n".join([*first, later]))
+    table.write_text("\n".join([*first, later, "0,0."]))  # and one that was not written to its end
     assert run("fit", "--config", name, "--ckpt_path", "last", "--trainer.max_epochs", "2").code == 0
     both = table.read_text().splitlines()
     assert both[: len(first)] == first

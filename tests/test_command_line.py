@@ -39,7 +39,7 @@ def test_fit_ends_with_one_table_and_where_everything_lies(run: Any) -> None:
     assert "fgsm" in ended.out
     assert "run folder: logs/tiny/version_0" in ended.out
     assert "tensorboard --logdir logs" in ended.out
-    assert "epoch 1/1  loss " in ended.out
+    assert re.search("epoch 1/1  clean .*  robust .*  loss ", ended.out)
     assert "litlogger" not in ended.out
     assert Path(BEST).is_file()
 

@@ -173,6 +173,20 @@ def test_an_attack_that_widens_its_threat_is_named(
         evaluate(net, x.clamp(0.3, 0.7), y, {"a": Widening(widen, threat)})
 
 
+class Counted(Linf):
+    """Keeps something of its own, which is no part of what it allows."""
+
+    def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        object.__setattr__(self, "num_calls", getattr(self, "num_calls", 0) + 1)
+        return super().project(x_adv, x)
+
+
+def test_a_threat_may_keep_what_is_none_of_its_fields(net: nn.Module, x: Tensor, y: Tensor) -> None:
+    attack = PGD(threat=Counted(eps=0.05), num_steps=2)
+    assert len(evaluate(net, x, y, {"a": attack}, batch_size=2, probe_masking=False).robust["a"]) == len(x)
+    assert attack.threat.num_calls > 0  # type: ignore[attr-defined]
+
+
 def test_an_attack_that_changes_its_objective_is_named(net: nn.Module, x: Tensor, y: Tensor) -> None:
     easier = Widening(lambda own: own.objective.target.copy_(y), LINF, Targeted(target=(y + 1) % 4))
     with pytest.raises(ValueError, match=r"attack 'a' changed its objective"):

@@ -76,13 +76,14 @@ def test_links_to_folders_are_followed_and_lead_nowhere_twice(tmp_path: Path) ->
     root, elsewhere = write_classes(tmp_path / "tree", "ab", 2), write_classes(tmp_path / "elsewhere", "cd", 2)
     (root / "c").symlink_to(elsewhere / "c")
     (elsewhere / "c/more").symlink_to(elsewhere / "d")
+    (root / "e").symlink_to(elsewhere / "d")
     for loop in ("loop", "a/loop", "a/above"):
         (root / loop).symlink_to({"a/above": ".."}.get(loop, "."))
     (elsewhere / "d/back").symlink_to(root)
-    assert read(root, tmp_path).y.tolist() == [0, 0, 1, 1, 2, 2, 2, 2]
+    assert read(root, tmp_path).y.tolist() == [0, 0, 1, 1, 2, 2, 2, 2, 3, 3]
     assert [str(file.relative_to(root)) for file in PicturesDataModule(str(root)).files] == [
         *("a/0.png", "a/1.png", "b/0.png", "b/1.png"),
-        *("c/0.png", "c/1.png", "c/more/0.png", "c/more/1.png"),
+        *("c/0.png", "c/1.png", "c/more/0.png", "c/more/1.png", "e/0.png", "e/1.png"),
     ]
 
 

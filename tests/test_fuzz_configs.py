@@ -183,7 +183,7 @@ REFUSED_LATE = {
         {"lr_scheduler": of("touchstone.lightning_modules.WarmupCosine", warmup_steps=-1, num_steps=3)},
         "error: WarmupCosine(warmup_steps=..., num_steps=...) must be >= 0 and more than that",
     ),
-    "no optimizer": ({"optimizer": None}, "Classifier(optimizer=...) must be a function of parameters, got None"),
+    "no optimizer": ({"optimizer": None}, "model.optimizer must be Callable[[Iterable], Optimizer], got null"),
 }
 
 

@@ -74,7 +74,7 @@ def test_a_test_decodes_one_picture_of_the_training_at_most(tmp_path: Path, monk
     root, read = write_tree(tmp_path / "tree", "ab", num_test=2), []
 
     def reading(path: Path, **options: Any) -> Image.Image:
-        read.append(path.parts[0])
+        read.append(path.relative_to(root).parts[0])
         return read_picture(path, **options)
 
     monkeypatch.setattr(image_tree, "read_picture", reading)

@@ -61,9 +61,18 @@ class _Mirror(torch.autograd.Function):
 HIDING = pytest.mark.parametrize("hiding", [HalfDetached, Mirrored])
 
 
-@HIDING
-@pytest.mark.parametrize("threat", [Linf(eps=0.03), L2(eps=0.2)], ids=["linf", "l2"])
-def test_where_gradients_hide_a_part_a_black_box_searches(threat: Ball, hiding: type[HalfDetached]) -> None:
+@pytest.mark.parametrize(
+    ("hiding", "threat", "most_hidden"),
+    [
+        (HalfDetached, Linf(eps=0.03), 0.4),
+        (HalfDetached, L2(eps=0.2), 0.65),
+        (Mirrored, Linf(eps=0.03), 0.2),
+        (Mirrored, L2(eps=0.2), 0.45),
+    ],
+)
+def test_where_gradients_hide_a_part_a_black_box_searches(
+    threat: Ball, hiding: type[HalfDetached], most_hidden: float
+) -> None:
     model, x = hiding().eval(), images(96)
     pgd = PGD(threat=threat, num_steps=40, num_restarts=3, objective=Untargeted(loss=Margin()))
     y, attacks = own_labels(model, x), {"strongest": Strongest(threat=threat), "pgd": pgd}
@@ -71,9 +80,8 @@ def test_where_gradients_hide_a_part_a_black_box_searches(threat: Ball, hiding: 
     honest = evaluate(model.inner, x, y, {"strongest": attacks["strongest"]}, probe_masking=False)
     standing = {name: int(robust.sum()) for name, robust in hidden.robust.items()}
     print(threat, "standing", standing, "honest", int(honest.worst_case.sum()))
-    assert standing["strongest"] - int(honest.worst_case.sum()) <= 0.7 * (
-        standing["pgd"] - int(honest.worst_case.sum())
-    )
+    hidden_from_it = standing["strongest"] - int(honest.worst_case.sum())
+    assert hidden_from_it <= most_hidden * (standing["pgd"] - int(honest.worst_case.sum()))
 
 
 @HIDING

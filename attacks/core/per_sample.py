@@ -66,8 +66,9 @@ class PerSample:
 
     def still_is(self, now: object) -> bool:
         """Whether `now`, of which this is an earlier copy (`copied`), is what it was; what was None may have come."""
+        before = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
         return type(now) is type(self) and all(
-            value is None or _is_still(value, getattr(now, name, None)) for name, value in vars(self).items()
+            value is None or _is_still(value, getattr(now, name, None)) for name, value in before.items()
         )
 
 
@@ -75,7 +76,7 @@ def _is_still(before: Any, now: Any) -> bool:
     if isinstance(before, PerSample):
         return before.still_is(now)
     if not isinstance(before, Tensor):
-        return before is now
+        return before is now or bool(before == now)
     if not isinstance(now, Tensor) or (now.dtype, now.device) != (before.dtype, before.device):
         return False
     return torch.equal(before, now)

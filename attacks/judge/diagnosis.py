@@ -117,7 +117,7 @@ class Diagnosis:
             if len(standing) >= FEWEST:
                 signs += by_margin(probing, name, attack, standing) + at_large_eps(probing, name, attack, standing)
             if len(of_correct) and probing.is_differentiable():
-                if attack.kind == "gradient" and len(standing) >= FEWEST:
+                if attack.kind == "gradient" and len(standing) > FEWEST:
                     signs += half_way(probing, name, attack.threat, standing)
                 signs += near_by(probing, name, attack.threat, of_correct[:most])
                 signs += in_jumps(probing, name, attack.threat, of_correct[: min(_NUM_CLIMBING, most)])

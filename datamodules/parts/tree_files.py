@@ -7,7 +7,6 @@ import hashlib
 import os
 import tarfile
 import zlib
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
@@ -18,23 +17,23 @@ TreeFile = tuple[PurePosixPath, bytes | None]
 
 
 def files_below(root: Path) -> list[Path]:
-    """The files in a folder and in those inside it, also where a link leads to a folder, in order.
+    """The files in a folder and in those inside it, also where a link leads to a folder, by path.
 
-    A folder counts once, under its own name before that of a link to it: links may lead back to where they lie.
+    A link to a folder that it lies in is not followed: it would lead round for ever.
     """
     found: list[Path] = []
-    seen: set[str] = set()
-    begins = deque([root])
-    while begins:
-        for folder, inner, names in os.walk(begins.popleft()):
-            inner.sort()
-            if (real := os.path.realpath(folder)) in seen:
-                inner.clear()
-                continue
-            seen.add(real)
-            found += [Path(folder, name) for name in names]
-            begins += [Path(folder, name) for name in inner if os.path.islink(os.path.join(folder, name))]
+    for folder, inner, names in os.walk(root, followlinks=True):
+        here = Path(folder)
+        found += [here / name for name in names]
+        around = {path.resolve() for path in (here, *here.parents) if path.is_relative_to(root)}
+        inner[:] = [name for name in inner if not (here / name).is_symlink() or not _leads_back(here / name, around)]
     return sorted(found)
+
+
+def _leads_back(link: Path, around: set[Path]) -> bool:
+    """Whether it leads to a folder that it lies in, by links or without."""
+    target = link.resolve()
+    return any(folder.is_relative_to(target) for folder in around)
 
 
 def tree_files(root: Path, inside: str = "") -> Iterator[TreeFile]:

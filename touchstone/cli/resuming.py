@@ -113,7 +113,8 @@ def _version(logger: Any) -> int | str | None:
 def go_on_from(found: FoundCheckpoint, trainer: Trainer) -> None:
     """Lets the curves go on in the folder of a run, from its checkpoint: what came after it is measured again.
 
-    The first logger is given the version, and not its config, which stays that of a new run. Others know their own.
+    The first logger is given the version, and not its config, which stays that of a new run. Others go on where their
+    config has a version, and else begin a folder of their own.
     """
     step = step_of(found.path) or 0
     for number, logger in enumerate(trainer.loggers):
@@ -134,7 +135,8 @@ def _go_on_in_table(logger: CSVLogger, step: int) -> None:
     if not table.is_file():
         return
     with table.open(newline="") as file:
-        rows: list[Any] = [row for row in csv.DictReader(file) if int(row["step"]) < step]
+        rows: list[Any] = list(csv.DictReader(file))
+    rows = [row for row in rows if (row["step"] or "").isdecimal() and int(row["step"]) < step]  # the last may be torn
     table.unlink()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Experiment logs directory")
