@@ -16,9 +16,10 @@ from torchmetrics import Metric
 from .parts.passes.processes import gather
 from .parts.records.publish import tensorboard_writers
 from .parts.resuming.enduring_workers import with_enduring_workers
-from .parts.resuming.last_figures import go_on_scheduling, is_epoch_to_end, last_figures
 from .parts.resuming.own_order import Position, in_own_order
+from .parts.resuming.plateau import go_on_scheduling, is_epoch_to_end
 from .parts.resuming.random_state import random_state, set_random_state
+from .probe import Probe
 
 _PLACE = "touchstone/exact_resume"
 
@@ -77,7 +78,7 @@ class ExactResume(pl.Callback):
         _as_if_an_epoch_ended(checkpoint["loops"]["fit_loop"]["epoch_progress"])
         is_mid_epoch = not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
         metrics = _metrics(trainer, pl_module) if is_mid_epoch else {}
-        figures = _on(torch.device("cpu"), last_figures(trainer))
+        figures = _on(torch.device("cpu"), _last_figures(trainer))
         kept = {"metrics": metrics, "modules": _process_states(pl_module), "figures": figures}
         states = gather({"random": random_state(), **kept})
         checkpoint[_PLACE] = {
@@ -143,6 +144,13 @@ class ExactResume(pl.Callback):
             self._fresh = list(mine["figures"]["fresh"])
             if saved["is_epoch_to_end"]:
                 go_on_scheduling(trainer)
+
+
+def _last_figures(trainer: pl.Trainer) -> dict[str, Any]:
+    """The figures that callbacks and schedulers see now, and the tags of those that the next step takes away."""
+    probes = [callback for callback in trainer.callbacks if isinstance(callback, Probe)]  # type: ignore[attr-defined]
+    fresh = {tag for probe in probes for tag in probe._fresh}
+    return {"figures": dict(trainer._logger_connector._callback_metrics), "fresh": sorted(fresh)}
 
 
 def _as_if_an_epoch_ended(progress: dict[str, dict[str, int]]) -> None:

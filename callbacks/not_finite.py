@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from touchstone.attacks import frozen_eval
+from touchstone.attacks.core.options import check_choice
 
 from .parts.passes.samples import images_and_labels
 from .parts.resuming.own_order import samples_in
@@ -46,8 +47,7 @@ class NotFinite(pl.Callback):
     """
 
     def __init__(self, *, policy: Literal["stop", "skip", "keep"] = "stop", waits: bool = True) -> None:
-        if policy not in POLICIES:
-            raise ValueError(f"NotFinite(policy=...) must be one of {', '.join(map(repr, POLICIES))}, got {policy!r}")
+        check_choice("NotFinite(policy=...)", policy, POLICIES)
         if policy == "skip" and not waits:
             raise ValueError("NotFinite(waits=False) may see a step too late to skip it: waits=True, or another policy")
         self.policy, self.waits = policy, waits

@@ -1,19 +1,10 @@
-"""The figures by which weights are ranked, kept over a stop, and the schedulers that wait for a plateau of one."""
+"""`go_on_scheduling`: schedulers that wait for a plateau of a figure step in a resumed epoch too."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import lightning.pytorch as pl
-
-from ...probe import Probe
-
-
-def last_figures(trainer: pl.Trainer) -> dict[str, Any]:
-    """The figures that callbacks and schedulers see now, and the tags of those that the next step takes away."""
-    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-    fresh = {tag for callback in callbacks if isinstance(callback, Probe) for tag in callback._fresh}
-    return {"figures": dict(trainer._logger_connector._callback_metrics), "fresh": sorted(fresh)}
 
 
 def is_epoch_to_end(trainer: pl.Trainer) -> bool:
