@@ -32,6 +32,14 @@ class RunRecord(SaveConfigCallback):
     _folder: Path | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage != "fit" or not self.overwrite:
+            self._record(trainer, pl_module, stage)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.overwrite:  # not before the checkpoint is loaded: one that is refused leaves the folder as it was
+            self._record(trainer, pl_module, "fit")
+
+    def _record(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         folder = run_folder(trainer)
         if self.save_to_log_dir and trainer.loggers and folder != Path(trainer.log_dir or ""):  # that of all runs
             self.save_to_log_dir, self._folder = False, folder

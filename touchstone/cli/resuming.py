@@ -130,15 +130,19 @@ def go_on_from(found: FoundCheckpoint, trainer: Trainer) -> None:
 
 @rank_zero_only
 def _go_on_in_table(logger: CSVLogger, step: int) -> None:
-    """Keeps the rows before a step: a `CSVLogger` begins by deleting the table that its folder has."""
+    """Keeps the rows before a step: a `CSVLogger` begins by deleting the table that its folder has.
+
+    Until the new table is written, the old one stays beside it.
+    """
     table = Path(logger.log_dir, ExperimentWriter.NAME_METRICS_FILE)
     if not table.is_file():
         return
     with table.open(newline="") as file:
         rows: list[Any] = list(csv.DictReader(file))
     rows = [row for row in rows if (row["step"] or "").isdecimal() and int(row["step"]) < step]  # the last may be torn
-    table.unlink()
+    old = table.replace(table.with_suffix(".old"))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Experiment logs directory")
         logger.experiment.metrics = rows
     logger.save()
+    old.unlink()
