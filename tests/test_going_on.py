@@ -101,6 +101,9 @@ def test_fit_goes_on_with_last_in_the_folder_of_its_run(run: Any) -> None:
     tested = run("test", "--config", name, "--ckpt_path", "best")
     assert tested.err == f"note: --ckpt_path best is {BEST}\n"
     assert "run folder: logs/tiny/version_1" in tested.out
+    named = run("test", "--config", name, "--ckpt_path", "best", "--trainer.logger.init_args.version", "mine")
+    assert named.err == f"note: --ckpt_path best is {BEST}\n"
+    assert "run folder: logs/tiny/mine" in named.out
 
 
 def test_the_config_of_a_folder_in_which_a_fit_went_on_is_that_of_a_new_run(run: Any) -> None:

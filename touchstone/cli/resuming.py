@@ -32,6 +32,8 @@ def note(text: str) -> None:
 def name_checkpoint(config: Namespace, *, to_fit: bool) -> FoundCheckpoint | None:
     """Puts the file that `last` or `best` means into `ckpt_path`: of the run whose `version` is given, or the newest.
 
+    What is no `fit` takes the newest also where the run of that version has none.
+
     Args:
         config: of the subcommand.
         to_fit: whether it is `fit`, which goes on with `last` in the folder of its run.
@@ -54,11 +56,13 @@ def name_checkpoint(config: Namespace, *, to_fit: bool) -> FoundCheckpoint | Non
         )
     try:
         found = find_checkpoint(experiment, name, version)
+        if found is None and not to_fit:  # then it names the folder that what is measured goes into
+            found = find_checkpoint(experiment, name)
     except ValueError as error:
         raise UsageError(str(error)) from None
     if found is None:
         where = f"no run in {str(experiment)!r} has a"
-        if version is not None:
+        if version is not None and to_fit:
             where = f"the run {str(folder_of(experiment, version))!r}, which the logger's version names, has no"
         raise UsageError(f"--ckpt_path {name}: {where} checkpoint of this name")
     for problem in found.damaged:
