@@ -10,7 +10,20 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from touchstone.attacks import FAB, FGSM, PGD, InBfloat16, L1Adam, Linf, Strongest, Universal
+from touchstone.attacks import (
+    FAB,
+    FGSM,
+    L0,
+    PGD,
+    EmbeddingBall,
+    HotFlip,
+    InBfloat16,
+    L1Adam,
+    Linf,
+    Strongest,
+    TokenFlips,
+    Universal,
+)
 from touchstone.lightning_modules import (
     AWP,
     FGSMRS,
@@ -26,6 +39,9 @@ from touchstone.lightning_modules.adversarial_training import Criterion, Learned
 
 from .strategies_setting import LINF, NEARBY_3, PGD_3, RNG, net_and_batch
 
+AT_THE_EMBEDDING = PGD(threat=EmbeddingBall(eps=0.5))
+PIXELS, TOKENS = L0(eps=10), TokenFlips(2, vocab_size=9)
+
 BAD: list[tuple[Callable[[], Any], str]] = [
     (lambda: TRADES(PGD_3, beta=-1), r"TRADES\(beta=...\) must be >= 0 and finite, got -1"),
     (lambda: TRADES(PGD_3, beta=math.nan), r"TRADES\(beta=...\) must be >= 0 and finite, got nan"),
@@ -37,6 +53,11 @@ BAD: list[tuple[Callable[[], Any], str]] = [
     (lambda: TRADES(PGD(threat=LINF, random_start=False)), r"TRADES\(attack=...\) must begin beside the images"),
     (lambda: TRADES(FAB(threat=LINF)), r"TRADES\(attack=...\) must climb what it is told to, .* got FAB"),
     (lambda: PGDAT(Universal(threat=LINF)), r"PGDAT\(attack=...\) must be ready, .* got Universal, which learns"),
+    (lambda: PGDAT(AT_THE_EMBEDDING), r"PGDAT learns from attacked samples, .* got EmbeddingBall\(eps=0.5\)"),
+    (lambda: TRADES(AT_THE_EMBEDDING), r"TRADES learns from attacked samples, .* got EmbeddingBall"),
+    (lambda: MART(InBfloat16(attack=AT_THE_EMBEDDING)), r"MART learns from attacked samples, .* got EmbeddingBall"),
+    (lambda: FGSMRS(AT_THE_EMBEDDING.threat), r"FGSMRS learns from attacked samples, .* got EmbeddingBall"),
+    (lambda: FGSMRS(LINF, fallback=AT_THE_EMBEDDING), r"learns from attacked samples, .* got EmbeddingBall"),
     (lambda: MART(PGD_3, weight=-0.5), r"MART\(weight=...\) must be >= 0 and finite, got -0.5"),
     (lambda: MART(PGD_3, mode="both"), r"MART\(mode=...\) must be 'eval' or 'train', got 'both'"),  # type: ignore[arg-type]
     (lambda: FGSMRS(LINF, rel_step_size=0), r"FGSMRS\(rel_step_size=...\) must be > 0 and finite, got 0"),
@@ -45,9 +66,17 @@ BAD: list[tuple[Callable[[], Any], str]] = [
     (lambda: Free(PGD_3), r"Free\(threat=...\) must be a ball such as Linf\(eps=8 / 255\), got PGD"),  # type: ignore[arg-type]
     (lambda: Free(Linf(eps=torch.rand(4))), r"Free\(threat=...\) must hold for every sample of every batch"),
     (lambda: AWP(PGDAT(PGD_3), gamma=0), r"AWP\(gamma=...\) must be > 0 and finite, got 0"),
+    (lambda: AWP(AWP(PGDAT(PGD_3))), r"AWP\(strategy=...\) must have no other AWP inside, got AWP"),
+    (lambda: AWP(EpsWarmup(AWP(PGDAT(PGD_3)), num_batches=2)), r"must have no other AWP inside, got EpsWarmup"),
     (lambda: Mixed(PGDAT(PGD_3), clean_share=2), r"Mixed\(clean_share=...\) must be in \[0, 1\], got 2"),
     (lambda: EpsWarmup(PGDAT(PGD_3), num_batches=0), r"EpsWarmup\(num_batches=...\) must be >= 1, got 0"),
     (lambda: EpsWarmup(Strategy(), num_batches=5), r"Strategy has no eps that could grow"),
+    (
+        lambda: EpsWarmup(PGDAT(PGD(threat=PIXELS)), num_batches=5),
+        r"can grow by degrees, .* got L0\(eps=10.0\)",
+    ),
+    (lambda: EpsWarmup(Free(PIXELS), num_batches=3), r"can grow by degrees, .* got L0\(eps=10.0\)"),
+    (lambda: EpsWarmup(MART(HotFlip(threat=TOKENS)), num_batches=2), r"can grow by degrees, .* got TokenFlips"),
     (lambda: PGD(threat=LINF, start_std=0), r"PGD\(start_std=...\) must be > 0 and finite, got 0"),
     (lambda: PGD(threat=LINF, start_std="0.1"), r"PGD\(start_std=...\) must be a number > 0 and finite, got '0.1'"),
     (lambda: PGD(threat=LINF, start_std=1, random_start=False), r"PGD\(start_std=...\) needs random_start=True"),

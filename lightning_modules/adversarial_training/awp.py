@@ -24,9 +24,10 @@ class AWP(Around):
     the layers' steps, the update of the perturbation, in a single step (K2 = 1), and that of the weights. Only
     parameters of two and more dimensions move: kernels and matrices, not biases or normalization, as in their code.
 
-    In buffers, such as BatchNorm's running statistics, only the second pass leaves a trace, so that they are updated as
-    often as by the strategy itself in `mode="eval"`. A step costs one forward and backward more, and a copy of the
-    weights.
+    In buffers, such as BatchNorm's running statistics, only the second time leaves a trace, so that they are updated as
+    often as by the strategy itself in `mode="eval"`. A step costs a copy of the weights, one backward more, and as many
+    forwards more as the strategy takes beside its attack: one, or three where it also passes the images as they are,
+    and again in the backward pass (`TRADES`, `MART`, `Mixed(PGDAT(...))`).
 
     Args:
         strategy: makes images and loss, such as `PGDAT` or `TRADES`.
@@ -34,13 +35,16 @@ class AWP(Around):
             TRADES in the paper.
 
     Raises:
-        ValueError: `gamma` is not > 0; or, at the first batch, `strategy` cannot learn from the same images again.
+        ValueError: `gamma` is not > 0, or there is another `AWP` inside `strategy`; or, at the first batch, `strategy`
+            cannot learn from the same images again.
     """
 
     def __init__(self, strategy: Strategy, *, gamma: float = 0.01) -> None:
         super().__init__(strategy)
         if not 0 < gamma < float("inf"):
             raise ValueError(f"AWP(gamma=...) must be > 0 and finite, got {gamma:g}")
+        if any(isinstance(part, AWP) for part in strategy.modules()):
+            raise ValueError(f"AWP(strategy=...) must have no other AWP inside, got {type(strategy).__name__} with one")
         self.gamma = gamma
         self._kept: dict[Tensor, tuple[Tensor, RemovableHandle]] = {}
 

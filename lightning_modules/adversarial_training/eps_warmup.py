@@ -23,7 +23,8 @@ class EpsWarmup(Remembering, Around):
         num_batches: training batches until eps is reached, >= 1.
 
     Raises:
-        ValueError: `num_batches` is below 1, or `strategy` has no eps.
+        ValueError: `num_batches` is below 1, or `strategy` has no eps, or one that counts, as that of `L0` and
+            `TokenFlips`.
     """
 
     always = frozenset({"num_seen"})

@@ -28,7 +28,7 @@ class FGSMRS(Remembering, PGDAT):
         mode: as in `InnerAttack`; the paper's code has `"train"`.
 
     Raises:
-        ValueError: `rel_step_size` is not > 0, an attack or threat holds one value per sample, or `mode` is neither.
+        ValueError: `rel_step_size` is not > 0, or a threat, `fallback` or `mode` is none that `InnerAttack` takes.
     """
 
     always = frozenset({"fell_back"})

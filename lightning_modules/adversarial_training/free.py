@@ -11,6 +11,7 @@ from touchstone.attacks import SampleRng, Threat
 from touchstone.attacks.threats.ball import Ball
 
 from .parts.remembering import Remembering
+from .parts.scaled import scaled
 from .strategy import Criterion, Learned
 
 
@@ -90,8 +91,7 @@ class Free(Remembering):
         return replace(self.threat, box=None).project(change, torch.zeros_like(change))  # type: ignore[type-var]
 
     def scale_eps(self, share: float) -> None:
-        assert not isinstance(self._full.eps, str)  # read by the threat
-        self.threat = replace(self._full, eps=share * self._full.eps)  # type: ignore[type-var]
+        self.threat = scaled(self._full, share)
 
     # What is remembered is written into a checkpoint by the first process; every one has other batches.
 

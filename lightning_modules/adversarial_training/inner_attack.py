@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Literal
 
 from torch import Tensor, nn
 
-from touchstone.attacks import Attack, SampleRng
+from touchstone.attacks import Attack, SampleRng, Threat
 
+from .parts.scaled import scaled
 from .strategy import Strategy
 
 
@@ -22,7 +22,8 @@ class InnerAttack(Strategy):
             them in the modes of training.
 
     Raises:
-        ValueError: `attack` holds one value per sample, or is not ready (`Attack.prepare`), or `mode` is neither.
+        ValueError: `attack` holds one value per sample, is not ready (`Attack.prepare`), or changes samples inside
+            the model (`EmbeddingBall`); or `mode` is neither.
     """
 
     learns_from_attacks = True
@@ -34,6 +35,11 @@ class InnerAttack(Strategy):
             raise ValueError(
                 f"{name}(attack=...) must be ready, as the net changes with every batch, got "
                 f"{type(attack).__name__}, which learns from samples before it attacks"
+            )
+        if type(attack.threat).enter is not Threat.enter:
+            raise ValueError(
+                f"{name} learns from attacked samples, which the model must take as it takes others: inside a threat "
+                f"such as Linf or TokenFlips, got {attack.threat!r:.80}, which changes them inside the model"
             )
         try:
             attack.check_rows(1)
@@ -58,5 +64,4 @@ class InnerAttack(Strategy):
         return attack(model, x, y, rng, training=self.mode == "train").to(x.dtype)
 
     def scale_eps(self, share: float) -> None:
-        threat = self._full.threat
-        self.attack = self._full.inside(replace(threat, eps=share * threat.eps))  # type: ignore[type-var]
+        self.attack = self._full.inside(scaled(self._full.threat, share))

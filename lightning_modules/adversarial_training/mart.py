@@ -32,7 +32,7 @@ class MART(InnerAttack):
             once in the modes of training, so that a step updates the running statistics of BatchNorm twice.
 
     Raises:
-        ValueError: `weight` is negative or not finite, `attack` holds one value per sample, or `mode` is neither.
+        ValueError: `weight` is negative or not finite, or `attack` or `mode` is none that `InnerAttack` takes.
     """
 
     def __init__(self, attack: Attack, *, weight: float = 5.0, mode: Literal["eval", "train"] = "eval") -> None:

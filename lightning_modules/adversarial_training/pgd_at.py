@@ -21,7 +21,7 @@ class PGDAT(InnerAttack):
         mode: as in `InnerAttack`; the paper's is `"train"`.
 
     Raises:
-        ValueError: `attack` holds one value per sample, or `mode` is neither.
+        ValueError: `attack` or `mode` is none that `InnerAttack` takes.
     """
 
     def learn(self, model: nn.Module, x: Tensor, y: Tensor, criterion: Criterion, rng: SampleRng) -> Learned:
