@@ -226,6 +226,20 @@ UPDATES = [
     (EpsWarmup(PGDAT(PGD_3), num_batches=3), 1),
     (AWP(PGDAT(PGD_3)), 1),
     (AWP(TRADES(NEARBY_3)), 2),
+    (AWP(TRADES(NEARBY_3, mode="train")), 2),
+]
+
+FORWARDS = [  # as the table of docs/training.md says, for an attack of three steps
+    (PGDAT(PGD_3), 4),
+    (TRADES(NEARBY_3), 6),
+    (MART(PGD_3), 6),
+    (FGSMRS(LINF), 2),
+    (Free(LINF), 1),
+    (Mixed(PGDAT(PGD_3)), 6),
+    (AWP(PGDAT(PGD_3)), 5),
+    (AWP(TRADES(NEARBY_3)), 9),
+    (AWP(MART(PGD_3)), 9),
+    (AWP(Mixed(PGDAT(PGD_3))), 9),
 ]
 
 
@@ -236,6 +250,16 @@ def test_a_step_updates_running_statistics_as_often_as_is_said(strategy: Strateg
     strategy.after_backward(net)
     assert int(net[1].num_batches_tracked) == num_updates
     assert all(module.training for module in net.modules())
+
+
+@pytest.mark.parametrize(("strategy", "num_forwards"), FORWARDS)
+def test_a_step_takes_as_many_forward_passes_as_is_said(strategy: Strategy, num_forwards: int) -> None:
+    net, x, y = net_and_batch()
+    passed: list[int] = []
+    net[0].register_forward_hook(lambda *args: passed.append(1))
+    strategy.learn(net, x, y, Criterion(), RNG).loss.backward()
+    strategy.after_backward(net)
+    assert len(passed) == num_forwards
 
 
 def test_awp_leaves_the_running_statistics_of_the_second_pass_alone() -> None:

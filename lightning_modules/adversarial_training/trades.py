@@ -33,14 +33,15 @@ class TRADES(InnerAttack):
     Args:
         attack: the inner maximisation. It climbs the divergence in place of its objective, which nothing reaches, so
             that it goes to its last step. The paper's is `PGD(num_steps=10, rel_step_size=0.25, start_std=0.001)`: at
-            the images themselves the divergence has no gradient.
+            the images themselves the divergence has no gradient. What follows no gain, as `FeatureDistance`,
+            `HopSkipJump`, `RandomNoise` and a ready `Universal`, is taken, but does not climb it.
         beta: weight of the divergence, >= 0; 1 to 10 in the paper, 6 for its CIFAR-10 net.
         mode: as in `InnerAttack`; the paper's is `"eval"`. The clean and the attacked images are each passed once in
             the modes of training, so that a step updates the running statistics of BatchNorm twice.
 
     Raises:
-        ValueError: `beta` is negative or not finite, `attack` holds one value per sample, is not ready, takes no other
-            objective or begins at the sample, or `mode` is neither.
+        ValueError: `beta` is negative or not finite; `attack` takes no other objective, begins at the sample, or is
+            none that `InnerAttack` takes; or `mode` is neither.
     """
 
     def __init__(self, attack: Attack, *, beta: float = 6.0, mode: Literal["eval", "train"] = "eval") -> None:
