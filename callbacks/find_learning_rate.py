@@ -32,8 +32,8 @@ class FindLearningRate(LearningRateFinder):
     Args:
         min_lr: the first learning rate, > 0.
         max_lr: the last one, > `min_lr`.
-        num_training_steps: steps, >= 10.
-        early_stop_threshold: ends when the loss is so many times the lowest; None for never.
+        num_training_steps: steps, >= 13: the first ten and the last are left out of the search, a slope needs two.
+        early_stop_threshold: ends when the loss is so many times the lowest, > 0; None for never.
 
     Raises:
         ValueError: a value is outside its range.
@@ -54,8 +54,13 @@ class FindLearningRate(LearningRateFinder):
             raise ValueError(
                 f"FindLearningRate(min_lr=..., max_lr=...) must be > 0 and more than that, got {min_lr} and {max_lr}"
             )
-        if num_training_steps < 10:
-            raise ValueError(f"FindLearningRate(num_training_steps=...) must be >= 10, got {num_training_steps}")
+        if num_training_steps < 13:
+            raise ValueError(f"FindLearningRate(num_training_steps=...) must be >= 13, got {num_training_steps}")
+        if early_stop_threshold is not None and not early_stop_threshold > 0:
+            raise ValueError(
+                "FindLearningRate(early_stop_threshold=...) must be > 0, or None for never, got "
+                f"{early_stop_threshold:g}"
+            )
         super().__init__(min_lr, max_lr, num_training_steps, early_stop_threshold=early_stop_threshold)
         self.suggestion: float | None = None
 

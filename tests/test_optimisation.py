@@ -225,3 +225,25 @@ def test_a_loss_that_stays_is_a_level_line_and_all_steps_are_made(
     fitted(module, tmp_path, finder, max_epochs=1)
     assert finder.optimal_lr is not None
     assert finder.optimal_lr.results["loss"] == pytest.approx(30 * [2.0])
+
+
+def test_as_few_steps_as_may_be_given_suffice_for_a_suggestion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = Classifier(net(), lambda p: torch.optim.SGD(p, lr=0.5))
+    monkeypatch.setattr(
+        module, "training_step", lambda batch: 0 * module(batch[0]).sum() + 5 - 0.1 * module.global_step
+    )
+    finder = FindLearningRate(num_training_steps=13)
+    fitted(module, tmp_path, finder, max_epochs=1)
+    assert finder.suggestion is not None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_training_steps": 12}, r"num_training_steps=...\) must be >= 13, got 12"),
+        ({"early_stop_threshold": 0.0}, r"early_stop_threshold=...\) must be > 0, or None for never, got 0"),
+    ],
+)
+def test_a_range_test_outside_its_range_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        FindLearningRate(**options)
