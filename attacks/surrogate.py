@@ -19,6 +19,7 @@ from .core.attack import Attack
 from .core.logits import logits_of
 from .core.objective import Objective
 from .core.options import check_choice, check_counts, check_positive
+from .core.said_of import said_of
 from .core.sample_rng import SampleRng
 from .core.threat import Threat
 from .objectives.untargeted import Untargeted
@@ -133,6 +134,7 @@ class Surrogate(Attack):
 
     @torch.no_grad()
     def _check_fits(self, net: nn.Module, points: Tensor, answers: Tensor) -> None:
-        found, wanted = tuple(logits_of(net.eval()(points[:1])).shape), (1, answers.shape[1])
+        with said_of("Surrogate(net=...): on the model's images"):
+            found, wanted = tuple(logits_of(net.eval()(points[:1])).shape), (1, answers.shape[1])
         if found != wanted:
             raise ValueError(f"Surrogate(net=...) must give logits of the model's shape {wanted}, got {found}")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .core.attack import Attack
-from .core.out_of_memory import is_out_of_memory
+from .core.said_of import said_of
 from .core.sample_rng import SampleRng
 from .core.wrapping import Wrapping
 
@@ -66,11 +66,8 @@ class Transfer(Wrapping):
         try:
             if home != device:
                 self.source.to(device)
-            yield
-        except (ValueError, RuntimeError, IndexError) as error:
-            if is_out_of_memory(error):
-                raise
-            raise ValueError(f"Transfer(source=...): on the source, {error}") from error
+            with said_of("Transfer(source=...): on the source"):
+                yield
         finally:
             if home != device:
                 self.source.to(home)

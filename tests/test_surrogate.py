@@ -151,5 +151,8 @@ def test_a_net_that_does_not_fit_or_diverges_is_named() -> None:
         ValueError, match=r"Surrogate\(net=...\) must give logits of the model's shape \(1, 4\), got \(1, 3\)"
     ):
         Surrogate(threat=LINF, net=small_net(num_classes=3)).prepare(small_net(), x, y)
+    other_channels = Surrogate(threat=LINF, net=nn.Conv2d(7, 4, 3))
+    with pytest.raises(ValueError, match=r"Surrogate\(net=...\): on the model's images, .* 7 channels"):
+        other_channels.prepare(small_net(), x, y)
     with pytest.raises(ValueError, match=r"Surrogate\(lr=1e\+30\) is too large"):
         Surrogate(threat=LINF, net=small_net(seed=1), lr=1e30).prepare(small_net(), x, y)
