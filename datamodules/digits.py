@@ -23,8 +23,8 @@ class DigitsDataModule(pl.LightningDataModule):
     Args:
         batch_size: samples per training step, >= 1.
         eval_batch_size: samples per validation, test and prediction step, >= 1.
-        split_seed: seeds the split; the same seed gives the same three sets.
-        num_workers: processes that load batches.
+        split_seed: seeds the split, >= 0; the same seed gives the same three sets.
+        num_workers: processes that load batches, >= 0.
         read_as: what a sample is: `"images"`, `(N, 1, 8, 8)`; `"signals"`, the rows of an image joined to one of 64
             samples, `(N, 1, 64)`; `"points"`, the 24 pixels with the most ink as a set, of each its ink, and row and
             column counted from the middle, `(N, 24, 3)`. Ink is in [0, 1], rows and columns in [-3.5, 3.5].
@@ -45,9 +45,14 @@ class DigitsDataModule(pl.LightningDataModule):
         read_as: ReadAs = "images",
     ) -> None:
         super().__init__()
-        for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
-            if value < 1:
-                raise ValueError(f"DigitsDataModule({name}=...) must be >= 1, got {value}")
+        for name, value, least in (
+            ("batch_size", batch_size, 1),
+            ("eval_batch_size", eval_batch_size, 1),
+            ("split_seed", split_seed, 0),
+            ("num_workers", num_workers, 0),
+        ):
+            if value < least:
+                raise ValueError(f"DigitsDataModule({name}=...) must be >= {least}, got {value}")
         if read_as not in get_args(ReadAs):
             raise ValueError(f"DigitsDataModule(read_as=...) must be 'images', 'signals' or 'points', got {read_as!r}")
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size

@@ -41,7 +41,7 @@ class ImagesDataModule(pl.LightningDataModule):
         augment: modules that take training images, uint8 `(N, C, H, W)`, to others, one after another.
         mix: takes a training batch, float images and classes, to another one after that, such as `MixUp` and `CutMix`
             of `torchvision.transforms.v2`; its classes may be shares, `(N, classes)`.
-        num_workers: processes that load batches.
+        num_workers: processes that load batches, >= 0.
         cache_folder: where to keep what was decoded.
 
     Attributes:
@@ -71,14 +71,17 @@ class ImagesDataModule(pl.LightningDataModule):
         cache_folder: str = "logs/cache",
     ) -> None:
         super().__init__()
-        for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
-            if value < 1:
-                raise ValueError(f"ImagesDataModule({name}=...) must be >= 1, got {value}")
+        for name, value, least in (
+            ("batch_size", batch_size, 1),
+            ("eval_batch_size", eval_batch_size, 1),
+            ("split_seed", split_seed, 0),
+            ("num_workers", num_workers, 0),
+        ):
+            if value < least:
+                raise ValueError(f"ImagesDataModule({name}=...) must be >= {least}, got {value}")
         for name, share in (("val_share", val_share), ("test_share", test_share)):
             if not 0 < share < 1:
                 raise ValueError(f"ImagesDataModule({name}=...) must be in (0, 1), got {share}")
-        if split_seed < 0:
-            raise ValueError(f"ImagesDataModule(split_seed=...) must be >= 0, got {split_seed}")
         if channels not in (None, 1, 3):
             raise ValueError(f"ImagesDataModule(channels=...) must be 1, 3 or None, got {channels}")
         if augment:

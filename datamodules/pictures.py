@@ -40,7 +40,7 @@ class PicturesDataModule(pl.LightningDataModule):
         max_pixels: larger pictures are refused before they fill the memory.
         max_pictures: the first so many, by their names, are taken, >= 1; None for all.
         class_names: what the classes are called; `"imagenet"` for those of ImageNet, None for numbers.
-        num_workers: processes that read pictures.
+        num_workers: processes that read pictures, >= 0.
 
     Raises:
         ValueError: a value is outside its range, there is no such file, or there are no pictures in the folder.
@@ -66,6 +66,7 @@ class PicturesDataModule(pl.LightningDataModule):
             ("batch_size", batch_size, 1),
             ("max_pixels", max_pixels, 1),
             ("max_pictures", max_pictures, 1),
+            ("num_workers", num_workers, 0),
         ):
             if value is not None and value < least:
                 raise ValueError(f"PicturesDataModule({name}=...) must be >= {least}, got {value}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from touchstone.attacks import PGD, Linf
 from touchstone.callbacks import GradientNorm, RobustAccuracy
-from touchstone.datamodules import DigitsDataModule
+from touchstone.datamodules import DigitsDataModule, ImagesDataModule, ImageTree, PicturesDataModule
 from touchstone.lightning_modules import PGDAT, Classifier, Strategy
 from touchstone.nets import SmallCNN
 
@@ -122,6 +123,20 @@ def test_options_outside_their_range_are_refused() -> None:
         SmallCNN(image_size=7)
     with pytest.raises(ValueError, match=r"DigitsDataModule\(batch_size=...\) must be >= 1, got 0"):
         DigitsDataModule(batch_size=0)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: DigitsDataModule(split_seed=-1), r"DigitsDataModule\(split_seed=...\) must be >= 0, got -1"),
+        (lambda: DigitsDataModule(num_workers=-1), r"DigitsDataModule\(num_workers=...\) must be >= 0, got -1"),
+        (lambda: ImagesDataModule(ImageTree("."), num_workers=-1), r"Images.*\(num_workers=...\) must be >= 0, got -1"),
+        (lambda: PicturesDataModule(num_workers=-1), r"PicturesDataModule\(num_workers=...\) must be >= 0, got -1"),
+    ],
+)
+def test_a_negative_seed_or_number_of_workers_is_refused(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
 
 
 def test_a_training_batch_with_labels_outside_the_classes_is_named(tmp_path: Path) -> None:

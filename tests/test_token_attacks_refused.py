@@ -76,6 +76,10 @@ def test_an_unknown_embedding_lists_those_that_are_there() -> None:
     ("make", "message"),
     [
         (lambda: EmbeddingBall(eps=0), r"EmbeddingBall\(eps=...\) must be > 0 and finite, got 0"),
+        (
+            lambda: EmbeddingBall(eps=torch.tensor([0.5, torch.inf])),
+            r"EmbeddingBall\(eps=...\) must be > 0 and finite, got inf",
+        ),
         (lambda: EmbeddingBall(eps="a"), r"EmbeddingBall\(eps=...\) must be a number"),
         (lambda: EmbeddingBall(eps=1, mask=torch.ones(3)), r"EmbeddingBall\(mask=...\) must be bool"),
         (lambda: TokenFlips(0, vocab_size=5), r"TokenFlips\(num_flips=...\) must be >= 1, got 0"),

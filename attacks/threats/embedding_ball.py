@@ -126,9 +126,10 @@ def _radius(eps: float | str | Tensor) -> float | Tensor:
     if isinstance(eps, Tensor):
         if not eps.is_floating_point() or eps.ndim > 1:
             raise ValueError(f"{call} as a tensor must be float with one eps per text, `(N,)`")
-        smallest = float(eps.min()) if eps.numel() else 1.0
     else:
-        eps = smallest = parse_number(eps, call)
-    if not 0 < smallest < float("inf"):
-        raise ValueError(f"{call} must be > 0 and finite, got {smallest:g}")
+        eps = parse_number(eps, call)
+    each = torch.as_tensor(eps).reshape(-1)
+    broken = ~((each > 0) & each.isfinite())
+    if bool(broken.any()):
+        raise ValueError(f"{call} must be > 0 and finite, got {float(each[broken][0]):g}")
     return eps
