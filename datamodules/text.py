@@ -34,7 +34,7 @@ class TextDataModule(pl.LightningDataModule):
         files: UTF-8 files, one after another, or one; None for the help texts of Python (`pydoc_data.topics`),
             English of about half a megabyte that every Python has.
         tokens: `"characters"`, those that occur anywhere in the text; `"bytes"`; or `"byte_pairs"`, learnt from the
-            training text, which needs the extra `text`.
+            training text, which needs the package `tokenizers`.
         num_byte_pairs: tokens of the byte-pair encoding, >= 256.
         context: tokens of a window, >= 1.
         batch_size: windows per training step, >= 1.
