@@ -37,7 +37,7 @@ class AirbenchNet(nn.Module):
         ValueError: a value is outside its range.
 
     Shape:
-        float `(N, in_channels, H, W)`, H and W >= 25, to logits `(N, num_classes)`.
+        float `(N, in_channels, H, W)`, H and W >= 9, to logits `(N, num_classes)`.
     """
 
     is_whitened: Tensor

@@ -37,6 +37,14 @@ def test_the_first_training_batch_makes_the_first_layer_whiten_and_later_ones_le
     assert torch.equal(other.whiten.weight, kept)
 
 
+@pytest.mark.parametrize("is_training", [True, False])
+def test_images_of_9_pixels_a_side_are_large_enough(is_training: bool) -> None:
+    net = AirbenchNet(widths=(4, 4, 4)).train(is_training)
+    assert net(torch.rand(8, 3, 9, 9)).shape == (8, 10)
+    with pytest.raises(RuntimeError, match="too small"):
+        net(torch.rand(8, 3, 8, 8))
+
+
 def test_processes_whiten_by_the_patches_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
     x = correlated(64)
     alone = AirbenchNet(widths=(4, 4, 4)).train()
