@@ -31,10 +31,12 @@ from .threats.linf import Linf
 
 @dataclass(frozen=True, kw_only=True)
 class APGD(Attack):
-    """Steps of twice eps from a random start, halved for a sample whose gain no longer grows.
+    """Steps from a random start that shorten by themselves, each sample's by how its climb goes.
 
-    Without a step size to choose it is the standard long gradient attack. Inside L1 a step changes only the pixels
-    with the largest gradients, ever fewer of them, and the climb begins in balls of 3 and 2 times eps.
+    Without a step size to choose it is the standard long gradient attack. Inside Linf and L2 steps begin at twice eps
+    and are halved where the gain no longer grows. Inside L1 they are of eps, and shorten where the best point gets no
+    sparser; each changes only the pixels with the largest gradients, ever fewer of them, and the climb begins in balls
+    of 3 and 2 times eps.
 
     Args:
         threat: what the attacker may do.

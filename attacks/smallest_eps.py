@@ -35,8 +35,9 @@ def smallest_eps(
     """The smallest eps at which an attack turns each sample, by bisection, each sample its own.
 
     Every value is the measured distance of a point with which the judge has seen the attack succeed: an upper bound
-    of the true one, whatever the attack is, and within `largest / 2**(num_rounds - 1)` of an eps at which it failed.
-    A sample's value depends on its id and not on its batch, and can only fall with more rounds.
+    of the true one, whatever the attack is, and within `largest / 2**(num_rounds - 1)` of an eps at which it failed;
+    inside `L0`, whose eps are rounded up to whole pixels, within a pixel more. A sample's value depends on its id and
+    not on its batch, and can only fall with more rounds.
 
     Args:
         model: any module from images to logits `(N, C)`.
