@@ -50,7 +50,8 @@ class CatastrophicOverfitting(Probe):
         every_n_epochs, max_samples, normalization, batch_keys: as in `Probe`.
 
     Raises:
-        ValueError: a value is outside its range; or, at the start of a fit, the module has no strategy to fall back.
+        ValueError: a value is outside its range; or, at the start of a fit with `"fall_back"`, the module has no
+            strategy to ask. One that is asked and has no other attack, such as ordinary training, ends the run.
 
     Example:
         >>> CatastrophicOverfitting(threat=Linf(eps="8/255"), max_samples=500)

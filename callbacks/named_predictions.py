@@ -35,8 +35,8 @@ class NamedPredictions(BasePredictionWriter):
     For a data module with `files`, `picture(position)` and `class_names` whose batches are (pictures, positions in
     `files`, what could not be read), as `PicturesDataModule`. Columns of `predictions.csv`: `file`, then `class_1`,
     `probability_1` and so on, control characters in names as their escapes; the copies lie in `labelled/` of the run
-    folder, numbered as the rows. The picture `predictions` shows the first pictures as the net gets them, with their
-    classes.
+    folder, numbered by the position of their file in `files`. The picture `predictions` shows the first pictures as the
+    net gets them, with their classes.
 
     Args:
         top_k: classes for each picture, >= 1.

@@ -23,7 +23,8 @@ class Distortion:
     """One of the twelve.
 
     Attributes:
-        apply: images and a strength to images; at strength 0 they stay as they are.
+        apply: images and a strength > 0 to images. `Distort` leaves them as they are at 0, where Solarize would still
+            invert what is as bright as can be.
         default: a strength that is easily seen.
         highest: the largest strength.
         unit: what the strength counts.
