@@ -35,7 +35,8 @@ class ExactResume(pl.Callback):
     numbers and lists, and `load_process_state(state)`: it is kept for each process.
 
     Limits: data that come from no `DataLoader` begin anew; worker processes that persist draw other numbers; figures
-    of an epoch that a module logs as numbers, and not as torchmetrics, are those since the last start; Lightning's
+    of an epoch that a module logs as numbers, and not as torchmetrics, are those since the last start, and all figures
+    of one in whose middle the fit had ended, as by `max_steps`, before the checkpoint was saved; Lightning's
     `StochasticWeightAveraging` does not go on exactly, of which a warning tells; of a checkpoint written at the last
     batch of an epoch, before its validation, a scheduler that waits for a plateau loses the step of that epoch, and one
     that waits for it step by step the step that was due then; another number of processes is another run.
@@ -75,8 +76,12 @@ class ExactResume(pl.Callback):
     ) -> None:
         if trainer.state.fn != TrainerFn.FITTING:
             return
-        _as_if_an_epoch_ended(checkpoint["loops"]["fit_loop"]["epoch_progress"])
         is_mid_epoch = not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]
+        _as_if_an_epoch_ended(progress)
+        if is_mid_epoch:
+            _as_if_an_epoch_went_on(progress)
+            checkpoint["epoch"] = progress["current"]["completed"]
         metrics = _metrics(trainer, pl_module) if is_mid_epoch else {}
         figures = _on(torch.device("cpu"), _last_figures(trainer))
         kept = {"metrics": metrics, "modules": _process_states(pl_module), "figures": figures}
@@ -158,6 +163,14 @@ def _as_if_an_epoch_ended(progress: dict[str, dict[str, int]]) -> None:
     for counts in progress.values():
         if counts["ready"] == counts["started"] + 1 and counts["started"] == counts["completed"] > 0:
             counts["ready"] -= 1
+            counts["completed"] -= 1
+
+
+def _as_if_an_epoch_went_on(progress: dict[str, dict[str, int]]) -> None:
+    """A fit that ends inside an epoch, as by `max_steps`, counts it as done: Lightning would go on with the next."""
+    for counts in progress.values():
+        if len({*counts.values()}) == 1 and counts["completed"] > 0:
+            counts["processed"] -= 1
             counts["completed"] -= 1
 
 

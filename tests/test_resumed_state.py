@@ -80,6 +80,16 @@ def test_a_training_goes_on_from_the_middle_of_an_epoch(name: str, tmp_path: Pat
     assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
 
 
+@pytest.mark.parametrize("options", [{"max_epochs": -1, "max_steps": 3 * NUM_BATCHES}, {"max_epochs": 3}])
+@pytest.mark.parametrize("step", [3, NUM_BATCHES + 2])
+def test_a_fit_that_ended_inside_an_epoch_goes_on_there(step: int, options: dict[str, Any], tmp_path: Path) -> None:
+    whole, ended, resumed = classifier(), classifier(), classifier()
+    fitted(tmp_path / "whole", whole, **options)
+    fitted(tmp_path / "ended", ended, **{**options, "max_steps": step}).save_checkpoint(tmp_path / "end.ckpt")
+    assert fitted(tmp_path / "resumed", resumed, ckpt_path=tmp_path / "end.ckpt", **options).current_epoch == 3
+    assert all(torch.equal(value, weights(resumed.net)[key]) for key, value in weights(whole.net).items())
+
+
 def test_an_average_that_does_not_go_on_exactly_is_warned_of(tmp_path: Path) -> None:
     def averaging() -> StochasticWeightAveraging:
         return StochasticWeightAveraging(swa_lrs=0.01, swa_epoch_start=1)
