@@ -43,7 +43,8 @@ class Recurrent(nn.Module):
         num_layers: layers L, each reading the outputs of the one below, >= 1.
         dropout: share of the outputs of every layer but the last that training sets to zero, in [0, 1).
         bias: whether there are `bias_ih_l*` and `bias_hh_l*`.
-        hand_written: whether to use the fast layers; False for the plain steps, which `torch.func` can differentiate.
+        hand_written: whether to use the fast layers; False for the plain steps, which `torch.func` can differentiate
+            and `torch.export.export(strict=True)` can follow.
         batch_first, bidirectional, proj_size: torch's options, of which there is one choice: True, False and 0.
 
     Attributes:
@@ -166,7 +167,9 @@ class Recurrent(nn.Module):
 
     def _run(self, x: Tensor, state: State, weights: Sequence[Tensor]) -> tuple[State, Tensor | None]:
         """The states after every step, and the gates, which plain steps leave out where nobody listens."""
-        is_recorded = x.is_meta or torch.jit.is_tracing()  # by its operations, where a scan writes into buffers
+        # By its operations, where a scan writes into buffers. Of what dynamo compiles, a scan stays a scan.
+        is_exported = torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
+        is_recorded = x.is_meta or torch.jit.is_tracing() or is_exported
         if self.hand_written and not is_recorded:
             return self._scan(x, state, weights)
         states = self._unroll(x, state, weights)

@@ -246,6 +246,14 @@ def test_a_trace_computes_what_the_layer_does_and_has_its_gradients(case: str) -
 
 
 @every_cell
+def test_an_exported_layer_computes_what_that_of_torch_does(case: str) -> None:
+    net, oracle = pair(case)
+    x, other = (torch.randn(B, T, D, dtype=torch.float64) for _ in range(2))
+    exported = torch.export.export(net, (x,)).module()
+    assert_equal(exported(other), oracle(other))
+
+
+@every_cell
 def test_the_plain_steps_give_batched_gradients(case: str) -> None:
     net, oracle = pair(case, hand_written=False)
     x, _ = inputs(case)
