@@ -15,7 +15,13 @@ from touchstone.attacks.judge.halving import Halving
 from touchstone.attacks.judge.running import check_names, check_seed
 
 from .parts.passes.attacked_pass import AttackedPass
-from .parts.passes.before_training import check_input, check_model, check_output, refuse_language_labels
+from .parts.passes.before_training import (
+    check_input,
+    check_model,
+    check_output,
+    check_vocabulary,
+    refuse_language_labels,
+)
 from .parts.passes.closer_look import CloserLook
 from .parts.passes.entries import common_suite
 from .parts.passes.loaders import loader_suffix
@@ -183,6 +189,12 @@ class RobustAccuracy(Probe):
         return ["val/clean_accuracy", *after, *(f"val/attack_success/{name}" for name in self._suite)]
 
     # Before a training.
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """By now the data module has the vocabulary that it will have, that of a checkpoint where there is one."""
+        check_vocabulary(self._suite, trainer)
+
+    on_validation_start = on_test_start = on_fit_start
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)

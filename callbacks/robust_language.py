@@ -13,7 +13,7 @@ from touchstone.attacks.core.options import check_count
 from touchstone.attacks.judge.halving import Halving
 from touchstone.attacks.judge.running import check_names, check_seed
 
-from .parts.passes.before_training import check_input, check_model
+from .parts.passes.before_training import check_input, check_model, check_vocabulary
 from .parts.passes.loaders import loader_suffix
 from .parts.passes.processes import gather_costs
 from .parts.passes.samples import Samples
@@ -94,6 +94,12 @@ class RobustLanguage(Probe):
         self._numbers = ReportNumbers()
 
     # Before a training.
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """By now the data module has the vocabulary that it will have, that of a checkpoint where there is one."""
+        check_vocabulary(self.attacks, trainer)
+
+    on_validation_start = on_test_start = on_fit_start
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)

@@ -24,6 +24,7 @@ from touchstone.attacks import (
     RandomFlips,
     Surprise,
     TokenFlips,
+    Transfer,
     evaluate_language,
 )
 from touchstone.attacks.core.sample_rng import SampleRng
@@ -232,6 +233,29 @@ def test_a_wrong_name_of_the_embedding_of_a_classifier_is_found_before_training(
         with pytest.raises(ValueError, match="there is no embedding 'net.embeding'; the model has 'net.embedding'"):
             run.fit(Classifier(TextClassifier(102, 6, dim=8)), datamodule=PassagesDataModule(num_words=100))
         assert run.global_step == 0
+
+
+@pytest.mark.parametrize("function", ["fit", "validate", "test"])
+def test_flips_into_ids_that_are_no_token_are_refused_before_training(
+    data: TextDataModule, tmp_path: Path, function: str
+) -> None:
+    """Also where the net has an embedding for them, and of an attack that another one runs."""
+
+    class Untaught(Classifier):
+        training_step = Untrained.training_step
+
+    def refuses(callback: RobustAccuracy | RobustLanguage, module: Any, data: Any, num_tokens: int) -> None:
+        message = rf"attack 'b': TokenFlips\(vocab_size={num_tokens + 1}\): .* set vocab_size={num_tokens}$"
+        run = trainer(tmp_path, callback, num_sanity_val_steps=0)
+        with pytest.raises(ValueError, match=message):
+            getattr(run, function)(module, datamodule=data)
+
+    flips = HotFlip(threat=TokenFlips(2, vocab_size=257), objective=Surprise())
+    refuses(RobustLanguage({"a": ATTACKS["hot"], "b": flips}), untrained(), data, 256)
+    net, words = TextClassifier(200, 6, dim=8), PassagesDataModule(num_words=100)
+    few, many = (HotFlip(threat=TokenFlips(2, vocab_size=number)) for number in (50, 103))
+    transfer = Transfer(attack=many, source=TextClassifier(200, 6, dim=8))
+    refuses(RobustAccuracy({"a": few, "b": transfer}), Untaught(net), words, 102)
 
 
 def test_a_budget_larger_than_the_text_is_found_in_the_sanity_check(data: TextDataModule, tmp_path: Path) -> None:

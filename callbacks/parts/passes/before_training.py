@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 
+import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
-from touchstone.attacks import Attack, frozen_eval
+from touchstone.attacks import Attack, TokenFlips, frozen_eval
 from touchstone.attacks.core.checks import as_computed, check_logits, check_not_probabilities
 from touchstone.attacks.core.logits import logits_of
 from touchstone.attacks.judge.running import ask_for_no_gradient, naming
@@ -21,6 +22,22 @@ def check_model(suite: Mapping[str, Attack], model: nn.Module) -> None:
     """Raises ValueError where an attack's threat is not for this model."""
     for name, attack in suite.items():
         naming(name, attack.threat.check_model, model)
+
+
+def check_vocabulary(suite: Mapping[str, Attack], trainer: pl.Trainer) -> None:
+    """Raises ValueError where an attack would write ids that are no token of the data module's `vocabulary`.
+
+    A net may have more embeddings than there are tokens: what it says of the others, it has never learnt.
+    """
+    vocabulary = getattr(getattr(trainer, "datamodule", None), "vocabulary", None)
+    if not isinstance(vocabulary, Sized):
+        return
+    for name, attack in suite.items():
+        if isinstance(attack.threat, TokenFlips) and attack.threat.vocab_size > len(vocabulary):
+            raise ValueError(
+                f"attack {name!r}: TokenFlips(vocab_size={attack.threat.vocab_size}): the vocabulary of the data has "
+                f"{len(vocabulary)} tokens: set vocab_size={len(vocabulary)}"
+            )
 
 
 def refuse_language_labels(y: Tensor) -> None:
