@@ -73,13 +73,11 @@ class GraphNet(nn.Module):
             raise ValueError(f"GraphNet(nonlinearity=...) must be one of {', '.join(RHO)}, got {nonlinearity!r}")
         if num_steps is not None and num_steps < 1:
             raise ValueError(f"GraphNet(num_steps=...) must be >= 1, got {num_steps}")
-        order = topological_order(joined)
-        if order is None and num_steps is None:
-            raise ValueError("GraphNet(num_steps=...) must be given for a graph with cycles, got None")
-        self.order = [neuron for neuron in order or () if neuron >= num_inputs]
         self.num_inputs, self.num_outputs, self.num_steps = num_inputs, num_outputs, num_steps
         self.rho = RHO[nonlinearity]
         self.register_buffer("adjacency", joined)
+        self._set_order()
+        self.register_load_state_dict_post_hook(GraphNet._set_order)
         self.weight = nn.Parameter(torch.empty(num_neurons, num_neurons))
         self.bias = nn.Parameter(torch.zeros(num_neurons))
         if given.is_floating_point():
@@ -87,6 +85,13 @@ class GraphNet(nn.Module):
             return
         for row, reads in zip(self.weight.data, joined, strict=True):
             nn.init.normal_(row, std=max(1, int(reads.sum())) ** -0.5)
+
+    def _set_order(self, *_: object) -> None:
+        """Finds the order in which neurons are computed, again where a state dict has brought another graph."""
+        order = topological_order(self.adjacency)
+        if order is None and self.num_steps is None:
+            raise ValueError("GraphNet(num_steps=...) must be given for a graph with cycles, got None")
+        self.order = [neuron for neuron in order or () if neuron >= self.num_inputs]
 
     @property
     def edges(self) -> Tensor:

@@ -160,6 +160,20 @@ def test_a_net_that_was_pickled_computes_the_same(nonlinearity: str) -> None:
     assert torch.equal(pickle.loads(pickle.dumps(net))(x), net(x))
 
 
+def test_a_net_that_takes_the_weights_of_another_graph_computes_that_one() -> None:
+    one = [[0, 0, 0, 0], [1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0]]
+    other = [[0, 0, 0, 0], [1, 0, 1, 0], [1, 0, 0, 0], [1, 1, 1, 0]]  # neuron 1 behind neuron 2
+    source, net = (GraphNet(graph, num_inputs=1, num_outputs=1) for graph in (one, other))
+    Classifier(net).load_state_dict(Classifier(source).state_dict())
+    x = torch.randn(3, 1)
+    assert torch.equal(net(x), source(x))
+    assert torch.equal(pickle.loads(pickle.dumps(net))(x), source(x))
+    ring = [[0, 0, 0, 0], [1, 0, 1, 0], [1, 1, 0, 0], [1, 1, 1, 0]]
+    cyclic = GraphNet(ring, num_inputs=1, num_outputs=1, num_steps=3)
+    with pytest.raises(ValueError, match=r"num_steps=...\) must be given for a graph with cycles, got None"):
+        net.load_state_dict(cyclic.state_dict())
+
+
 def test_what_cannot_be_is_refused() -> None:
     for options, message in (
         ({"adjacency": torch.ones(2, 3)}, r"adjacency=...\) must be a square matrix, got \(2, 3\)"),
