@@ -51,7 +51,7 @@ def receptive_fields(net: nn.Module, input_size: int | Sequence[int] = 224) -> l
     there are no axes any more: from there on a layer counts as one unit.
 
     Args:
-        net: takes one batch, `(N, C, L)`, `(N, C, H, W)` or `(N, C, D, H, W)`.
+        net: takes one batch, `(N, C, L)`, `(N, C, H, W)` or `(N, C, D, H, W)`; of a `DataParallel`, its module.
         input_size: `(C, H, W)`, `(H, W)`, or one number for all axes; the channels are those of the first convolution
             where they are not given.
 
@@ -66,6 +66,8 @@ def receptive_fields(net: nn.Module, input_size: int | Sequence[int] = 224) -> l
     Example:
         >>> print(table(receptive_fields(torchvision.models.alexnet(), 227)))
     """
+    if isinstance(net, nn.DataParallel):  # which torch cannot call with other weights
+        net = net.module
     shape = _input_shape(net, input_size)
     found: list[LayerSight] = []
     where = ["the net"]

@@ -279,6 +279,11 @@ def test_signals_have_one_axis() -> None:
     assert (last.output_size, last.receptive_field, last.centre_sees) == ((26,), (14,), ((25, 38),))
 
 
+def test_a_net_that_is_spread_over_devices_sees_what_it_sees_alone() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+    assert receptive_fields(nn.DataParallel(net), 16) == receptive_fields(net, 16)
+
+
 def test_the_net_is_left_alone() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(), nn.ReLU(inplace=True)).train()
     net[1].eval()
