@@ -9,7 +9,7 @@ from typing import Any, Literal
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import BaseFinetuning
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
@@ -25,6 +25,7 @@ from .parameter_groups import weight_decay_groups
 from .parts.classifier_loss import ClassifierLoss
 from .parts.own_precision import in_own_precision
 from .parts.trained_parameters import trained_parameters
+from .parts.with_schedule import with_schedule
 from .parts.wrong_shape import wrong_shape_is_said
 from .repeated_batches import RepeatedBatches
 
@@ -170,11 +171,7 @@ class Classifier(pl.LightningModule):
         optimizer = self.make_optimizer(trained if self.decay == "all" else weight_decay_groups(self))
         if self.make_scheduler is None:
             return optimizer
-        scheduler = self.make_scheduler(optimizer)
-        schedule: dict[str, Any] = {"scheduler": scheduler, "interval": self.schedule}
-        if isinstance(scheduler, ReduceLROnPlateau):
-            schedule["monitor"] = scheduler.monitor
-        return {"optimizer": optimizer, "lr_scheduler": schedule}  # type: ignore[return-value]
+        return with_schedule(optimizer, self.make_scheduler(optimizer), self.schedule)
 
     def _noise(self, num_samples: int, batch_idx: int) -> SampleRng:
         """Noise of their own for the samples of every batch of every run; nothing is drawn from the global state."""

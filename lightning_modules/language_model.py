@@ -8,7 +8,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from touchstone.nets.recurrent import detach_state
 
 from .every_sample_once import EverySampleOnce
 from .parts.publish_sample import publish_sample
+from .parts.with_schedule import with_schedule
 
 Batch = tuple[Tensor, Tensor]
 
@@ -34,7 +35,9 @@ class LanguageModel(pl.LightningModule):
     Args:
         net: token ids, int64 `(B, T)`, to logits `(B, T, V)`, with `extend` and `context` as in `nets/language.py`.
         optimizer: makes the optimizer from groups of parameters: matrices, and all others, without weight decay.
-        lr_scheduler: makes the scheduler from the optimizer, stepped after every optimizer step; None for none.
+        lr_scheduler: makes the scheduler from the optimizer, stepped after every optimizer step; None for none. One
+            that waits for a figure, `lightning.pytorch.cli.ReduceLROnPlateau` with `monitor: val/loss`, steps after
+            every epoch.
         carry_state: whether each batch begins with the state that the batch before it ended with, its gradient cut
             off there (truncated back-propagation through time); for recurrent nets, and where the rows of a batch
             continue those of the one before it, as those of `TextDataModule(order="streams")` do.
@@ -155,10 +158,8 @@ class LanguageModel(pl.LightningModule):
         optimizer = self.make_optimizer(groups)
         if self.make_scheduler is None:
             return optimizer
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self.make_scheduler(optimizer), "interval": "step"},
-        }
+        scheduler = self.make_scheduler(optimizer)
+        return with_schedule(optimizer, scheduler, "epoch" if isinstance(scheduler, ReduceLROnPlateau) else "step")
 
     def sample(self, prompt: str | None = None, num_tokens: int | None = None, *, seed: int = 0) -> str:
         """A text of the net's own: the prompt and its continuation, the same for the same weights and seed.

@@ -12,6 +12,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.cli import ReduceLROnPlateau
 from torch import Tensor, nn
 
 from touchstone.datamodules import TextDataModule
@@ -247,6 +248,21 @@ def test_the_rate_rises_and_falls() -> None:
     assert rates[8] == pytest.approx((2.0 + 0.2) / 2)
     assert rates[13:] == pytest.approx([0.2] * 3)
     assert rates[3:] == sorted(rates[3:], reverse=True)
+
+
+def test_a_rate_that_waits_for_a_figure_falls_after_an_epoch_without_progress(tmp_path: Path) -> None:
+    """A net that learns nothing is no better than at first in three of four epochs."""
+    module = LanguageModel(
+        RecurrentLM(256, dim=8, hidden=16),
+        lambda groups: torch.optim.SGD(groups, lr=0.8),
+        lambda optimizer: ReduceLROnPlateau(optimizer, "val/loss", factor=0.5, patience=0),
+        sample_tokens=0,
+    )
+    for parameter in module.parameters():
+        parameter.register_hook(torch.zeros_like)
+    run = trainer(tmp_path, max_epochs=4)
+    run.fit(module, datamodule=text_data(tmp_path))
+    assert [group["lr"] for group in run.optimizers[0].param_groups] == pytest.approx([0.1] * 2)
 
 
 def test_only_matrices_decay() -> None:
