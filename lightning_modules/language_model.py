@@ -139,9 +139,12 @@ class LanguageModel(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         self._log_figures("val")
-        if self.sample_tokens and not self.trainer.sanity_checking and self.trainer.is_global_zero:
+        if not self.sample_tokens or self.trainer.sanity_checking:
+            return
+        folder = self.trainer.log_dir  # a collective: every process asks
+        if self.trainer.is_global_zero:
             try:
-                publish_sample(self, self.sample())
+                publish_sample(self, folder, self.sample())
             except LogitsNotFinite as error:  # what it means for the training is for others to say
                 if not self._has_warned:
                     rank_zero_warn(f"LanguageModel writes no sample while this is so: {error}")

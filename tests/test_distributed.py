@@ -133,6 +133,12 @@ def test_an_epoch_of_random_windows_is_shared_among_the_processes(runs: Path) ->
         assert steps == set(range(1, 2 * num_steps + 1))
 
 
+def test_one_of_two_processes_writes_the_samples_of_a_language_model(runs: Path) -> None:
+    for number in "12":
+        written = (runs / "windows" / number / "version_0" / "samples.txt").read_text()
+        assert written.count("=== step") == 2
+
+
 def test_a_resumed_fit_on_random_windows_ends_as_one_that_was_never_stopped(runs: Path) -> None:
     files = (runs / name / "2" / "step=6.ckpt" for name in ("windows", "resumed_windows"))
     whole, resumed = (torch.load(file, weights_only=True) for file in files)

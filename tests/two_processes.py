@@ -249,7 +249,7 @@ def fit_windows(folder: Path, num_processes: int, ckpt_path: Path | None = None)
     data = TextDataModule(
         files=[str(text)], tokens="bytes", context=8, batch_size=4, steps_per_epoch=6, token_folder=str(text.parent)
     )
-    module = LanguageModel(RecurrentLM(256, cell="gru", dim=8, hidden=16), sample_tokens=0)
+    module = LanguageModel(RecurrentLM(256, cell="gru", dim=8, hidden=16), sample_tokens=5)
     run.fit(module, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
     return run
 
