@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from touchstone.attacks import L1Adam, SampleRng, Targeted
+from touchstone.attacks.core.checks import as_computed
+from touchstone.attacks.core.logits import logits_as_float
 from touchstone.attacks.core.options import check_count
 
 from .parts.measures.change_size import ChangeSize
@@ -82,7 +84,7 @@ class LeastVisible(pl.Callback):
         if num_wanted > 0 and len(x):
             if not self._taken:
                 self._check_classes(pl_module, x[:1])
-            self._taken.append((x[:num_wanted].cpu(), positions[:num_wanted].cpu()))
+            self._taken.append((as_computed(x[:num_wanted], pl_module).cpu(), positions[:num_wanted].cpu()))
 
     def _check_classes(self, module: pl.LightningModule, x: Tensor) -> None:
         """Before all pictures have been predicted, where the data module has no names to know the classes by."""
@@ -102,20 +104,21 @@ class LeastVisible(pl.Callback):
         first = positions.argsort()[: self.num_pictures]  # of all processes
         x, positions = (of_each[first].repeat_interleave(num_targets, 0) for of_each in (x, positions))
         x = x.to(pl_module.device)
-        with torch.no_grad():
-            before = pl_module(x).float()
-        y = before.argmax(1)
-        with torch.inference_mode(False):  # whose tensors cannot be kept for a gradient
-            target = torch.tensor(self._numbers, device=x.device).repeat(len(x) // num_targets)
-            others = (target != y).nonzero()[:, 0]
-            x_adv, alpha = x.clone(), torch.full((len(x),), torch.nan, device=x.device)
-            if len(others):
-                say_begun(NAME, len(others))
-                attack, rng = self.attack.with_objective(Targeted(target[others])), SampleRng(0, others.cpu())
-                found = price_search(attack, pl_module, x[others], y[others], rng, self.num_rounds)
-                x_adv[others], alpha[others] = found.x_adv, found.alpha
-        with torch.no_grad():
-            after = pl_module(x_adv).float()
+        with logits_as_float(pl_module):
+            with torch.no_grad():
+                before = pl_module(x)
+            y = before.argmax(1)
+            with torch.inference_mode(False):  # whose tensors cannot be kept for a gradient
+                target = torch.tensor(self._numbers, device=x.device).repeat(len(x) // num_targets)
+                others = (target != y).nonzero()[:, 0]
+                x_adv, alpha = x.clone(), torch.full((len(x),), torch.nan, device=x.device)
+                if len(others):
+                    say_begun(NAME, len(others))
+                    attack, rng = self.attack.with_objective(Targeted(target[others])), SampleRng(0, others.cpu())
+                    found = price_search(attack, pl_module, x[others], y[others], rng, self.num_rounds)
+                    x_adv[others], alpha[others] = found.x_adv, found.alpha
+            with torch.no_grad():
+                after = pl_module(x_adv)
         attacked = Attacked(*(tensor.cpu() for tensor in (x, x_adv, before, after, y, target)))
         self._say(trainer, folder, attacked, positions.tolist(), alpha.cpu())
         self._taken = []

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from touchstone.attacks import Attack, SampleRng, Targeted
+from touchstone.attacks.core.checks import as_computed
+from touchstone.attacks.core.logits import logits_as_float
 from touchstone.attacks.core.options import check_count
 from touchstone.attacks.dreaming.layers import select
 
@@ -119,7 +121,7 @@ class TargetedPictures(pl.Callback):
         x, positions, _ = batch
         if not len(x):
             return
-        data = trainer.datamodule  # type: ignore[attr-defined]
+        data, x = trainer.datamodule, as_computed(x, pl_module)  # type: ignore[attr-defined]
         rows: list[list[list[str]]] = [[] for _ in x]
         before = _logits(pl_module, x)
         predicted, target = before.argmax(1), torch.full((len(x),), self._number)
@@ -182,13 +184,13 @@ class TargetedPictures(pl.Callback):
     def _feature_distance(self, module: pl.LightningModule, x: Tensor, x_adv: Tensor) -> Tensor:
         if not self.feature_layers:
             return torch.full((len(x),), torch.nan)
-        with torch.no_grad():
+        with torch.no_grad(), logits_as_float(module):
             return feature_distance(module, self.feature_layers, x, x_adv)
 
 
 def _logits(module: pl.LightningModule, x: Tensor) -> Tensor:
-    with torch.no_grad():
-        return module(x).float()
+    with torch.no_grad(), logits_as_float(module):
+        return module(x)
 
 
 def _average(went: Sequence[Went]) -> str:

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from touchstone.attacks import FGSM, PGD, Linf, Targeted, evaluate
 from touchstone.callbacks import RobustAccuracy
 from touchstone.callbacks.parts.pictures import attack_pictures as module_under_test
-from touchstone.callbacks.parts.pictures.attack_picture import Attacked, attack_picture
+from touchstone.callbacks.parts.pictures.attack_picture import Attacked, attack_picture, for_display
 from touchstone.callbacks.parts.pictures.choice import Choice
 
 from .lightning_programs import OrdinaryModule, samples, train_loader, trainer, val_loader
@@ -45,6 +45,11 @@ def test_an_untargeted_attack_wants_any_other_class() -> None:
 def test_grey_and_the_enlargement_are_explained() -> None:
     texts = picture(2)
     assert {"difference\n(grey: none)", "x 5", "left as it was"} <= set(texts)
+
+
+def test_pictures_of_half_precision_are_shown_as_others_are() -> None:
+    image = torch.tensor([0.0, 0.25, 0.5, 1.0]).view(1, 2, 2)
+    assert (for_display(image.bfloat16()) == image[0].numpy()).all()
 
 
 def test_signals_are_lines_at_their_values() -> None:

@@ -109,6 +109,25 @@ def test_every_picture_meets_every_target(tmp_path: Path, capsys: pytest.Capture
     assert (Path(logger.log_dir) / "figures/attack_least_visible.png").is_file()
 
 
+def test_weights_in_bfloat16_are_led_about_as_far_as_those_in_float32(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (40, 40), (140, 120, 120)).save(tmp_path / "in" / "a.png")
+    lengths = []
+    for number, precision in enumerate(("32-true", "bf16-true")):
+        data = PicturesDataModule(str(tmp_path / "in"), image_size=16, resize=16, class_names=["red", "green", "blue"])
+        trainer = pl.Trainer(
+            logger=TensorBoardLogger(tmp_path, name="run", version=number, default_hp_metric=False),
+            callbacks=[LeastVisible(["blue"], attack=replace(ATTACK, penalty=0.001), num_rounds=2)],
+            enable_progress_bar=False, enable_model_summary=False, accelerator="cpu", precision=precision,  # type: ignore[arg-type]
+        )  # fmt: skip
+        trainer.predict(Classes(), data)
+        with (tmp_path / f"run/version_{number}/least_visible.csv").open() as file:
+            (row,) = csv.DictReader(file)
+        assert row["reached"] == "True"
+        lengths.append(float(row["l1"]))
+    assert lengths[1] == pytest.approx(lengths[0], rel=0.5)  # logits are steps there
+
+
 def test_a_class_that_the_net_does_not_have_is_said_at_the_first_batch(tmp_path: Path) -> None:
     for name in ("a", "b"):
         Image.new("RGB", (40, 40), (140, 120, 120)).save(tmp_path / f"{name}.png")

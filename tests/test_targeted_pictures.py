@@ -116,6 +116,25 @@ def test_every_picture_becomes_the_class(tmp_path: Path, batch_size: int, capsys
     }
 
 
+def test_weights_in_bfloat16_change_pictures_as_those_in_float32_do(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (16, 16), (140, 120, 120)).save(tmp_path / "in" / "a.png")
+    attacks = {"ascent": PGD(threat=Canvas(), num_steps=20, step_size=0.02, random_start=False)}
+    went = []
+    for precision in ("32-true", "bf16-true"):
+        callback = TargetedPictures(2, attacks=attacks, feature_layers=["net.2"])
+        run = pl.Trainer(
+            logger=TensorBoardLogger(tmp_path, name="run", default_hp_metric=False), callbacks=[callback],
+            enable_progress_bar=False, enable_model_summary=False, accelerator="cpu", precision=precision,  # type: ignore[arg-type]
+        )  # fmt: skip
+        data = PicturesDataModule(str(tmp_path / "in"), image_size=16, resize=16, class_names=list("rgb"))
+        run.predict(Classes(), data)
+        went += callback._went["ascent"]
+    assert went[0].reached
+    assert went[1].reached
+    assert [went[1].l2, went[1].features] == pytest.approx([went[0].l2, went[0].features], rel=0.1)
+
+
 def test_a_layer_that_there_is_not_is_said_before_any_attack(tmp_path: Path) -> None:
     Image.new("RGB", (16, 16)).save(tmp_path / "a.png")
     data = PicturesDataModule(str(tmp_path), image_size=16, resize=16, class_names=["red", "green", "blue"])

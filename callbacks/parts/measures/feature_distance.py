@@ -39,7 +39,7 @@ def feature_distance(net: nn.Module, layers: Sequence[str], x: Tensor, other: Te
 
 def _directions(activations: Tensor) -> Tensor:
     """Activations as `(N, C, positions)`, scaled to length 1 over the channels; 0 stays 0."""
-    activations = channels_first(activations)
+    activations = channels_first(activations if activations.dtype == torch.float64 else activations.float())
     activations = activations.flatten(2) if activations.ndim > 2 else activations[:, :, None]
     length = torch.linalg.vector_norm(activations, dim=1, keepdim=True)
     return activations / length.clamp_min(torch.finfo(activations.dtype).tiny)

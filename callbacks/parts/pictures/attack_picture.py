@@ -176,5 +176,5 @@ def enlarged(difference: Tensor) -> Tensor:
 
 def for_display(image: Tensor) -> np.ndarray:
     """Pixels `(C, H, W)` in [0, 1] as matplotlib takes them."""
-    pixels = image.clamp(0, 1).permute(1, 2, 0).numpy()
+    pixels = image.float().clamp(0, 1).permute(1, 2, 0).numpy()  # which knows no bfloat16
     return pixels[..., 0] if pixels.shape[2] == 1 else pixels[..., :3]
