@@ -165,7 +165,7 @@ def _docstrings() -> dict[str, str]:
 
 def _read(path: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8").removeprefix("\ufeff")  # a mark of its bytes, and no text
     except FileNotFoundError:
         raise ValueError(f"PassagesDataModule(files=...): there is no file {path}") from None
     except UnicodeDecodeError as error:

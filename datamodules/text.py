@@ -32,7 +32,8 @@ class TextDataModule(pl.LightningDataModule):
 
     Args:
         files: UTF-8 files, one after another, or one; None for the help texts of Python (`pydoc_data.topics`),
-            English of about half a megabyte that every Python has.
+            English of about half a megabyte that every Python has. A byte order mark at the beginning of a file is
+            left out, of `"bytes"` too.
         tokens: `"characters"`, those that occur anywhere in the text; `"bytes"`; or `"byte_pairs"`, learnt from the
             training text, which needs the package `tokenizers`.
         num_byte_pairs: tokens of the byte-pair encoding, >= 256.

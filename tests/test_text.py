@@ -65,6 +65,26 @@ def test_pieces_of_any_size_are_the_text(tmp_path: Path, num_bytes: int) -> None
         assert len(first.encode()) - cut in range(4)
 
 
+@pytest.mark.parametrize("num_bytes", [1, 2, 1000])
+def test_a_byte_order_mark_is_no_text_at_the_beginning_of_a_file_alone(tmp_path: Path, num_bytes: int) -> None:
+    marked, text = b"\xef\xbb\xbfa", "a\ufeffé"
+    first, second = tmp_path / "first.txt", tmp_path / "second.txt"
+    first.write_bytes(marked)
+    second.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert "".join(text_pieces([first, second], num_bytes=num_bytes)) == "a" + text
+    for cut in range(13):
+        parts = (text_pieces([first, second], *ends, num_bytes) for ends in ((0, cut), (cut, 13)))
+        assert "".join("".join(part) for part in parts) == "a" + text
+    second.write_bytes(b"\xef\xbb\xbfab\xff")
+    with pytest.raises(ValueError, match="second.txt is not UTF-8: byte 5 is 0xff"):
+        list(text_pieces([second], num_bytes=num_bytes))
+    (tmp_path / "whole.txt").write_bytes(b"\xef\xbb\xbf" + b"abcd" * 100)
+    for tokens, size in (("characters", 4), ("bytes", 256)):
+        module = data(tmp_path, str(tmp_path / "whole.txt"), tokens=tokens)
+        assert module.vocabulary.decode(module.splits["train"][:4].tolist()) == "abcd"
+        assert len(module.vocabulary) == size
+
+
 @pytest.mark.parametrize("last", ["é", "€", "😀"])
 def test_a_cut_inside_the_last_character_leaves_it_whole(tmp_path: Path, last: str) -> None:
     text = "cut here " + last

@@ -165,6 +165,18 @@ def test_each_text_is_cut_into_contiguous_pieces(tmp_path: Path) -> None:
     assert (data.splits["val"].tensors[0][:, :5] == Words.unknown).all()  # words are learnt from training alone
 
 
+def test_a_byte_order_mark_is_no_word(tmp_path: Path) -> None:
+    passages = [f"{letter} one two three four five six" for letter in "abcdefghijklmnopqrstuvwxyz"]
+    for number, name in enumerate(("plain", "marked")):
+        text = "\n\n".join(f"{passage} {number}" for passage in passages)
+        (tmp_path / name).write_text(text, encoding="utf-8-sig" if name == "marked" else "utf-8")
+    data = PassagesDataModule(files={name: str(tmp_path / name) for name in ("plain", "marked")})
+    data.setup("fit")
+    assert not [word for word in data.vocabulary.words if "\ufeff" in word]
+    counts = [int((data.splits["train"].tensors[1] == label).sum()) for label in (0, 1)]
+    assert counts[0] == counts[1]
+
+
 def test_words_come_back_and_others_are_unknown() -> None:
     words = Words.learn(["The cat, the dog."], 4)
     assert words.names == ("", "?", "the", ",", ".", "cat")

@@ -27,7 +27,8 @@ def text_pieces(
 
     Args:
         files: UTF-8 files.
-        start: the first byte, counted over all files; inside a character, that is left out.
+        start: the first byte, counted over all files; inside a character, that is left out. So is the byte order mark
+            that a file may begin with, which is no part of its text.
         end: the byte after the last; inside a character, all of that is taken.
         num_bytes: size of a piece, which is what is in memory at a time.
 
@@ -42,7 +43,8 @@ def text_pieces(
         if first >= last:
             continue
         with path.open("rb") as file:
-            first, last = _at_character(file, first, size), _at_character(file, last, size)
+            after_mark = 3 if file.read(3) == codecs.BOM_UTF8 else 0
+            first, last = (max(after_mark, _at_character(file, place, size)) for place in (first, last))
             file.seek(first)
             decoder = codecs.getincrementaldecoder("utf-8")()
             while first < last:
