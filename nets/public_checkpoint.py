@@ -17,13 +17,14 @@ from .normalize import Normalize
 from .parts.fill import fill
 from .parts.stored_weights import stored_weights
 
-WRAPPERS = ("model", "state_dict", "net")
+WRAPPERS = ("model", "state_dict", "net", "model_state_dict")
 """Keys of a checkpoint behind which the state dict may lie."""
 UNUSED = ("attacker.", "sub_block1.")
 """What no prediction needs: the copy of the net that robustness keeps for its attacker, and a block of TRADES that no
 forward uses."""
 NORMALIZATIONS = (("new_mean", "new_std"), ("mean", "std"), ("mu", "sigma"))
-"""How the two halves of a normalization are called, at the top or behind `normalizer.` or `normalize.`."""
+"""How the two halves of a normalization are called, at the top or behind `normalizer.`, `normalize.` or the `0.` of an
+`nn.Sequential` with the net."""
 
 
 class PublicCheckpoint(nn.Module):
@@ -99,7 +100,7 @@ def _normalization(state: dict[str, Tensor], wanted: set[str], call: str) -> Nor
     Raises:
         ValueError: there is only one half of it, or it is none.
     """
-    for place in ("normalizer.", "normalize.", ""):
+    for place in ("normalizer.", "normalize.", "0.", ""):
         for names in NORMALIZATIONS:
             keys = [place + name for name in names if place + name not in wanted]
             found = [key for key in keys if key in state]

@@ -75,10 +75,19 @@ def test_a_checkpoint_of_robustness_has_the_logits_of_its_own_model(
     [
         (lambda state: state, False),
         (lambda state: {"state_dict": {f"module.{k}": v for k, v in state.items()}}, False),
+        (lambda state: {"epoch": 9, "model_state_dict": state}, False),
+        (lambda state: behind("1.", state, **{"0.mean": MEAN, "0.std": STD}), True),
         (lambda state: {**state, "mu": MEAN.view(1, 3, 1, 1), "sigma": STD.view(1, 3, 1, 1)}, True),
         (lambda state: {k: v for k, v in state.items() if "num_batches" not in k}, False),
     ],
-    ids=["plain", "behind state_dict and module", "with mu and sigma", "without counters"],
+    ids=[
+        "plain",
+        "behind state_dict and module",
+        "behind model_state_dict",
+        "in a Sequential",
+        "with mu and sigma",
+        "without counters",
+    ],
 )
 def test_state_dicts_of_robustbench(tmp_path: Path, wrap: Any, has_normalization: bool) -> None:
     source, x = shaken(CifarResNet(18)), torch.rand(2, 3, 32, 32)
