@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from touchstone.attacks import L2, Attack, HopSkipJump, RandomNoise, Square, evaluate
+from touchstone.attacks import L1, L2, Attack, HopSkipJump, RandomNoise, Square, Strongest, evaluate
+from touchstone.attacks.threats.ball import Ball
 
 from .judged import LINF, PGD_5, Called, Custom
 from .oracles import small_net
@@ -37,6 +38,13 @@ def test_a_model_without_a_gradient_is_an_error_that_says_where_to_look(x: Tenso
         model = Called(function)
         with pytest.raises(ValueError, match="attack 'pgd': the model's output does not depend on its input by a diff"):
             evaluate(model, x, model(x).argmax(1), {"pgd": PGD_5})
+
+
+@pytest.mark.parametrize("threat", [LINF, L1(eps=1)], ids=["linf", "l1"])
+def test_strongest_says_so_too_of_a_model_without_a_gradient(x: Tensor, threat: Ball) -> None:
+    model = Called(lambda x: Silent.apply(x).flatten(1)[:, :4] * 3)
+    with pytest.raises(ValueError, match=r"attack 's': the model's output does not .* a black box \(Square"):
+        evaluate(model, x, model(x).argmax(1), {"s": Strongest(threat=threat)})
 
 
 def test_a_model_that_leaves_torch_is_told_of_the_black_boxes(x: Tensor) -> None:

@@ -52,7 +52,12 @@ class Jumps:
         def watch(points: Tensor, part: Tensor) -> tuple[Tensor, Tensor]:
             gain, reached = measure(points, part)
             here, seen = points.detach(), gain.detach()
-            points.register_hook(lambda grad: self._see(rows[part], here, seen, grad.detach()))
+
+            def see(grad: Tensor | None) -> None:
+                if grad is not None:  # of a layer that has none, as quantised ones: whoever asked for it says so
+                    self._see(rows[part], here, seen, grad.detach())
+
+            points.register_hook(see)
             return gain, reached
 
         return watch
