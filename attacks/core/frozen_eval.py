@@ -30,7 +30,8 @@ def frozen_eval(model: nn.Module, *, freeze: bool = True, training: bool = False
         training: whether the modules keep their modes, for examples made in the mode of training.
 
     Raises:
-        ValueError: a parameter that needs a gradient was made in inference mode, and so can have none.
+        ValueError: a parameter that needs a gradient was made in inference mode, and so can have none; or a module
+            that is in training mode refuses the mode of evaluation, as exported ones do.
     """
     _check_parameters(model)
     modes = {module: module.training for module in model.modules()}
@@ -57,7 +58,7 @@ def frozen_eval(model: nn.Module, *, freeze: bool = True, training: bool = False
         stack.enter_context(torch.enable_grad())
         try:
             if not training:
-                model.eval()
+                _evaluate(model)
             if freeze:
                 for parameter in needed_grad:
                     if parameter.requires_grad:
@@ -88,6 +89,20 @@ def seed_random_state(
         several = device.index is not None and hasattr(module, "device")  # of MPS there is one
         with module.device(device) if several else nullcontext():
             module.manual_seed(seed)
+
+
+def _evaluate(model: nn.Module) -> None:
+    try:
+        model.eval()
+    except NotImplementedError as error:  # of torch.export, whose modules stay as they were exported
+        name = next((name or "the model" for name, module in model.named_modules() if module.training), None)
+        if name is not None:
+            raise ValueError(
+                f"the model must take the mode of evaluation, got one that refuses it while {name} is in training mode "
+                f"({error}); `torch.export` keeps the mode of the model that it is given, and its module says "
+                "`training` either way: export `model.eval()`, and then say that it was, `for module in "
+                "exported.modules(): module.training = False`"
+            ) from error
 
 
 def _check_parameters(model: nn.Module) -> None:
