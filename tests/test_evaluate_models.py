@@ -8,6 +8,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 from torch import Tensor, nn
+from torchmetrics.classification import MulticlassAccuracy
 
 from touchstone.attacks import L1, L2, Attack, HopSkipJump, RandomNoise, Square, Strongest, evaluate
 from touchstone.attacks.threats.ball import Ball
@@ -83,6 +84,30 @@ def test_what_torch_exports_is_measured(net: nn.Module, x: Tensor, y: Tensor) ->
         module.training = False
     robust = evaluate(net, x, y, {"pgd": PGD_5}).robust["pgd"]
     assert torch.equal(evaluate(exported, x, y, {"pgd": PGD_5}).robust["pgd"], robust)
+
+
+class Metered(nn.Module):
+    """Keeps a torchmetric, whose states are in no buffer."""
+
+    def __init__(self, net: nn.Module, *, counts: bool) -> None:
+        super().__init__()
+        self.net, self.counts, self.accuracy = net, counts, MulticlassAccuracy(num_classes=4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.net(x)
+        if self.counts:
+            self.accuracy.update(logits, logits.argmax(1))
+        return logits
+
+
+@pytest.mark.parametrize("counts", [False, True])
+def test_a_metric_that_a_forward_updates_is_a_state_that_the_model_changes(
+    net: nn.Module, x: Tensor, y: Tensor, counts: bool
+) -> None:
+    model = Metered(net, counts=counts)
+    warnings = evaluate(model, x, y, {"pgd": PGD_5}).warnings
+    assert [warning for warning in warnings if "its own state" in warning] == warnings
+    assert any("(the metric accuracy)" in warning for warning in warnings) is counts
 
 
 def test_a_model_that_leaves_torch_is_told_of_the_black_boxes(x: Tensor) -> None:

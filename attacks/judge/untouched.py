@@ -34,7 +34,13 @@ class Untouched:
             if p.grad is not None
         }
         hooks = {f"the hooks of {name or 'the model'}": _hooks(m) for name, m in model.named_modules()}
-        return {**modules, **modes, **needs, **grads, **hooks, **self._values()}
+        # What torchmetrics counts is in no buffer.
+        metrics = {
+            f"the metric {name or 'itself'}": (m._update_count,)
+            for name, m in model.named_modules()
+            if hasattr(m, "_defaults") and hasattr(m, "_update_count")
+        }
+        return {**modules, **modes, **needs, **grads, **hooks, **metrics, **self._values()}
 
     @torch.no_grad()
     def _values(self) -> dict[str, tuple[int, ...]]:
