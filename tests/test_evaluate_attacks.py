@@ -193,6 +193,29 @@ def test_an_attack_that_changes_its_objective_is_named(net: nn.Module, x: Tensor
         evaluate(net, x, y, {"a": easier})
 
 
+class Plain(Objective):
+    """One of a user's own that is no dataclass, and holds a tensor: no class but its own will do."""
+
+    def __init__(self, target: Tensor) -> None:
+        self.target = target
+
+    def gain(self, logits: Tensor, y: Tensor) -> Tensor:
+        return logits[:, int(self.target)]
+
+    def reached(self, logits: Tensor, y: Tensor) -> Tensor:
+        return logits.argmax(1) == self.target
+
+
+def test_an_objective_may_be_no_dataclass_and_is_watched_all_the_same(net: nn.Module, x: Tensor, y: Tensor) -> None:
+    plain = Plain(torch.tensor(2))
+    report = evaluate(net, x, y, {"a": PGD(threat=LINF, objective=plain)}, keep_adversarial=True)
+    attacked = y == net.eval()(x).argmax(1)
+    assert report.success["a"].any()
+    assert torch.equal(report.success["a"], attacked & (net(report.x_adv["a"]).argmax(1) == 2))
+    with pytest.raises(ValueError, match=r"attack 'a' changed its objective"):
+        evaluate(net, x, y, {"a": Widening(lambda own: own.objective.target.fill_(1), LINF, plain)})
+
+
 @pytest.mark.parametrize(
     ("setting", "value"),
     [

@@ -66,7 +66,8 @@ class PerSample:
 
     def still_is(self, now: object) -> bool:
         """Whether `now`, of which this is an earlier copy (`copied`), is what it was; what was None may have come."""
-        before = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+        own = [field.name for field in dataclasses.fields(self)] if dataclasses.is_dataclass(self) else list(vars(self))
+        before = {name: getattr(self, name) for name in own}
         return type(now) is type(self) and all(
             value is None or _is_still(value, getattr(now, name, None)) for name, value in before.items()
         )
