@@ -3,30 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from touchstone.attacks import (
     APGD,
     DLR,
+    PGD,
     AnyOf,
+    Attack,
     CrossEntropy,
     Linf,
     Loss,
     Margin,
+    Objective,
     ProbabilityMargin,
     SampleRng,
+    Square,
     Targeted,
+    Threat,
     Towards,
     Untargeted,
     evaluate,
 )
 from touchstone.attacks.objectives.towards import towards_nearest
 
-from .oracles import LinearModel, images
+from .oracles import LinearModel, images, small_net
 
 
 def softmax(z: np.ndarray) -> np.ndarray:
@@ -141,3 +149,73 @@ def test_the_nearest_classes_are_those_with_the_largest_other_logits(logits: Ten
     assert len(parts) == 5
     for row, (z, y) in enumerate(zip(logits.numpy(), label.tolist(), strict=True)):
         assert [int(part.target[row]) for part in parts] == [c for c in np.argsort(-z) if c != y]  # type: ignore[attr-defined]
+
+
+class Mean(Loss):
+    """The mean over the batch, as torch's losses give it by themselves."""
+
+    def __call__(self, logits: Tensor, label: Tensor) -> Tensor:
+        return F.cross_entropy(logits, label)
+
+
+class Whole(Loss):
+    """One for each class."""
+
+    def __call__(self, logits: Tensor, label: Tensor) -> Tensor:
+        return -logits.log_softmax(1)
+
+    def towards(self, logits: Tensor, label: Tensor, target: Tensor) -> Tensor:
+        return logits.argmax(1)
+
+
+class AnyWrong(Untargeted):
+    def reached(self, logits: Tensor, y: Tensor) -> Tensor:
+        return (logits.argmax(1) != y).any()
+
+
+class Counted(Untargeted):
+    def correct(self, logits: Tensor, y: Tensor) -> Tensor:
+        return (logits.argmax(1) == y).long()
+
+
+class Numbered(Untargeted):
+    def gain(self, logits: Tensor, y: Tensor) -> Tensor:
+        return 1.5  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class ByHand(Attack):
+    """Asks its objective itself, as the README's attack does."""
+
+    threat: Threat
+    objective: Objective
+
+    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:
+        self.objective.gain(model(x), y)
+        return x
+
+
+@pytest.mark.parametrize(
+    ("objective", "message"),
+    [
+        (Untargeted(loss=Mean()), r"Mean\(\) must .*, float \(12,\), got float \(\); for torch's .* reduction='none'"),
+        (Targeted(target=1, loss=Mean()), r"Mean\(\) must give one value per sample, float \(12,\), got float \(\)"),
+        (AnyOf([1, 2], loss=Mean()), r"Mean\(\) must give one value per sample, float \(12,\), got float \(\)"),
+        (Untargeted(loss=Whole()), r"Whole\(\) must give one value per sample, float \(12,\), got float \(12, 4\)$"),
+        (Targeted(target=1, loss=Whole()), r"Whole\.towards must give .*, float \(12,\), got int64 \(12,\)$"),
+        (AnyWrong(), r"AnyWrong\.reached must give one value per sample, bool \(12,\), got bool \(\)$"),
+        (Counted(), r"Counted\.correct must give one value per sample, bool \(12,\), got int64 \(12,\)$"),
+        (Numbered(), r"Numbered\.gain must give one value per sample, float \(12,\), got 1\.5$"),
+    ],
+)
+@pytest.mark.parametrize(
+    "attack",
+    [partial(PGD, num_steps=2), partial(Square, num_queries=5), ByHand],
+    ids=["pgd", "square", "by hand"],
+)
+def test_a_loss_or_objective_of_another_shape_is_named_by_every_attack_that_asks_it(
+    objective: Objective, message: str, attack: Callable[..., Attack]
+) -> None:
+    net, x = small_net().eval(), images(12)
+    with pytest.raises(ValueError, match=f"^attack 'a': {message}"):
+        evaluate(net, x, net(x).argmax(1), {"a": attack(threat=Linf(eps=0.1), objective=objective)}, batch_size=16)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import Tensor
 
+from .one_each import check_one_each
 from .per_sample import PerSample
 from .sample_rng import SampleRng
 
@@ -22,6 +23,10 @@ class Objective(PerSample, ABC):
 
     of_texts = False  # without an annotation, which jsonargparse would read in the subclass's module
     """Whether it is one for language models: logits `(N, T, V)`, and as `y` the tokens that follow, `(N, T)`."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        check_one_each(cls, gain="float", reached="bool", correct="bool")
 
     @abstractmethod
     def gain(self, logits: Tensor, y: Tensor) -> Tensor:

@@ -209,8 +209,8 @@ def _judge(report: Report, name: str, attack: Attack, x: Tensor, logits: Tensor,
         return part.with_objective(part.objective.aim(clean_logits, y[rows], bench.rng.take(rows)))
 
     def measure(part: Attack, rows: Tensor, x_adv: Tensor, after: Tensor) -> None:
-        robust[rows] = part.objective.correct(after, y[rows])
-        success[rows] = part.objective.reached(after, y[rows])
+        robust[rows] = naming(name, part.objective.correct, after, y[rows])
+        success[rows] = naming(name, part.objective.reached, after, y[rows])
         left[rows] = Margin()(after, y[rows]) / Margin()(logits[rows], y[rows])
 
     x_adv, cost = bench.run(name, attack, x, y, rows=robust.nonzero()[:, 0], measure=measure, aim=aim)

@@ -157,7 +157,7 @@ def _judge(
         now = token_losses(logits, y[rows]).float() / math.log(2)
         before[rows] = _per_character(bits[rows], characters[rows], left)
         after[rows] = _per_character(now, characters[rows], left)
-        success[rows] = part.objective.reached(logits, y[rows]) & ~reached[rows]
+        success[rows] = naming(name, part.objective.reached, logits, y[rows]) & ~reached[rows]
 
     everyone = torch.arange(len(x), device=x.device)
     x_adv, cost = bench.run(name, attack, x, y, rows=everyone, measure=measure)

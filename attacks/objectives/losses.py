@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from ..core.one_each import check_one_each
 
 _TINY = 1e-12
 """Added to what is divided by, where logits may be equal; as in the code of Croce and Hein."""
@@ -25,6 +27,10 @@ class Loss(ABC):
     """How many classes a model must have for this loss to mean something."""
     min_classes_towards: ClassVar[int] = 2
     """The same for `towards`."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        check_one_each(cls, __call__="float", towards="float")
 
     def check_classes(self, num_classes: int, *, towards: bool = False) -> None:
         """Raises ValueError where the loss, or its way `towards` a class, needs a model of more classes."""

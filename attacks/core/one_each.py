@@ -1,0 +1,46 @@
+"""`check_one_each`: methods that must give one value for each sample, and say so where they give something else.
+
+A mean over the batch would compare a sample with what the others were tried with, and be broadcast without a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Literal
+
+from torch import Tensor
+
+
+def check_one_each(owner: type, **kinds: Literal["float", "bool"]) -> None:
+    """Has the methods that a class defines itself raise ValueError where they give no tensor `(N,)` of their kind.
+
+    Where every loss and every objective is made, since an attack may call them as it likes.
+
+    Args:
+        owner: the class.
+        kinds: by name, what a method `(self, logits, ...)` gives for each of the N samples.
+    """
+    for name, kind in kinds.items():
+        if name in vars(owner):
+            called = f"{owner.__name__}()" if name == "__call__" else f"{owner.__name__}.{name}"
+            setattr(owner, name, _checked(vars(owner)[name], called, kind))
+
+
+def _checked(method: Callable[..., Any], called: str, kind: Literal["float", "bool"]) -> Callable[..., Any]:
+    @wraps(method)
+    def checked(self: object, logits: Tensor, *args: Any, **kwargs: Any) -> Any:
+        values = method(self, logits, *args, **kwargs)
+        if isinstance(values, Tensor):
+            own_kind = "float" if values.is_floating_point() else str(values.dtype).removeprefix("torch.")
+            if own_kind == kind and values.shape == logits.shape[:1]:
+                return values
+            got = f"{own_kind} {tuple(values.shape)}"
+            hint = (
+                "; for torch's losses use reduction='none'" if kind == own_kind == "float" and not values.ndim else ""
+            )
+        else:
+            got, hint = f"{values!r:.80}", ""
+        raise ValueError(f"{called} must give one value per sample, {kind} ({len(logits)},), got {got}{hint}")
+
+    return checked
