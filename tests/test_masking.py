@@ -295,6 +295,34 @@ def test_a_model_that_draws_gives_the_same_verdicts_whatever_was_drawn_before() 
     assert torch.equal(alone, seen[0])
 
 
+class Tossing(Before):
+    """Mirrors all images of a forward, or none, by one coin."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x.flip(3) if torch.rand(()) < 0.5 else x)
+
+
+@pytest.mark.parametrize("num_samples", [5, 48])
+def test_a_model_that_tosses_one_coin_for_each_forward_draws_and_depends_on_no_other_image(num_samples: int) -> None:
+    model = Tossing(small_net()).eval()
+    x = images(num_samples)
+    y, attacks = own_labels(model.inner, x), {"noise": RandomNoise(threat=LINF)}
+    signs = [" ".join(evaluate(model, x, y, attacks, seed=seed).warnings) for seed in range(40)]
+    assert sum("draws random numbers" in sign for sign in signs) >= 39
+    assert not any("other images of the batch" in sign for sign in signs)
+
+
+@pytest.mark.parametrize("num_samples", [2, 3, 4, 5, 9, 13, 25, 31, 32, 33])
+def test_a_model_that_sees_its_batch_draws_no_numbers_and_is_asked_of_no_image_alone(num_samples: int) -> None:
+    """A norm over the batch refuses a batch of one."""
+    model, sizes = Crowded(small_net()).eval(), []
+    model.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
+    x = images(num_samples)
+    (warning,) = evaluate(model, x, own_labels(model, x), {}).warnings
+    assert "depends on the other images of the batch" in warning
+    assert num_samples < 4 or min(sizes) > 1
+
+
 def test_a_hinge_that_is_satisfied_is_no_sign() -> None:
     threat = L1(eps=4)
     attack = EAD(threat=threat, num_steps=30, num_rounds=3, first_weight=1.0)

@@ -19,6 +19,8 @@ from .probing import Probing
 NUM_LOOKED_AT = 32
 """Samples that the model is asked again."""
 
+_NUM_FORWARDS = 8
+_SMALL_BATCHES = (4, 3, 5, 2)
 _NUM_PROBED = 16
 _NUM_CLIMBING = 8
 _SAME = 1e-3  # of two answers, the difference that they may have
@@ -73,14 +75,12 @@ class Diagnosis:
                 "the model's outputs all lie in [0, 1]: if they are probabilities of each class by itself, leave out "
                 "the sigmoid that gives them, since it flattens the gradients"
             )
-        x, ids = self._probing.x[:NUM_LOOKED_AT], self._probing.rng.sample_ids[:NUM_LOOKED_AT]
-        look = self._probing.look
-        if not look_again or not len(x):
+        if not look_again or not len(self._probing.x):
             return signs
-        if _alike(look.elsewhere(x, ids, "a second time"), self._logits[:NUM_LOOKED_AT]):
+        first, second = self._logits[:NUM_LOOKED_AT], self._asked_in_small_batches()
+        if all(_alike(answers, first) for answers in second):
             return signs
-        once, again = (look(x, ids, "a third time") for _ in range(2))
-        if not _alike(once, again):
+        if not all(all(map(_alike, second, self._asked_in_small_batches())) for _ in range(2)):
             signs.append(
                 "the model gives another answer when it is asked again: it draws random numbers, so that an attack "
                 "needs their expectation (`num_eot_samples` of PGD and APGD, `AutoAttack(version='rand')`), and each "
@@ -92,6 +92,17 @@ class Diagnosis:
                 "look for BatchNorm without running statistics, or a norm over the batch"
             )
         return signs
+
+    def _asked_in_small_batches(self) -> list[Tensor]:
+        """The logits of a few samples, of fewer than that several times: in about `_NUM_FORWARDS` forwards.
+
+        A model may draw one number for all of a forward, and two of them are as likely as not to agree by chance.
+        """
+        x, ids = self._probing.x[:NUM_LOOKED_AT], self._probing.rng.sample_ids[:NUM_LOOKED_AT]
+        # None is left to a batch of its own, which a norm over the batch refuses.
+        size = next((size for size in _SMALL_BATCHES if size < len(x) and len(x) % size != 1), 1)
+        times = min(_NUM_FORWARDS, max(1, round(NUM_LOOKED_AT / len(x))))
+        return [self._probing.look(x.flip(0), ids.flip(0), "a second time", size).flip(0) for _ in range(times)]
 
     def of_the_attacks(self, attacks: Mapping[str, Attack], robust: Mapping[str, Tensor]) -> list[str]:
         """Tries what a gradient attack left standing by other means, once for each threat."""
