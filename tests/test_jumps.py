@@ -38,6 +38,14 @@ def test_a_jump_is_what_lies_beyond_the_gradients() -> None:
     assert jumps.found(torch.full((4,), 62.0)).tolist() == [False, False, False, False]
 
 
+def test_what_may_be_rounding_of_each_change_is_no_jump() -> None:
+    """Of nine changes one is a jump of 3, beside 0.09 along the slope."""
+    points = torch.linspace(0, 0.9, 10, dtype=torch.float64)[:, None, None]
+    jumps = jumps_along(lambda x: 0.1 * x[:, 0] + 3 * (x[:, 0] > 0.55), points)
+    rounding = torch.tensor([0.0, 0.32, 0.33], dtype=torch.float64)
+    assert [bool(jumps.found(torch.zeros(1), off)) for off in rounding] == [True, True, False]
+
+
 @pytest.mark.parametrize("bend", [torch.relu, torch.square, torch.sin], ids=["relu", "square", "sin"])
 def test_where_a_gain_bends_it_does_not_jump(bend: Callable[[Tensor], Tensor]) -> None:
     torch.manual_seed(0)

@@ -30,6 +30,11 @@ def test_a_gain_that_does_not_move_is_explained() -> None:
     assert unexplained(torch.zeros(3, 1), torch.zeros(1, 4), torch.randn(3, 1, 4)).item() == 0
 
 
+def test_what_may_be_rounding_of_a_change_is_explained() -> None:
+    changes, moves = torch.tensor([[0.5, 0.5], [-0.5, -0.5]]), torch.zeros(2, 2, 4)
+    assert unexplained(changes, torch.ones(2, 4), moves, torch.tensor([0.5, 0.125])).tolist() == [0, 0.75]
+
+
 class HalfDetached(nn.Module):
     """An honest net whose gradient sees the right half of each image alone."""
 

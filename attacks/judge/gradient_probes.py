@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..core.ascend import ascend, cosine_steps
+from ..core.rounding import rounding
 from ..core.threat import Threat
 from ..objectives.losses import Margin
 from ..parts.jumps import Jumps
@@ -41,14 +42,17 @@ def near_by(probing: Probing, name: str, threat: Threat, rows: Tensor) -> list[s
 
     def go_a_little(some: Tensor) -> int:
         x, y, part = probing.x[some], probing.y[some], threat.take(some)
-        aside = _SMALL_PART * (part.start(x, probing.rng.take(some).fold(-2)) - x)
         with probing.counted():
-            gains, grads = zip(*(probing.slope(points, y) for points in (x, x + aside)), strict=True)
+            gains, grads, aside, rounded = _look_aside(probing, part, some, _SMALL_PART)
             can_move = part.clip(x + part.width * grads[0].sign()) != x
             step = _SMALL_PART * part.radius(x) * part.direction(torch.where(can_move, grads[0], 0))
-            after = Margin()(probing.model(part.project(x + step, x)).detach(), y)
+            end = part.project(x + step, x)
+            after = Margin()(probing.model(end).detach(), y)
         turns = _cosine(*grads) < _SAME_DIRECTION
-        return int((turns | (after <= gains[0]) | _is_unsaid(gains, grads, aside)).sum())
+        said = (grads[0] * (end - x)).flatten(1).sum(1)
+        # More than rounding, or so little that even the whole of eps would be lost in the margin.
+        can_tell = (said > rounded) | (end != x).flatten(1).any(1) & (gains[0] + said / _SMALL_PART == gains[0])
+        return int((turns | can_tell & (after <= gains[0]) | _is_unsaid(gains, grads, aside, rounded)).sum())
 
     num_astray = probing.in_parts(rows, go_a_little)
     if num_astray <= max(1, 0.33 * len(rows)):
@@ -66,14 +70,12 @@ def half_way(probing: Probing, name: str, threat: Threat, rows: Tensor) -> list[
         return []
 
     def look_at_some(some: Tensor) -> int:
-        x, y = probing.x[some], probing.y[some]
-        aside = 0.5 * (threat.take(some).start(x, probing.rng.take(some).fold(-2)) - x)
         with probing.counted():
-            gains, grads = zip(*(probing.slope(points, y) for points in (x, x + aside)), strict=True)
+            gains, grads, aside, rounded = _look_aside(probing, threat.take(some), some, 0.5)
         one, other = (grad * (aside != 0) for grad in grads)  # a pixel at the end of the box may stay, as its gradient
         have_direction = one.flatten(1).any(1) & other.flatten(1).any(1)
         elsewhere = have_direction & (_cosine(one, other) < _ALIKE_HALF_WAY)
-        return int((elsewhere | _is_unsaid(gains, grads, aside)).sum())
+        return int((elsewhere | _is_unsaid(gains, grads, aside, rounded)).sum())
 
     num_astray = probing.in_parts(rows, look_at_some)
     if num_astray <= max(4, 0.75 * len(rows)):
@@ -92,9 +94,12 @@ def in_jumps(probing: Probing, name: str, threat: Threat, rows: Tensor) -> list[
 
     def climb_some(some: Tensor) -> int:
         x, y, part = probing.x[some], probing.y[some], threat.take(some)
+        rounded = torch.full_like(x.flatten(1)[:, 0], torch.inf)
 
         def margin(points: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
-            gain = Margin()(probing.model(points), y[which])
+            logits = probing.model(points)
+            rounded[which] = rounded[which].minimum(rounding(logits.detach()))
+            gain = Margin()(logits, y[which])
             return gain, gain.detach() > 0
 
         jumps, everyone = Jumps(x), torch.arange(len(x), device=x.device)
@@ -108,7 +113,7 @@ def in_jumps(probing: Probing, name: str, threat: Threat, rows: Tensor) -> list[
                 step_size=cosine_steps(_CLIMB),
                 early_stop=False,
             )
-            found = jumps.found(-margin(x, everyone)[0].detach())
+            found = jumps.found(-margin(x, everyone)[0].detach(), rounded)
             if found.any():  # and does not answer at random
                 once, again = (margin(end, everyone)[0].detach() for _ in range(2))
                 found &= (once - again).abs() <= _SAME * once.abs()
@@ -123,9 +128,24 @@ def in_jumps(probing: Probing, name: str, threat: Threat, rows: Tensor) -> list[
     ]
 
 
-def _is_unsaid(gains: Sequence[Tensor], grads: Sequence[Tensor], aside: Tensor) -> Tensor:
+def _look_aside(
+    probing: Probing, threat: Threat, some: Tensor, part: float
+) -> tuple[Sequence[Tensor], Sequence[Tensor], Tensor, Tensor]:
+    """What is seen at the samples and a part of eps beside them.
+
+    Returns:
+        The margins and the gradients at both, `(N,)` and `(N, ...)`; the way, `(N, ...)`, as rounded, since a small
+        part of a small eps is lost in the pixels; and the margin's rounding, `(N,)`.
+    """
+    x, y = probing.x[some], probing.y[some]
+    beside = x + part * (threat.start(x, probing.rng.take(some).fold(-2)) - x)
+    gains, grads, rounded = zip(*(probing.slope(points, y) for points in (x, beside)), strict=True)
+    return gains, grads, beside - x, torch.minimum(*rounded)
+
+
+def _is_unsaid(gains: Sequence[Tensor], grads: Sequence[Tensor], aside: Tensor, rounded: Tensor) -> Tensor:
     """Whether a good part of the change from one point to another is not what the gradients there say: bool `(N,)`."""
-    return unexplained((gains[1] - gains[0])[None], (grads[0] + grads[1]) / 2, aside[None]) > _UNSAID
+    return unexplained((gains[1] - gains[0])[None], (grads[0] + grads[1]) / 2, aside[None], rounded) > _UNSAID
 
 
 def _cosine(one: Tensor, other: Tensor) -> Tensor:

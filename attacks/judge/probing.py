@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..core.attack import Attack
 from ..core.checks import are_broken
+from ..core.rounding import rounding
 from ..core.sample_rng import SampleRng
 from ..objectives.losses import Margin
 from .forwards import Forwards
@@ -61,11 +62,12 @@ class Probing:
             yield
         self.cost += meter.cost(0.0)
 
-    def slope(self, points: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """The margin by which the samples are wrong, `(N,)`, and its gradient, like `points`."""
+    def slope(self, points: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The margin by which the samples are wrong, `(N,)`, its gradient, like `points`, and its rounding, `(N,)`."""
         leaf = points.clone().requires_grad_()
-        gain = Margin()(self.model(leaf), y)
-        return gain.detach(), torch.autograd.grad(gain.sum(), leaf)[0]
+        logits = self.model(leaf)
+        gain = Margin()(logits, y)
+        return gain.detach(), torch.autograd.grad(gain.sum(), leaf)[0], rounding(logits.detach())
 
     def is_differentiable(self) -> bool:
         """Whether the logits depend on the samples by a path that has a gradient, if only one of zeros."""

@@ -38,6 +38,7 @@ class Jumps:
         self._points, self._grads = x.clone(), torch.zeros_like(x)
         self._gains = x.new_full((len(x),), torch.nan)
         self._explained, self._beyond = torch.zeros_like(self._gains), torch.zeros_like(self._gains)
+        self._num_changes = torch.zeros_like(self._gains)
         self._risen, self._promised = torch.zeros_like(self._gains), torch.zeros_like(self._gains)
         self.first: tuple[Tensor, Tensor, Tensor] | None = None
 
@@ -62,13 +63,15 @@ class Jumps:
 
         return watch
 
-    def found(self, scale: Tensor) -> Tensor:
+    def found(self, scale: Tensor, rounding: Tensor | float = 0.0) -> Tensor:
         """Whose gain has changed more beyond what its gradients explain than by it: bool `(N,)`.
 
         Args:
             scale: what jumps must be seen beside, such as the first margin, >= 0, float `(N,)`.
+            rounding: the part of each change that is taken for rounding (`rounding`), >= 0, float `(N,)`.
         """
-        return (self._beyond > self._explained) & (self._beyond >= _LEAST * scale)
+        beyond = self._beyond - self._num_changes * rounding
+        return (beyond > self._explained) & (beyond >= _LEAST * scale)
 
     def bent(self) -> Tensor:
         """Whose gain has risen by less than a quarter of what the gradients promised, step by step: bool `(N,)`."""
@@ -80,6 +83,7 @@ class Jumps:
         promised = (self._grads[which] * move).nan_to_num(0, 0, 0).flatten(1).sum(1)
         change = gains - self._gains[which]
         goes_on = change.isfinite()  # not from the first point, nor from or to one without a gain
+        self._num_changes[which] += goes_on
         self._explained[which] += torch.where(goes_on, parts.abs().sum(1), 0)
         self._beyond[which] += torch.where(goes_on, (change - parts.sum(1)).abs(), 0)
         self._risen[which] += torch.where(goes_on, change, 0)
