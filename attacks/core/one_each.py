@@ -29,18 +29,16 @@ def check_one_each(owner: type, **kinds: Literal["float", "bool"]) -> None:
 
 def _checked(method: Callable[..., Any], called: str, kind: Literal["float", "bool"]) -> Callable[..., Any]:
     @wraps(method)
-    def checked(self: object, logits: Tensor, *args: Any, **kwargs: Any) -> Any:
-        values = method(self, logits, *args, **kwargs)
+    def checked(self: object, *args: Any, **kwargs: Any) -> Any:
+        values, like = method(self, *args, **kwargs), next(iter((*args, *kwargs.values())))  # each has a row per sample
+        got, hint = f"a {type(values).__name__}", ""
         if isinstance(values, Tensor):
             own_kind = "float" if values.is_floating_point() else str(values.dtype).removeprefix("torch.")
-            if own_kind == kind and values.shape == logits.shape[:1]:
+            if own_kind == kind and values.shape == like.shape[:1]:
                 return values
             got = f"{own_kind} {tuple(values.shape)}"
-            hint = (
-                "; for torch's losses use reduction='none'" if kind == own_kind == "float" and not values.ndim else ""
-            )
-        else:
-            got, hint = f"{values!r:.80}", ""
-        raise ValueError(f"{called} must give one value per sample, {kind} ({len(logits)},), got {got}{hint}")
+            if kind == own_kind == "float" and not values.ndim:
+                hint = "; for torch's losses use reduction='none'"
+        raise ValueError(f"{called} must give one value per sample, {kind} ({len(like)},), got {got}{hint}")
 
     return checked
