@@ -37,7 +37,7 @@ _NUM_SCATTERED = 3  # equal climbs whose ends are compared
 _HOPE = 8.0  # standard deviations between the mean end and the boundary, up to which another climb may reach it
 _HOPE_AT_ONCE = 3.0  # the same after climbs of unlike lengths
 _NUM_CLASSES = 3  # the nearest ones, towards which the nearest survivors climb
-_MORE_CLASSES = 5  # the same of a thorough budget, but for Linf
+_MORE_CLASSES = 5  # the same of a thorough budget
 _NUM_HIDDEN = 2  # the same where the boundary is out of sight from inside
 _TIE = 1e-3  # of the first margin
 _LIKELY_STEPS = 20  # of a climb of the likelihood
@@ -54,25 +54,26 @@ class Strongest(Attack):
 
     Below, who is tried, and how; the dearer, the nearer must they have come. "Near 0.2" are survivors with at most that
     share of their first margin left; "in sight", near 0.4; "blind", those whose gradient leads nowhere or hides a part
-    of how the margin changes, or whose margin jumps; "scattered", those whose climbs have ended at so unlike margins
-    that another one may reach the boundary. Of classes the nearest come first. A black box searches where the samples
-    are images and the threat is not L0.
+    of how the margin changes, or whose margin jumps; "torn", those from whom some class fell back while others came
+    nearer, or who have few features, so that one class may be reached by its own way alone; "scattered", those whose
+    climbs have ended at so unlike margins that another one may reach the boundary. Of classes the nearest come first. A
+    black box searches where the samples are images and the threat is not L0.
 
     Linf
         - all: a climb of 8 steps
-        - near 0.6, near 0.35: climbs of 20 and 40 steps
+        - near 0.6, near 0.3: climbs of 12 and 40 steps
         - near 0.7 and scattered: climbs of 40 steps
-        - near 0.25: towards each of 3 classes
-        - near 0.15: cross-entropy
+        - in sight or torn: towards each of 3 classes, for 5 steps
+        - near 0.15: towards each of 3 classes, for 10 steps; cross-entropy
         - near 0.08: from the best point, short climbs and small windows in turns
         - blind, or at a tie: cross-entropy; still blind: a black box
-        - `max_passes` >= 400: near 0.35, cross-entropy and each of 3 classes for longer; every survivor, three climbs;
-          near 0.2, windows while they help; scattered, climbs of 100 steps while the budget lasts
+        - `max_passes` >= 400: near 0.35, cross-entropy; in sight, each of 5 classes for longer; every survivor, three
+          climbs; near 0.2, windows while they help; scattered, climbs of 100 steps while the budget lasts
         - `max_passes` >= 2000: near 0.8, a black box briefly; near 0.15 and those it has moved, at length
 
     L2 and L0
         - all: a climb of 5 steps
-        - in sight: towards each of 3 classes
+        - in sight or torn: towards each of 3 classes
         - every survivor: from afar, in a ball of 8 eps that shrinks to eps
         - out of sight: from afar again where they are known to fall not far outside, and towards each of 2 classes
         - blind, or at a tie: as inside Linf
@@ -83,7 +84,7 @@ class Strongest(Attack):
     L1
         - all: 5 steps by corners of ball and box
         - where the margin bends: along the gradient itself; those whom that brings near 0.5 climb by nothing else
-        - in sight: by corners towards each of 3 classes, from 3 eps; out of sight, from 20 eps
+        - in sight or torn: by corners towards each of 3 classes, from 3 eps; out of sight, from 20 eps
         - near 0.25 and 0.15: by ever fewer pixels, as in `APGD`
         - near 0.1: by corners from the best point
         - scattered out of sight: by corners from 20 eps, twice; between and after, near 0.07 towards each of 3 classes
@@ -129,12 +130,14 @@ class Strongest(Attack):
     def _inside_linf(self, samples: Cascade) -> None:
         """In Linf no larger ball is of use: a change of eps in every pixel is as far as it goes."""
         # The numbers given to `near` are shares of the first margin: the dearer what follows, the smaller.
-        samples.climb(samples.near(0.6), num_steps=20, smooth=True)
-        samples.climb(samples.near(0.35), num_steps=40, smooth=True)
+        samples.climb(samples.near(0.6), num_steps=12, smooth=True)
+        samples.climb(samples.near(0.3), num_steps=40, smooth=True)
         for smooth in (False, True):
             samples.climb(samples.scattered(_HOPE_AT_ONCE, within=0.7), num_steps=40, smooth=smooth)
         for rank in range(_NUM_CLASSES):
-            samples.climb(samples.near(0.25), num_steps=10, rank=rank, smooth=rank == 1)
+            samples.climb(self._in_sight_or_torn(samples), num_steps=5, rank=rank, smooth=rank == 1)
+        for rank in range(_NUM_CLASSES):
+            samples.climb(samples.near(0.15), num_steps=10, rank=rank, smooth=rank == 1)
         samples.climb_the_likelihood(samples.near(0.15), num_steps=_LIKELY_STEPS)
         rows = samples.near(0.08)
         for _ in range(3):
@@ -142,8 +145,8 @@ class Strongest(Attack):
         self._without_gradients(samples)
         if self.max_passes >= _THOROUGH:
             samples.climb_the_likelihood(samples.near(0.35), num_steps=2 * _LIKELY_STEPS)
-            for rank in range(_NUM_CLASSES):
-                samples.climb(samples.near(0.35), num_steps=20, rank=rank, smooth=rank == 1)
+            for rank in range(_MORE_CLASSES):
+                samples.climb(samples.near(_IN_SIGHT), num_steps=20, rank=rank, smooth=rank == 1)
             samples.begin_to_compare()
             for _ in range(_NUM_SCATTERED):
                 samples.climb(samples.near(torch.inf), num_steps=20, smooth=True)
@@ -156,6 +159,11 @@ class Strongest(Attack):
                 smooth = not smooth
         if self.max_passes >= _PATIENT:
             self._with_patience(samples)
+
+    @staticmethod
+    def _in_sight_or_torn(samples: Cascade) -> Tensor:
+        """Those who may fall to one class alone: the nearest to any, and whom the nearest lead away from others."""
+        return torch.cat([samples.near(_IN_SIGHT), samples.torn()]).unique()
 
     def _with_patience(self, samples: Cascade) -> None:
         """A black box, briefly for all that have given way; then at length for those nearest and those it has moved."""
@@ -180,7 +188,8 @@ class Strongest(Attack):
             return without(samples.near(share), dense)
 
         for rank in range(_NUM_CLASSES):
-            samples.climb_by_corners(near(_IN_SIGHT), num_steps=10, factor=_NEAR_CORNERS, smooth=True, rank=rank)
+            rows = without(self._in_sight_or_torn(samples), dense)
+            samples.climb_by_corners(rows, num_steps=10, factor=_NEAR_CORNERS, smooth=True, rank=rank)
         # Now who is out of sight.
         not_from_afar = torch.cat([near(_IN_SIGHT), dense])
         samples.climb_by_corners(
@@ -228,7 +237,7 @@ class Strongest(Attack):
     def _inside_l2_or_l0(self, samples: Cascade) -> None:
         """In L2 and L0 a few pixels may change by much, and the way there need not begin inside eps."""
         for rank in range(_NUM_CLASSES):
-            samples.climb(samples.near(_IN_SIGHT), num_steps=10, rank=rank)
+            samples.climb(self._in_sight_or_torn(samples), num_steps=10, rank=rank)
         in_sight = samples.near(_IN_SIGHT)
         samples.climb_from_afar(samples.near(torch.inf), num_steps=20, factor=_FAR, smooth=True)
         samples.climb_from_afar(without(samples.within(1.5), in_sight), num_steps=30, factor=_FAR, smooth=True)

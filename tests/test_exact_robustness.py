@@ -1,4 +1,4 @@
-"""Small ReLU nets whose exact robustness is known: by linear programs over every activation pattern."""
+"""Small nets whose exact robustness is known: linear ones, and ReLU nets by a linear program over every pattern."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import torch
 from scipy.optimize import linprog
 from torch import Tensor, nn
 
-from touchstone.attacks import Attack, Linf, Strongest, Transfer, Universal, WarmStarted, evaluate
+from touchstone.attacks import L1, L2, Attack, Linf, Strongest, Transfer, Universal, WarmStarted, evaluate
+from touchstone.attacks.threats.ball import Ball
 
 from .attacks_table import ATTACKS
 from .oracles import images, own_labels
@@ -106,3 +107,34 @@ def test_strongest_finds_what_can_be_found(known: list[tuple[nn.Sequential, Tens
     assert num_vulnerable > 20
     assert num_robust > 20
     assert num_found >= 0.99 * num_vulnerable, (num_found, num_vulnerable)
+
+
+@pytest.mark.parametrize(
+    ("threat", "dual"),
+    [(Linf(eps=0.15, box=None), 1), (L2(eps=0.18, box=None), 2), (L1(eps=0.25, box=None), torch.inf)],
+    ids=["linf", "l2", "l1"],
+)
+def test_strongest_finds_the_one_class_that_is_in_reach_where_classes_lie_on_all_sides(
+    threat: Ball, dual: float
+) -> None:
+    """The class of the nearest centre, in two or three dimensions: the way to one class leads away from others."""
+    num_vulnerable = num_found = 0
+    for seed, num_classes, dim in itertools.product(range(4), (5, 10), (2, 3)):
+        generator = torch.Generator().manual_seed(seed)
+        centres = torch.rand(num_classes, dim, generator=generator, dtype=torch.float64)
+        net = nn.Linear(dim, num_classes).double()
+        with torch.no_grad():
+            net.weight.copy_(20 * centres)
+            net.bias.copy_(-10 * centres.square().sum(1))
+        x = torch.rand(150, dim, generator=generator, dtype=torch.float64)
+        y = own_labels(net, x)
+        # A linear margin changes by at most eps times the dual norm of its slope.
+        logits, slopes = net(x).detach(), (net.weight[None] - net.weight[y][:, None]).detach()
+        highest = logits - logits.gather(1, y[:, None]) + threat.eps * slopes.norm(p=dual, dim=2)
+        margins = highest.scatter(1, y[:, None], -torch.inf).amax(1)
+        robust = evaluate(net, x, y, {"s": Strongest(threat=threat)}, probe_masking=False).robust["s"]
+        assert robust[margins < -1e-9].all()
+        num_vulnerable += int((margins > 1e-3).sum())
+        num_found += int((~robust & (margins > 1e-3)).sum())
+    assert num_vulnerable > 1800
+    assert num_found >= 0.995 * num_vulnerable, (num_found, num_vulnerable)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from touchstone.attacks import L1, L2, PGD, Linf, Margin, SampleRng, Strongest, TokenFlips, Untargeted, evaluate
+from touchstone.attacks import APGD, L1, L2, PGD, Linf, Margin, SampleRng, Strongest, TokenFlips, Untargeted, evaluate
 from touchstone.attacks.core.gain import gain_of
 from touchstone.attacks.parts.shrinking import climb_shrinking
 from touchstone.attacks.parts.survivors import Survivors
@@ -202,3 +203,26 @@ class FromGaps(nn.Module):
 def test_a_threat_that_is_no_ball_is_refused() -> None:
     with pytest.raises(ValueError, match=r"Strongest\(threat=...\) must be a ball such as Linf, got TokenFlips"):
         Strongest(threat=TokenFlips(num_flips=1, vocab_size=5))
+
+
+def test_it_falls_to_the_class_that_is_reached_by_its_own_way_alone() -> None:
+    """Clouds of points around random centres: climbs towards any class end before those towards the right one do."""
+    num_turned = num_left = 0
+    for seed in range(2):
+        torch.manual_seed(seed)
+        centres, y = torch.rand(10, 200), torch.randint(10, (600,))
+        x = (centres[y] + 0.2 * torch.randn(600, 200)).clamp(0, 1)
+        net = nn.Sequential(nn.Linear(200, 48), nn.ReLU(), nn.Linear(48, 48), nn.ReLU(), nn.Linear(48, 10))
+        optimizer = torch.optim.Adam(net.parameters(), 0.005)
+        for _ in range(200):
+            optimizer.zero_grad()
+            F.cross_entropy(net(x), y).backward()
+            optimizer.step()
+        threat = Linf(eps=0.16)
+        each = APGD(threat=threat, objective=Untargeted(loss=Margin()), num_steps=40, num_targets=9)
+        attacks = {"strongest": Strongest(threat=threat), "each": each}
+        report = evaluate(net, x[:150], y[:150], attacks, probe_masking=False)
+        num_turned += int(report.success["each"].sum())
+        num_left += int((report.success["each"] & report.robust["strongest"]).sum())
+    assert 100 < num_turned < 290
+    assert num_left <= 0.03 * num_turned

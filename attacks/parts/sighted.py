@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from ..core.ascend import gradient_of
-from ..core.rounding import rounding
 from ..objectives.losses import Margin
 from ..threats.l2 import L2
 from .survivors import QUERIES_PER_PASS, SOFTNESS, Survivors, without
@@ -25,23 +24,6 @@ class Sighted(Survivors):
     """The samples of one batch, and which of them need a search without gradients; made as `Survivors`."""
 
     _hiding: Tensor | None = None  # whose gradient says too little of how the gain changes, once looked at
-    _rounding: Tensor | None = None  # of each sample's margin: the least that the first climb has seen
-
-    def gaps(self, points: Tensor, rows: Tensor) -> Tensor:
-        if self._jumps is None:
-            return super().gaps(points, rows)
-        # The same, where the logits themselves are seen.
-        labels, logits = self.y[rows, None], self.model(points)
-        if self._rounding is None:
-            self._rounding = torch.full_like(self.first, torch.inf)
-        self._rounding[rows] = self._rounding[rows].minimum(rounding(logits.detach()))
-        return (logits - logits.gather(1, labels)).scatter(1, labels, -torch.inf)
-
-    def finish(self, rows: Tensor, points: Tensor) -> Tensor:
-        first_climb, brought_on = self._jumps, super().finish(rows, points)
-        if first_climb is not None and self._rounding is not None:
-            self._jumping = first_climb.found(-self.first, self._rounding)
-        return brought_on
 
     def blind(self, rows: Tensor) -> Tensor:
         """Those of the survivors whose gain changes beyond its gradient, or whose gradient leads nowhere: int64 `(M,)`.
@@ -68,7 +50,7 @@ class Sighted(Survivors):
     @torch.no_grad()
     def _with_hidden_slopes(self, rows: Tensor) -> Tensor:
         """Whose gain changes around its first point by what the gradient there does not say: int64 `(M,)`."""
-        if self._first_look is None or self._rounding is None:
+        if self._first_look is None:
             return rows[:0]
         for number, part in _LOOKS:
             rows = self.affordable(rows, num_steps=number / QUERIES_PER_PASS)

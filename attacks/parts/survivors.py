@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..core.ascend import Measure
 from ..core.per_sample import widest
+from ..core.rounding import rounding
 from ..core.sample_rng import SampleRng
 from ..core.smooth_backward import smooth_backward
 from ..core.threat import Threat
@@ -24,6 +25,8 @@ _NEAR = 1 / 6  # of the first margin, the rest below which the softness falls wi
 _HARDEST = 1 / 4  # the softness never falls below this share of SOFTNESS
 _NO_MARGIN = 1e-12  # a first margin of exactly 0 is replaced by this share of the largest logit gap
 _PAYS = 0.005  # of the first margin, the least that brings a sample on
+_APART = 0.05  # of the first margin, by which a class falls behind while others come nearer
+_FEW_FEATURES = 32  # of a sample, around which classes lie on all sides
 
 
 def among(rows: Tensor, others: Tensor) -> Tensor:
@@ -60,12 +63,14 @@ class Survivors:
         numbers = x.new_zeros(len(x))
         self.first = numbers - torch.inf  # the margin at the first point of the first climb, below 0
         self.highest = numbers - torch.inf  # the highest margin at the end of a climb
-        self.class_gaps = x.new_empty(0)  # of each class, the highest at the end of a climb, `(N, C)`
+        # Of each class, `(N, C)`: at the first point of the first climb, and the highest at the end of a climb.
+        self.first_gaps = self.class_gaps = x.new_empty(0)
         # The nearest point beyond the boundary that a climb outside the threat has seen, and how far it is.
         self.nearest, self.distance = x.clone(), numbers + torch.inf
         self.num_passes = numbers.clone()
         self._jumps: Jumps | None = Jumps(x)  # until the first climb has ended
-        self._jumping = self._bent = torch.zeros_like(self.fallen)
+        self._rounding = numbers + torch.inf  # of the margin: the least that the first climb has seen
+        self._jumping = self._bent = self._torn = torch.zeros_like(self.fallen)
         self._is_plain = True  # the first climb, not along gradients that see units at rest
         self._first_look: tuple[Tensor, Tensor, Tensor] | None = None
         self._num_draws = torch.zeros_like(self.everyone)
@@ -108,6 +113,14 @@ class Survivors:
         rows = self.near(torch.inf)
         return rows[self._bent[rows]]
 
+    def torn(self) -> Tensor:
+        """The survivors whom one class may reach although the others lead away from it: int64 `(M,)`.
+
+        In the first climb some class fell behind, or the samples have so few features that any may lie elsewhere.
+        """
+        rows = self.near(torch.inf)
+        return rows if self.x[0].numel() <= _FEW_FEATURES else rows[self._torn[rows]]
+
     def standing(self, rows: Tensor) -> Tensor:
         """Those of the samples that have not fallen."""
         return rows[~self.fallen[rows]]
@@ -146,7 +159,11 @@ class Survivors:
             highest = gaps.amax(1)
             seen, size = highest.detach(), gaps.detach().masked_fill(gaps.isinf(), 0).abs().amax(1)
             begun = seen.minimum(-_NO_MARGIN * size).clamp_max(-torch.finfo(seen.dtype).tiny)
-            self.first[which] = torch.where(self.first[which].isinf(), begun, self.first[which])
+            if not len(self.first_gaps):
+                self.first_gaps = gaps.new_zeros(len(self.x), gaps.shape[1])
+            is_first = self.first[which].isinf()
+            self.first_gaps[which] = torch.where(is_first[:, None], gaps.detach(), self.first_gaps[which])
+            self.first[which] = torch.where(is_first, begun, self.first[which])
             turned = self._turned(gaps.detach(), which)
             if targets is not None:
                 return gaps.gather(1, targets[part, None])[:, 0], turned
@@ -170,12 +187,14 @@ class Survivors:
             The survivors whom it has brought on, int64 `(M,)`.
         """
         if self._jumps is not None:
-            self._jumping, self._bent = self._jumps.found(-self.first), self._jumps.bent()
+            self._jumping, self._bent = self._jumps.found(-self.first, self._rounding), self._jumps.bent()
             self._first_look = self._jumps.first if self._is_plain else None
             self._jumps = None
         gaps = self.gaps(points, rows)
         if not len(self.class_gaps):
             self.class_gaps = gaps.new_full((len(self.x), gaps.shape[1]), -torch.inf)
+            behind = (self.first_gaps[rows] - gaps).nan_to_num(-torch.inf).amax(1)  # not of the true class
+            self._torn = torch.zeros_like(self.fallen).index_put((rows,), behind > -_APART * self.first[rows])
         self.class_gaps[rows] = torch.maximum(self.class_gaps[rows], gaps)
         end, turned = gaps.amax(1), self._turned(gaps, rows)
         # Of ends that rounding alone tells apart the first is kept.
@@ -191,6 +210,8 @@ class Survivors:
     def gaps(self, points: Tensor, rows: Tensor) -> Tensor:
         """Each class's logit minus that of the true class, `(M, C)`; minus infinity for the true class."""
         labels, logits = self.y[rows, None], self.model(points)
+        if self._jumps is not None:
+            self._rounding[rows] = self._rounding[rows].minimum(rounding(logits.detach()))
         return (logits - logits.gather(1, labels)).scatter(1, labels, -torch.inf)
 
     def _turned(self, gaps: Tensor, rows: Tensor) -> Tensor:
