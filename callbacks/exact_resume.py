@@ -169,9 +169,8 @@ def _as_if_an_epoch_ended(progress: dict[str, dict[str, int]]) -> None:
 def _as_if_an_epoch_went_on(progress: dict[str, dict[str, int]]) -> None:
     """A fit that ends inside an epoch, as by `max_steps`, counts it as done: Lightning would go on with the next."""
     for counts in progress.values():
-        if len({*counts.values()}) == 1 and counts["completed"] > 0:
-            counts["processed"] -= 1
-            counts["completed"] -= 1
+        if counts["ready"] == counts["started"] == counts["processed"] > 0:  # of a save at its end, or after the fit
+            counts["processed"] = counts["completed"] = counts["ready"] - 1
 
 
 def _num_logged(trainer: pl.Trainer) -> int:

@@ -22,6 +22,8 @@ from .parts.vocabulary import BytePairs, Bytes, Characters, Vocabulary, load_voc
 Kind = Literal["characters", "bytes", "byte_pairs"]
 Order = Literal["random", "streams"]
 
+_FORMAT = 2  # of the files of tokens: another where the same text is read otherwise
+
 
 class TextDataModule(pl.LightningDataModule):
     """Text as batches of token ids and of the ids that follow them, int64 `(N, context)` both.
@@ -192,7 +194,7 @@ class TextDataModule(pl.LightningDataModule):
         # With the time at which the file was changed in any way: a copy may keep that of its writing.
         stats = [(str(path.resolve()), path.stat()) for path in self._files()]
         files = [(path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for path, stat in stats]
-        made_of: tuple[Any, ...] = (files, self.tokens, self.shares)
+        made_of: tuple[Any, ...] = (files, self.tokens, self.shares, _FORMAT)
         if self.tokens == "byte_pairs":
             made_of += (self.num_byte_pairs,)
         if self._of_checkpoint is not None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from graphlib import CycleError, TopologicalSorter
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -75,9 +75,8 @@ class GraphNet(nn.Module):
             raise ValueError(f"GraphNet(num_steps=...) must be >= 1, got {num_steps}")
         self.num_inputs, self.num_outputs, self.num_steps = num_inputs, num_outputs, num_steps
         self.rho = RHO[nonlinearity]
+        self._set_order(joined)
         self.register_buffer("adjacency", joined)
-        self._set_order()
-        self.register_load_state_dict_post_hook(GraphNet._set_order)
         self.weight = nn.Parameter(torch.empty(num_neurons, num_neurons))
         self.bias = nn.Parameter(torch.zeros(num_neurons))
         if given.is_floating_point():
@@ -86,9 +85,16 @@ class GraphNet(nn.Module):
         for row, reads in zip(self.weight.data, joined, strict=True):
             nn.init.normal_(row, std=max(1, int(reads.sum())) ** -0.5)
 
-    def _set_order(self, *_: object) -> None:
-        """Finds the order in which neurons are computed, again where a state dict has brought another graph."""
-        order = topological_order(self.adjacency)
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Torch's, after the order of the graph that comes with the weights: one with cycles leaves this as it is."""
+        joined = state_dict.get(f"{prefix}adjacency")
+        if joined is not None and joined.shape == self.adjacency.shape:
+            self._set_order(joined)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _set_order(self, joined: Tensor) -> None:
+        """Finds the order in which neurons are computed."""
+        order = topological_order(joined)
         if order is None and self.num_steps is None:
             raise ValueError("GraphNet(num_steps=...) must be given for a graph with cycles, got None")
         self.order = [neuron for neuron in order or () if neuron >= self.num_inputs]

@@ -77,6 +77,26 @@ def test_an_exported_model_is_measured_once_its_flags_say_that_it_is_in_evaluati
     assert not report.warnings
 
 
+def test_a_model_that_holds_an_exported_one_is_measured(net: nn.Module, x: Tensor, y: Tensor) -> None:
+    exported = Exported(net)
+    for module in exported.modules():
+        module.training = False
+    model = nn.Sequential(exported, nn.Dropout())
+    report, own = (evaluate(of, x, y, {"pgd": PGD_5}) for of in (model, net))
+    assert torch.equal(report.robust["pgd"], own.robust["pgd"])
+    assert model[1].training
+
+
+def test_logits_may_be_of_another_dtype_than_the_images(net: nn.Module, x: Tensor, y: Tensor) -> None:
+    class Wide(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x).double()
+
+    attacks = {"strongest": Strongest(threat=LINF)}
+    report, own = (evaluate(model, x, y, attacks, probe_masking=False) for model in (Wide(net), net))
+    assert torch.equal(report.robust["strongest"], own.robust["strongest"])
+
+
 def test_what_torch_exports_is_measured(net: nn.Module, x: Tensor, y: Tensor) -> None:
     some = {0: torch.export.Dim("n", min=1, max=1024)}
     exported = torch.export.export(net.eval(), (x,), dynamic_shapes=(some,)).module()

@@ -172,6 +172,7 @@ def test_a_net_that_takes_the_weights_of_another_graph_computes_that_one() -> No
     cyclic = GraphNet(ring, num_inputs=1, num_outputs=1, num_steps=3)
     with pytest.raises(ValueError, match=r"num_steps=...\) must be given for a graph with cycles, got None"):
         net.load_state_dict(cyclic.state_dict())
+    assert torch.equal(net(x), source(x))
 
 
 def test_what_cannot_be_is_refused() -> None:

@@ -226,3 +226,18 @@ def test_the_arguments_of_a_loss_may_be_named() -> None:
     assert torch.equal(Margin()(label=label, logits=logits), Margin()(logits, label))
     with pytest.raises(ValueError, match=r"Mean\(\) must give one value per sample, float \(5,\), got float \(\)"):
         Mean()(label=label, logits=logits)
+
+
+def test_methods_of_a_loss_or_objective_may_be_static_or_of_the_class() -> None:
+    class Static(Loss):
+        @staticmethod
+        def __call__(logits: Tensor, y: Tensor) -> Tensor:
+            return F.cross_entropy(logits, y, reduction="none")
+
+        @classmethod
+        def towards(cls, logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+            return -F.cross_entropy(logits, target, reduction="none")
+
+    logits, y = torch.randn(5, 4), torch.tensor([0, 1, 2, 3, 0])
+    torch.testing.assert_close(Static()(logits, y), CrossEntropy()(logits, y))
+    torch.testing.assert_close(Static().towards(logits, y, y), -CrossEntropy()(logits, y))

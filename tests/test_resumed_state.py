@@ -83,11 +83,21 @@ def test_a_training_goes_on_from_the_middle_of_an_epoch(name: str, tmp_path: Pat
 @pytest.mark.parametrize("options", [{"max_epochs": -1, "max_steps": 3 * NUM_BATCHES}, {"max_epochs": 3}])
 @pytest.mark.parametrize("step", [3, NUM_BATCHES + 2])
 def test_a_fit_that_ended_inside_an_epoch_goes_on_there(step: int, options: dict[str, Any], tmp_path: Path) -> None:
-    whole, ended, resumed = classifier(), classifier(), classifier()
-    fitted(tmp_path / "whole", whole, **options)
-    fitted(tmp_path / "ended", ended, **{**options, "max_steps": step}).save_checkpoint(tmp_path / "end.ckpt")
-    assert fitted(tmp_path / "resumed", resumed, ckpt_path=tmp_path / "end.ckpt", **options).current_epoch == 3
-    assert all(torch.equal(value, weights(resumed.net)[key]) for key, value in weights(whole.net).items())
+    """From what it saved at its end, and from what is saved after it."""
+
+    def run(name: str, ckpt_path: Path | None = None, **others: Any) -> tuple[pl.Trainer, dict[str, torch.Tensor]]:
+        module = classifier()
+        last = ModelCheckpoint(dirpath=tmp_path / name / "ends", filename="last", enable_version_counter=False)
+        ran = fitted(tmp_path / name, module, last, ckpt_path=ckpt_path, **{**options, **others})
+        return ran, weights(module.net)
+
+    _, whole = run("whole")
+    ends = tmp_path / "ended" / "ends"
+    run("ended", max_steps=step)[0].save_checkpoint(ends / "after.ckpt")
+    for name in ("last", "after"):
+        resumed, found = run(f"resumed {name}", ends / f"{name}.ckpt")
+        assert (resumed.current_epoch, resumed.global_step) == (3, 3 * NUM_BATCHES)
+        assert all(torch.equal(value, found[key]) for key, value in whole.items())
 
 
 def test_an_average_that_does_not_go_on_exactly_is_warned_of(tmp_path: Path) -> None:

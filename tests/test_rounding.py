@@ -109,3 +109,24 @@ def test_rounding_that_depends_on_the_batch_is_not_blamed_on_the_other_images() 
     whole = Called(lambda x: net(x) * (one_bit if len(x) < 48 else 1))
     assert not evaluate(half, x, own_labels(net, x), {}).warnings
     assert len(evaluate(whole, x, own_labels(net, x), {}).warnings) == 1
+
+
+def test_two_classes_whose_logits_are_one_number_and_its_opposite_are_searched_for_no_longer() -> None:
+    """One number in sixteen takes so few bits that it might be one of a few levels."""
+    torch.manual_seed(0)
+    body = nn.Sequential(nn.Flatten(), nn.Linear(48, 32), nn.ReLU(), nn.Linear(32, 1))
+    x = images(48, shape=(3, 4, 4))
+
+    def in_half(x: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            score = body(x)
+        return torch.cat([-score, score], 1)
+
+    def in_float32(x: Tensor) -> Tensor:
+        return torch.cat([-body(x), body(x)], 1)
+
+    passes = []
+    for model in (Called(in_float32), Called(in_half)):
+        attacks = {"s": Strongest(threat=Linf(eps=0.01))}
+        passes.append(evaluate(model, x, own_labels(model, x), attacks, probe_masking=False).cost["s"].num_forwards)
+    assert passes[1] <= 1.5 * passes[0]

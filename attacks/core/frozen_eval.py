@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from typing import Literal
 
 import numpy as np
@@ -95,6 +95,9 @@ def _evaluate(model: nn.Module) -> None:
     try:
         model.eval()
     except NotImplementedError as error:  # of torch.export, whose modules stay as they were exported
+        for module in model.modules():
+            with suppress(NotImplementedError):
+                module.eval()
         name = next((name or "the model" for name, module in model.named_modules() if module.training), None)
         if name is not None:
             raise ValueError(

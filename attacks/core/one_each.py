@@ -27,10 +27,11 @@ def check_one_each(owner: type, **kinds: Literal["float", "bool"]) -> None:
             setattr(owner, name, _checked(vars(owner)[name], called, kind))
 
 
-def _checked(method: Callable[..., Any], called: str, kind: Literal["float", "bool"]) -> Callable[..., Any]:
+def _checked(method: Any, called: str, kind: Literal["float", "bool"]) -> Callable[..., Any]:
     @wraps(method)
     def checked(self: object, *args: Any, **kwargs: Any) -> Any:
-        values, like = method(self, *args, **kwargs), next(iter((*args, *kwargs.values())))  # each has a row per sample
+        values = method.__get__(self, type(self))(*args, **kwargs)  # it may be static, or of the class
+        like = next(iter((*args, *kwargs.values())))  # each has a row per sample
         got, hint = f"a {type(values).__name__}", ""
         if isinstance(values, Tensor):
             own_kind = "float" if values.is_floating_point() else str(values.dtype).removeprefix("torch.")

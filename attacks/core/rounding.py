@@ -14,7 +14,8 @@ def rounding(logits: Tensor) -> Tensor:
 
     A model of half precision, or with an autocast in its forward, is known by logits that half precision holds exactly,
     whatever it returns them in. Those that take no more than four bits were not rounded but quantised, which hides from
-    a gradient what it should see. Other logits may be such numbers by chance: the least of several points tells.
+    a gradient what it should see. Logits may be such numbers by chance, or take few bits: the mean of several points
+    tells.
 
     Args:
         logits: `(N, C)`; infinite ones count for nothing.

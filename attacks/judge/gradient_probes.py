@@ -94,11 +94,11 @@ def in_jumps(probing: Probing, name: str, threat: Threat, rows: Tensor) -> list[
 
     def climb_some(some: Tensor) -> int:
         x, y, part = probing.x[some], probing.y[some], threat.take(some)
-        rounded = torch.full_like(x.flatten(1)[:, 0], torch.inf)
+        rounded = []  # of everyone, at each step
 
         def margin(points: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
             logits = probing.model(points)
-            rounded[which] = rounded[which].minimum(rounding(logits.detach()))
+            rounded.append(rounding(logits.detach()))
             gain = Margin()(logits, y[which])
             return gain, gain.detach() > 0
 
@@ -113,7 +113,7 @@ def in_jumps(probing: Probing, name: str, threat: Threat, rows: Tensor) -> list[
                 step_size=cosine_steps(_CLIMB),
                 early_stop=False,
             )
-            found = jumps.found(-margin(x, everyone)[0].detach(), rounded)
+            found = jumps.found(-margin(x, everyone)[0].detach(), torch.stack(rounded).mean(0))
             if found.any():  # and does not answer at random
                 once, again = (margin(end, everyone)[0].detach() for _ in range(2))
                 found &= (once - again).abs() <= _SAME * once.abs()
@@ -140,7 +140,7 @@ def _look_aside(
     x, y = probing.x[some], probing.y[some]
     beside = x + part * (threat.start(x, probing.rng.take(some).fold(-2)) - x)
     gains, grads, rounded = zip(*(probing.slope(points, y) for points in (x, beside)), strict=True)
-    return gains, grads, beside - x, torch.minimum(*rounded)
+    return gains, grads, beside - x, torch.stack(rounded).mean(0)
 
 
 def _is_unsaid(gains: Sequence[Tensor], grads: Sequence[Tensor], aside: Tensor, rounded: Tensor) -> Tensor:

@@ -63,7 +63,7 @@ class Sighted(Survivors):
                 moves.append(there - points)  # as rounded: a small part of a small eps is lost in the pixels
                 changes.append(self.soft_gain(self.gaps(there, rows), rows, SOFTNESS) - gains)
             self.num_passes[rows] += number / QUERIES_PER_PASS
-            rounded = self._rounding[rows]
+            rounded = self.rounding()[rows]
             rows = rows[unexplained(torch.stack(changes), slopes, torch.stack(moves), rounded) > _HIDDEN]
         return rows
 

@@ -69,7 +69,7 @@ class Survivors:
         self.nearest, self.distance = x.clone(), numbers + torch.inf
         self.num_passes = numbers.clone()
         self._jumps: Jumps | None = Jumps(x)  # until the first climb has ended
-        self._rounding = numbers + torch.inf  # of the margin: the least that the first climb has seen
+        self._rounding = x.new_zeros(2, len(x))  # of the margin, where the first climb has looked: the sum, the number
         self._jumping = self._bent = self._torn = torch.zeros_like(self.fallen)
         self._is_plain = True  # the first climb, not along gradients that see units at rest
         self._first_look: tuple[Tensor, Tensor, Tensor] | None = None
@@ -174,6 +174,10 @@ class Survivors:
         self._is_plain = not smooth
         return self._jumps.watched(measure, rows)
 
+    def rounding(self) -> Tensor:
+        """How much the margin of each sample may change by rounding alone, `(N,)`: the mean over the first climb."""
+        return self._rounding[0] / self._rounding[1].clamp_min(1)
+
     def soft_gain(self, gaps: Tensor, rows: Tensor, softness: Tensor | float) -> Tensor:
         """A margin over all classes, `(M,)`, that is soft by a share of the first margin."""
         scale = -softness * self.first[rows]
@@ -187,14 +191,15 @@ class Survivors:
             The survivors whom it has brought on, int64 `(M,)`.
         """
         if self._jumps is not None:
-            self._jumping, self._bent = self._jumps.found(-self.first, self._rounding), self._jumps.bent()
+            self._jumping, self._bent = self._jumps.found(-self.first, self.rounding()), self._jumps.bent()
             self._first_look = self._jumps.first if self._is_plain else None
             self._jumps = None
         gaps = self.gaps(points, rows)
         if not len(self.class_gaps):
             self.class_gaps = gaps.new_full((len(self.x), gaps.shape[1]), -torch.inf)
-            behind = (self.first_gaps[rows] - gaps).nan_to_num(-torch.inf).amax(1)  # not of the true class
-            self._torn = torch.zeros_like(self.fallen).index_put((rows,), behind > -_APART * self.first[rows])
+            behind = (self.first_gaps[rows] - gaps).nan_to_num(-torch.inf)  # not of the true class
+            apart = (behind.amax(1) > -_APART * self.first[rows]) & (gaps > self.first_gaps[rows]).any(1)
+            self._torn = torch.zeros_like(self.fallen).index_put((rows,), apart)
         self.class_gaps[rows] = torch.maximum(self.class_gaps[rows], gaps)
         end, turned = gaps.amax(1), self._turned(gaps, rows)
         # Of ends that rounding alone tells apart the first is kept.
@@ -209,9 +214,9 @@ class Survivors:
 
     def gaps(self, points: Tensor, rows: Tensor) -> Tensor:
         """Each class's logit minus that of the true class, `(M, C)`; minus infinity for the true class."""
-        labels, logits = self.y[rows, None], self.model(points)
+        labels, logits = self.y[rows, None], self.model(points).to(self.x.dtype)
         if self._jumps is not None:
-            self._rounding[rows] = self._rounding[rows].minimum(rounding(logits.detach()))
+            self._rounding[:, rows] += torch.stack([rounding(logits.detach()), torch.ones_like(logits[:, 0])])
         return (logits - logits.gather(1, labels)).scatter(1, labels, -torch.inf)
 
     def _turned(self, gaps: Tensor, rows: Tensor) -> Tensor:

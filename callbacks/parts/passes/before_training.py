@@ -30,7 +30,7 @@ def check_vocabulary(suite: Mapping[str, Attack], trainer: pl.Trainer) -> None:
     A net may have more embeddings than there are tokens: what it says of the others, it has never learnt.
     """
     vocabulary = getattr(getattr(trainer, "datamodule", None), "vocabulary", None)
-    if not isinstance(vocabulary, Sized):
+    if not (isinstance(vocabulary, Sized) and hasattr(vocabulary, "decode")):  # another's may be a list of words
         return
     for name, attack in suite.items():
         if isinstance(attack.threat, TokenFlips) and attack.threat.vocab_size > len(vocabulary):
