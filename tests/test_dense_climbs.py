@@ -93,6 +93,7 @@ def test_a_sharp_margin_is_nearly_that_over_the_nearest_class() -> None:
     """Of gaps of -6, -6 and -8, softened by 0.4 and by 0.07 of the first margin."""
     samples = Cascade(L1(eps=1), 60, Fixed(), images(3), torch.zeros(3, dtype=torch.int64), SampleRng.numbered(3))
     samples.first.fill_(-6)
+    samples.first_gaps = samples.gaps(images(3), samples.everyone)
     samples.finish(samples.everyone, images(3))  # after the first climb nothing looks for jumps
     samples.highest.fill_(-6)
     for sharp, scale in ((False, 2.4), (True, 0.42)):
