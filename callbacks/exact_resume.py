@@ -39,7 +39,9 @@ class ExactResume(pl.Callback):
     of one in whose middle the fit had ended, as by `max_steps`, before the checkpoint was saved; Lightning's
     `StochasticWeightAveraging` does not go on exactly, of which a warning tells; of a checkpoint written at the last
     batch of an epoch, before its validation, a scheduler that waits for a plateau loses the step of that epoch, and one
-    that waits for it step by step the step that was due then; another number of processes is another run.
+    that waits for it step by step the step that was due then; a fit that `max_steps` ended with an epoch, and that goes
+    on with `max_epochs=-1`, begins its next epoch wrongly from a checkpoint saved after the fit, or without a
+    validation; another number of processes is another run.
     """
 
     def __init__(self) -> None:
