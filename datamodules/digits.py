@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
+from .parts.at_least import check_at_least
+
 ReadAs = Literal["images", "signals", "points"]
 NUM_POINTS = 24  # of 16 to 42 pixels with ink
 
@@ -45,14 +47,8 @@ class DigitsDataModule(pl.LightningDataModule):
         read_as: ReadAs = "images",
     ) -> None:
         super().__init__()
-        for name, value, least in (
-            ("batch_size", batch_size, 1),
-            ("eval_batch_size", eval_batch_size, 1),
-            ("split_seed", split_seed, 0),
-            ("num_workers", num_workers, 0),
-        ):
-            if value < least:
-                raise ValueError(f"DigitsDataModule({name}=...) must be >= {least}, got {value}")
+        check_at_least(1, self, batch_size=batch_size, eval_batch_size=eval_batch_size)
+        check_at_least(0, self, split_seed=split_seed, num_workers=num_workers)
         if read_as not in get_args(ReadAs):
             raise ValueError(f"DigitsDataModule(read_as=...) must be 'images', 'signals' or 'points', got {read_as!r}")
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size

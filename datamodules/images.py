@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from .parts.at_least import check_at_least
 from .parts.drawn_classes import shuffled
 from .parts.stratified import stratified
 from .parts.whole_batches import Batch, Rows, whole_batches
@@ -71,14 +72,8 @@ class ImagesDataModule(pl.LightningDataModule):
         cache_folder: str = "logs/cache",
     ) -> None:
         super().__init__()
-        for name, value, least in (
-            ("batch_size", batch_size, 1),
-            ("eval_batch_size", eval_batch_size, 1),
-            ("split_seed", split_seed, 0),
-            ("num_workers", num_workers, 0),
-        ):
-            if value < least:
-                raise ValueError(f"ImagesDataModule({name}=...) must be >= {least}, got {value}")
+        check_at_least(1, self, batch_size=batch_size, eval_batch_size=eval_batch_size)
+        check_at_least(0, self, split_seed=split_seed, num_workers=num_workers)
         for name, share in (("val_share", val_share), ("test_share", test_share)):
             if not 0 < share < 1:
                 raise ValueError(f"ImagesDataModule({name}=...) must be in (0, 1), got {share}")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
+from .parts.at_least import check_at_least
 from .parts.words import Words, split_words
 
 MODULES = {"decimal": "_pydecimal", "io": "_pyio"} | {
@@ -61,11 +62,8 @@ class PassagesDataModule(pl.LightningDataModule):
         test_share: float = 0.15,
     ) -> None:
         super().__init__()
-        least = {"length": _FEWEST_WORDS, "num_words": 1, "batch_size": 1, "eval_batch_size": 1}
-        given = {"length": length, "num_words": num_words, "batch_size": batch_size, "eval_batch_size": eval_batch_size}
-        for name, value in given.items():
-            if value < least[name]:
-                raise ValueError(f"PassagesDataModule({name}=...) must be >= {least[name]}, got {value}")
+        check_at_least(_FEWEST_WORDS, self, length=length)
+        check_at_least(1, self, num_words=num_words, batch_size=batch_size, eval_batch_size=eval_batch_size)
         if not (val_share > 0 and test_share > 0 and val_share + test_share < 1):
             raise ValueError(
                 "PassagesDataModule(val_share=..., test_share=...) must be > 0 and leave something for training, got "

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from touchstone.nets.preset import Preset, preset_of
 
+from .parts.at_least import check_at_least
 from .parts.read_picture import MAX_PIXELS, picture_suffixes, read_picture
 from .parts.tree_files import files_below
 
@@ -60,16 +61,10 @@ class PicturesDataModule(pl.LightningDataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__()
-        for name, value, least in (
-            ("image_size", image_size, 1),
-            ("resize", resize, Preset.image_size if image_size is None else image_size),
-            ("batch_size", batch_size, 1),
-            ("max_pixels", max_pixels, 1),
-            ("max_pictures", max_pictures, 1),
-            ("num_workers", num_workers, 0),
-        ):
-            if value is not None and value < least:
-                raise ValueError(f"PicturesDataModule({name}=...) must be >= {least}, got {value}")
+        counts = {"batch_size": batch_size, "max_pixels": max_pixels, "max_pictures": max_pictures}
+        check_at_least(1, self, image_size=image_size, **counts)
+        check_at_least(Preset.image_size if image_size is None else image_size, self, resize=resize)
+        check_at_least(0, self, num_workers=num_workers)
         if interpolation not in (None, *RESAMPLING):
             known = " or ".join(map(repr, RESAMPLING))
             raise ValueError(f"PicturesDataModule(interpolation=...) must be {known}, got {interpolation!r}")

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler
 
+from .parts.at_least import check_at_least
 from .parts.token_files import Pieces, read_tokens, write_tokens
 from .parts.vocabulary import BytePairs, Bytes, Characters, Vocabulary, load_vocabulary
 
@@ -79,17 +80,14 @@ class TextDataModule(pl.LightningDataModule):
         super().__init__()
         eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
         counts = {"context": context, "batch_size": batch_size, "eval_batch_size": eval_batch_size}
-        for name, value in {**counts, "steps_per_epoch": steps_per_epoch}.items():
-            if value is not None and value < 1:
-                raise ValueError(f"TextDataModule({name}=...) must be >= 1, got {value}")
+        check_at_least(1, self, **counts, steps_per_epoch=steps_per_epoch)
         if tokens not in ("characters", "bytes", "byte_pairs"):
             raise ValueError(
                 f"TextDataModule(tokens=...) must be 'characters', 'bytes' or 'byte_pairs', got {tokens!r}"
             )
         if order not in ("random", "streams"):
             raise ValueError(f"TextDataModule(order=...) must be 'random' or 'streams', got {order!r}")
-        if num_byte_pairs < 256:
-            raise ValueError(f"TextDataModule(num_byte_pairs=...) must be >= 256, got {num_byte_pairs}")
+        check_at_least(256, self, num_byte_pairs=num_byte_pairs)
         if not (val_share > 0 and test_share >= 0 and val_share + test_share < 1):
             raise ValueError(
                 "TextDataModule(val_share=..., test_share=...) must be > 0 and >= 0, and leave something for "
