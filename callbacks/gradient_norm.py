@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cmath
 from collections.abc import Sequence
 from typing import Any
 
@@ -217,7 +218,7 @@ def _shows_damage(first: nn.Parameter) -> bool:
     Asked at every step on the CPU only: an accelerator would have to be waited for.
     """
     assert first.grad is not None
-    return first.grad.device.type == "cpu" and not first.grad.sum().isfinite()
+    return first.grad.device.type == "cpu" and not cmath.isfinite(first.grad.sum().item())  # or complex
 
 
 def _in_floats(gradient: Tensor | None) -> Tensor:
