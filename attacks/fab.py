@@ -23,7 +23,7 @@ from .core.sample_rng import SampleRng
 from .core.threat import Threat
 from .objectives.losses import Margin
 from .objectives.targeted import Targeted
-from .objectives.towards import check_targets, towards_nearest
+from .objectives.towards import Towards, check_targets, towards_nearest
 from .objectives.untargeted import Untargeted
 from .parts.hyperplane import to_hyperplane
 from .threats.ball import Ball
@@ -135,11 +135,16 @@ class FAB(Attack):
         """The gap `(N,)` to the nearest boundary, linear in the free pixels, and its gradient `(N, ...)`."""
         here = here.detach().requires_grad_()
         logits = model(here)
+        own = logits.gather(1, y[:, None])[:, 0]
         if isinstance(self.objective, Targeted):
-            gain = replace(self.objective, loss=Margin()).gain(logits, y)
+            if isinstance(self.objective, Towards):
+                # Where any wrong class will do, a third one is no obstacle: from there too it is back to the true one.
+                gain = logits.gather(1, self.objective.classes(logits)[:, None])[:, 0] - own
+            else:
+                gain = replace(self.objective, loss=Margin()).gain(logits, y)
             return gain.detach(), self._ball.masked(gradient_of(gain, here), 0.0)
         dual = {1: torch.inf, 2: 2, torch.inf: 1}[self._ball.p]
-        own, nearest = logits.gather(1, y[:, None])[:, 0], torch.full_like(logits[:, 0], torch.inf)
+        nearest = torch.full_like(own, torch.inf)
         gap, slope = torch.zeros_like(nearest), torch.zeros_like(here)
         for number in range(logits.shape[1] - 1):
             other = number + (y <= number).long()  # the classes without the true one

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog, minimize
 from torch import Tensor
 
-from touchstone.attacks import FAB, L1, L2, Linf, Margin, Targeted, Untargeted, evaluate
+from touchstone.attacks import FAB, L1, L2, Linf, Margin, Targeted, Towards, Untargeted, evaluate
 from touchstone.attacks.parts.hyperplane import to_hyperplane
 from touchstone.attacks.threats.ball import Ball
 
@@ -205,6 +205,31 @@ def test_fab_towards_a_class_finds_the_distance_of_its_boundary() -> None:
     y = torch.zeros(len(x), dtype=torch.int64)
     found = found_distances(FAB(threat=L2(eps=4), objective=Targeted(target=1), **AT_ONCE), model, x, y)
     assert np.allclose(found, minimal_distances(model, x, y, 2), rtol=1e-5)
+
+
+def test_towards_a_class_a_third_one_does_not_lead_astray() -> None:
+    """From anywhere, to the nearest point of the boundary between the two classes, though it may lie in a third."""
+    model = LinearModel(num_classes=3)
+    x = torch.rand(60, 1, 3, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    own, target = (model(x).topk(3, dim=1).indices[:, rank] for rank in (0, 2))
+    attack = FAB(
+        threat=L2(eps=9, box=None), objective=Towards(target=target), num_steps=30, random_start=True, early_stop=False,
+        alpha_max=1, eta=1 + 1e-6,
+    )  # fmt: skip
+    weight, bias = model.linear.weight.detach().numpy(), model.linear.bias.detach().numpy()
+    slope = weight[target] - weight[own]
+    gaps = (slope * x.flatten(1).numpy()).sum(1) + bias[target] - bias[own]
+    expected = np.abs(gaps) / np.linalg.norm(slope, axis=1)
+    assert np.allclose(found_distances(attack, model, x, own), expected, rtol=2e-3)
+
+
+def test_a_target_is_reached_through_a_third_class() -> None:
+    """The farthest of the three, where the other one is in the way and does not count."""
+    model = LinearModel(num_classes=3)
+    x = torch.rand(60, 1, 3, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    y, target = (model(x).topk(3, dim=1).indices[:, rank] for rank in (0, 2))
+    attack = FAB(threat=L2(eps=9, box=None), objective=Targeted(target=target), num_steps=20)
+    assert (model(attack(model, x, y)).argmax(1) == target).all()
 
 
 @pytest.mark.parametrize(("alpha_max", "across"), [(1, 0.6), (0.1, 0.68)])

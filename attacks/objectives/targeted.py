@@ -59,10 +59,10 @@ class Targeted(Objective):
             raise ValueError(f"Targeted(target=...) must be >= 0, got {smallest}")
 
     def gain(self, logits: Tensor, y: Tensor) -> Tensor:
-        return self.loss.towards(logits, y, self._classes(logits))
+        return self.loss.towards(logits, y, self.classes(logits))
 
     def reached(self, logits: Tensor, y: Tensor) -> Tensor:
-        target = self._classes(logits)
+        target = self.classes(logits)
         return (logits.argmax(1) == target) & (target != y)
 
     def aim(self, clean_logits: Callable[[], Tensor], y: Tensor, rng: SampleRng) -> Targeted:
@@ -83,7 +83,8 @@ class Targeted(Objective):
         if not isinstance(largest, Tensor) and largest >= num_classes:
             raise ValueError(f"Targeted(target={largest}): the model has {num_classes} classes, 0 to {num_classes - 1}")
 
-    def _classes(self, logits: Tensor) -> Tensor:
+    def classes(self, logits: Tensor) -> Tensor:
+        """The target of each sample, int64 `(N,)`, for logits `(N, C)`."""
         if isinstance(self.target, str):
             raise ValueError(f"Targeted(target={self.target!r}) depends on the samples: call `aim` first")
         if isinstance(self.target, Tensor):
