@@ -50,7 +50,7 @@ class FAB(Attack):
             wrong class counting (FAB-T).
         random_start: whether the first try too starts from a random point within half of eps, and not from the sample.
         early_stop: whether a sample leaves once it has fallen inside the threat; False goes on to the nearest point
-            that it can find.
+            that it can find, by all restarts and targets.
         alpha_max: largest share of a step that is taken from the sample itself, in [0, 1].
         eta: how far a step goes of the way to the boundary, >= 1.
         beta: share of its change that a fallen sample keeps, to come at the boundary again from within, in (0, 1).
@@ -99,7 +99,8 @@ class FAB(Attack):
             for goal in towards_nearest(self.objective, self.num_targets, model, x, y)
             for number in range(self.num_restarts)
         ]
-        return in_turn(searches, gain_of(model, self.objective, y), model, x, y, rng)
+        measure, nearest_in = gain_of(model, self.objective, y), None if self.early_stop else self.threat
+        return in_turn(searches, measure, model, x, y, rng, nearest_in=nearest_in)
 
     def _near(self, x: Tensor, rng: SampleRng) -> Tensor:
         return self._ball.resized(self._ball.radii(x) / 2).start(x, rng)

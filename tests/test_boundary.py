@@ -10,13 +10,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog, minimize
-from torch import Tensor
+from torch import Tensor, nn
 
-from touchstone.attacks import FAB, L1, L2, Linf, Margin, Targeted, Towards, Untargeted, evaluate
+from touchstone.attacks import FAB, L1, L2, Linf, Margin, SampleRng, Targeted, Towards, Untargeted, evaluate
 from touchstone.attacks.parts.hyperplane import to_hyperplane
 from touchstone.attacks.threats.ball import Ball
 
-from .oracles import LinearModel
+from .oracles import LinearModel, images
 
 NORMS = [1, 2, float("inf")]
 
@@ -249,6 +249,45 @@ def test_a_fallen_sample_goes_back_towards_the_sample_by_beta() -> None:
     handle.remove()
     fallen, back = looked_at[-3], looked_at[-2]  # measured after the first step, and where the second begins
     assert torch.allclose(back - x, 0.75 * (fallen - x))
+
+
+class Folded(nn.Module):
+    """Logits `|x @ first| @ second`: each class in many parts, so that searches end at different points."""
+
+    def __init__(self, first: Tensor, second: Tensor) -> None:
+        super().__init__()
+        self.first, self.second = first, second
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.flatten(1) @ self.first).abs() @ self.second
+
+
+def test_without_early_stop_the_nearest_point_of_all_restarts_and_targets_is_kept() -> None:
+    """As by hand, in a threat that leaves none standing and in one that leaves some; alone as in the batch."""
+    generator, x = torch.Generator().manual_seed(0), images(24)
+    first, second = (torch.randn(shape, generator=generator) for shape in ((36, 64), (64, 4)))
+    model = Folded(first, second)
+    y, rng = model(x).argmax(1), SampleRng.numbered(24, 3)
+    targets = model(x).topk(3, dim=1).indices[:, 1:]
+    for eps in (0.8, 0.5):
+        one = FAB(threat=L2(eps=eps), num_steps=15, early_stop=False)
+        several = replace(one, num_restarts=2, num_targets=2)
+        points = []
+        for number in range(4):
+            goal = Towards(target=targets[:, number // 2])
+            search = replace(one, objective=goal, random_start=number % 2 > 0)
+            points.append(search(model, x, y, rng.fold(number) if number else rng))
+        sizes = torch.stack(
+            [(p - x).flatten(1).norm(dim=1).masked_fill(model(p).argmax(1) == y, torch.inf) for p in points]
+        )
+        got = several(model, x, y, rng)
+        fell = model(got).argmax(1) != y
+        assert bool(fell.all()) == (eps == 0.8)
+        assert torch.equal(fell, sizes.amin(0).isfinite())
+        assert eps == 0.5 or set(sizes.argmin(0).tolist()) == {0, 1, 2, 3}
+        assert torch.allclose((got - x).flatten(1).norm(dim=1)[fell], sizes.amin(0)[fell])
+        part = torch.tensor([3, 17])
+        assert torch.allclose(several(model, x[part], y[part], rng.take(part)), got[part], atol=1e-5)
 
 
 def test_fab_does_not_depend_on_the_scale_of_the_logits() -> None:
