@@ -26,6 +26,9 @@ from .threats.l2 import L2
 class CarliniWagner(Attack):
     """Minimises the squared L2 change plus a weighted hinge on the margin, with the weight searched for each sample.
 
+    In few steps the defaults hardly turn a robust net: by 100 steps in 6 rounds 1 of 16 digits of a net trained with
+    TRADES, where `step_size=0.1, first_weight=1` turns all of them.
+
     Args:
         threat: what the attacker may do, L2.
         objective: what the attacker wants; its loss is not used, but its margin.

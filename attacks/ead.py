@@ -30,6 +30,9 @@ Rule = Literal["l1", "elastic net"]
 class EAD(Attack):
     """Minimises an elastic net of the change plus a weighted hinge on the margin, with the weight searched per sample.
 
+    In few steps the defaults hardly turn a robust net: by 100 steps in 6 rounds 1 of 16 digits of a net trained with
+    TRADES, where `step_size=0.1, first_weight=1` turns all of them.
+
     Args:
         threat: what the attacker may do, L1.
         objective: what the attacker wants; its loss is not used, but its margin.
