@@ -17,6 +17,7 @@ from touchstone.nets.recurrent import Recurrent
 
 from .parts.measures.lag_norms import lag_norms
 from .parts.measures.recurrent_matrices import singular_values, vanishing_bound
+from .parts.passes.averaged_weights import check_order
 from .parts.passes.closer_look import CloserLook, is_measured
 from .parts.passes.real_steps import RealSteps, RecurrentCall
 from .parts.records.publish import publish_picture, publish_text, run_folder
@@ -110,6 +111,8 @@ class RecurrentJacobian(pl.Callback):
     # The hooks.
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage == "fit":
+            check_order(self, trainer)
         self._closer_look = self._new_look()
 
     def _new_look(self) -> CloserLook:

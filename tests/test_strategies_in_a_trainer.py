@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from touchstone.attacks import PGD, Linf
-from touchstone.callbacks import ExactResume, GradientNorm, RobustAccuracy
+from touchstone.callbacks import ExactResume, GradientNorm, RecurrentJacobian, RobustAccuracy
 from touchstone.lightning_modules import (
     AWP,
     FGSMRS,
@@ -212,7 +212,7 @@ def test_a_memory_that_begins_anew_is_said_to() -> None:
         Classifier(small_net(7), strategy=strategy).load_state_dict(before)  # a warning would be an error
 
 
-@pytest.mark.parametrize("probe", [RobustAccuracy({"pgd": PGD_3}), GradientNorm()])
+@pytest.mark.parametrize("probe", [RobustAccuracy({"pgd": PGD_3}), GradientNorm(), RecurrentJacobian()])
 def test_what_would_end_its_pass_on_weights_before_averaging_is_refused(probe: pl.Callback, tmp_path: Path) -> None:
     """An average that is listed in front takes itself back before the others end their pass."""
     run = trainer(tmp_path, EMAWeightAveraging(decay=0.8), probe, max_epochs=1, num_sanity_val_steps=0)
