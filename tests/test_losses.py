@@ -138,6 +138,13 @@ def test_any_of_several_classes_is_the_easiest_of_the_others(logits: Tensor, lab
         assert bool(reached) is (z.argmax() in wanted)
 
 
+def test_several_classes_may_be_numbers_of_numpy(logits: Tensor, label: Tensor) -> None:
+    of_numpy, plain = AnyOf(list(np.array([4, 1, 3]))), AnyOf([4, 1, 3])
+    assert of_numpy.targets == plain.targets
+    assert all(type(target) is int for target in of_numpy.targets)
+    assert torch.equal(of_numpy.gain(logits, label), plain.gain(logits, label))
+
+
 @pytest.mark.parametrize("targets", [[], [3], [3, 3], [1, -1], [1, 2.5], [True, 2], 3, "12"])
 def test_several_classes_are_two_or_more(targets: list[int]) -> None:
     with pytest.raises(ValueError, match=r"AnyOf\(targets=...\) must be two or more different classes"):

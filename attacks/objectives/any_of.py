@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..core.objective import Objective
+from ..core.options import is_whole_number
 from .losses import CrossEntropy, Loss, check_loss
 
 
@@ -35,13 +36,13 @@ class AnyOf(Objective):
     def __post_init__(self) -> None:
         check_loss(self, self.loss)
         is_list = isinstance(self.targets, Sequence) and not isinstance(self.targets, str)
-        whole = is_list and all(isinstance(target, int) and not isinstance(target, bool) for target in self.targets)
+        whole = is_list and all(is_whole_number(target) for target in self.targets)
         if not whole or len(set(self.targets)) < 2 or min(self.targets) < 0:
             raise ValueError(
                 f"AnyOf(targets=...) must be two or more different classes, numbers >= 0, got {self.targets!r:.80}; "
                 "for one class take Targeted"
             )
-        object.__setattr__(self, "targets", tuple(dict.fromkeys(self.targets)))
+        object.__setattr__(self, "targets", tuple(dict.fromkeys(map(int, self.targets))))
 
     def gain(self, logits: Tensor, y: Tensor) -> Tensor:
         ways = [
