@@ -94,6 +94,13 @@ def test_a_seed_may_be_one_of_numpy(net: nn.Module, x: Tensor, y: Tensor, kind: 
     assert torch.equal(*(report.x_adv["pgd"] for report in threes))
 
 
+def test_sample_ids_may_be_an_array_that_runs_backwards(net: nn.Module, x: Tensor, y: Tensor) -> None:
+    backwards = np.arange(12)[::-1]
+    assert evaluate(net, x, y, {"pgd": PGD_5}, sample_ids=backwards).sample_id.tolist() == list(range(11, -1, -1))
+    with pytest.raises(ValueError, match=r"sample_ids must be integers \(12,\), got torch.float64 \(12,\)"):
+        evaluate(net, x, y, {"pgd": PGD_5}, sample_ids=backwards / 2)
+
+
 def test_sample_ids_may_be_a_list(net: nn.Module, x: Tensor, y: Tensor) -> None:
     assert evaluate(net, x, y, {"pgd": PGD_5}, sample_ids=list(range(5, 17))).sample_id.tolist() == list(range(5, 17))
     with pytest.raises(ValueError, match=r"sample_ids must be integers \(12,\), got torch.int64 \(3,\)"):

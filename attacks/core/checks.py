@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -72,7 +73,8 @@ def read_sample_ids(given: Tensor | Sequence[int] | None, y: Tensor) -> Tensor:
     if given is None:
         return torch.arange(len(y), device=y.device)
     try:
-        ids = torch.as_tensor(given)
+        # One of numpy may run backwards, which torch does not take.
+        ids = torch.as_tensor(given.copy() if isinstance(given, np.ndarray) else given)
     except (TypeError, ValueError, RuntimeError):
         raise ValueError(f"sample_ids must be integers `(N,)`, got {given!r:.80}") from None
     if ids.shape != y.shape or not is_whole(ids) and len(ids):  # an empty list is one of floats to torch
