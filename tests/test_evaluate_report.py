@@ -82,6 +82,24 @@ def test_a_report_says_its_figures(net: nn.Module, x: Tensor, y: Tensor) -> None
         report.outlook("pdg")
 
 
+@pytest.mark.parametrize(
+    ("raises_another", "left", "outlook"),
+    [(False, 0.0, "3 have less than 5 % of their margin left"), (True, -0.25, "no sample stands")],
+)
+def test_of_a_tie_no_margin_is_left(raises_another: bool, left: float, outlook: str) -> None:
+    """Right before, since the first of equal classes counts; the attack raises all by a quarter, or another one."""
+
+    class Tied(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            rises = torch.tensor([0.0, 1.0, 0.0] if raises_another else [1.0, 1.0, 1.0])
+            return torch.tensor([2.0, 2.0, 1.0]) + x.flatten(1)[:, :1] * rises
+
+    x, y = torch.zeros(3, 1, 2, 2), torch.zeros(3, dtype=torch.int64)
+    report = evaluate(Tied(), x, y, {"fgsm": FGSM(threat=Linf(eps=0.25))}, probe_masking=False)
+    assert report.margin_left["fgsm"].tolist() == [left] * 3
+    assert outlook in report.outlook("fgsm")
+
+
 def test_a_report_says_how_near_the_survivors_came(net: nn.Module, x: Tensor, y: Tensor) -> None:
     report = evaluate(net, x, y, {"pgd": PGD_5}, keep_adversarial=True)
     net.eval()

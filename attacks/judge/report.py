@@ -29,7 +29,8 @@ class Report:
         cost: by attack, the samples it passed through the model; the judge's own clean forward and re-measurement,
             one forward each, are not in it.
         margin_left: by attack, the margin of the true class after it as a share of the margin before, float `(N,)`:
-            below 0 where it lost, NaN for a sample that was wrong before.
+            below 0 where it lost, NaN for a sample that was wrong before. Of a tie before, right only since its class
+            comes first, nothing is left: 0, or as far below 0 as the margin after it.
         x_adv: by attack, what the judge measured, where it was asked to keep it; a sample that was wrong before the
             attack stands there unchanged.
         survives_8bit: by attack, turned away from its class by it and still so as a picture of 256 levels per
