@@ -20,7 +20,8 @@ class InBfloat16(Wrapping):
 
     Points are what the projection made them in float32, so that they lie inside the threat; and the judge measures in
     float32, so that a sample which only the coarser logits took for turned counts as standing. With 8 bits of mantissa
-    some signs of small gradients turn, too. Models in float64 are computed as they are.
+    some signs of small gradients turn, too. Models in float64, or with weights in float16, are computed as they
+    are: layers that keep to the dtype of their weights, as BatchNorm does, take no bfloat16 there.
 
     Args:
         attack: what is run; threat, objective and kind are those of this attack.
@@ -50,6 +51,10 @@ class InBfloat16(Wrapping):
 class _Coarser(Around):
     """A model whose forward, and what is taken backwards through it, is computed in bfloat16."""
 
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        self.enabled = not any(p.dtype == torch.float16 for p in model.parameters())
+
     def forward(self, x: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, torch.bfloat16):
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.enabled):
             return self.model(x)

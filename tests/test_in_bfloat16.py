@@ -54,6 +54,22 @@ def test_a_layer_has_the_name_that_it_has_without_it() -> None:
     assert evaluate(net, x, own_labels(net, x), {"features": attack}).success["features"].any()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_net_of_half_precision_may_have_batch_norm(dtype: torch.dtype) -> None:
+    """One of float16 gives what it gives without the wrapper."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        layers = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 4)
+    net, x = nn.Sequential(*layers).to(dtype).eval(), images(20, seed=1)
+    with torch.no_grad():
+        y = net(x.to(dtype)).argmax(1)
+    attacks = {"plain": PLAIN, "bfloat16": InBfloat16(attack=PLAIN)}
+    report = evaluate(net, x, y, attacks, keep_adversarial=True)
+    assert report.success["bfloat16"].any()
+    if dtype == torch.float16:
+        assert torch.equal(report.x_adv["plain"], report.x_adv["bfloat16"])
+
+
 @pytest.mark.parametrize(
     ("attack", "message"),
     [
