@@ -4,11 +4,26 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from touchstone.attacks import L0, L2, Attack, DeepFool, Linf, Surrogate, Transfer, Universal, WarmStarted, evaluate
+from touchstone.attacks import (
+    L0,
+    L1,
+    L2,
+    PGD,
+    Attack,
+    DeepFool,
+    Linf,
+    Surrogate,
+    Transfer,
+    Universal,
+    WarmStarted,
+    evaluate,
+)
+from touchstone.attacks.threats.ball import Ball
 
 from .attacks_table import ATTACKS
 from .oracles import images, own_labels, small_net
@@ -32,6 +47,41 @@ def ranged(attack: Attack, box: tuple[float, float]) -> Attack:
     threat = attack.threat
     eps = threat.eps * (1 if isinstance(threat, L0) else box[1] - box[0])
     return attack.inside(replace(threat, eps=eps, box=box))  # type: ignore[type-var]
+
+
+INEXACT = [((0 - 0.1307) / 0.3081, (1 - 0.1307) / 0.3081), (-2.2, 2.7), (0.1, 0.9)]
+
+
+@pytest.mark.parametrize("box", INEXACT, ids=["of MNIST, normalized", "outwards", "inwards"])
+@pytest.mark.parametrize("given", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("kind", [Linf, L2, L1, L0])
+def test_ends_of_a_box_that_float32_does_not_have_are_those_next_to_them(
+    kind: type[Ball], given: torch.dtype, box: tuple[float, float]
+) -> None:
+    low, high = (float(np.float32(end)) for end in box)
+    x = (images(8) * 9 - 4).to(given).clamp(*box)
+    assert float(x.float().min()) == low
+    assert float(x.float().max()) == high
+    net, threat = small_net().eval(), kind(eps=0.3 if kind is Linf else 1, box=box)
+    report = evaluate(net, x, own_labels(net, x.float()), {"pgd": PGD(threat=threat)}, keep_adversarial=True)
+    assert float(report.x_adv["pgd"].min()) >= low
+    assert float(report.x_adv["pgd"].max()) <= high
+    beyond = x.float().where(x < x.max(), np.nextafter(np.float32(high), np.float32(9)))
+    assert not threat.contains(beyond, x.float()).all()
+    with pytest.raises(ValueError, match=r"images must lie in .* clip them by `x.clamp\(.*\)`"):
+        threat.check_input(beyond)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
+def test_pixels_that_rounding_moved_out_of_the_box_are_in_it_once_they_are_clipped_as_the_message_says(
+    dtype: torch.dtype,
+) -> None:
+    x = torch.tensor([[0.7654321, 0.4]]).to(dtype)
+    threat = Linf(eps=0.1, box=(0.0, float(x.max()) * (1 - 2e-4)))
+    with pytest.raises(ValueError, match="rounding may move them so far") as error:
+        threat.check_input(x)
+    advice = str(error.value).rpartition("clip them by `")[2].rstrip("`")
+    threat.check_input(eval(advice, {"x": x}))
 
 
 @pytest.mark.parametrize("box", BOXES, ids=["-1 to 1", "0 to 255"])

@@ -249,7 +249,8 @@ class Ball(Threat):
                 )
         if self.box is None or not x.numel():
             return
-        low, high = self.box
+        # Its ends as pixels have them: those of half precision are computed in float32.
+        low, high = torch.tensor(self.box, dtype=torch.promote_types(x.dtype, torch.float32)).tolist()
         smallest, largest = (float(end) for end in x.detach().aminmax())
         if not (smallest >= low and largest <= high):
             given = f"images must lie in [{low:g}, {high:g}], got values from {smallest:.9g} to {largest:.9g}; "
@@ -258,7 +259,9 @@ class Ball(Threat):
                 row = int(broken.nonzero()[0])
                 raise ValueError(given + f"{int(broken.sum())} of {len(x)} images hold NaN, the first is row {row}")
             if max(low - smallest, largest - high) < MOST_ROUNDING:
-                raise ValueError(given + f"rounding may move them so far: clip them by `x.clamp({low:g}, {high:g})`")
+                pixels = "x" if x.dtype.itemsize >= 4 else "x.float()"  # half precision may have no such ends
+                ends = ", ".join(f"{end:g}" if float(f"{end:g}") == end else repr(end) for end in self.box)
+                raise ValueError(given + f"rounding may move them so far: clip them by `{pixels}.clamp({ends})`")
             raise ValueError(
                 given
                 + ("divide by 255; " if smallest >= 0 and largest > 2 else "")
