@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq, minimize
 from torch import Tensor, nn
 
-from touchstone.attacks import L0, L1, L2, PGD, Linf, SampleRng, evaluate
+from touchstone.attacks import FGSM, L0, L1, L2, PGD, Linf, SampleRng, evaluate
 from touchstone.attacks.threats.ball import Ball
 
-from .oracles import images
+from .oracles import images, own_labels, small_net
 
 FLOATS = st.floats(0, 1, width=32)
 
@@ -152,6 +152,30 @@ def test_a_large_feature_is_no_leave_for_one_more_pixel(box: tuple[float, float]
     ball = L0(eps=2, box=box)
     assert ball.contains(x + 0.5 * (torch.arange(10) < 2), x).all()
     assert not ball.contains(x + 0.5 * (torch.arange(10) < 3), x).any()
+
+
+@pytest.mark.parametrize("distance", [1.0, 1e6, 1e15, 1e18, 1e20, 1e37])
+@pytest.mark.parametrize(
+    ("threat", "each"),
+    [(Linf(eps=0.1), 0.1), (L2(eps=0.3), 0.1), (L2(eps=0.3, box=None), 0.1), (L1(eps=0.9), 0.1), (L2(eps=1e30), 0.5)],
+    ids=repr,
+)
+def test_a_point_is_projected_from_however_far(threat: Ball, each: float, distance: float) -> None:
+    """Of nine pixels each goes as far as the others: at eps 1e30 to the end of the box."""
+    x, signs = torch.full((1, 9), 0.5), torch.tensor([[1.0, -1, 1, 1, -1, -1, 1, -1, 1]])
+    torch.testing.assert_close(threat.project(x + distance * signs, x), x + each * signs)
+    assert threat.contains(threat.project(x + distance * signs, x), x).all()
+
+
+@pytest.mark.parametrize("threat", [L2, L1])
+@pytest.mark.parametrize("eps", [1e20, 1e30])
+def test_a_step_of_an_eps_far_beyond_the_box_ends_in_its_corner(threat: type[Ball], eps: float) -> None:
+    """As a step does by which every pixel may cross it."""
+    net, x = small_net().eval(), images(12)
+    attacks = {"far": FGSM(threat=threat(eps=eps)), "across": FGSM(threat=Linf(eps=1))}
+    report = evaluate(net, x, own_labels(net, x), attacks, probe_masking=False, keep_adversarial=True)
+    assert report.success["far"].any()
+    torch.testing.assert_close(report.x_adv["far"], report.x_adv["across"])
 
 
 @pytest.mark.parametrize("threat", [Linf(eps=0.1), L2(eps=0.5), L1(eps=0.3)])

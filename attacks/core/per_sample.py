@@ -120,7 +120,17 @@ def norms(rows: Tensor, p: float = 2) -> Tensor:
 
 def unit_length(rows: Tensor) -> Tensor:
     """Each sample of `rows`, `(N, ...)`, scaled to a Euclidean length of 1; 0 stays 0."""
-    # By the largest entry first: the square of a small float32 is 0.
-    tiny = torch.finfo(rows.dtype).tiny
-    rows = rows / per_sample(norms(rows, float("inf")).clamp_min(tiny), rows)
-    return rows.div_(per_sample(norms(rows).clamp_min(tiny), rows))
+    rows, _ = _by_largest(rows)
+    return rows.div_(per_sample(norms(rows).clamp_min(torch.finfo(rows.dtype).tiny), rows))
+
+
+def lengths(rows: Tensor) -> Tensor:
+    """The Euclidean length of each sample of `rows`, `(N, ...)`, also where its square is 0 or infinite: `(N,)`."""
+    rows, largest = _by_largest(rows)
+    return norms(rows) * largest
+
+
+def _by_largest(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Each sample over its largest entry, since the square of a small float32 is 0, and that entry, `(N,)`."""
+    largest = norms(rows, float("inf")).clamp_min(torch.finfo(rows.dtype).tiny)
+    return rows / per_sample(largest, rows), largest

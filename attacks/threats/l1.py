@@ -14,6 +14,7 @@ from ..core.sample_rng import SampleRng
 from .ball import Ball
 
 _LENGTH = 0.5  # in L2, of a step of length 1 along the gradient itself
+_FARTHEST = 1e6  # widths of the box, of what a pixel is seen to be beyond it: an eps is lost in what is much farther
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -96,6 +97,8 @@ class L1(Ball):
         # In float64, and rounded towards x: float32's rounding, summed over all pixels, would leave the ball.
         wide = widest(x.device)
         change = x_adv.to(wide) - x.to(wide)
+        if self.box is not None:
+            change.clamp_(-_FARTHEST * self.width, _FARTHEST * self.width)
         move = change.sign() * self._shrunk(change, x.to(wide)).reshape(x.shape)
         moved = self.clip((x.to(wide) + move).to(x.dtype))
         too_far = (moved.to(wide) - x.to(wide)).abs() > move.abs()

@@ -8,12 +8,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..core.per_sample import answers_at_once, norms, per_sample, unit_length
+from ..core.per_sample import answers_at_once, lengths, per_sample, unit_length
 from ..core.sample_rng import SampleRng
 from .ball import Ball
 
 _MOST_ROUNDS = 12
 """Rounds to find the pixels that meet the box; 4 to 6 are enough for images."""
+
+_FARTHEST = 1e15
+"""How far beyond the box a pixel is seen to be: the squares of what is farther, added up, are infinite in float32."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -46,8 +49,9 @@ class L2(Ball):
     def _project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         change = x_adv - x
         if self.box is None:
-            scale = self.radius(x) / per_sample(norms(change).clamp_min(torch.finfo(x.dtype).tiny), x)
+            scale = self.radius(x) / per_sample(lengths(change).clamp_min(torch.finfo(x.dtype).tiny), x)
             return x + change * scale.clamp_max(1)
+        change.clamp_(-_FARTHEST, _FARTHEST)
         scale = self._scale_in_box(change, self.clip(x_adv).sub_(x)).reshape(-1, *[1] * (x.ndim - 1))
         return torch.addcmul(x, change, scale).clamp_(*self.box)
 
@@ -67,7 +71,7 @@ class L2(Ball):
         # In place, and with numbers for booleans: a CPU takes most of its time for fresh memory and for those.
         change, room, tiny = change.flatten(1), room.flatten(1), torch.finfo(change.dtype).tiny
         squares, meets_at, stopped_squares = change.square(), room / change, room.square_()  # 0 / 0 counts as neither
-        eps, part = self.radius(change).reshape(-1).square(), torch.empty_like(change)
+        eps, part = self.radius(change).reshape(-1).clamp_max(_FARTHEST).square(), torch.empty_like(change)
         scale = (eps / squares.sum(1).clamp_min(tiny)).sqrt().clamp_max(1)
         for _ in range(_MOST_ROUNDS):
             moving = torch.gt(meets_at, scale[:, None], out=part).mul_(squares).sum(1)
