@@ -142,7 +142,7 @@ class RobustAccuracy(Probe):
         self.warm_start, self.per_class = warm_start, per_class
         self.num_attacked = 0
         self.last_summary: dict[str, Any] | None = None
-        self._warned = False
+        self._warned = self._is_to_prepare = False
         self._halving = Halving(batch_size)  # kept from pass to pass: what does not fit is tried once
         self._fingerprints: dict[int, int] = {}
         self._numbers = ReportNumbers()
@@ -222,11 +222,21 @@ class RobustAccuracy(Probe):
         self._fingerprints.clear()
         self._numbers = ReportNumbers()
         self._pass.begin(looks_closer=looks_closer, draws=looks_closer and trainer.is_global_zero)
+        self._is_to_prepare = is_due
         if is_due:
             self.num_attacked = 0
-            self._preparation.prepare(trainer, pl_module, self.as_measured)
 
     on_test_epoch_start = on_validation_epoch_start
+
+    def on_validation_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """By now averages of the weights have taken their place: a callback that is asked after this one sees to it."""
+        if self._is_to_prepare:
+            self._is_to_prepare = False
+            self._preparation.prepare(trainer, pl_module, self.as_measured)
+
+    on_test_batch_start = on_validation_batch_start
 
     def see(self, model: nn.Module, samples: Samples, loader_index: int) -> None:
         refuse_language_labels(samples.y)

@@ -10,10 +10,11 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from lightning.pytorch.callbacks import EMAWeightAveraging
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from touchstone.attacks import PGD, Attack, Linf, Surrogate, Transfer, Universal, evaluate
+from touchstone.attacks import PGD, Attack, Linf, SampleRng, Surrogate, Transfer, Universal, evaluate
 from touchstone.callbacks import RobustAccuracy
 from touchstone.nets import Normalize
 
@@ -92,6 +93,34 @@ def test_they_learn_from_the_first_training_samples_anew_at_each_validation(tmp_
         assert cost["num_forwards"] == plain.cost[name].num_forwards
         assert cost["num_backwards"] == plain.cost[name].num_backwards
     assert report_of(run)["attacks"]["surrogate"]["num_forwards"] == 90
+
+
+def test_where_weights_are_averaged_they_learn_on_the_weights_that_they_attack(tmp_path: Path) -> None:
+    learned_on: list[dict[str, Tensor]] = []
+    attacked: list[dict[str, Tensor]] = []
+    before_averaging: list[dict[str, Tensor]] = []
+
+    class Noting(Universal):
+        def learn(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Attack:
+            learned_on.append(weights(model))
+            return super().learn(model, x, y, rng)
+
+    class NotingToo(RobustAccuracy):
+        def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            before_averaging.append(weights(pl_module))
+            super().on_validation_epoch_start(trainer, pl_module)
+
+        def see(self, model: nn.Module, *rest: Any) -> None:
+            attacked.append(weights(model))
+            super().see(model, *rest)
+
+    measuring = NotingToo({"universal": Noting(threat=LINF)}, num_images=0)
+    run = trainer(tmp_path, measuring, EMAWeightAveraging(decay=0.9), max_epochs=2, num_sanity_val_steps=0)
+    run.fit(OrdinaryModule(), train_loader(), val_loader())
+    of_passes = attacked[:: len(attacked) // 2]
+    for learned, seen, trained in zip(learned_on, of_passes, before_averaging, strict=True):
+        assert all(torch.equal(learned[key], seen[key]) for key in seen)
+        assert not any(torch.equal(learned[key], trained[key]) for key in trained)
 
 
 def test_outside_fit_they_learn_from_the_data_module(tmp_path: Path) -> None:
