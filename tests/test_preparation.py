@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from touchstone.attacks import PGD, Attack, Linf, SampleRng, Surrogate, Transfer, Universal, evaluate
 from touchstone.callbacks import RobustAccuracy
+from touchstone.callbacks.parts.passes.own_copy import own_copy
 from touchstone.nets import Normalize
 
 from .lightning_programs import OrdinaryModule, samples, train_loader, trainer, val_loader, weights
@@ -164,18 +165,23 @@ def test_a_stream_is_refused_before_training(tmp_path: Path) -> None:
 
 
 class Counted(Dataset):
-    """Augments at random, and counts what is drawn from it."""
+    """Augments at random, from the global states and its own, and counts what is drawn from it."""
 
     def __init__(self) -> None:
         self.tensors, self.drawn = samples(40, seed=1).tensors, list[int]()
+        self.random, self.generator = np.random.default_rng(3), torch.Generator()
+        self.weaker = torch.ones(40)
+        self.change = lambda x: x.clamp(0, 1).float()
 
     def __len__(self) -> int:
         return 40
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         self.drawn.append(index)
-        noise = 0.02 * torch.rand(1) + 0.02 * np.random.rand()
-        return (self.tensors[0][index] + noise).clamp(0, 1).float(), self.tensors[1][index]
+        self.weaker[index] *= 0.9
+        noise = 0.02 * torch.rand(1) + 0.02 * np.random.rand() + 0.02 * self.random.random()
+        noise += self.weaker[index] * 0.02 * torch.rand(1, generator=self.generator)
+        return self.change(self.tensors[0][index] + noise), self.tensors[1][index]
 
 
 def test_samples_are_drawn_once_and_a_dataset_that_augments_leaves_no_trace(tmp_path: Path) -> None:
@@ -186,9 +192,40 @@ def test_samples_are_drawn_once_and_a_dataset_that_augments_leaves_no_trace(tmp_
         return weights(module), data.drawn
 
     alone, drawn = fit("alone")
-    watched, drawn_watched = fit("watched", RobustAccuracy(ATTACKS, num_prepare_samples=9, num_images=0))
+    monitor = RobustAccuracy({"universal": ATTACKS["universal"]}, num_prepare_samples=9, num_images=0)
+    watched, drawn_watched = fit("watched", monitor)
     assert all(torch.equal(alone[key], watched[key]) for key in alone)
-    assert drawn_watched == [*range(9), *drawn]
+    assert drawn_watched == drawn
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")  # of torch, in Lightning
+def test_a_dataset_that_cannot_be_copied_is_warned_of(tmp_path: Path) -> None:
+    class Opened(Counted):
+        def __init__(self) -> None:
+            super().__init__()
+            self.file = Path(__file__).open()  # noqa: SIM115
+
+    data = Opened()
+    monitor = RobustAccuracy({"universal": ATTACKS["universal"]}, num_prepare_samples=9, num_images=0)
+    with data.file, pytest.warns(UserWarning, match=r"cannot be copied \(.*\): if the Opened counts what is drawn"):
+        trainer(tmp_path, monitor).fit(OrdinaryModule(), DataLoader(data, 8), val_loader())
+    assert data.drawn[:9] == list(range(9))
+
+
+def test_a_copy_shares_what_is_large_and_what_never_changes() -> None:
+    class Data:
+        def __init__(self) -> None:
+            self.large, self.small, self.encoded = torch.zeros(20_000), torch.zeros(3), b"1" * 100
+            self.array, self.same, self.change = np.zeros(20_000), self.small, lambda x: x
+
+    one = Data()
+    other = own_copy(one)
+    assert other.large is one.large
+    assert other.array is one.array
+    assert other.encoded is one.encoded
+    assert other.change is one.change
+    assert other.small is not one.small
+    assert other.small is other.same
 
 
 def test_training_samples_among_the_measured_are_warned_of(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.utilities import CombinedLoader
+from lightning.pytorch.utilities import CombinedLoader, rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 from torch.utils.data import IterableDataset
@@ -20,6 +20,7 @@ from touchstone.attacks.judge.preparing import coincide, prepare_attacks
 from touchstone.attacks.judge.untouched import Untouched
 
 from .measuring import measuring
+from .own_copy import own_copy
 from .samples import Samples, images_and_labels
 
 AsMeasured = Callable[[nn.Module, Samples], tuple[nn.Module, Samples]]
@@ -28,8 +29,8 @@ AsMeasured = Callable[[nn.Module, Samples], tuple[nn.Module, Samples]]
 class Preparation:
     """Prepares attacks that need samples: anew for each pass, since the model changes, and alike on all processes.
 
-    The samples are the first of the training dataset, taken from it by their number. No data loader is drawn from,
-    and the global random states are left as they were.
+    The samples are the first of the training dataset, taken by their number from a copy of it (`own_copy`). No data
+    loader is drawn from, and the global random states are left as they were.
 
     Args:
         suite: attacks by name.
@@ -76,8 +77,16 @@ class Preparation:
                     f"{who}, which must be a dataset that gives a sample by its number, got {kind}: drawing from it "
                     "would change the training; leave the attack out, or call its `prepare` yourself"
                 )
+            collate = loader.collate_fn
+            try:
+                dataset, collate = own_copy((dataset, collate))
+            except Exception as error:  # whatever a user's class raises
+                rank_zero_warn(
+                    f"{who}, and these cannot be copied ({error}): if the {type(dataset).__name__} counts what is "
+                    "drawn, or has a random state of its own, the training is another one for it"
+                )
             rows = [dataset[number] for number in range(min(self._num_samples, len(dataset)))]
-            self._batch = loader.collate_fn(rows)
+            self._batch = collate(rows)
 
     def prepare(self, trainer: pl.Trainer, module: pl.LightningModule, as_measured: AsMeasured) -> None:
         """Lets the attacks learn from the samples, for one pass."""
