@@ -15,6 +15,8 @@ from touchstone.attacks import (
     L2,
     PGD,
     Attack,
+    AutoAttack,
+    InBfloat16,
     Linf,
     Margin,
     RandomNoise,
@@ -131,6 +133,32 @@ def warnings_of(model: nn.Module, attacks: dict[str, Attack], num_samples: int =
 def test_a_model_that_masks_shows_a_sign(masking: type[Before], eps: float, sign: str) -> None:
     warnings = warnings_of(masking(small_net()), {"pgd": PGD(threat=Linf(eps=eps), num_steps=10)})
     assert any(re.search(sign, warning) for warning in warnings), warnings
+
+
+CASCADES: dict[str, Attack] = {
+    "strongest": Strongest(threat=Linf(eps=0.05)),
+    "wrapped": InBfloat16(attack=Strongest(threat=Linf(eps=0.05))),
+    "autoattack": AutoAttack(threat=Linf(eps=0.05), num_steps=20, num_queries=200),
+}
+
+
+@pytest.mark.parametrize("name", CASCADES)
+def test_logits_that_flatten_one_loss_are_no_sign_where_an_attack_climbs_others_too(name: str) -> None:
+    """Its verdicts are those on the net itself, whose logits are 3000 times smaller."""
+    net, x = small_net().eval(), images(48)
+    y, attacks = own_labels(net, x), {name: CASCADES[name]}
+    one_loss = {"pgd": PGD(threat=Linf(eps=0.05))}
+    assert any("exactly zero" in sign for sign in evaluate(Tempered(net).eval(), x, y, one_loss).warnings)
+    plain, tempered = evaluate(net, x, y, attacks), evaluate(Tempered(net).eval(), x, y, attacks)
+    assert torch.equal(plain.robust[name], tempered.robust[name])
+    assert tempered.warnings == []
+
+
+@pytest.mark.parametrize("name", CASCADES)
+def test_a_net_that_blinds_every_loss_shows_so_under_an_attack_that_climbs_several(name: str) -> None:
+    warnings = warnings_of(Quantised(small_net()), {name: CASCADES[name]})
+    for sign in ("100% of its gradients were exactly zero", "they do not lead to the errors that are there"):
+        assert any(sign in warning for warning in warnings), warnings
 
 
 @pytest.mark.parametrize("eps", [0.005, 0.02, 0.05, 0.1])

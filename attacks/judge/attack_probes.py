@@ -18,6 +18,7 @@ from ..core.threat import Threat
 from ..objectives.losses import Margin
 from ..objectives.untargeted import Untargeted
 from ..pgd import PGD
+from .masking import climbs_several_losses
 from .probing import Probing
 
 FEWEST = 4
@@ -47,14 +48,18 @@ def by_margin(probing: Probing, name: str, attack: Attack, rows: Tensor) -> list
 
 
 def at_large_eps(probing: Probing, name: str, attack: Attack, rows: Tensor) -> list[str]:
-    """At an eps within which the model is known to err, the same attack should find that it does."""
+    """At an eps within which the model is known to err, the same attack should find that it does.
+
+    Of one that climbs several losses the margin is tried, where they are flat the last to be so.
+    """
     large = _reaching_grey(attack.threat, probing.x[rows])
     if large is None:
         return []
     rows = rows[_known_to_err(probing, large, rows, name)]
     if len(rows) < FEWEST:
         return []
-    standing = probing.num_standing(name, PGD(threat=large, objective=attack.objective), rows, take=False)
+    objective = Untargeted(loss=Margin()) if climbs_several_losses(attack) else attack.objective
+    standing = probing.num_standing(name, PGD(threat=large, objective=objective), rows, take=False)
     if standing <= 0.1 * len(rows):
         return []
     return [
