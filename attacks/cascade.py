@@ -40,6 +40,7 @@ class Cascade(Sighted):
         smooth: bool = False,
         sharp: bool = False,
         rank: int | None = None,
+        alone: bool = False,
     ) -> None:
         """Climbs from a random start.
 
@@ -50,13 +51,14 @@ class Cascade(Sighted):
             smooth: whether along gradients that see units at rest (`smooth_backward`).
             sharp: whether a margin over all classes is nearly that over the nearest one.
             rank: None to climb towards any class; 0 towards the nearest one, 1 towards the next.
+            alone: whether that class is to rise above the other wrong ones, whatever the true one does.
         """
         rows = self.affordable(rows, num_steps=num_steps) if self.has_class(rank) else rows[:0]
         if not len(rows):
             return
         threat = self.threat.take(rows)
         points, _ = ascend(
-            self.measure(rows, rank, smooth=smooth, sharp=sharp),
+            self.measure(rows, rank, smooth=smooth, sharp=sharp, alone=alone),
             self.x[rows],
             start=threat.start(self.x[rows], self.noise(rows)),
             threat=threat,
@@ -94,7 +96,14 @@ class Cascade(Sighted):
         self.finish(rows, points)
 
     def climb_by_corners(
-        self, rows: Tensor, *, num_steps: int, factor: float | None, smooth: bool, rank: int | None = None
+        self,
+        rows: Tensor,
+        *,
+        num_steps: int,
+        factor: float | None,
+        smooth: bool,
+        rank: int | None = None,
+        alone: bool = False,
     ) -> None:
         """Climbs inside L1 towards corners of ball and box, in a ball that shrinks to eps.
 
@@ -105,6 +114,7 @@ class Cascade(Sighted):
                 by shorter steps.
             smooth: as in `climb`.
             rank: as in `climb`.
+            alone: as in `climb`.
         """
         rows = self.affordable(rows, num_steps=num_steps) if self.has_class(rank) else rows[:0]
         if not len(rows):
@@ -116,7 +126,7 @@ class Cascade(Sighted):
             larger = threat.resized(factor * threat.radii(x))
             start, reach = larger.project(x + threat.width * self.noise(rows).normal(x), x), 1.0
         points = climb_closing_in(
-            self.measure(rows, rank, smooth=smooth),
+            self.measure(rows, rank, smooth=smooth, alone=alone),
             x,
             start=start,
             threat=threat,

@@ -33,11 +33,12 @@ from .threats.linf import Linf
 
 _THOROUGH = 400  # the budget from which on every survivor is tried again
 _PATIENT = 2000  # the budget from which a black box searches, whatever the gradients
-_NUM_SCATTERED = 3  # equal climbs whose ends are compared
+_NUM_SCATTERED = 2  # equal climbs whose ends are compared
 _HOPE = 8.0  # standard deviations between the mean end and the boundary, up to which another climb may reach it
 _HOPE_AT_ONCE = 3.0  # the same after climbs of unlike lengths
 _NUM_CLASSES = 3  # the nearest ones, towards which the nearest survivors climb
 _MORE_CLASSES = 5  # the same of a thorough budget
+_LEVEL_CLASSES = 9  # the same where none is nearer than another
 _NUM_HIDDEN = 2  # the same where the boundary is out of sight from inside
 _TIE = 1e-3  # of the first margin
 _LIKELY_STEPS = 20  # of a climb of the likelihood
@@ -45,6 +46,7 @@ _SHARE = 0.3  # of the pixels, the first windows around the best point
 _IN_SIGHT = 0.4  # of the first margin, at most so much of which is left where the boundary is seen from inside
 _BROUGHT_NEAR = 0.5  # the same where climbs along the gradient itself have led there
 _FAR = 8  # of eps: the first ball of a climb from afar
+_BEYOND = 2  # the same inside Linf
 _FAR_CORNERS, _NEAR_CORNERS = 20, 3  # the same of climbs by corners, from afar and where the boundary is in sight
 
 
@@ -55,25 +57,28 @@ class Strongest(Attack):
     Below, who is tried, and how; the dearer, the nearer must they have come. "Near 0.2" are survivors with at most that
     share of their first margin left; "in sight", near 0.4; "blind", those whose gradient leads nowhere or hides a part
     of how the margin changes, or whose margin jumps; "torn", those from whom some class fell back while others came
-    nearer, or who have few features, so that one class may be reached by its own way alone; "scattered", those whose
-    climbs have ended at so unlike margins that another one may reach the boundary. Of classes the nearest come first. A
-    black box searches where the samples are images and the threat is not L0.
+    nearer, or who have few features, so that one class may be reached by its own way alone; "level", those of whom all
+    other classes are as near as each other, so that none is known to be next; "scattered", those whose climbs have
+    ended at so unlike margins that another one may reach the boundary. Of classes the nearest come first. A black box
+    searches where the samples are images and the threat is not L0.
 
     Linf
         - all: a climb of 8 steps
         - near 0.6, near 0.3: climbs of 12 and 40 steps
-        - near 0.7 and scattered: climbs of 40 steps
+        - near 0.7 and scattered: from beyond, in a ball of 2 eps that shrinks to eps, for 20 and 40 steps
         - in sight or torn: towards each of 3 classes, for 5 steps
-        - near 0.15: towards each of 3 classes, for 10 steps; cross-entropy
+        - level: each of 9 classes above the other wrong ones, for 10 steps
         - near 0.08: from the best point, short climbs and small windows in turns
+        - near 0.15: towards each of 3 classes, for 10 steps; cross-entropy
         - blind, or at a tie: cross-entropy; still blind: a black box
-        - `max_passes` >= 400: near 0.35, cross-entropy; in sight, each of 5 classes for longer; every survivor, three
-          climbs; near 0.2, windows while they help; scattered, climbs of 100 steps while the budget lasts
+        - `max_passes` >= 400: near 0.35, cross-entropy; in sight, each of 5 classes for longer; every survivor, from
+          beyond and by two climbs; near 0.2, windows while they help; scattered, climbs of 100 steps while the budget
+          lasts
         - `max_passes` >= 2000: near 0.8, a black box briefly; near 0.15 and those it has moved, at length
 
     L2 and L0
         - all: a climb of 5 steps
-        - in sight or torn: towards each of 3 classes
+        - in sight or torn: towards each of 3 classes; level: as inside Linf
         - every survivor: from afar, in a ball of 8 eps that shrinks to eps
         - out of sight: from afar again where they are known to fall not far outside, and towards each of 2 classes
         - blind, or at a tie: as inside Linf
@@ -84,7 +89,8 @@ class Strongest(Attack):
     L1
         - all: 5 steps by corners of ball and box
         - where the margin bends: along the gradient itself; those whom that brings near 0.5 climb by nothing else
-        - in sight or torn: by corners towards each of 3 classes, from 3 eps; out of sight, from 20 eps
+        - in sight or torn: by corners towards each of 3 classes, from 3 eps; level: as inside Linf
+        - out of sight: by corners from 20 eps
         - near 0.25 and 0.15: by ever fewer pixels, as in `APGD`
         - near 0.1: by corners from the best point
         - scattered out of sight: by corners from 20 eps, twice; between and after, near 0.07 towards each of 3 classes
@@ -128,25 +134,28 @@ class Strongest(Attack):
         return samples.best
 
     def _inside_linf(self, samples: Cascade) -> None:
-        """In Linf no larger ball is of use: a change of eps in every pixel is as far as it goes."""
+        """In Linf a larger ball is of use where the ends scatter: from beyond a plateau the gradients lead back."""
         # The numbers given to `near` are shares of the first margin: the dearer what follows, the smaller.
         samples.climb(samples.near(0.6), num_steps=12, smooth=True)
         samples.climb(samples.near(0.3), num_steps=40, smooth=True)
-        for smooth in (False, True):
-            samples.climb(samples.scattered(_HOPE_AT_ONCE, within=0.7), num_steps=40, smooth=smooth)
+        hopeful = partial(samples.scattered, _HOPE_AT_ONCE, within=0.7)
+        samples.climb_from_afar(hopeful(), num_steps=20, factor=_BEYOND)
+        samples.climb_from_afar(hopeful(), num_steps=40, factor=_BEYOND, smooth=True)
         for rank in range(_NUM_CLASSES):
             samples.climb(self._in_sight_or_torn(samples), num_steps=5, rank=rank, smooth=rank == 1)
-        for rank in range(_NUM_CLASSES):
-            samples.climb(samples.near(0.15), num_steps=10, rank=rank, smooth=rank == 1)
-        samples.climb_the_likelihood(samples.near(0.15), num_steps=_LIKELY_STEPS)
+        self._towards_each(samples)
         rows = samples.near(0.08)
         for _ in range(3):
             rows = samples.refine(rows)
+        for rank in range(_NUM_CLASSES):
+            samples.climb(samples.near(0.15), num_steps=10, rank=rank, smooth=rank == 1)
+        samples.climb_the_likelihood(samples.near(0.15), num_steps=_LIKELY_STEPS)
         self._without_gradients(samples)
         if self.max_passes >= _THOROUGH:
             samples.climb_the_likelihood(samples.near(0.35), num_steps=2 * _LIKELY_STEPS)
             for rank in range(_MORE_CLASSES):
                 samples.climb(samples.near(_IN_SIGHT), num_steps=20, rank=rank, smooth=rank == 1)
+            samples.climb_from_afar(samples.near(torch.inf), num_steps=20, factor=_BEYOND)
             samples.begin_to_compare()
             for _ in range(_NUM_SCATTERED):
                 samples.climb(samples.near(torch.inf), num_steps=20, smooth=True)
@@ -164,6 +173,12 @@ class Strongest(Attack):
     def _in_sight_or_torn(samples: Cascade) -> Tensor:
         """Those who may fall to one class alone: the nearest to any, and whom the nearest lead away from others."""
         return torch.cat([samples.near(_IN_SIGHT), samples.torn()]).unique()
+
+    @staticmethod
+    def _towards_each(samples: Cascade) -> None:
+        """Where the logits say of no class that it is near, each is as likely as another to be reached."""
+        for rank in range(_LEVEL_CLASSES):
+            samples.climb(samples.level(), num_steps=10, smooth=True, rank=rank, alone=True)
 
     def _with_patience(self, samples: Cascade) -> None:
         """A black box, briefly for all that have given way; then at length for those nearest and those it has moved."""
@@ -190,6 +205,10 @@ class Strongest(Attack):
         for rank in range(_NUM_CLASSES):
             rows = without(self._in_sight_or_torn(samples), dense)
             samples.climb_by_corners(rows, num_steps=10, factor=_NEAR_CORNERS, smooth=True, rank=rank)
+        for rank in range(_LEVEL_CLASSES):
+            samples.climb_by_corners(
+                without(samples.level(), dense), num_steps=10, factor=_NEAR_CORNERS, smooth=True, rank=rank, alone=True
+            )
         # Now who is out of sight.
         not_from_afar = torch.cat([near(_IN_SIGHT), dense])
         samples.climb_by_corners(
@@ -238,6 +257,7 @@ class Strongest(Attack):
         """In L2 and L0 a few pixels may change by much, and the way there need not begin inside eps."""
         for rank in range(_NUM_CLASSES):
             samples.climb(self._in_sight_or_torn(samples), num_steps=10, rank=rank)
+        self._towards_each(samples)
         in_sight = samples.near(_IN_SIGHT)
         samples.climb_from_afar(samples.near(torch.inf), num_steps=20, factor=_FAR, smooth=True)
         samples.climb_from_afar(without(samples.within(1.5), in_sight), num_steps=30, factor=_FAR, smooth=True)

@@ -226,3 +226,26 @@ def test_it_falls_to_the_class_that_is_reached_by_its_own_way_alone() -> None:
         num_left += int((report.success["each"] & report.robust["strongest"]).sum())
     assert 100 < num_turned < 290
     assert num_left <= 0.03 * num_turned
+
+
+class OneStandsOut(nn.Module):
+    """Class 0 gives 2 and all others 0. What lowers class 0 by a little leads away from all others, each in reach."""
+
+    def __init__(self, threat: Ball) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        length = {1: 1, 2: 64**0.5, torch.inf: 64}[threat.p]
+        ways = torch.block_diag(*[torch.ones(7)] * 9) if threat.p == 1 else torch.randint(2, (9, 64)) * 2.0 - 1
+        self.ways = F.pad(ways, (0, 64 - ways.shape[1])) / (threat.eps * length)
+
+    def forward(self, x: Tensor) -> Tensor:
+        others = (x.flatten(1) - 0.5) @ self.ways.T  # at most 1 within the threat
+        own = 1 - 0.4 * (-4 * others.mean(1)).clamp(0, 1)
+        return 2 * torch.cat([own[:, None], 0.05 * others + 3 * (others - 0.5).relu()], 1)
+
+
+@pytest.mark.parametrize("threat", [Linf(eps=0.1), L2(eps=0.8), L1(eps=2)], ids=repr)
+def test_where_no_class_is_nearer_than_another_each_is_tried(threat: Ball) -> None:
+    x, y = torch.full((8, 1, 8, 8), 0.5), torch.zeros(8, dtype=torch.int64)
+    report = evaluate(OneStandsOut(threat), x, y, {"strongest": Strongest(threat=threat)}, probe_masking=False)
+    assert not report.worst_case.any()

@@ -27,6 +27,7 @@ _NO_MARGIN = 1e-12  # a first margin of exactly 0 is replaced by this share of t
 _PAYS = 0.005  # of the first margin, the least that brings a sample on
 _APART = 0.05  # of the first margin, by which a class falls behind while others come nearer
 _FEW_FEATURES = 32  # of a sample, around which classes lie on all sides
+_LEVEL = 0.2  # of the first margin, within which all other classes lie where none of them is the nearest
 
 
 def among(rows: Tensor, others: Tensor) -> Tensor:
@@ -121,6 +122,18 @@ class Survivors:
         rows = self.near(torch.inf)
         return rows if self.x[0].numel() <= _FEW_FEATURES else rows[self._torn[rows]]
 
+    def level(self) -> Tensor:
+        """The survivors of whom no class but their own is nearer than another, at the first point: int64 `(M,)`.
+
+        As where a net was trained to give one number for the true class and another for all others: their logits then
+        say nothing of which one lies next, and hardly change along the gradient of a margin, which is that of the true
+        class.
+        """
+        rows = self.near(torch.inf)
+        gaps = self.first_gaps[rows]
+        low = gaps.masked_fill(gaps.isinf(), torch.inf).amin(1)
+        return rows[(gaps.amax(1) - low <= -_LEVEL * self.first[rows]) & (gaps.shape[1] > 3)]
+
     def standing(self, rows: Tensor) -> Tensor:
         """Those of the samples that have not fallen."""
         return rows[~self.fallen[rows]]
@@ -135,7 +148,9 @@ class Survivors:
         """Whether the model has so many classes; None, which is any of them, it always has."""
         return rank is None or rank < self.class_gaps.shape[1] - 1
 
-    def measure(self, rows: Tensor, rank: int | None, *, smooth: bool = False, sharp: bool = False) -> Measure:
+    def measure(
+        self, rows: Tensor, rank: int | None, *, smooth: bool = False, sharp: bool = False, alone: bool = False
+    ) -> Measure:
         """The margin over a class or, softly, over all; and whether any class has won. Counts the passes.
 
         It is the less soft the nearer a sample has come: where several classes are as near as each other a soft margin
@@ -146,10 +161,13 @@ class Survivors:
             rank: None for any class; 0 for the one that has come nearest so far, 1 for the next.
             smooth: whether along gradients that see units at rest.
             sharp: whether the margin over all classes is nearly that over the nearest one, however near it has come.
+            alone: whether the class is to rise above the other wrong ones, whatever the true one does; it then is the
+                one that was nearest, or the next, at the first point.
         """
         left = (self.highest[rows] / self.first[rows]).nan_to_num(nan=1.0)  # before the first climb nothing is known
         softness = torch.full_like(left, _SHARP) if sharp else SOFTNESS * (left / _NEAR).clamp(_HARDEST, 1)
-        targets = None if rank is None else self.class_gaps[rows].topk(rank + 1, dim=1).indices[:, rank]
+        ranked = self.first_gaps if alone else self.class_gaps
+        targets = None if rank is None else ranked[rows].topk(rank + 1, dim=1).indices[:, rank]
 
         def measure(points: Tensor, part: Tensor) -> tuple[Tensor, Tensor]:
             which = rows[part]
@@ -166,7 +184,11 @@ class Survivors:
             self.first[which] = torch.where(is_first, begun, self.first[which])
             turned = self._turned(gaps.detach(), which)
             if targets is not None:
-                return gaps.gather(1, targets[part, None])[:, 0], turned
+                gap = gaps.gather(1, targets[part, None])[:, 0]
+                if alone:
+                    others = gaps.masked_fill(gaps.isinf(), 0).sum(1) - gap
+                    gap = gap - others / (gaps.shape[1] - 2)
+                return gap, turned
             return self.soft_gain(gaps, which, softness[part]), turned
 
         if self._jumps is None:
