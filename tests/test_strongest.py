@@ -116,6 +116,17 @@ def test_a_black_box_searches_where_every_step_leads_away_from_the_boundary() ->
     assert report.success["s"].sum() >= 0.9 * honest.sum() > 0
 
 
+def test_a_black_box_searches_where_there_is_no_gradient_and_a_random_start_has_come_nearer() -> None:
+    class Counted(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            share = (x > 0.5).float().flatten(1).mean(1) + 0 * x.flatten(1).sum(1)
+            return torch.stack([0.7 - share, share - 0.7], 1)
+
+    x, y = torch.full((40, 1, 4, 4), 0.45), torch.zeros(40, dtype=torch.int64)
+    report = evaluate(Counted(), x, y, {"strongest": Strongest(threat=Linf(eps=0.1))}, probe_masking=False)
+    assert not report.worst_case.any()
+
+
 def test_ties_count_as_argmax_breaks_them_and_clamped_margins_are_left_for_the_likelihood() -> None:
     """Of logits that nothing raises above 1 several are equal, and margins have no gradient there."""
     torch.manual_seed(0)

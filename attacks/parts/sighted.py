@@ -71,7 +71,9 @@ class Sighted(Survivors):
         """Whose gradient vanishes, leads nowhere, or turns round within a twentieth of eps: int64 `(M,)`."""
         rows = self.affordable(rows, num_steps=2)
         left = self.highest / self.first
-        rows = rows[left[rows] >= 0.8]
+        # Without any gradient the random start alone may have brought a sample on.
+        is_flat = left >= 0.8 if self._first_look is None else (left >= 0.8) | ~self._first_look[2].flatten(1).any(1)
+        rows = rows[is_flat[rows]]
         if not len(rows):
             return rows
         x, start = self.x[rows], self.threat.take(rows).start(self.x[rows], self.noise(rows))
