@@ -66,7 +66,7 @@ class Cascade(Sighted):
             step_size=cosine_steps(num_steps),
             momentum=momentum,
         )
-        self.finish(rows, points)
+        self.finish(rows, points, alone=alone)
 
     def climb_from_afar(self, rows: Tensor, *, num_steps: int, factor: float | None, smooth: bool = False) -> None:
         """Climbs in a ball that shrinks to eps: where the boundary is out of sight from inside the threat.
@@ -134,7 +134,7 @@ class Cascade(Sighted):
             step=to_corner(reach),
             num_steps=num_steps,
         )
-        self.finish(rows, points)
+        self.finish(rows, points, alone=alone)
 
     def climb_densely(
         self,

@@ -5,9 +5,10 @@ is small (Gao et al., "Fast and reliable evaluation of adversarial robustness wi
 that shrinks to the nearest point found (`parts/shrinking.py`); a black box where gradients are blind. Its own: a margin
 that is soft on the scale of each sample's own margin, the less the nearer it has come, so that it neither saturates nor
 depends on the scale of the logits; restarts where the ends of earlier climbs scatter, since where they all end alike
-another one ends there too; gradients that see units at rest, beside plain ones (`core/smooth_backward.py`); inside L2,
-L1 and L0 effort where the boundary is out of sight from inside; and inside L1 steps to the corners of ball and box, or
-along the gradient itself where the margin bends (`parts/closing_in.py`).
+another one ends there too; gradients that see units at rest, beside plain ones (`core/smooth_backward.py`); climbs of
+each class above the other wrong ones, where no class is nearer than another; inside L2, L1 and L0 effort where the
+boundary is out of sight from inside, and inside Linf where ends scatter; and inside L1 steps to the corners of ball and
+box, or along the gradient itself where the margin bends (`parts/closing_in.py`).
 
 What is spent on a sample depends on that sample alone, so that its verdict is the same in any batch.
 """
@@ -89,7 +90,7 @@ class Strongest(Attack):
     L1
         - all: 5 steps by corners of ball and box
         - where the margin bends: along the gradient itself; those whom that brings near 0.5 climb by nothing else
-        - in sight or torn: by corners towards each of 3 classes, from 3 eps; level: as inside Linf
+        - in sight or torn: by corners towards each of 3 classes, from 3 eps; level: so each of 9 above the rest
         - out of sight: by corners from 20 eps
         - near 0.25 and 0.15: by ever fewer pixels, as in `APGD`
         - near 0.1: by corners from the best point

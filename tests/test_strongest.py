@@ -116,14 +116,26 @@ def test_a_black_box_searches_where_every_step_leads_away_from_the_boundary() ->
     assert report.success["s"].sum() >= 0.9 * honest.sum() > 0
 
 
-def test_a_black_box_searches_where_there_is_no_gradient_and_a_random_start_has_come_nearer() -> None:
-    class Counted(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            share = (x > 0.5).float().flatten(1).mean(1) + 0 * x.flatten(1).sum(1)
-            return torch.stack([0.7 - share, share - 0.7], 1)
+@pytest.mark.parametrize(("num_classes", "slope", "mask"), [(2, 0.0, None), (2, 1e-6, "half"), (10, -1e-3, None)])
+def test_a_black_box_searches_where_no_gradient_leads_however_near_random_starts_have_come(
+    num_classes: int, slope: float, mask: str | None
+) -> None:
+    may_change = torch.ones(1, 1, 4, 4, dtype=torch.bool)
+    if mask:
+        may_change[..., 2:] = False
 
-    x, y = torch.full((40, 1, 4, 4), 0.45), torch.zeros(40, dtype=torch.int64)
-    report = evaluate(Counted(), x, y, {"strongest": Strongest(threat=Linf(eps=0.1))}, probe_masking=False)
+    class Counted(nn.Module):
+        """By the share of bright pixels; its gradient, if any, misleads, or is where nothing may change."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            share = (x > 0.5).float().flatten(1).mean(1)
+            share = share + slope * (x.masked_fill(may_change, 0) if mask else x).flatten(1).sum(1)
+            limit = 0.35 if mask else 0.7
+            return torch.stack([limit - share, *[share - limit] * (num_classes - 1)], 1)
+
+    threat = Linf(eps=0.07, mask=may_change)
+    x, y = torch.full((32, 1, 4, 4), 0.45), torch.zeros(32, dtype=torch.int64)
+    report = evaluate(Counted(), x, y, {"strongest": Strongest(threat=threat)}, probe_masking=False)
     assert not report.worst_case.any()
 
 
@@ -251,8 +263,9 @@ class OneStandsOut(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         others = (x.flatten(1) - 0.5) @ self.ways.T  # at most 1 within the threat
-        own = 1 - 0.4 * (-4 * others.mean(1)).clamp(0, 1)
-        return 2 * torch.cat([own[:, None], 0.05 * others + 3 * (others - 0.5).relu()], 1)
+        away = (-4 * others.mean(1)).clamp_min(0)
+        own = 1 - 0.6 * away / (1 + away)
+        return 2 * torch.cat([own[:, None], 0.02 * others + 3 * (others - 0.5).relu()], 1)
 
 
 @pytest.mark.parametrize("threat", [Linf(eps=0.1), L2(eps=0.8), L1(eps=2)], ids=repr)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..core.ascend import gradient_of
 from ..objectives.losses import Margin
+from ..threats.ball import Ball
 from ..threats.l2 import L2
 from .survivors import QUERIES_PER_PASS, SOFTNESS, Survivors, without
 from .unexplained import unexplained
@@ -70,17 +71,20 @@ class Sighted(Survivors):
     def _without_direction(self, rows: Tensor) -> Tensor:
         """Whose gradient vanishes, leads nowhere, or turns round within a twentieth of eps: int64 `(M,)`."""
         rows = self.affordable(rows, num_steps=2)
-        left = self.highest / self.first
-        # Without any gradient the random start alone may have brought a sample on.
-        is_flat = left >= 0.8 if self._first_look is None else (left >= 0.8) | ~self._first_look[2].flatten(1).any(1)
+        assert isinstance(self.threat, Ball)
+        left = self.climbed / self.first
+        is_flat = left >= 0.8
+        if self._first_look is not None:  # without any gradient the random start alone may have brought a sample on
+            is_flat |= ~self.threat.masked(self._first_look[2], 0.0).flatten(1).any(1)
         rows = rows[is_flat[rows]]
         if not len(rows):
             return rows
-        x, start = self.x[rows], self.threat.take(rows).start(self.x[rows], self.noise(rows))
-        grads = []
+        threat, x = self.threat.take(rows), self.x[rows]
+        start, grads = threat.start(x, self.noise(rows)), []
         for points in (start, start + 0.05 * (x - start)):
             leaf = points.clone().requires_grad_()
-            grads.append(gradient_of(Margin()(self.model(leaf), self.y[rows]), leaf).flatten(1))
+            grad = gradient_of(Margin()(self.model(leaf), self.y[rows]), leaf)
+            grads.append(threat.masked(grad, 0.0).flatten(1))
         self.num_passes[rows] += 2
         # Of unit length, since torch's cosine takes what is shorter than 1e-8 for nothing.
         one, other = (L2(eps=1).direction(grad) for grad in grads)

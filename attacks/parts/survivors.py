@@ -64,6 +64,7 @@ class Survivors:
         numbers = x.new_zeros(len(x))
         self.first = numbers - torch.inf  # the margin at the first point of the first climb, below 0
         self.highest = numbers - torch.inf  # the highest margin at the end of a climb
+        self.climbed = numbers - torch.inf  # the same of climbs along the margin itself
         # Of each class, `(N, C)`: at the first point of the first climb, and the highest at the end of a climb.
         self.first_gaps = self.class_gaps = x.new_empty(0)
         # The nearest point beyond the boundary that a climb outside the threat has seen, and how far it is.
@@ -206,8 +207,13 @@ class Survivors:
         return scale * torch.logsumexp(gaps / scale[:, None], 1)
 
     @torch.no_grad()
-    def finish(self, rows: Tensor, points: Tensor) -> Tensor:
+    def finish(self, rows: Tensor, points: Tensor, *, alone: bool = False) -> Tensor:
         """Takes in where a climb has ended.
+
+        Args:
+            rows: who has climbed.
+            points: where to.
+            alone: as in `measure`: such a climb says nothing of where the margin's gradient leads.
 
         Returns:
             The survivors whom it has brought on, int64 `(M,)`.
@@ -229,6 +235,8 @@ class Survivors:
         brought_on = end - self.highest[rows] > -_PAYS * self.first[rows]
         self.best[rows[better]] = points[better]
         self.highest[rows] = torch.maximum(self.highest[rows], end)
+        if not alone:
+            self.climbed[rows] = torch.maximum(self.climbed[rows], end)
         self.fallen[rows] |= turned
         share = (end / -self.first[rows]).to(self._ends)
         self._ends[:, rows] += torch.stack([torch.ones_like(share), share, share.square()])
