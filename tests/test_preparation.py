@@ -207,7 +207,26 @@ def test_a_dataset_that_cannot_be_copied_is_warned_of(tmp_path: Path) -> None:
 
     data = Opened()
     monitor = RobustAccuracy({"universal": ATTACKS["universal"]}, num_prepare_samples=9, num_images=0)
-    with data.file, pytest.warns(UserWarning, match=r"cannot be copied \(.*\): if the Opened counts what is drawn"):
+    with data.file, pytest.warns(UserWarning, match=r"cannot be made or read \(.*\): if the Opened counts what"):
+        trainer(tmp_path, monitor).fit(OrdinaryModule(), DataLoader(data, 8), val_loader())
+    assert data.drawn[:9] == list(range(9))
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")  # of torch, in Lightning
+def test_a_dataset_whose_copy_cannot_be_read_is_warned_of(tmp_path: Path) -> None:
+    class Reopened(Counted):
+        file: Any = None
+
+        def __getstate__(self) -> dict[str, Any]:
+            return {key: value for key, value in vars(self).items() if key != "file"}
+
+        def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+            self.file.seek(0)
+            return super().__getitem__(index)
+
+    data = Reopened()
+    monitor = RobustAccuracy({"universal": ATTACKS["universal"]}, num_prepare_samples=9, num_images=0)
+    with Path(__file__).open() as data.file, pytest.warns(UserWarning, match="cannot be made or read .*'seek'"):
         trainer(tmp_path, monitor).fit(OrdinaryModule(), DataLoader(data, 8), val_loader())
     assert data.drawn[:9] == list(range(9))
 

@@ -62,7 +62,7 @@ class Preparation:
             return
         who = f"attack {self._learning[0]!r} learns from the first samples of the training data"
         with frozen_eval(trainer.lightning_module):  # datasets may draw random numbers
-            seed_random_state(self._seed, torch.device("cpu"))
+            seed_random_state(self._seed, torch.device("cpu"))  # the loader may be made only now
             loader = _training_loader(trainer)
             if loader is None:
                 raise ValueError(
@@ -77,16 +77,19 @@ class Preparation:
                     f"{who}, which must be a dataset that gives a sample by its number, got {kind}: drawing from it "
                     "would change the training; leave the attack out, or call its `prepare` yourself"
                 )
-            collate = loader.collate_fn
             try:
-                dataset, collate = own_copy((dataset, collate))
+                self._batch = self._drawn(*own_copy((dataset, loader.collate_fn)))
             except Exception as error:  # whatever a user's class raises
                 rank_zero_warn(
-                    f"{who}, and these cannot be copied ({error}): if the {type(dataset).__name__} counts what is "
-                    "drawn, or has a random state of its own, the training is another one for it"
+                    f"{who}, and a copy of these cannot be made or read ({error}): if the {type(dataset).__name__} "
+                    "counts what is drawn, or has a random state of its own, the training is another one for it"
                 )
-            rows = [dataset[number] for number in range(min(self._num_samples, len(dataset)))]
-            self._batch = collate(rows)
+                self._batch = self._drawn(dataset, loader.collate_fn)
+
+    def _drawn(self, dataset: Any, collate: Callable[[list[Any]], Any]) -> Any:
+        """The first samples, as one batch."""
+        seed_random_state(self._seed, torch.device("cpu"))
+        return collate([dataset[number] for number in range(min(self._num_samples, len(dataset)))])
 
     def prepare(self, trainer: pl.Trainer, module: pl.LightningModule, as_measured: AsMeasured) -> None:
         """Lets the attacks learn from the samples, for one pass."""
