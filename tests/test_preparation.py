@@ -171,7 +171,8 @@ class Counted(Dataset):
         self.tensors, self.drawn = samples(40, seed=1).tensors, list[int]()
         self.random, self.generator = np.random.default_rng(3), torch.Generator()
         self.weaker = torch.ones(40)
-        self.change = lambda x: x.clamp(0, 1).float()
+        hidden = np.random.default_rng(4)
+        self.change = lambda x: (x + 0.02 * hidden.random()).clamp(0, 1).float()
 
     def __len__(self) -> int:
         return 40
@@ -229,6 +230,31 @@ def test_a_dataset_whose_copy_cannot_be_read_is_warned_of(tmp_path: Path) -> Non
     with Path(__file__).open() as data.file, pytest.warns(UserWarning, match="cannot be made or read .*'seek'"):
         trainer(tmp_path, monitor).fit(OrdinaryModule(), DataLoader(data, 8), val_loader())
     assert data.drawn[:9] == list(range(9))
+
+
+def test_a_copy_of_functions_has_cells_of_its_own_that_they_share_as_before() -> None:
+    count = 0
+
+    def up(by: int = 1, *, times: int = 1) -> int:
+        nonlocal count
+        count += by * times
+        return count
+
+    def read() -> int:
+        return count
+
+    other_up, other_read = own_copy((up, read))
+    assert other_up(2, times=3) == other_read() == other_up(0) == 6
+    assert read() == 0
+
+
+def test_a_copy_of_many_tensors_shares_those_beyond_64_megabytes() -> None:
+    many = [torch.zeros(1, 8000) for _ in range(2200)]
+    sparse = torch.eye(3).to_sparse()
+    other, other_sparse = own_copy((many, sparse))
+    shared = [mine is one for mine, one in zip(other, many, strict=True)]
+    assert shared == [False] * (2**26 // 32_000) + [True] * (2200 - 2**26 // 32_000)
+    assert other_sparse is sparse
 
 
 def test_a_copy_shares_what_is_large_and_what_never_changes() -> None:

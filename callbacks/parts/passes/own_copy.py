@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import pickle
-from types import FunctionType, ModuleType
+from types import CellType, FunctionType, ModuleType
 from typing import Any, TypeVar
 
+import lightning.pytorch as pl
 import numpy as np
+import torch
 from torch import Tensor
 
 Original = TypeVar("Original")
@@ -15,34 +17,59 @@ Original = TypeVar("Original")
 _LARGE = 1 << 16
 """Bytes, beyond which a tensor or an array is taken for data, and not for a counter or a random state."""
 
+_MANY = 1 << 26
+"""Bytes of tensors and arrays in all, after which no more of them are copied: so many are a cache."""
+
 
 def own_copy(original: Original) -> Original:
     """A copy with random states, counters and caches of its own, made as for a worker process.
 
-    Shared with the original is what never changes, such as bytes and functions, and large tensors and arrays, since
-    memory may hold them but once.
+    A function has its own too, in what it closes over. Shared with the original are bytes and the trainer, what
+    classes, modules and defaults of functions hold, sparse tensors, and tensors and arrays of more than 64 KB, or of
+    any size once 64 MB are copied, since memory may hold them but once. All else is there twice while the copy lives,
+    and its pickle with it: some 300 bytes for each (path, class) of a long list.
 
     Raises:
         Exception: something in it cannot be copied, such as an open file; whatever its class raises.
     """
     kept: list[Any] = []
     places: dict[int, int] = {}  # one copy for each, however often it occurs
+    num_bytes = 0
+
+    def copied(value: Any) -> Any:
+        nonlocal num_bytes
+        if isinstance(value, Tensor) and value.layout != torch.strided:
+            return value  # which does not tell its size
+        if value.nbytes > _LARGE or num_bytes + value.nbytes > _MANY:
+            return value
+        num_bytes += value.nbytes
+        return value.detach().clone() if isinstance(value, Tensor) else value.copy()
 
     class Writer(pickle.Pickler):
         def persistent_id(self, value: Any) -> int | None:
-            mine: Any
-            if isinstance(value, bytes | type | FunctionType | ModuleType):
-                mine = value
-            elif isinstance(value, Tensor):
-                mine = value if value.nbytes > _LARGE else value.detach().clone()
-            elif isinstance(value, np.ndarray) and value.dtype != object:
-                mine = value if value.nbytes > _LARGE else value.copy()
-            else:
+            mine = value
+            if isinstance(value, Tensor) or (isinstance(value, np.ndarray) and not value.dtype.hasobject):
+                if id(value) not in places:
+                    mine = copied(value)
+            elif isinstance(value, FunctionType):
+                if value.__closure__:
+                    return None
+            elif not isinstance(value, bytes | type | ModuleType | pl.Trainer | _Anew):
                 return None
             if id(value) not in places:
                 places[id(value)] = len(kept)
                 kept.extend((mine, value))  # which must live on, for its id to be its own
             return places[id(value)]
+
+        def reducer_override(self, value: Any) -> Any:
+            if isinstance(value, FunctionType):
+                return _Anew(value), (value.__closure__,)
+            if isinstance(value, CellType):
+                try:
+                    return CellType, (value.cell_contents,)
+                except ValueError:  # empty as yet
+                    return CellType, ()
+            return NotImplemented
 
     class Reader(pickle.Unpickler):
         def persistent_load(self, place: int) -> Any:
@@ -52,3 +79,17 @@ def own_copy(original: Original) -> Original:
     Writer(stream).dump(original)
     stream.seek(0)
     return Reader(stream).load()
+
+
+class _Anew:
+    """Makes a function again, over other cells."""
+
+    def __init__(self, function: FunctionType) -> None:
+        self._function = function
+
+    def __call__(self, cells: tuple[CellType, ...]) -> FunctionType:
+        of = self._function
+        made = FunctionType(of.__code__, of.__globals__, of.__name__, of.__defaults__, cells)
+        made.__kwdefaults__ = of.__kwdefaults__
+        made.__dict__.update(of.__dict__)
+        return made
