@@ -27,7 +27,7 @@ def own_copy(original: Original) -> Original:
     A function has its own too, in what it closes over. Shared with the original are bytes and the trainer, what
     classes, modules and defaults of functions hold, sparse tensors, and tensors and arrays of more than 64 KB, or of
     any size once 64 MB are copied, since memory may hold them but once. All else is there twice while the copy lives,
-    and its pickle with it: some 300 bytes for each (path, class) of a long list.
+    and its pickle with it, such as the paths of a long list.
 
     Raises:
         Exception: something in it cannot be copied, such as an open file; whatever its class raises.
