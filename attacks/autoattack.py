@@ -53,6 +53,7 @@ class AutoAttack(Attack):
     """
 
     supports: ClassVar[tuple[type[Threat], ...]] = (Linf, L2, L1)
+    climbs_several_losses = True
     threat: Threat
     version: Version = "standard"
     num_steps: int = 100

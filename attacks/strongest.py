@@ -112,6 +112,7 @@ class Strongest(Attack):
     """
 
     supports = (Ball,)
+    climbs_several_losses = True
 
     threat: Threat
     max_passes: int = 200

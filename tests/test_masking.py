@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -16,14 +17,19 @@ from touchstone.attacks import (
     PGD,
     Attack,
     AutoAttack,
+    CrossEntropy,
     InBfloat16,
     Linf,
     Margin,
     RandomNoise,
+    SampleRng,
     Strongest,
+    Threat,
     Untargeted,
     evaluate,
 )
+from touchstone.attacks.core.gain import gain_of
+from touchstone.attacks.core.in_turn import in_turn
 
 from .oracles import LinearModel, images, own_labels, small_net
 
@@ -135,10 +141,24 @@ def test_a_model_that_masks_shows_a_sign(masking: type[Before], eps: float, sign
     assert any(re.search(sign, warning) for warning in warnings), warnings
 
 
+@dataclass(frozen=True, kw_only=True)
+class Own(Attack):
+    """A cascade as a user may write one."""
+
+    climbs_several_losses = True
+    threat: Threat
+
+    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:
+        losses = Margin(), CrossEntropy()
+        attacks = [PGD(threat=self.threat, objective=Untargeted(loss=loss), num_restarts=3) for loss in losses]
+        return in_turn(attacks, gain_of(model, self.objective, y), model, x, y, rng)
+
+
 CASCADES: dict[str, Attack] = {
     "strongest": Strongest(threat=Linf(eps=0.05)),
     "wrapped": InBfloat16(attack=Strongest(threat=Linf(eps=0.05))),
     "autoattack": AutoAttack(threat=Linf(eps=0.05), num_steps=20, num_queries=200),
+    "own": Own(threat=Linf(eps=0.05)),
 }
 
 

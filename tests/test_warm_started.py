@@ -20,6 +20,7 @@ from touchstone.attacks import (
     Linf,
     RandomNoise,
     SampleRng,
+    Strongest,
     Targeted,
     Threat,
     Universal,
@@ -152,9 +153,18 @@ def test_an_attack_that_pools_still_sees_all_samples(net: nn.Module, x: Tensor, 
 
 
 def test_it_is_to_the_judge_what_its_attack_is() -> None:
-    for attack in (FGSM(threat=LINF), RandomNoise(threat=L2(eps=1)), Pooling(threat=LINF), EAD(threat=L1(eps=1))):
+    attacks = FGSM(threat=LINF), RandomNoise(threat=L2(eps=1)), Pooling(threat=LINF), EAD(threat=L1(eps=1))
+    for attack in (*attacks, Strongest(threat=LINF)):
         warm = Warm(attack=attack, perturbation=torch.zeros(1, 1, 6, 6))
-        for name in ("threat", "objective", "kind", "pools", "flat_when_reached", "begins_at_the_sample"):
+        for name in (
+            "threat",
+            "objective",
+            "kind",
+            "pools",
+            "flat_when_reached",
+            "climbs_several_losses",
+            "begins_at_the_sample",
+        ):
             assert getattr(warm, name) == getattr(attack, name)
 
 

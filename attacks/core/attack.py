@@ -50,6 +50,10 @@ class Attack(PerSample):
     flat_when_reached: ClassVar[bool] = False
     """Whether its loss is flat, with a gradient of 0, once the objective is reached, which is no sign of masking."""
 
+    climbs_several_losses: ClassVar[bool] = False
+    """Whether it climbs losses of its own choice in turn, the margin or its like among them: where one of them is flat,
+    the others lead on."""
+
     begins_at_the_sample: ClassVar[bool] = False
     """Whether its first gradient is that of the sample itself, where a loss may have none. One that begins there only
     sometimes sets it on the instance."""

@@ -21,6 +21,7 @@ class Wrapping(Attack):
         "kind",
         "pools",
         "flat_when_reached",
+        "climbs_several_losses",
         "begins_at_the_sample",
     )
     """What it takes over from the attack that it runs."""

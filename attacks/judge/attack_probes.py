@@ -18,7 +18,6 @@ from ..core.threat import Threat
 from ..objectives.losses import Margin
 from ..objectives.untargeted import Untargeted
 from ..pgd import PGD
-from .masking import climbs_several_losses
 from .probing import Probing
 
 FEWEST = 4
@@ -58,7 +57,7 @@ def at_large_eps(probing: Probing, name: str, attack: Attack, rows: Tensor) -> l
     rows = rows[_known_to_err(probing, large, rows, name)]
     if len(rows) < FEWEST:
         return []
-    objective = Untargeted(loss=Margin()) if climbs_several_losses(attack) else attack.objective
+    objective = Untargeted(loss=Margin()) if attack.climbs_several_losses else attack.objective
     standing = probing.num_standing(name, PGD(threat=large, objective=objective), rows, take=False)
     if standing <= 0.1 * len(rows):
         return []

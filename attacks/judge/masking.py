@@ -8,12 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..autoattack import AutoAttack
 from ..core.attack import Attack
 from ..core.threat import Threat
-from ..core.wrapping import Wrapping
 from ..objectives.untargeted import Untargeted
-from ..strongest import Strongest
 from .meter import Cost
 
 _MANY_GRADIENTS = 0.05
@@ -46,7 +43,7 @@ def signs_of_masking(
     for name, counted in cost.items():
         zero = counted.num_zero_gradients / max(1, counted.num_backwards)
         # Where one of several losses is flat, as cross-entropy is at large logits, the others lead on.
-        too_many = _MOST_GRADIENTS if climbs_several_losses(attacks[name]) else _MANY_GRADIENTS
+        too_many = _MOST_GRADIENTS if attacks[name].climbs_several_losses else _MANY_GRADIENTS
         if zero > too_many and not attacks[name].flat_when_reached:
             signs.append(
                 f"{name}: {zero:.0%} of its gradients were exactly zero, so that it could not see where to go; "
@@ -65,13 +62,6 @@ def signs_of_masking(
                 "inside the same threat: the gradients mislead, or the stronger attack has too few steps"
             )
     return signs
-
-
-def climbs_several_losses(attack: Attack) -> bool:
-    """Whether an attack climbs losses of its own choice in turn, the margin or its like among them."""
-    while isinstance(attack, Wrapping):
-        attack = attack.attack
-    return isinstance(attack, AutoAttack | Strongest)
 
 
 def _comparable_pairs(attacks: Mapping[str, Attack]) -> list[tuple[str, str]]:
