@@ -72,6 +72,13 @@ class Randomised(Before):
         return self.inner((x + 0.1 * torch.randn_like(x)).clamp(0, 1))
 
 
+class Clamped(Before):
+    """Where two classes share the largest logit, the margin is flat; cross-entropy still sees the others."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x).clamp(max=0.1)
+
+
 class Squashed(Before):
     def forward(self, x: Tensor) -> Tensor:
         return self.inner(x).sigmoid()
@@ -172,6 +179,11 @@ def test_logits_that_flatten_one_loss_are_no_sign_where_an_attack_climbs_others_
     plain, tempered = evaluate(net, x, y, attacks), evaluate(Tempered(net).eval(), x, y, attacks)
     assert torch.equal(plain.robust[name], tempered.robust[name])
     assert tempered.warnings == []
+
+
+@pytest.mark.parametrize("eps", [0.02, 0.05])
+def test_logits_that_flatten_the_margin_are_no_sign_where_an_attack_climbs_cross_entropy_too(eps: float) -> None:
+    assert warnings_of(Clamped(small_net()), {"strongest": Strongest(threat=Linf(eps=eps))}) == []
 
 
 @pytest.mark.parametrize("name", CASCADES)
