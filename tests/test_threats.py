@@ -157,7 +157,14 @@ def test_a_large_feature_is_no_leave_for_one_more_pixel(box: tuple[float, float]
 @pytest.mark.parametrize("distance", [1.0, 1e6, 1e15, 1e18, 1e20, 1e37])
 @pytest.mark.parametrize(
     ("threat", "each"),
-    [(Linf(eps=0.1), 0.1), (L2(eps=0.3), 0.1), (L2(eps=0.3, box=None), 0.1), (L1(eps=0.9), 0.1), (L2(eps=1e30), 0.5)],
+    [
+        (Linf(eps=0.1), 0.1),
+        (L2(eps=0.3), 0.1),
+        (L2(eps=0.3, box=None), 0.1),
+        (L1(eps=0.9), 0.1),
+        (L1(eps=0.9, box=None), 0.1),
+        (L2(eps=1e30), 0.5),
+    ],
     ids=repr,
 )
 def test_a_point_is_projected_from_however_far(threat: Ball, each: float, distance: float) -> None:
@@ -165,6 +172,15 @@ def test_a_point_is_projected_from_however_far(threat: Ball, each: float, distan
     x, signs = torch.full((1, 9), 0.5), torch.tensor([[1.0, -1, 1, 1, -1, -1, 1, -1, 1]])
     torch.testing.assert_close(threat.project(x + distance * signs, x), x + each * signs)
     assert threat.contains(threat.project(x + distance * signs, x), x).all()
+
+
+@pytest.mark.parametrize("distance", [4.0, 1e6, 1e15, 1e20, 1e37])
+def test_without_a_box_l1_keeps_only_the_pixels_that_went_farthest(distance: float) -> None:
+    """Of two that went as far each gets a half of eps, however large eps is; one that went half as far gets none."""
+    x, going = torch.zeros(1, 4), torch.tensor([[1.0, 0.5, -1, 0]])
+    for eps in (0.9, 0.4 * distance):
+        ball = L1(eps=eps, box=None)
+        torch.testing.assert_close(ball.project(distance * going, x), eps / 2 * going.trunc())
 
 
 @pytest.mark.parametrize("threat", [L2, L1])

@@ -96,8 +96,10 @@ class L1(Ball):
     def _project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         # In float64, and rounded towards x: float32's rounding, summed over all pixels, would leave the ball.
         wide = widest(x.device)
-        change = x_adv.to(wide) - x.to(wide)
-        if self.box is not None:
+        if self.box is None:  # what was lost in x_adv, as a half is in 1e9, is not to choose the pixels
+            change = (x_adv - x).to(wide)
+        else:
+            change = x_adv.to(wide) - x.to(wide)
             change.clamp_(-_FARTHEST * self.width, _FARTHEST * self.width)
         move = change.sign() * self._shrunk(change, x.to(wide)).reshape(x.shape)
         moved = self.clip((x.to(wide) + move).to(x.dtype))
@@ -112,11 +114,12 @@ class L1(Ball):
         at |change_i|; along the sorted ends of these intervals the right piece gives m exactly.
         """
         size = change.flatten(1).abs()
-        room = size
-        if self.box is not None:
+        eps = self.radius(size)
+        if self.box is None:  # m is at least the largest less eps; without that, an eps is not lost in the sums
+            room = size = size.minimum(size - size.amax(1, keepdim=True) + eps).clamp_min(0)
+        else:
             low, high = self.box
             room = torch.minimum(size, torch.where(change > 0, high - x, x - low).flatten(1).clamp_min(0))
-        eps = self.radius(x.flatten(1))
         ends, order = torch.sort(torch.cat([size - room, size], 1), dim=1)
         slope = torch.cat([torch.ones_like(size), -torch.ones_like(size)], 1).gather(1, order).cumsum(1)
         # The sum at each end: at first all pixels move by their room; between two ends it falls by slope.
