@@ -77,7 +77,20 @@ def test_pixels_that_rounding_moved_out_of_the_box_are_in_it_once_they_are_clipp
     dtype: torch.dtype,
 ) -> None:
     x = torch.tensor([[0.7654321, 0.4]]).to(dtype)
-    threat = Linf(eps=0.1, box=(0.0, float(x.max()) * (1 - 2e-4)))
+    _advice_is_to_clip(Linf(eps=0.1, box=(0.0, float(x.max()) * (1 - 2e-4))), x)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "box"), [(torch.bfloat16, (-2.2, 2.7)), (torch.bfloat16, (-100.3, 0.0)), (torch.float16, (0.0, 200.7))]
+)
+def test_ends_that_half_precision_rounds_outwards_are_rounding_however_coarse(
+    dtype: torch.dtype, box: tuple[float, float]
+) -> None:
+    x = torch.tensor([[-900.0, 900, 0]]).to(dtype).clamp(*box)
+    _advice_is_to_clip(Linf(eps=0.1, box=box), x)
+
+
+def _advice_is_to_clip(threat: Ball, x: Tensor) -> None:
     with pytest.raises(ValueError, match="rounding may move them so far") as error:
         threat.check_input(x)
     advice = str(error.value).rpartition("clip them by `")[2].rstrip("`")

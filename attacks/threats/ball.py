@@ -258,7 +258,8 @@ class Ball(Threat):
             if bool(broken.any()):
                 row = int(broken.nonzero()[0])
                 raise ValueError(given + f"{int(broken.sum())} of {len(x)} images hold NaN, the first is row {row}")
-            if max(low - smallest, largest - high) < MOST_ROUNDING:
+            rounding = max(MOST_ROUNDING, torch.finfo(x.dtype).eps * max(map(abs, self.box)))
+            if max(low - smallest, largest - high) < rounding:
                 pixels = "x" if x.dtype.itemsize >= 4 else "x.float()"  # half precision may have no such ends
                 ends = ", ".join(f"{end:g}" if float(f"{end:g}") == end else repr(end) for end in self.box)
                 raise ValueError(given + f"rounding may move them so far: clip them by `{pixels}.clamp({ends})`")
