@@ -1,4 +1,4 @@
-"""`in_turn`: several attacks one after another, each on the samples that still stand."""
+"""`in_turn`: several attacks one after another, as a rule each on the samples that still stand."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ def in_turn(
     *,
     nearest_in: Threat | None = None,
 ) -> Tensor:
-    """Runs one attack after another (or one of them several times): a sample that has fallen is not attacked again.
+    """Runs one attack after another, or one of them several times.
 
-    The first attack sees the noise that it would see alone, so that what it turns alone is turned here too.
+    A sample that has fallen is not attacked again, unless `nearest_in` asks for the nearest point. The first attack
+    sees the noise that it would see alone, so that what it turns alone is turned here too.
 
     Args:
         attacks: what is run, in order, at least one; of a single one the points come back unmeasured.
@@ -46,7 +47,7 @@ def in_turn(
         return attacks[0].perturb(model, x, y, rng)
     best, best_gain = x.clone(), torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
     best_size = torch.full_like(best_gain, torch.inf, dtype=widest(x.device))  # of those that reached the goal
-    rows = torch.arange(len(x), device=x.device)  # the samples that have not fallen
+    rows = torch.arange(len(x), device=x.device)  # those that have not fallen, all with `nearest_in`
     for number, attack in enumerate(attacks):
         noise = rng.take(rows).fold(number) if number else rng
         found = attack.take(rows).perturb(model, x[rows], y[rows], noise)
