@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +21,8 @@ class InBfloat16(Wrapping):
 
     Points are what the projection made them in float32, so that they lie inside the threat; and the judge measures in
     float32, so that a sample which only the coarser logits took for turned counts as standing. With 8 bits of mantissa
-    some signs of small gradients turn, too. Models in float64, or with weights in float16, are computed as they
-    are: layers that keep to the dtype of their weights, as BatchNorm does, take no bfloat16 there.
+    some signs of small gradients turn, too. Models in float64, or with weights or buffers in float16, are
+    computed as they are: layers that keep to the dtype of their weights, as BatchNorm does, take no bfloat16 there.
 
     Args:
         attack: what is run; threat, objective and kind are those of this attack.
@@ -53,7 +54,7 @@ class _Coarser(Around):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
-        self.enabled = not any(p.dtype == torch.float16 for p in model.parameters())
+        self.enabled = not any(held.dtype == torch.float16 for held in chain(model.parameters(), model.buffers()))
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.enabled):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from touchstone.attacks import PGD, FeatureDistance, InBfloat16, Linf, Targeted, Transfer, Universal, evaluate
 from touchstone.datamodules import PicturesDataModule
@@ -68,6 +68,28 @@ def test_a_net_of_half_precision_may_have_batch_norm(dtype: torch.dtype) -> None
     assert report.success["bfloat16"].any()
     if dtype == torch.float16:
         assert torch.equal(report.x_adv["plain"], report.x_adv["bfloat16"])
+
+
+class OfBuffers(nn.Module):
+    """A net whose weights were frozen into buffers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        noise = torch.Generator().manual_seed(0)
+        self.register_buffer("weight", torch.randn(36, 4, generator=noise).half())
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen = x.flatten(1).to(self.weight.dtype) @ self.weight
+        return self.seen
+
+
+def test_a_net_with_buffers_of_float16_is_computed_as_it_is() -> None:
+    net, x = OfBuffers().eval(), images(20, seed=1)
+    y = own_labels(net, x)
+    plain = PLAIN(net, x, y)
+    assert not torch.equal(plain, x)
+    assert torch.equal(InBfloat16(attack=PLAIN)(net, x, y), plain)
+    assert net.seen.dtype == torch.float16
 
 
 @pytest.mark.parametrize(
