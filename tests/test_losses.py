@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -145,9 +146,9 @@ def test_several_classes_may_be_numbers_of_numpy(logits: Tensor, label: Tensor) 
     assert torch.equal(of_numpy.gain(logits, label), plain.gain(logits, label))
 
 
-@pytest.mark.parametrize("targets", [[], [3], [3, 3], [1, -1], [1, 2.5], [True, 2], 3, "12"])
-def test_several_classes_are_two_or_more(targets: list[int]) -> None:
-    with pytest.raises(ValueError, match=r"AnyOf\(targets=...\) must be two or more different classes"):
+@pytest.mark.parametrize("targets", [[], [3], [3, 3], [1, -1], [1, 2.5], [True, 2], 3, "12", np.array([1, 2])])
+def test_several_classes_are_a_list_of_two_or_more(targets: Any) -> None:
+    with pytest.raises(ValueError, match=r"AnyOf\(targets=...\) must be a list of two or more different classes"):
         AnyOf(targets)
 
 

@@ -20,11 +20,11 @@ class AnyOf(Objective):
     A sample whose true class is among them is to be turned into one of the others.
 
     Args:
-        targets: two or more classes.
+        targets: a list or tuple of two or more classes.
         loss: what is climbed: its way `towards` whichever of the classes is the easiest at that point.
 
     Raises:
-        ValueError: `targets` are not two or more different classes.
+        ValueError: `targets` are no list of two or more different classes.
 
     Example:
         >>> PGD(threat=Linf(eps=8 / 255), objective=AnyOf([281, 282, 285]))  # some cat
@@ -39,8 +39,8 @@ class AnyOf(Objective):
         whole = is_list and all(is_whole_number(target) for target in self.targets)
         if not whole or len(set(self.targets)) < 2 or min(self.targets) < 0:
             raise ValueError(
-                f"AnyOf(targets=...) must be two or more different classes, numbers >= 0, got {self.targets!r:.80}; "
-                "for one class take Targeted"
+                f"AnyOf(targets=...) must be a list of two or more different classes, numbers >= 0, got "
+                f"{self.targets!r:.80}; for one class take Targeted"
             )
         object.__setattr__(self, "targets", tuple(dict.fromkeys(map(int, self.targets))))
 
