@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from touchstone.attacks import PGD, Attack, Cost, Linf, RandomNoise, SampleRng, Threat, evaluate
 from touchstone.attacks.core import global_noise
 
+from .masking_nets import Randomised
 from .oracles import images, own_labels, small_net
-from .test_masking import Randomised
 
 
 @dataclass(frozen=True, kw_only=True)

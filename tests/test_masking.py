@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 import pytest
 import torch
@@ -16,117 +15,33 @@ from touchstone.attacks import (
     L2,
     PGD,
     Attack,
-    AutoAttack,
-    CrossEntropy,
-    InBfloat16,
     Linf,
     Margin,
     RandomNoise,
-    SampleRng,
     Strongest,
-    Threat,
     Untargeted,
     evaluate,
 )
-from touchstone.attacks.core.gain import gain_of
-from touchstone.attacks.core.in_turn import in_turn
 
+from .masking_nets import (
+    Before,
+    Counting,
+    Crowded,
+    Exploding,
+    Faint,
+    Quantised,
+    Randomised,
+    Rippled,
+    Shattered,
+    Squashed,
+    Standardised,
+    Tempered,
+    warnings_of,
+)
 from .oracles import LinearModel, images, own_labels, small_net
 
 LINF = Linf(eps=0.1)
 PGD_10 = PGD(threat=LINF, num_steps=10)
-
-
-class Before(nn.Module):
-    """Something done to the images, or to the logits, of an honest net."""
-
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner = inner
-
-
-class Quantised(Before):
-    def forward(self, x: Tensor) -> Tensor:
-        return self.inner((x * 16).round() / 16)
-
-
-class Tempered(Before):
-    def forward(self, x: Tensor) -> Tensor:
-        return self.inner(x) * 3000
-
-
-class Faint(Before):
-    def forward(self, x: Tensor) -> Tensor:
-        return self.inner(x) * 1e-8
-
-
-class Shattered(Before):
-    """High-frequency waves on top of the image: too small to change an answer, with gradients that drown all others."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.inner(x + 1e-3 * torch.sin(5e5 * x))
-
-
-class Randomised(Before):
-    def forward(self, x: Tensor) -> Tensor:
-        return self.inner((x + 0.1 * torch.randn_like(x)).clamp(0, 1))
-
-
-class Clamped(Before):
-    """Where two classes share the largest logit, the margin is flat; cross-entropy still sees the others."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.inner(x).clamp(max=0.1)
-
-
-class Squashed(Before):
-    def forward(self, x: Tensor) -> Tensor:
-        return self.inner(x).sigmoid()
-
-
-class Crowded(Before):
-    """Every image is seen against the mean of its batch."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.inner(x - 0.5 * x.mean(0))
-
-
-class Counting(Before):
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__(inner)
-        self.register_buffer("num_calls", torch.zeros(()))
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.num_calls += 1
-        return self.inner(x)
-
-
-class Exploding(Before):
-    def forward(self, x: Tensor) -> Tensor:
-        return self.inner(x + (x - x.detach()) * 1e12)
-
-
-class Rippled(Before):
-    """Waves as short as eps: gradients that agree nearby, and point elsewhere half an eps on."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.inner(x + 0.05 * torch.sin(120 * x))
-
-
-class Standardised(Before):
-    """What is plain grey has no deviation to divide by."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.inner((x - x.mean((1, 2, 3), keepdim=True)) / x.std((1, 2, 3), keepdim=True))
-
-
-def warnings_of(model: nn.Module, attacks: dict[str, Attack], num_samples: int = 48, **options: int) -> list[str]:
-    model.eval()
-    x = images(num_samples)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        y = own_labels(model, x)
-    return evaluate(model, x, y, attacks, **options).warnings
 
 
 @pytest.mark.parametrize(
@@ -146,51 +61,6 @@ def warnings_of(model: nn.Module, attacks: dict[str, Attack], num_samples: int =
 def test_a_model_that_masks_shows_a_sign(masking: type[Before], eps: float, sign: str) -> None:
     warnings = warnings_of(masking(small_net()), {"pgd": PGD(threat=Linf(eps=eps), num_steps=10)})
     assert any(re.search(sign, warning) for warning in warnings), warnings
-
-
-@dataclass(frozen=True, kw_only=True)
-class Own(Attack):
-    """A cascade as a user may write one."""
-
-    climbs_several_losses = True
-    threat: Threat
-
-    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:
-        losses = Margin(), CrossEntropy()
-        attacks = [PGD(threat=self.threat, objective=Untargeted(loss=loss), num_restarts=3) for loss in losses]
-        return in_turn(attacks, gain_of(model, self.objective, y), model, x, y, rng)
-
-
-CASCADES: dict[str, Attack] = {
-    "strongest": Strongest(threat=Linf(eps=0.05)),
-    "wrapped": InBfloat16(attack=Strongest(threat=Linf(eps=0.05))),
-    "autoattack": AutoAttack(threat=Linf(eps=0.05), num_steps=20, num_queries=200),
-    "own": Own(threat=Linf(eps=0.05)),
-}
-
-
-@pytest.mark.parametrize("name", CASCADES)
-def test_logits_that_flatten_one_loss_are_no_sign_where_an_attack_climbs_others_too(name: str) -> None:
-    """Its verdicts are those on the net itself, whose logits are 3000 times smaller."""
-    net, x = small_net().eval(), images(48)
-    y, attacks = own_labels(net, x), {name: CASCADES[name]}
-    one_loss = {"pgd": PGD(threat=Linf(eps=0.05))}
-    assert any("exactly zero" in sign for sign in evaluate(Tempered(net).eval(), x, y, one_loss).warnings)
-    plain, tempered = evaluate(net, x, y, attacks), evaluate(Tempered(net).eval(), x, y, attacks)
-    assert torch.equal(plain.robust[name], tempered.robust[name])
-    assert tempered.warnings == []
-
-
-@pytest.mark.parametrize("eps", [0.02, 0.05])
-def test_logits_that_flatten_the_margin_are_no_sign_where_an_attack_climbs_cross_entropy_too(eps: float) -> None:
-    assert warnings_of(Clamped(small_net()), {"strongest": Strongest(threat=Linf(eps=eps))}) == []
-
-
-@pytest.mark.parametrize("name", CASCADES)
-def test_a_net_that_blinds_every_loss_shows_so_under_an_attack_that_climbs_several(name: str) -> None:
-    warnings = warnings_of(Quantised(small_net()), {name: CASCADES[name]})
-    for sign in ("100% of its gradients were exactly zero", "they do not lead to the errors that are there"):
-        assert any(sign in warning for warning in warnings), warnings
 
 
 @pytest.mark.parametrize("eps", [0.005, 0.02, 0.05, 0.1])

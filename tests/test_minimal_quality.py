@@ -53,7 +53,7 @@ def right_before(public: Public, shared: Path) -> tuple[nn.Module, Tensor, Tenso
     ],
     ids=[f"{net}-{norm}" for net in ("trades_mnist", "resnet2b") for norm in ("linf", "l2", "l1")],
 )
-def test_fab_and_smallest_eps_find_these_mean_distances_at_about_the_same_cost(
+def test_fab_and_smallest_eps_find_these_mean_distances(
     shared: Path, public: Public, threat: Ball, largest: float, by_pgd: float, by_fab: float
 ) -> None:
     net, x, y = right_before(public, shared)

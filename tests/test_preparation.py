@@ -185,7 +185,7 @@ class Counted(Dataset):
         return self.change(self.tensors[0][index] + noise), self.tensors[1][index]
 
 
-def test_samples_are_drawn_once_and_a_dataset_that_augments_leaves_no_trace(tmp_path: Path) -> None:
+def test_drawing_samples_leaves_no_trace_in_a_dataset_that_augments(tmp_path: Path) -> None:
     def fit(name: str, *callbacks: pl.Callback) -> tuple[dict[str, Tensor], list[int]]:
         pl.seed_everything(3)
         module, data = OrdinaryModule(), Counted()
@@ -211,6 +211,7 @@ def test_a_dataset_that_cannot_be_copied_is_warned_of(tmp_path: Path) -> None:
     with data.file, pytest.warns(UserWarning, match=r"cannot be made or read \(.*\): if the Opened counts what"):
         trainer(tmp_path, monitor).fit(OrdinaryModule(), DataLoader(data, 8), val_loader())
     assert data.drawn[:9] == list(range(9))
+    assert len(data.drawn) == 9 + 2 * 40  # once, and two epochs
 
 
 @pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")  # of torch, in Lightning
@@ -230,6 +231,7 @@ def test_a_dataset_whose_copy_cannot_be_read_is_warned_of(tmp_path: Path) -> Non
     with Path(__file__).open() as data.file, pytest.warns(UserWarning, match="cannot be made or read .*'seek'"):
         trainer(tmp_path, monitor).fit(OrdinaryModule(), DataLoader(data, 8), val_loader())
     assert data.drawn[:9] == list(range(9))
+    assert len(data.drawn) == 9 + 2 * 40  # once, and two epochs
 
 
 def test_a_copy_of_functions_has_cells_of_its_own_that_they_share_as_before() -> None:

@@ -45,9 +45,9 @@ from touchstone.lightning_modules.adversarial_training import PGDAT, Free
 from touchstone.nets import RecurrentLM
 
 from .lightning_programs import Still, samples, train_loader, trainer
+from .masking_nets import Shattered
 from .oracles import small_net
 from .picture_folders import Classes
-from .test_masking import Shattered
 from .tokens_table import NUM_CLASSES, NUM_TOKENS, text_net, texts
 
 LINF = Linf(eps=0.02)

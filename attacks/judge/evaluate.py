@@ -211,9 +211,9 @@ def _judge(report: Report, name: str, attack: Attack, x: Tensor, logits: Tensor,
     def measure(part: Attack, rows: Tensor, x_adv: Tensor, after: Tensor) -> None:
         robust[rows] = naming(name, part.objective.correct, after, y[rows])
         success[rows] = naming(name, part.objective.reached, after, y[rows])
-        before, lost_by = Margin()(logits[rows], y[rows]), Margin()(after, y[rows])
+        before, now = Margin()(logits[rows], y[rows]), Margin()(after, y[rows])
         # A tie has no margin to take a share of: nothing is left of it.
-        left[rows] = torch.where(before == 0, 0 - lost_by.clamp_min(0), lost_by / before)
+        left[rows] = torch.where(before == 0, 0 - now.clamp_min(0), now / before)
 
     x_adv, cost = bench.run(name, attack, x, y, rows=robust.nonzero()[:, 0], measure=measure, aim=aim)
     report.margin_left[name] = left
