@@ -73,11 +73,20 @@ def _in_words(error: BaseException, stopping: Stopping, arguments: Sequence[str]
     if stopping.signal is not None:
         return stopping.exit_code, [f"stopped by {stopping.signal.name}", *notes]
     if isinstance(error, UsageError):
-        subcommand = next((a for a in arguments if a in ("validate", "test", "predict", *JOBS)), "fit")
+        subcommand = _subcommand(arguments)
         what = "says what it takes" if subcommand in JOBS else "lists the keys"
         hint = f"(python train.py {subcommand} --help {what}; --traceback shows more)"
         return 2, [f"error: {error}", *notes, hint]
     return 1, [*describe_failure(error), *notes]
+
+
+def _subcommand(arguments: Sequence[str]) -> str:
+    """The subcommand, `fit` where there is none; the value of an option may have the same name."""
+    for before, word in zip(("", *arguments), arguments, strict=False):
+        is_value = before.startswith("-") and "=" not in before
+        if word in ("fit", "validate", "test", "predict", *JOBS) and not is_value:
+            return word
+    return "fit"
 
 
 def _visible(line: str) -> str:

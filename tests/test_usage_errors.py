@@ -343,3 +343,20 @@ def test_a_mistake_inside_an_option_that_is_a_group_of_options_is_named(sampling
     ended = run("fit", "--config", str(ROOT / "configs" / "text.yaml"), f"--model.init_args.sampling={sampling}")
     assert ended.code == 2
     assert ended.first_line == f"error: command line: {message}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "subcommand"),
+    [
+        (["fit", "--config", "no.yaml", "--trainer.logger.init_args.name", "test"], "fit"),
+        (["predict", "--config", "no.yaml"], "predict"),
+        (["--config=no.yaml", "validate"], "validate"),
+        (["fti", "--trainer.logger.init_args.name", "test"], "fit"),
+    ],
+)
+def test_the_hint_is_about_the_subcommand_and_not_about_a_value_of_its_name(
+    arguments: list[str], subcommand: str, run: Any
+) -> None:
+    ended = run(*arguments)
+    assert ended.code == 2
+    assert f"(python train.py {subcommand} --help lists the keys;" in ended.err
