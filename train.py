@@ -18,6 +18,7 @@ from touchstone import FOLDERS
 from touchstone.cli.jobs import JOBS, run_job
 from touchstone.cli.output import Output
 from touchstone.cli.stopping import Stopping
+from touchstone.runs.shown import shown
 
 ROOT = Path(__file__).resolve().parent
 MAIN_JOB = ("fit", "--config", str(ROOT / "configs" / "digits.yaml"))
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             code, lines = _in_words(error, stopping, wanted)
             sys.stdout.flush()
             if code == 1 or os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes, one speaks for all
-                print(*map(_visible, lines[:NUM_ERROR_LINES]), sep="\n", file=sys.stderr, flush=True)
+                print(*map(shown, lines[:NUM_ERROR_LINES]), sep="\n", file=sys.stderr, flush=True)
             return code
     return 0
 
@@ -87,11 +88,6 @@ def _subcommand(arguments: Sequence[str]) -> str:
         if word in ("fit", "validate", "test", "predict", *JOBS) and not is_value:
             return word
     return "fit"
-
-
-def _visible(line: str) -> str:
-    """A line without what would act on a terminal, as a file's name may; for `shown`, much would be imported."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in line)
 
 
 def _import_as_the_user_does() -> None:

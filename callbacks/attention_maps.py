@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from touchstone.attacks.core.options import check_count
 from touchstone.nets.attention import Attention
+from touchstone.runs.run_folder import run_folder
 
 from .parts.passes.loaders import loader_suffix
 from .parts.passes.measuring import measuring
 from .parts.passes.samples import Samples
 from .parts.pictures.shown_tokens import token_names, visible
-from .parts.records.publish import publish_picture, run_folder
+from .parts.records.publish import publish_picture
 from .probe import Probe
 
 LETTER = 0.07  # width of one in a small text, in inches

@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from touchstone.attacks.core.options import check_count
+from touchstone.runs.run_folder import run_folder
 
 from .parts.passes.samples import images_and_labels
-from .parts.records.publish import publish_picture, run_folder
+from .parts.records.publish import publish_picture
 
 TAG = "augmentations"
 NUM_COLUMNS = 5

@@ -18,6 +18,7 @@ from touchstone.attacks.judge.halving import Halving
 from touchstone.attacks.judge.running import check_seed
 from touchstone.attacks.objectives.endless import Endless
 from touchstone.attacks.threats.ball import parse_number
+from touchstone.runs.run_folder import run_folder
 
 from .parts.passes.loaders import loader_suffix
 from .parts.passes.measuring import measuring
@@ -25,7 +26,7 @@ from .parts.passes.processes import gather
 from .parts.passes.samples import Samples
 from .parts.pictures.curves_picture import curves_picture
 from .parts.records.curves_file import Curves, read_curves, write_curves
-from .parts.records.publish import publish_picture, run_folder
+from .parts.records.publish import publish_picture
 from .probe import Probe
 
 

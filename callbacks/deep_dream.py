@@ -13,13 +13,14 @@ from touchstone.attacks import dream, frozen_eval
 from touchstone.attacks.core.options import check_count
 from touchstone.attacks.dream import start_of
 from touchstone.attacks.dreaming.layers import responses_to, select
+from touchstone.runs.run_folder import run_folder
 
 from .parts.names.dream_options import check_dream_options, try_dream
 from .parts.passes.samples import Samples
 from .parts.passes.try_out import GreyPicture
 from .parts.pictures.dream_picture import Dreamt, dream_picture
 from .parts.records.begun import say_begun
-from .parts.records.publish import publish_picture, run_folder
+from .parts.records.publish import publish_picture
 from .probe import Probe
 
 

@@ -13,8 +13,9 @@ from lightning.pytorch.utilities import CombinedLoader, rank_zero_warn
 from torch.utils.data import DataLoader
 from torchmetrics import Metric
 
+from touchstone.runs.run_folder import tensorboard_writers
+
 from .parts.passes.processes import gather
-from .parts.records.publish import tensorboard_writers
 from .parts.resuming.enduring_workers import with_enduring_workers
 from .parts.resuming.own_order import Position, in_own_order
 from .parts.resuming.plateau import go_on_scheduling, is_epoch_to_end

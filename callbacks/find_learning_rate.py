@@ -13,7 +13,9 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from lightning.pytorch.utilities.seed import isolate_rng
 from matplotlib.figure import Figure
 
-from .parts.records.publish import publish_picture, run_folder
+from touchstone.runs.run_folder import run_folder
+
+from .parts.records.publish import publish_picture
 
 TAG = "learning_rate"
 SMOOTHING = 0.98  # Lightning's

@@ -10,12 +10,14 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from touchstone.runs.logs import may_be_lost, write_whole
+from touchstone.runs.run_folder import run_folder
+
 from .not_finite import NotFinite
 from .parts.measures import verdicts
 from .parts.measures.activations import Activations
 from .parts.pictures.health_picture import health_picture
-from .parts.records.logs import may_be_lost, write_whole
-from .parts.records.publish import publish_picture, publish_text, run_folder
+from .parts.records.publish import publish_picture, publish_text
 from .robust_accuracy import RobustAccuracy
 
 _CURVES = {

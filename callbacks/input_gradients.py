@@ -11,12 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from touchstone.attacks.core.options import check_count
+from touchstone.runs.run_folder import run_folder
 
 from .parts.names.class_names import class_names
 from .parts.passes.measuring import measuring
 from .parts.passes.samples import Samples
 from .parts.pictures.attack_picture import captions, class_name, enlarged, for_display
-from .parts.records.publish import publish_picture, run_folder
+from .parts.records.publish import publish_picture
 from .probe import Probe
 
 if TYPE_CHECKING:

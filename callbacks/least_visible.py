@@ -15,6 +15,8 @@ from touchstone.attacks import L1Adam, SampleRng, Targeted
 from touchstone.attacks.core.checks import as_computed
 from touchstone.attacks.core.logits import logits_as_float
 from touchstone.attacks.core.options import check_count
+from touchstone.runs.run_folder import run_folder
+from touchstone.runs.shown import shown
 
 from .parts.measures.change_size import ChangeSize
 from .parts.measures.price_search import price_search
@@ -23,8 +25,7 @@ from .parts.passes.processes import gather
 from .parts.pictures.attack_picture import Attacked, attack_picture
 from .parts.pictures.top_classes import top_classes
 from .parts.records.begun import say_begun
-from .parts.records.publish import publish_picture, run_folder
-from .parts.records.shown import shown
+from .parts.records.publish import publish_picture
 
 NAME = "least_visible"
 

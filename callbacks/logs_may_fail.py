@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 
-from .parts.records.logs import LostLogs
+from touchstone.runs.logs import LostLogs
 
 
 class LogsMayFail(pl.Callback):

@@ -15,12 +15,13 @@ from touchstone.attacks import frozen_eval
 from touchstone.attacks.core.options import check_count
 from touchstone.nets import untrained
 from touchstone.nets.last_layer import last_layer
+from touchstone.runs.run_folder import run_folder
+from touchstone.runs.shown import shown
 
 from .parts.passes.processes import gather
 from .parts.pictures.labelled_copy import labelled_copy
 from .parts.pictures.named_picture import Named, named_picture
-from .parts.records.publish import file_name, publish_picture, run_folder
-from .parts.records.shown import shown
+from .parts.records.publish import file_name, publish_picture
 from .parts.records.table_file import TableFile
 
 RANDOM = "random"

@@ -12,10 +12,10 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from touchstone.attacks.core.options import check_count
+from touchstone.runs.run_folder import run_folder
+from touchstone.runs.shown import shown
 
 from .parts.names.class_names import class_names
-from .parts.records.publish import run_folder
-from .parts.records.shown import shown
 from .parts.records.table_file import TableFile
 
 

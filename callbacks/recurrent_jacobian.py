@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from touchstone.attacks import frozen_eval
 from touchstone.attacks.core.options import check_count
 from touchstone.nets.recurrent import Recurrent
+from touchstone.runs.run_folder import run_folder
 
 from .parts.measures.lag_norms import lag_norms
 from .parts.measures.recurrent_matrices import singular_values, vanishing_bound
 from .parts.passes.averaged_weights import check_order
 from .parts.passes.closer_look import CloserLook, is_measured
 from .parts.passes.real_steps import RealSteps, RecurrentCall
-from .parts.records.publish import publish_picture, publish_text, run_folder
+from .parts.records.publish import publish_picture, publish_text
 
 
 class RecurrentJacobian(pl.Callback):

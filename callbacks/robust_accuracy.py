@@ -13,6 +13,7 @@ from touchstone.attacks import Attack, Report, evaluate
 from touchstone.attacks.core.options import check_count
 from touchstone.attacks.judge.halving import Halving
 from touchstone.attacks.judge.running import check_names, check_seed
+from touchstone.runs.run_folder import run_folder
 
 from .parts.passes.attacked_pass import AttackedPass
 from .parts.passes.before_training import (
@@ -32,7 +33,7 @@ from .parts.passes.try_out import TrainingSamples
 from .parts.passes.warm_starts import WarmStarts
 from .parts.pictures.attack_pictures import AttackPictures
 from .parts.records.origin import origin, samples_fingerprint
-from .parts.records.publish import lay_out_charts, publish_text, run_folder
+from .parts.records.publish import lay_out_charts, publish_text
 from .parts.records.report_files import ReportNumbers, attack_success, summary, write_report
 from .probe import Probe
 

@@ -12,6 +12,7 @@ from touchstone.attacks import Attack, Cost, LanguageReport, evaluate_language
 from touchstone.attacks.core.options import check_count
 from touchstone.attacks.judge.halving import Halving
 from touchstone.attacks.judge.running import check_names, check_seed
+from touchstone.runs.run_folder import run_folder
 
 from .parts.passes.before_training import check_input, check_model, check_vocabulary
 from .parts.passes.loaders import loader_suffix
@@ -22,7 +23,7 @@ from .parts.passes.waiting import Waiting
 from .parts.pictures.shown_tokens import token_names
 from .parts.pictures.text_picture import FlippedText, text_picture
 from .parts.records.origin import origin, samples_fingerprint
-from .parts.records.publish import publish_picture, run_folder
+from .parts.records.publish import publish_picture
 from .parts.records.report_files import ReportNumbers, as_json, write_numbered
 from .probe import Probe
 

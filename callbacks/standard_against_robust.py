@@ -14,6 +14,7 @@ from touchstone.attacks import Attack, SampleRng, Targeted, dream
 from touchstone.attacks.core.ascend import gradient_of
 from touchstone.attacks.core.options import check_count
 from touchstone.attacks.dreaming.layers import select
+from touchstone.runs.run_folder import run_folder
 
 from .parts.measures.low_frequency import low_frequency_share, share_of_white_noise
 from .parts.names.class_by_name import class_by_name
@@ -23,7 +24,7 @@ from .parts.passes.measuring import measuring
 from .parts.passes.samples import Samples
 from .parts.passes.try_out import GreyPicture
 from .parts.pictures.side_by_side import DoneTo, first, side_by_side
-from .parts.records.publish import publish_picture, run_folder
+from .parts.records.publish import publish_picture
 from .probe import Probe
 
 TAG = "standard_against_robust"

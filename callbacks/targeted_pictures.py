@@ -17,6 +17,8 @@ from touchstone.attacks.core.checks import as_computed
 from touchstone.attacks.core.logits import logits_as_float
 from touchstone.attacks.core.options import check_count
 from touchstone.attacks.dreaming.layers import select
+from touchstone.runs.run_folder import run_folder
+from touchstone.runs.shown import shown
 
 from .parts.measures.feature_distance import feature_distance
 from .parts.names.class_by_name import ALREADY, class_by_name
@@ -24,8 +26,7 @@ from .parts.passes.processes import gather
 from .parts.pictures.attack_picture import Attacked, attack_picture
 from .parts.pictures.top_classes import top_classes
 from .parts.records.begun import say_begun
-from .parts.records.publish import publish_picture, run_folder
-from .parts.records.shown import shown
+from .parts.records.publish import publish_picture
 from .parts.records.table_file import TableFile
 
 COLUMNS = ("reached", "largest_change", "l2_change", "feature_distance", "probability_before")

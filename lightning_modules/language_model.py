@@ -16,6 +16,7 @@ from torchmetrics import MeanMetric
 
 from touchstone.nets.generate import LogitsNotFinite, Sampling, generate
 from touchstone.nets.recurrent import detach_state
+from touchstone.runs.run_folder import run_folder
 
 from .every_sample_once import EverySampleOnce
 from .parts.publish_sample import publish_sample
@@ -141,10 +142,10 @@ class LanguageModel(pl.LightningModule):
         self._log_figures("val")
         if not self.sample_tokens or self.trainer.sanity_checking:
             return
-        folder = self.trainer.log_dir  # a collective: every process asks
+        folder = run_folder(self.trainer)  # a collective: every process asks
         if self.trainer.is_global_zero:
             try:
-                publish_sample(self, folder, self.sample())
+                publish_sample(self.trainer, folder, self.sample())
             except LogitsNotFinite as error:  # what it means for the training is for others to say
                 if not self._has_warned:
                     rank_zero_warn(f"LanguageModel writes no sample while this is so: {error}")

@@ -18,8 +18,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from touchstone.callbacks import LogsMayFail
-from touchstone.callbacks.parts.records.logs import LostLogs, fit_may_lose, may_be_lost, write_together, write_whole
 from touchstone.runs.durable import damage
+from touchstone.runs.logs import LostLogs, fit_may_lose, may_be_lost, write_together, write_whole
 
 from .command_lines import with_value, write
 

@@ -27,11 +27,11 @@ from touchstone.callbacks.parts.pictures.labelled_copy import labelled_copy
 from touchstone.callbacks.parts.pictures.text_picture import FlippedText, text_picture
 from touchstone.callbacks.parts.records.curves_file import Curves
 from touchstone.callbacks.parts.records.publish import file_name, publish_picture
-from touchstone.callbacks.parts.records.shown import shown
 from touchstone.datamodules import PicturesDataModule
 from touchstone.datamodules.parts.read_picture import read_picture
 from touchstone.datamodules.parts.tree_files import tree_files
 from touchstone.datamodules.sources import ImageTree, NpzImages
+from touchstone.runs.shown import shown
 
 from .command_lines import TINY, with_value, write
 from .lightning_programs import trainer

@@ -10,6 +10,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 
 from touchstone.callbacks import RobustAccuracy
+from touchstone.datamodules import TextDataModule
+from touchstone.lightning_modules import LanguageModel
+from touchstone.nets import TransformerLM
 
 from .command_lines import with_value, write
 from .lightning_programs import OrdinaryModule, train_loader, trainer, val_loader
@@ -53,6 +56,16 @@ def test_each_run_has_its_files_where_its_checkpoints_are(tmp_path: Path) -> Non
         assert {"report.json", "verdicts.npz", "figures"} <= {path.name for path in folder.iterdir()}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine"]
     assert len(list(tmp_path.rglob("report.json"))) == 2
+
+
+def test_samples_of_a_language_model_lie_in_the_run_folder_of_any_logger(tmp_path: Path) -> None:
+    data = TextDataModule(tokens="bytes", context=16, batch_size=8, steps_per_epoch=1, token_folder=str(tmp_path / "t"))
+    net = TransformerLM(256, dim=16, num_heads=2, num_layers=1, context=16)
+    run = trainer(tmp_path, max_epochs=1, limit_val_batches=1, logger=Elsewhere(tmp_path / "runs", "run-a"))
+    run.fit(LanguageModel(net, sample_tokens=5), datamodule=data)
+    assert [path.relative_to(tmp_path) for path in tmp_path.rglob("samples.txt")] == [
+        Path("runs/mine/run-a/samples.txt")
+    ]
 
 
 def test_a_logger_that_saves_nothing_here_has_no_run_folder(here: Path) -> None:

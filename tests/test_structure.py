@@ -19,9 +19,9 @@ ROOT = Path(__file__).resolve().parent.parent
 MAY_IMPORT: dict[str, set[str]] = {
     "attacks": set(),
     "nets": set(),
-    "callbacks": {"attacks", "nets"},
-    "lightning_modules": {"attacks", "nets"},
-    "datamodules": {"attacks", "nets"},
+    "callbacks": {"attacks", "nets", "runs"},
+    "lightning_modules": {"attacks", "nets", "runs"},
+    "datamodules": {"attacks", "nets", "runs"},
 }
 LIGHTNING = {"lightning", "lightning_fabric", "lightning_utilities", "pytorch_lightning"}
 
@@ -61,6 +61,8 @@ def violations(source: str, path: Path) -> list[str]:
         inside = second == folder if folder in MAY_IMPORT else second not in MAY_IMPORT
         if folder in MAY_IMPORT | {"touchstone": set()} and relative != (first == "touchstone" and inside):
             found.append(f"imports {name}: relative inside {folder}, touchstone.X across folders")
+        if path.parts[:2] == ("touchstone", "runs") and first == "touchstone" and second != "runs":
+            found.append(f"imports {name}: runs may import no other folder")
         if folder not in MAY_IMPORT:
             continue
         if first == "touchstone" and second not in {folder, "__version__"} | MAY_IMPORT[folder]:
@@ -88,6 +90,9 @@ def test_imports_run_downwards_only(folder: str) -> None:
         ("datamodules/a.py", "import callbacks.probe"),
         ("callbacks/a.py", "from touchstone.cli import main"),
         ("nets/a.py", "from train import main"),
+        ("touchstone/runs/a.py", "from touchstone.callbacks import Probe"),
+        ("touchstone/runs/a.py", "from ..cli.mistakes import UsageError"),
+        ("nets/a.py", "from touchstone.runs.durable import damage"),
         ("touchstone/cli/a.py", "from ...attacks import PGD"),
         ("touchstone/cli/a.py", "from touchstone.cli.b import c"),
         ("tests/a.py", "from attacks import PGD"),
@@ -104,6 +109,8 @@ def test_a_forbidden_import_is_found(path: str, source: str) -> None:
         ("attacks/core/a.py", "from ..objectives import untargeted\nfrom . import checks"),
         ("callbacks/a.py", "import lightning.pytorch as pl\nfrom touchstone.attacks import PGD"),
         ("callbacks/a.py", "from touchstone import __version__, attacks"),
+        ("callbacks/a.py", "from touchstone.runs.run_folder import run_folder"),
+        ("touchstone/runs/a.py", "import lightning.pytorch as pl\nfrom .durable import damage"),
         ("touchstone/cli/a.py", "from touchstone.callbacks import RunRecord\nfrom .b import c\nfrom .. import d"),
         ("tests/attacks/a.py", "from touchstone.attacks import PGD\nfrom .oracles import images"),
     ],

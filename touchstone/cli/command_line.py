@@ -23,11 +23,11 @@ from touchstone.attacks import frozen_eval
 from touchstone.callbacks import ExactResume, LogsMayFail, Predictions, RobustAccuracy, RunRecord
 from touchstone.callbacks.not_finite import NotFinite
 from touchstone.callbacks.parts.passes.no_pass import refuse_empty_training
-from touchstone.callbacks.parts.records.logs import LostLogs
-from touchstone.callbacks.parts.records.publish import run_folder
 
 from ..runs.durable import DurableCheckpointIO
 from ..runs.find_checkpoint import FoundCheckpoint, step_of
+from ..runs.logs import LostLogs
+from ..runs.run_folder import run_folder
 from .checkpoint_errors import check_checkpoint, explain_mismatch
 from .common_pass import check_common_pass
 from .devices import read_devices

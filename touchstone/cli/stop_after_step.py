@@ -8,8 +8,7 @@ from typing import Any, NoReturn
 import lightning.pytorch as pl
 import torch
 
-from touchstone.callbacks.parts.records.publish import run_folder
-
+from ..runs.run_folder import run_folder
 from .stopping import Stopping
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import yaml
 
 from touchstone.callbacks.parts.records.origin import weights_fingerprint
-from touchstone.callbacks.parts.records.shown import shown
 
 from ..runs.durable import damage
+from ..runs.shown import shown
 from .checkpoint_errors import load_checkpoint
 from .differences import differences, notes
 from .given import read_config

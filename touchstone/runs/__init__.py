@@ -1,1 +1,1 @@
-"""What a run leaves behind and comes back to: checkpoints that survive, and where they are."""
+"""What a run leaves behind and comes back to: its folder, logs that may be lost, checkpoints that survive."""

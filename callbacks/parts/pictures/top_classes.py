@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from ..records.shown import shown
+from touchstone.runs.shown import shown
 
 
 def top_classes(logits: Tensor, class_names: Sequence[str] | None, num_classes: int = 5) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import lightning.pytorch as pl
 
-from .logs import fit_may_lose, write_whole
+from touchstone.runs.logs import fit_may_lose, write_whole
 
 
 @dataclass(frozen=True)

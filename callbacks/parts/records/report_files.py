@@ -13,8 +13,7 @@ import numpy as np
 import torch
 
 from touchstone.attacks import Report
-
-from .logs import fit_may_lose, write_together
+from touchstone.runs.logs import fit_may_lose, write_together
 
 STAGES = {"val": "validation", "test": "test"}
 """What a report is of, by its name there, in words."""
