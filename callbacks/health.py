@@ -10,8 +10,9 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from touchstone.runs.logs import may_be_lost, write_whole
+from touchstone.runs.logs import may_be_lost
 from touchstone.runs.run_folder import run_folder
+from touchstone.runs.whole_files import write_whole
 
 from .not_finite import NotFinite
 from .parts.measures import verdicts

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler
+
+from touchstone.runs.whole_files import replacing
 
 from .parts.at_least import check_at_least
 from .parts.token_files import Pieces, read_tokens, write_tokens
@@ -276,8 +277,6 @@ def _help_texts(folder: Path) -> Path:
     path = folder / f"pydoc_topics_{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}.txt"
     text = "\n".join(topics[name] for name in sorted(topics)).encode()
     if not path.is_file() or path.stat().st_size != len(text):
-        folder.mkdir(parents=True, exist_ok=True)
-        building = path.with_name(f"{path.name}.{os.getpid()}")  # a process that is killed leaves no part of the text
-        building.write_bytes(text)
-        os.replace(building, path)
+        with replacing(path, is_shared=True) as file:
+            file.write(text)
     return path

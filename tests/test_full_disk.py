@@ -19,7 +19,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from touchstone.callbacks import LogsMayFail
 from touchstone.runs.durable import damage
-from touchstone.runs.logs import LostLogs, fit_may_lose, may_be_lost, write_together, write_whole
+from touchstone.runs.logs import LostLogs, fit_may_lose, may_be_lost
+from touchstone.runs.whole_files import write_together, write_whole
 
 from .command_lines import with_value, write
 

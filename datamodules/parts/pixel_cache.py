@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-import time
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -21,11 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from touchstone.runs.whole_files import place_beside, to_disk
+
 Decoded = tuple[np.ndarray, int]
 """One image, uint8 `(C, H, W)`, and its class."""
 
 _INT64 = np.dtype("<i8")
-_DAY = 86_400.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -77,11 +76,9 @@ class PixelCache:
             ValueError: there are none.
             OSError: the disk is full, or cannot be written.
         """
-        building = self.path.parent / f"building-{uuid.uuid4().hex}"
-        try:
+        with ExitStack() as stack:
             with self._naming_the_folder():
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                _take_away_the_dead(self.path.parent)
+                building = stack.enter_context(place_beside(self.path, is_shared=True))
                 file = building.open("xb", buffering=0)
             with file:
                 labels: list[int] = []
@@ -96,11 +93,9 @@ class PixelCache:
                     _write_all(file, np.array(labels, _INT64).view(np.uint8))
                     _write_all(file, np.frombuffer(described, np.uint8))
                     _write_all(file, np.array([len(described)], _INT64).view(np.uint8))
-                    os.fsync(file.fileno())
+                    to_disk(file)
             with self._naming_the_folder():
                 self._put_in_place(building)
-        finally:
-            building.unlink(missing_ok=True)
 
     def _put_in_place(self, building: Path) -> None:
         try:
@@ -116,14 +111,6 @@ class PixelCache:
         except OSError as error:
             message = f"decoded images cannot be kept in {self.path.parent}: {error.strerror or error}"
             raise OSError(error.errno, message) from error
-
-
-def _take_away_the_dead(folder: Path) -> None:
-    """What processes left that were killed while they built: nothing has been written to it for a day."""
-    for path in folder.glob("building-*"):
-        with suppress(OSError):
-            if time.time() - path.stat().st_mtime > _DAY:
-                path.unlink()
 
 
 def _write_all(file: FileIO, image: np.ndarray) -> None:

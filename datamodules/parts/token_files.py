@@ -5,13 +5,13 @@ from __future__ import annotations
 import codecs
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+
+from touchstone.runs.whole_files import place_beside, to_disk, write_whole
 
 from .vocabulary import Vocabulary, load_vocabulary
 
@@ -84,21 +84,22 @@ def write_tokens(
         return text_pieces(files, cuts[number], size if split is None else cuts[number + 1])
 
     vocabulary = learn(pieces)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(dir=folder.parent))
-    try:
+    with place_beside(folder, is_shared=True) as building:
+        building.mkdir()
         num_characters = dict.fromkeys(SPLITS, 0)
         for split in SPLITS:
             with (building / f"{split}.bin").open("wb") as file:
                 for text in pieces(split):
                     num_characters[split] += len(text)
                     file.write(vocabulary.encode(text).tobytes())
+                to_disk(file)
         described = {"vocabulary": vocabulary.dump(), "num_characters": num_characters}
-        (building / "tokens.json").write_text(json.dumps(described), encoding="utf-8")
-        if not (folder / "tokens.json").is_file():  # another process may have been faster
+        write_whole(building / "tokens.json", json.dumps(described))
+        try:
             os.replace(building, folder)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+        except OSError:
+            if not (folder / "tokens.json").is_file():  # another process may have been faster
+                raise
 
 
 def read_tokens(folder: Path) -> tuple[Vocabulary, dict[str, np.ndarray], dict[str, int]]:

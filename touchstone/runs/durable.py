@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import errno
-import os
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.utilities.types import _PATH
+
+from .whole_files import replacing
 
 
 class DurableCheckpointIO(TorchCheckpointIO):
@@ -29,38 +28,6 @@ class DurableCheckpointIO(TorchCheckpointIO):
             return
         with replacing(Path(path)) as file:
             torch.save(checkpoint, file)
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes the place of `path` when the block ends, and leaves no trace where it fails.
-
-    Raises:
-        OSError: it cannot be written; what was at `path` is still there.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for left_over in path.parent.glob(f".{path.name}.*.part"):  # by a process that was killed
-        with suppress(OSError):
-            left_over.unlink()
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except BaseException as error:
-        with suppress(OSError):
-            part.unlink()
-        if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(path)
-        raise
-    with suppress(OSError):  # some systems have no folders that can be synced
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 def damage(path: Path) -> str | None:

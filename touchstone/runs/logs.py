@@ -1,11 +1,10 @@
-"""Logs: written whole or not at all, and no reason to end a training, which costs more than they do."""
+"""Logs that cannot be written are no reason to end a training, which costs more than they do."""
 
 from __future__ import annotations
 
-import os
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -66,32 +65,3 @@ def fit_may_lose(trainer: pl.Trainer, *files: Path) -> AbstractContextManager[No
     A log to a training, which goes on without it; to `validate` and `test` the error, which ends them.
     """
     return LostLogs.of(trainer).may_grow(*files, ends_run=trainer.state.fn != TrainerFn.FITTING)
-
-
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Writes a file of a run folder, in the place of an older one, which stays where this one cannot be written.
-
-    Raises:
-        OSError: the disk refuses it; the error names the file.
-    """
-    write_together({path: content})
-
-
-def write_together(contents: Mapping[Path, str | bytes]) -> None:
-    """Writes files that belong together: the older ones stay, all of them, until the last new one is on the disk.
-
-    Raises:
-        OSError: the disk refuses one; the error names the file.
-    """
-    parts = {path: path.with_name(f".{path.name}.{os.getpid()}.part") for path in contents}
-    try:
-        for path, content in contents.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            parts[path].write_bytes(content.encode() if isinstance(content, str) else content)
-        for path, part in parts.items():
-            os.replace(part, path)
-    except OSError as error:
-        for part in parts.values():
-            with suppress(OSError):
-                part.unlink()
-        raise OSError(error.errno, error.strerror, str(path)) from error

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import lightning.pytorch as pl
 
-from touchstone.runs.logs import fit_may_lose, write_whole
+from touchstone.runs.logs import fit_may_lose
+from touchstone.runs.whole_files import write_whole
 
 
 @dataclass(frozen=True)

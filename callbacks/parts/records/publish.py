@@ -13,9 +13,10 @@ import lightning.pytorch as pl
 import numpy as np
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from touchstone.runs.logs import may_be_lost, write_whole
+from touchstone.runs.logs import may_be_lost
 from touchstone.runs.run_folder import logged_step, tensorboard_writers
 from touchstone.runs.shown import shown
+from touchstone.runs.whole_files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

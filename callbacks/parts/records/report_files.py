@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from touchstone.attacks import Report
-from touchstone.runs.logs import fit_may_lose, write_together
+from touchstone.runs.logs import fit_may_lose
+from touchstone.runs.whole_files import write_together
 
 STAGES = {"val": "validation", "test": "test"}
 """What a report is of, by its name there, in words."""

@@ -1,0 +1,78 @@
+"""Files that are written whole or not at all, and what processes leave that are killed as they write."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from touchstone.runs.whole_files import place_beside, replacing, write_together, write_whole
+
+LEFT = ".report.json.123.part"
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_what_a_killed_process_left_is_taken_away_by_the_next_that_writes_the_file(tmp_path: Path) -> None:
+    for name in (LEFT, ".report.json.bak.123.part", ".verdicts.npz.123.part"):
+        (tmp_path / name).write_bytes(b"half")
+    write_whole(tmp_path / "report.json", "whole")
+    assert names(tmp_path) == [".report.json.bak.123.part", ".verdicts.npz.123.part", "report.json"]
+
+
+def test_files_are_on_the_disk_before_any_of_them_is_in_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+
+    def noting(name: str) -> Any:
+        real = getattr(os, name)
+        return lambda *given: (done.append(name), real(*given))[1]
+
+    monkeypatch.setattr(os, "fsync", noting("fsync"))
+    monkeypatch.setattr(os, "replace", noting("replace"))
+    write_together({tmp_path / "a": "1", tmp_path / "b": b"2"})
+    assert done == ["fsync", "fsync", "replace", "replace", "fsync"]  # the last one is the folder's
+
+
+def test_what_another_process_writes_in_a_shared_folder_is_left_alone_for_a_day(tmp_path: Path) -> None:
+    for name in ("dead", LEFT[1:]):
+        (tmp_path / f".{name}.part").mkdir()
+    os.utime(tmp_path / ".dead.part", (0, 0))
+    with replacing(tmp_path / "report.json", is_shared=True) as file:
+        file.write(b"whole")
+    assert names(tmp_path) == [f".{LEFT[1:]}.part", "report.json"]
+
+
+def test_two_that_write_one_shared_file_at_once_both_succeed(tmp_path: Path) -> None:
+    path = tmp_path / "cache"
+    with replacing(path, is_shared=True) as slow:
+        slow.write(b"slow")
+        with replacing(path, is_shared=True) as fast:
+            fast.write(b"fast")
+        assert path.read_bytes() == b"fast"
+    assert path.read_bytes() == b"slow"
+    assert names(tmp_path) == ["cache"]
+
+
+def test_a_folder_that_could_not_be_filled_goes(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), place_beside(tmp_path / "all") as part:  # noqa: PT012
+        part.mkdir()
+        (part / "half").touch()
+        raise KeyboardInterrupt
+    assert not names(tmp_path)
+
+
+def test_an_error_names_the_file_and_not_the_place_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    for write in (lambda path: write_whole(path, "x"), lambda path: replacing(path).__enter__()):
+        with pytest.raises(OSError, match="x" * 250) as caught:
+            write(tmp_path / ("x" * 250))
+        assert caught.value.filename == str(tmp_path / ("x" * 250))
+    with pytest.raises(OSError, match="there") as caught, replacing(tmp_path / "there") as file:
+        file.write(b"x")
+    assert caught.value.filename == str(tmp_path / "there")
