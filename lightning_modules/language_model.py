@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from touchstone.nets.generate import LogitsNotFinite, Sampling, generate
+from touchstone.nets.parts.evaluating import evaluating
 from touchstone.nets.recurrent import detach_state
 from touchstone.runs.run_folder import run_folder
 
@@ -181,13 +182,9 @@ class LanguageModel(pl.LightningModule):
             raise ValueError("LanguageModel.sample needs a data module with a `vocabulary`, as TextDataModule has")
         tokens = self._encoded_prompt(prompt).to(self.device)
         generator = torch.Generator(self.device).manual_seed(seed)
-        was_training = self.net.training
-        self.net.eval()
-        try:
-            added = self.sample_tokens if num_tokens is None else num_tokens
+        added = self.sample_tokens if num_tokens is None else num_tokens
+        with evaluating(self.net):
             ids = generate(self.net, tokens, added, self.sampling, generator=generator)  # type: ignore[arg-type]
-        finally:
-            self.net.train(was_training)
         return vocabulary.decode(ids[0].tolist())
 
     def _step(self, batch: Batch, stage: str) -> Tensor:

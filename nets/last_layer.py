@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .parts.evaluating import evaluating
+
 
 def last_layer(net: nn.Module, x: Tensor) -> tuple[str, int]:
     """The name of the last layer with a weight matrix that a forward runs, and the features of a unit of its input.
@@ -31,17 +33,13 @@ def last_layer(net: nn.Module, x: Tensor) -> tuple[str, int]:
         return hook
 
     weighted = {name: m for name, m in net.named_modules() if getattr(getattr(m, "weight", None), "ndim", 0) >= 2}
-    modes = {module: module.training for module in net.modules()}
     handles = [module.register_forward_hook(see(name)) for name, module in weighted.items()]
     try:
-        net.eval()
-        with torch.no_grad():
+        with evaluating(net), torch.no_grad():
             net(x)
     finally:
         for handle in handles:
             handle.remove()
-        for module, mode in modes.items():
-            module.training = mode
     if not found:
         raise ValueError(f"last_layer: {type(net).__name__} runs no layer with a weight matrix")
     return found[-1]

@@ -6,8 +6,7 @@ receptive fields of convolutional neural networks", Distill, 2019.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +16,7 @@ from torch.utils.hooks import RemovableHandle
 
 from .parts.circular import CircularPadding
 from .parts.dependence import Dependence, NoRuleError, Seen
+from .parts.evaluating import evaluating
 from .parts.rules import RULES, WINDOWED
 
 
@@ -95,7 +95,7 @@ def receptive_fields(net: nn.Module, input_size: int | Sequence[int] = 224) -> l
             found.append(_record(names[module], type_before_parametrizations(module).__name__, seen))
 
     tensors = {**dict(net.named_parameters()), **dict(net.named_buffers())}
-    with _evaluating(net), torch.inference_mode(False), torch.no_grad():
+    with evaluating(net), torch.inference_mode(False), torch.no_grad():
         handles: list[RemovableHandle] = []
         try:
             for module, name in names.items():
@@ -187,14 +187,3 @@ def _input_shape(net: nn.Module, input_size: int | Sequence[int]) -> tuple[int, 
 def _has_children(module: nn.Module) -> bool:
     """What a parametrization computes a layer's weights with, as `weight_norm` does, is no part of a forward."""
     return any(name != "parametrizations" for name, _ in module.named_children())
-
-
-@contextmanager
-def _evaluating(net: nn.Module) -> Iterator[None]:
-    modes = {module: module.training for module in net.modules()}
-    try:
-        net.eval()
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode

@@ -197,6 +197,16 @@ def test_a_sample_is_shown_at_each_validation_and_changes_nothing(tmp_path: Path
     assert [event.step for event in shown.Tensors("val/sample/text_summary")] == steps
 
 
+def test_a_sample_leaves_each_part_of_the_net_in_its_mode(tmp_path: Path) -> None:
+    data, module = text_data(tmp_path), small_lm(sample_tokens=0)
+    trainer(tmp_path, max_epochs=1).fit(module, datamodule=data)
+    module.train()
+    module.net.dropout.eval()  # type: ignore[union-attr]
+    before = [part.training for part in module.modules()]
+    module.sample("The ", 1)
+    assert [part.training for part in module.modules()] == before
+
+
 def test_a_carried_state_is_that_of_the_whole_text(tmp_path: Path) -> None:
     """Batch by batch with a carried state, the validation loss is that of each row of text in one piece."""
     data = text_data(tmp_path, order="streams", batch_size=4)
