@@ -9,6 +9,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 
+from touchstone.own_class import put_before
 from touchstone.runs.logs import LostLogs
 
 
@@ -24,8 +25,7 @@ class LogsMayFail(pl.Callback):
         for logger in trainer.loggers:
             for kind, enduring in ((TensorBoardLogger, _Enduring), (CSVLogger, _EnduringTable)):
                 if isinstance(logger, kind) and not isinstance(logger, enduring):
-                    own = type(logger)
-                    logger.__class__ = type(own.__name__, (enduring, own), {"__module__": own.__module__})
+                    put_before(logger, enduring)
             if isinstance(logger, (_Enduring, _EnduringTable)):
                 logger.lost = LostLogs.of(trainer)
 

@@ -11,6 +11,8 @@ from lightning.pytorch.trainer.connectors.data_connector import _DataLoaderSourc
 from lightning.pytorch.utilities import CombinedLoader
 from torch.utils.data import DataLoader
 
+from touchstone.own_class import put_before
+
 
 class RepeatedBatches:
     """Where a Trainer's training data come from, and what they are then.
@@ -38,10 +40,8 @@ class RepeatedBatches:
     def _repeating(self, loader: Any) -> DataLoader:
         if not isinstance(loader, DataLoader):
             raise ValueError(f"batches are repeated of a DataLoader, got {type(loader).__name__}")
-        kind, repeating = type(loader), copy.copy(loader)  # another run may be given the loader as it was
-        # A class of its own, so that one which Lightning makes like it, with another sampler, repeats too.
-        changes = {"num_repeats": self.num_repeats, "__module__": kind.__module__}
-        repeating.__class__ = type(kind.__name__, (_Repeating, kind), changes)
+        repeating = copy.copy(loader)  # another run may be given the loader as it was
+        put_before(repeating, _Repeating, num_repeats=self.num_repeats)
         return repeating
 
 

@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+BELOW_ALL = {"own_class"}
+"""Files in `touchstone/` that every folder may import, and that import none."""
 MAY_IMPORT: dict[str, set[str]] = {
     "attacks": set(),
     "nets": set(),
@@ -61,11 +63,12 @@ def violations(source: str, path: Path) -> list[str]:
         inside = second == folder if folder in MAY_IMPORT else second not in MAY_IMPORT
         if folder in MAY_IMPORT | {"touchstone": set()} and relative != (first == "touchstone" and inside):
             found.append(f"imports {name}: relative inside {folder}, touchstone.X across folders")
-        if path.parts[:2] == ("touchstone", "runs") and first == "touchstone" and second != "runs":
-            found.append(f"imports {name}: runs may import no other folder")
+        place = path.with_suffix("").parts[1]
+        if folder == first == "touchstone" and place in BELOW_ALL | {"runs"} and second not in BELOW_ALL | {"runs"}:
+            found.append(f"imports {name}: {place} may import no other folder")
         if folder not in MAY_IMPORT:
             continue
-        if first == "touchstone" and second not in {folder, "__version__"} | MAY_IMPORT[folder]:
+        if first == "touchstone" and second not in {folder, "__version__"} | BELOW_ALL | MAY_IMPORT[folder]:
             found.append(f"imports {name}: {folder} may import {sorted(MAY_IMPORT[folder]) or 'no other folder'}")
         elif first in LIGHTNING and folder in ("attacks", "nets"):
             found.append(f"imports {name}: {folder} is pure torch")
@@ -92,6 +95,7 @@ def test_imports_run_downwards_only(folder: str) -> None:
         ("nets/a.py", "from train import main"),
         ("touchstone/runs/a.py", "from touchstone.callbacks import Probe"),
         ("touchstone/runs/a.py", "from ..cli.mistakes import UsageError"),
+        ("touchstone/own_class.py", "from .cli.mistakes import UsageError"),
         ("nets/a.py", "from touchstone.runs.durable import damage"),
         ("touchstone/cli/a.py", "from ...attacks import PGD"),
         ("touchstone/cli/a.py", "from touchstone.cli.b import c"),
@@ -109,6 +113,7 @@ def test_a_forbidden_import_is_found(path: str, source: str) -> None:
         ("attacks/core/a.py", "from ..objectives import untargeted\nfrom . import checks"),
         ("callbacks/a.py", "import lightning.pytorch as pl\nfrom touchstone.attacks import PGD"),
         ("callbacks/a.py", "from touchstone import __version__, attacks"),
+        ("nets/a.py", "from touchstone.own_class import put_before"),
         ("callbacks/a.py", "from touchstone.runs.run_folder import run_folder"),
         ("touchstone/runs/a.py", "import lightning.pytorch as pl\nfrom .durable import damage"),
         ("touchstone/cli/a.py", "from touchstone.callbacks import RunRecord\nfrom .b import c\nfrom .. import d"),

@@ -9,6 +9,8 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
+from touchstone.own_class import put_before
+
 
 class Enduring(DataLoader):
     """What is put before the class of a data loader."""
@@ -25,9 +27,8 @@ def with_enduring_workers(loader: DataLoader) -> DataLoader:
     Args:
         loader: changed in place; it stays an instance of its class, also where Lightning makes another one like it.
     """
-    kind = type(loader)
-    if not issubclass(kind, Enduring):
-        loader.__class__ = type(kind.__name__, (Enduring, kind), {"__module__": kind.__module__})
+    if not isinstance(loader, Enduring):
+        put_before(loader, Enduring)
     return loader
 
 

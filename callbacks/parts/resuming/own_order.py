@@ -11,6 +11,8 @@ import torch
 from torch import Generator
 from torch.utils.data import DataLoader
 
+from touchstone.own_class import put_before
+
 from .enduring_workers import Enduring
 from .random_state import RandomStream
 
@@ -46,8 +48,7 @@ def in_own_order(loader: DataLoader, position: Callable[[], Position]) -> DataLo
     kind = type(loader)
     while issubclass(kind, _InOwnOrder):  # of an earlier fit
         kind = kind.__bases__[1]
-    changes = {"position": staticmethod(position), "__module__": kind.__module__}
-    loader.__class__ = type(kind.__name__, (_InOwnOrder, kind), changes)
+    put_before(loader, _InOwnOrder, kind, position=staticmethod(position))
     return loader
 
 
