@@ -9,8 +9,8 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
-from touchstone.attacks.core.options import check_count
 from touchstone.nets.attention import Attention
+from touchstone.options import check_count
 from touchstone.runs.run_folder import run_folder
 
 from .parts.passes.loaders import loader_suffix

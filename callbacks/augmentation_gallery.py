@@ -11,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from touchstone.attacks.core.options import check_count
+from touchstone.options import check_count
 from touchstone.runs.run_folder import run_folder
 
 from .parts.passes.samples import images_and_labels

@@ -16,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from touchstone.attacks import FGSM, PGD, Threat
-from touchstone.attacks.core.options import check_count
+from touchstone.options import check_between, check_choice, check_count
 
 from .probe import Probe
 
@@ -68,11 +68,9 @@ class CatastrophicOverfitting(Probe):
     ) -> None:
         super().__init__(**kwargs)
         name = type(self).__name__
-        if action not in ("stop", "fall_back"):
-            raise ValueError(f"{name}(action=...) must be 'stop' or 'fall_back', got {action!r}")
+        check_choice(f"{name}(action=...)", action, ("stop", "fall_back"))
         check_count(f"{name}(num_steps=...)", num_steps, least=2)
-        if not 0 < max_gap < 1:
-            raise ValueError(f"{name}(max_gap=...) must be in (0, 1), got {max_gap:g}")
+        check_between(f"{name}(max_gap=...)", max_gap, 0, 1, "()")
         self.action, self.max_gap = action, max_gap
         # Both from the sample itself, so that no draw of a start is between them.
         self._attacks = {

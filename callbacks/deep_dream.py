@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from touchstone.attacks import dream, frozen_eval
-from touchstone.attacks.core.options import check_count
 from touchstone.attacks.dream import start_of
 from touchstone.attacks.dreaming.layers import responses_to, select
+from touchstone.options import check_choice, check_count
 from touchstone.runs.run_folder import run_folder
 
 from .parts.names.dream_options import check_dream_options, try_dream
@@ -71,8 +71,7 @@ class DeepDream(Probe):
         )
         if isinstance(layers, str) or not layers or len(set(layers)) < len(layers):
             raise ValueError(f"DeepDream(layers=...) must be a list of different layers, at least one, got {layers!r}")
-        if start not in ("noise", "images"):
-            raise ValueError(f"DeepDream(start=...) must be 'noise' or 'images', got {start!r}")
+        check_choice("DeepDream(start=...)", start, ("noise", "images"))
         check_dream_options("DeepDream(options=...)", options or {})
         self.layers, self.start, self.options, self.name = list(layers), start, dict(options or {}), name
         self._dreamt: list[Dreamt] = []

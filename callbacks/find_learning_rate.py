@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from lightning.pytorch.utilities.seed import isolate_rng
 from matplotlib.figure import Figure
 
+from touchstone.options import check_counts, check_numbers, check_positive
 from touchstone.runs.run_folder import run_folder
 
 from .parts.records.publish import publish_picture
@@ -52,17 +53,13 @@ class FindLearningRate(LearningRateFinder):
         num_training_steps: int = 100,
         early_stop_threshold: float | None = 4.0,
     ) -> None:
+        check_numbers(self, min_lr=min_lr, max_lr=max_lr)
         if not 0 < min_lr < max_lr:
             raise ValueError(
                 f"FindLearningRate(min_lr=..., max_lr=...) must be > 0 and more than that, got {min_lr} and {max_lr}"
             )
-        if num_training_steps < 13:
-            raise ValueError(f"FindLearningRate(num_training_steps=...) must be >= 13, got {num_training_steps}")
-        if early_stop_threshold is not None and not early_stop_threshold > 0:
-            raise ValueError(
-                "FindLearningRate(early_stop_threshold=...) must be > 0, or None for never, got "
-                f"{early_stop_threshold:g}"
-            )
+        check_counts(self, num_training_steps=num_training_steps, least=13)
+        check_positive(self, early_stop_threshold=early_stop_threshold, none_means="never")
         super().__init__(min_lr, max_lr, num_training_steps, early_stop_threshold=early_stop_threshold)
         self.suggestion: float | None = None
 

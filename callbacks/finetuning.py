@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 
 from touchstone.nets.weight_decay import spared_from_decay
+from touchstone.options import check_count, check_names, check_positive
 
 from .parts.resuming.grown_schedule import add_group
 
@@ -43,12 +44,11 @@ class Finetuning(BaseFinetuning):
         self, train: Sequence[str], *, unfreeze: Mapping[int, Sequence[str]] | None = None, lr_share: float = 0.1
     ) -> None:
         super().__init__()
-        if not train:
-            raise ValueError("Finetuning(train=...) must name a layer at least, got none")
-        if not 0 < lr_share < float("inf"):
-            raise ValueError(f"Finetuning(lr_share=...) must be > 0 and finite, got {lr_share:g}")
-        if unfreeze and min(unfreeze) < 0:
-            raise ValueError(f"Finetuning(unfreeze=...) must name epochs >= 0, got {min(unfreeze)}")
+        check_names("Finetuning(train=...)", train, "layers")
+        check_positive(self, lr_share=lr_share)
+        for epoch, patterns in (unfreeze or {}).items():
+            check_count("Finetuning(unfreeze=...): an epoch", epoch, least=0)
+            check_names(f"Finetuning(unfreeze=...): epoch {epoch}", patterns, "layers")
         self.train, self.lr_share = tuple(train), lr_share
         self.unfreeze_at = {epoch: tuple(patterns) for epoch, patterns in sorted((unfreeze or {}).items())}
         self._trainer: pl.Trainer | None = None

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from touchstone.attacks.core.checks import check_labels
 from touchstone.attacks.core.embedding import find_embedding
+from touchstone.options import check_flags
 
 from .parts.passes.measuring import measuring
 from .parts.passes.processes import add_up
@@ -58,6 +59,7 @@ class GradientNorm(Probe):
         **kwargs: Any,
     ) -> None:
         super().__init__(max_samples=max_samples, **kwargs)
+        check_flags(self, validation=validation, update_ratio=update_ratio)
         self.validation, self.update_ratio, self.embedding = validation, update_ratio, embedding
         self._sums: dict[int, list[Tensor]] = {}
         self._reported = self._has_looked = False

@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from touchstone.options import check_between
 from touchstone.runs.logs import may_be_lost
 from touchstone.runs.run_folder import run_folder
 from touchstone.runs.whole_files import write_whole
@@ -47,8 +48,7 @@ class Health(pl.Callback):
     """
 
     def __init__(self, *, min_accuracy: float = 0.5) -> None:
-        if not 0 <= min_accuracy <= 1:
-            raise ValueError(f"Health(min_accuracy=...) must be in [0, 1], got {min_accuracy:g}")
+        check_between("Health(min_accuracy=...)", min_accuracy, 0, 1)
         self.min_accuracy = min_accuracy
         self.verdicts: list[str] = []
         self._curves: dict[str, dict[int, float]] = {tag: {} for tags in _CURVES.values() for tag in tags}

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from touchstone.attacks.core.options import check_count
+from touchstone.options import check_count
 from touchstone.runs.run_folder import run_folder
 
 from .parts.names.class_names import class_names

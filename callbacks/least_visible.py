@@ -14,13 +14,13 @@ from torch import Tensor
 from touchstone.attacks import L1Adam, SampleRng, Targeted
 from touchstone.attacks.core.checks import as_computed
 from touchstone.attacks.core.logits import logits_as_float
-from touchstone.attacks.core.options import check_count
+from touchstone.options import check_counts, check_kind
 from touchstone.runs.run_folder import run_folder
 from touchstone.runs.shown import shown
 
 from .parts.measures.change_size import ChangeSize
 from .parts.measures.price_search import price_search
-from .parts.names.class_by_name import ALREADY, class_by_name
+from .parts.names.class_by_name import ALREADY, check_class, class_by_name
 from .parts.passes.processes import gather
 from .parts.pictures.attack_picture import Attacked, attack_picture
 from .parts.pictures.top_classes import top_classes
@@ -57,8 +57,10 @@ class LeastVisible(pl.Callback):
     ) -> None:
         if isinstance(targets, str) or not targets:
             raise ValueError(f"LeastVisible(targets=...) must be a list of classes, at least one, got {targets!r}")
-        for name, value in (("num_rounds", num_rounds), ("num_pictures", num_pictures)):
-            check_count(f"LeastVisible({name}=...)", value)
+        for target in targets:
+            check_class("LeastVisible(targets=...)", target)
+        check_kind("LeastVisible(attack=...)", attack, L1Adam)
+        check_counts(self, num_rounds=num_rounds, num_pictures=num_pictures)
         if isinstance(attack.penalty, Tensor) or not attack.penalty > 0:
             raise ValueError(f"LeastVisible(attack=...) must have a penalty > 0, got {attack.penalty}")
         self.targets, self.attack = list(targets), attack

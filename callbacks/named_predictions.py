@@ -12,9 +12,9 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from torch import Tensor, nn
 
 from touchstone.attacks import frozen_eval
-from touchstone.attacks.core.options import check_count
 from touchstone.nets import untrained
 from touchstone.nets.last_layer import last_layer
+from touchstone.options import check_counts, check_flags
 from touchstone.runs.run_folder import run_folder
 from touchstone.runs.shown import shown
 
@@ -61,8 +61,9 @@ class NamedPredictions(BasePredictionWriter):
         num_images: int = 4,
     ) -> None:
         super().__init__(write_interval="batch")
-        check_count("NamedPredictions(top_k=...)", top_k)
-        check_count("NamedPredictions(num_images=...)", num_images, least=0)
+        check_counts(self, top_k=top_k)
+        check_counts(self, num_images=num_images, least=0)
+        check_flags(self, labelled=labelled, random=random)
         if random and RANDOM in (beside or {}):
             raise ValueError(f"NamedPredictions(random=True, beside=...) must name other nets than {RANDOM!r}")
         self.top_k, self.labelled, self.beside = top_k, labelled, dict(beside or {})

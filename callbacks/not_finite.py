@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from touchstone.attacks import frozen_eval
-from touchstone.attacks.core.options import check_choice
+from touchstone.options import check_choice, check_flags
 
 from .parts.passes.samples import images_and_labels
 from .parts.resuming.own_order import samples_in
@@ -48,6 +48,7 @@ class NotFinite(pl.Callback):
 
     def __init__(self, *, policy: Literal["stop", "skip", "keep"] = "stop", waits: bool = True) -> None:
         check_choice("NotFinite(policy=...)", policy, POLICIES)
+        check_flags(self, waits=waits)
         if policy == "skip" and not waits:
             raise ValueError("NotFinite(waits=False) may see a step too late to skip it: waits=True, or another policy")
         self.policy, self.waits = policy, waits

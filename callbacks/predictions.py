@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from touchstone.attacks.core.options import check_count
+from touchstone.options import check_count
 from touchstone.runs.run_folder import run_folder
 from touchstone.runs.shown import shown
 

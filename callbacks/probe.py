@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from touchstone.attacks.core.options import check_count
+from touchstone.options import check_count
 
 from .parts.passes.averaged_weights import check_order
 from .parts.passes.closer_look import is_measured

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from touchstone.attacks import frozen_eval
-from touchstone.attacks.core.options import check_count
 from touchstone.nets.recurrent import Recurrent
+from touchstone.options import check_count, check_counts, check_positive
 from touchstone.runs.run_folder import run_folder
 
 from .parts.measures.lag_norms import lag_norms
@@ -66,19 +66,13 @@ class RecurrentJacobian(pl.Callback):
         images_every_n_epochs: int = 5,
         tolerance: float = 0.05,
     ) -> None:
-        for name, value in (
-            ("num_sequences", num_sequences),
-            ("num_iterations", num_iterations),
-            ("every_n_epochs", every_n_epochs),
-            ("images_every_n_epochs", images_every_n_epochs),
-        ):
-            check_count(f"RecurrentJacobian({name}=...)", value)
+        check_counts(self, num_sequences=num_sequences, num_iterations=num_iterations)
+        check_counts(self, every_n_epochs=every_n_epochs, images_every_n_epochs=images_every_n_epochs)
         if not lags:
             raise ValueError("RecurrentJacobian(lags=...) must be numbers >= 1, at least one, got none")
         for lag in lags:
             check_count("RecurrentJacobian(lags=...)", lag)
-        if not tolerance > 0:
-            raise ValueError(f"RecurrentJacobian(tolerance=...) must be > 0, got {tolerance}")
+        check_positive(self, tolerance=tolerance)
         self.layer, self.lags, self.tolerance = layer, sorted(set(lags)), tolerance
         self.num_sequences, self.num_iterations, self.every_n_epochs = num_sequences, num_iterations, every_n_epochs
         self.images_every_n_epochs = images_every_n_epochs

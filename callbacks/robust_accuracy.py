@@ -10,9 +10,9 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 
 from touchstone.attacks import Attack, Report, evaluate
-from touchstone.attacks.core.options import check_count
 from touchstone.attacks.judge.halving import Halving
 from touchstone.attacks.judge.running import check_names, check_seed
+from touchstone.options import check_counts, check_flags
 from touchstone.runs.run_folder import run_folder
 
 from .parts.passes.attacked_pass import AttackedPass
@@ -126,13 +126,11 @@ class RobustAccuracy(Probe):
                     "that its fields are numbers, or tensors of one row; for one value per sample call "
                     f"`touchstone.attacks.evaluate` ({error})"
                 ) from error
-        for name, value, least in (
-            ("batch_size", batch_size, 1),
-            ("num_images", num_images, 0),
-            ("images_every_n_epochs", images_every_n_epochs, 1),
-            ("num_prepare_samples", num_prepare_samples, 1),
-        ):
-            check_count(f"RobustAccuracy({name}=...)", value, least=least)
+        call = "RobustAccuracy"
+        check_counts(call, batch_size=batch_size, num_prepare_samples=num_prepare_samples)
+        check_counts(call, images_every_n_epochs=images_every_n_epochs)
+        check_counts(call, num_images=num_images, least=0)
+        check_flags(call, warm_start=warm_start, per_class=per_class)
         check_seed("RobustAccuracy", seed)
         self.attacks = attacks
         self.batch_size = batch_size

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from touchstone.attacks import Attack, Cost, LanguageReport, evaluate_language
-from touchstone.attacks.core.options import check_count
 from touchstone.attacks.judge.halving import Halving
 from touchstone.attacks.judge.running import check_names, check_seed
+from touchstone.options import check_counts
 from touchstone.runs.run_folder import run_folder
 
 from .parts.passes.before_training import check_input, check_model, check_vocabulary
@@ -72,8 +72,8 @@ class RobustLanguage(Probe):
         check_names(attacks)
         if not attacks:
             raise ValueError("RobustLanguage(attacks=...) must name at least one attack")
-        for name, value, least in (("batch_size", batch_size, 1), ("num_texts", num_texts, 0)):
-            check_count(f"RobustLanguage({name}=...)", value, least=least)
+        check_counts(self, batch_size=batch_size)
+        check_counts(self, num_texts=num_texts, least=0)
         check_seed("RobustLanguage", seed)
         for name, attack in attacks.items():
             if not attack.objective.of_texts:

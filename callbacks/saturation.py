@@ -10,6 +10,8 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
+from touchstone.options import check_between
+
 from .parts.passes.measuring import measuring
 from .parts.passes.processes import gather
 from .parts.passes.samples import Samples
@@ -56,8 +58,7 @@ class Saturation(Probe):
 
     def __init__(self, *, threshold: float = 0.97, max_samples: int | None = 128, **kwargs: Any) -> None:
         super().__init__(max_samples=max_samples, **kwargs)
-        if not 0 < threshold < 1:
-            raise ValueError(f"Saturation(threshold=...) must be in (0, 1), got {threshold}")
+        check_between("Saturation(threshold=...)", threshold, 0, 1, "()")
         self.threshold = threshold
         self._counted: dict[int, dict[tuple[str, int], Flat]] = {}  # by data loader; by name and number of units
 

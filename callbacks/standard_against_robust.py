@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from touchstone.attacks import Attack, SampleRng, Targeted, dream
 from touchstone.attacks.core.ascend import gradient_of
-from touchstone.attacks.core.options import check_count
 from touchstone.attacks.dreaming.layers import select
+from touchstone.options import check_between, check_count
 from touchstone.runs.run_folder import run_folder
 
 from .parts.measures.low_frequency import low_frequency_share, share_of_white_noise
-from .parts.names.class_by_name import class_by_name
+from .parts.names.class_by_name import check_class, class_by_name
 from .parts.names.dream_options import check_dream_options, try_dream
 from .parts.passes.loaders import loader_suffix
 from .parts.passes.measuring import measuring
@@ -90,8 +90,8 @@ class StandardAgainstRobust(Probe):
                 f"got {', '.join(layers) or 'none'}"
             )
         check_dream_options(f"{call}(options=...)", options or {})
-        if not 0 < cutoff <= 0.5:
-            raise ValueError(f"{call}(cutoff=...) must be in (0, 0.5], got {cutoff}")
+        check_between(f"{call}(cutoff=...)", cutoff, 0, 0.5, "(]")
+        check_class(f"{call}(target=...)", target)
         check_count(f"{call}(num_pictures=...)", num_pictures)
         self.name, self.beside, self.layers = name, dict(beside), dict(layers)
         self.attack, self.target, self.options = attack, target, dict(options or {})

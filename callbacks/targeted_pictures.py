@@ -15,13 +15,13 @@ from torch import Tensor
 from touchstone.attacks import Attack, SampleRng, Targeted
 from touchstone.attacks.core.checks import as_computed
 from touchstone.attacks.core.logits import logits_as_float
-from touchstone.attacks.core.options import check_count
 from touchstone.attacks.dreaming.layers import select
+from touchstone.options import check_count
 from touchstone.runs.run_folder import run_folder
 from touchstone.runs.shown import shown
 
 from .parts.measures.feature_distance import feature_distance
-from .parts.names.class_by_name import ALREADY, class_by_name
+from .parts.names.class_by_name import ALREADY, check_class, class_by_name
 from .parts.passes.processes import gather
 from .parts.pictures.attack_picture import Attacked, attack_picture
 from .parts.pictures.top_classes import top_classes
@@ -88,6 +88,7 @@ class TargetedPictures(pl.Callback):
         num_images: int = 6,
         feature_layers: Sequence[str] | None = None,
     ) -> None:
+        check_class("TargetedPictures(target=...)", target)
         check_count("TargetedPictures(num_images=...)", num_images)
         if not attacks:
             raise ValueError("TargetedPictures(attacks=...) must name at least one attack, got none")

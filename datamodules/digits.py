@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from .parts.at_least import check_at_least
+from touchstone.options import check_choice, check_counts
 
 ReadAs = Literal["images", "signals", "points"]
 NUM_POINTS = 24  # of 16 to 42 pixels with ink
@@ -47,10 +47,9 @@ class DigitsDataModule(pl.LightningDataModule):
         read_as: ReadAs = "images",
     ) -> None:
         super().__init__()
-        check_at_least(1, self, batch_size=batch_size, eval_batch_size=eval_batch_size)
-        check_at_least(0, self, split_seed=split_seed, num_workers=num_workers)
-        if read_as not in get_args(ReadAs):
-            raise ValueError(f"DigitsDataModule(read_as=...) must be 'images', 'signals' or 'points', got {read_as!r}")
+        check_counts(self, batch_size=batch_size, eval_batch_size=eval_batch_size)
+        check_counts(self, split_seed=split_seed, num_workers=num_workers, least=0)
+        check_choice("DigitsDataModule(read_as=...)", read_as, get_args(ReadAs))
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.split_seed, self.num_workers, self.read_as = split_seed, num_workers, read_as
 

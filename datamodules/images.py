@@ -13,7 +13,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from .parts.at_least import check_at_least
+from touchstone.options import check_between, check_choice, check_counts
+
 from .parts.drawn_classes import shuffled
 from .parts.stratified import stratified
 from .parts.whole_batches import Batch, Rows, whole_batches
@@ -72,11 +73,14 @@ class ImagesDataModule(pl.LightningDataModule):
         cache_folder: str = "logs/cache",
     ) -> None:
         super().__init__()
-        check_at_least(1, self, batch_size=batch_size, eval_batch_size=eval_batch_size)
-        check_at_least(0, self, split_seed=split_seed, num_workers=num_workers)
-        for name, share in (("val_share", val_share), ("test_share", test_share)):
-            if not 0 < share < 1:
-                raise ValueError(f"ImagesDataModule({name}=...) must be in (0, 1), got {share}")
+        check_counts(self, batch_size=batch_size, eval_batch_size=eval_batch_size)
+        check_counts(self, split_seed=split_seed, num_workers=num_workers, least=0)
+        check_between("ImagesDataModule(val_share=...)", val_share, 0, 1, "()")
+        check_between("ImagesDataModule(test_share=...)", test_share, 0, 1, "()")
+        if isinstance(class_shares, str):
+            check_choice(
+                "ImagesDataModule(class_shares=...)", class_shares, ("equal",), hint="; or a number for each class"
+            )
         if channels not in (None, 1, 3):
             raise ValueError(f"ImagesDataModule(channels=...) must be 1, 3 or None, got {channels}")
         if augment:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from .parts.at_least import check_at_least
+from touchstone.options import check_counts, check_numbers
+
 from .parts.words import Words, split_words
 
 MODULES = {"decimal": "_pydecimal", "io": "_pyio"} | {
@@ -62,8 +63,9 @@ class PassagesDataModule(pl.LightningDataModule):
         test_share: float = 0.15,
     ) -> None:
         super().__init__()
-        check_at_least(_FEWEST_WORDS, self, length=length)
-        check_at_least(1, self, num_words=num_words, batch_size=batch_size, eval_batch_size=eval_batch_size)
+        check_counts(self, length=length, least=_FEWEST_WORDS)
+        check_counts(self, num_words=num_words, batch_size=batch_size, eval_batch_size=eval_batch_size)
+        check_numbers(self, val_share=val_share, test_share=test_share)
         if not (val_share > 0 and test_share > 0 and val_share + test_share < 1):
             raise ValueError(
                 "PassagesDataModule(val_share=..., test_share=...) must be > 0 and leave something for training, got "

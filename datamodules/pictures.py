@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from touchstone.nets.preset import Preset, preset_of
+from touchstone.options import check_choice, check_counts
 
-from .parts.at_least import check_at_least
 from .parts.read_picture import MAX_PIXELS, picture_suffixes, read_picture
 from .parts.tree_files import files_below
 
@@ -61,13 +61,16 @@ class PicturesDataModule(pl.LightningDataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__()
-        counts = {"batch_size": batch_size, "max_pixels": max_pixels, "max_pictures": max_pictures}
-        check_at_least(1, self, image_size=image_size, **counts)
-        check_at_least(Preset.image_size if image_size is None else image_size, self, resize=resize)
-        check_at_least(0, self, num_workers=num_workers)
-        if interpolation not in (None, *RESAMPLING):
-            known = " or ".join(map(repr, RESAMPLING))
-            raise ValueError(f"PicturesDataModule(interpolation=...) must be {known}, got {interpolation!r}")
+        check_counts(self, batch_size=batch_size, max_pixels=max_pixels)
+        check_counts(self, num_workers=num_workers, least=0)
+        check_counts(self, max_pictures=max_pictures, none_means="all")
+        check_counts(self, image_size=image_size, none_means="that of the net")
+        least = Preset.image_size if image_size is None else image_size
+        check_counts(self, resize=resize, least=least, none_means="that of the net")
+        if interpolation is not None:
+            check_choice("PicturesDataModule(interpolation=...)", interpolation, tuple(RESAMPLING))
+        if isinstance(class_names, str):
+            check_choice("PicturesDataModule(class_names=...)", class_names, ("imagenet",))
         self.image_size, self.resize, self.interpolation = image_size, resize, interpolation
         self.max_pixels = max_pixels
         self.batch_size, self.num_workers = batch_size, num_workers

@@ -7,7 +7,7 @@ import math
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import lightning.pytorch as pl
 import numpy as np
@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler
 
+from touchstone.options import check_choice, check_counts, check_numbers
 from touchstone.runs.whole_files import replacing
 
-from .parts.at_least import check_at_least
 from .parts.token_files import Pieces, read_tokens, write_tokens
 from .parts.vocabulary import BytePairs, Bytes, Characters, Vocabulary, load_vocabulary
 
@@ -80,15 +80,12 @@ class TextDataModule(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
-        counts = {"context": context, "batch_size": batch_size, "eval_batch_size": eval_batch_size}
-        check_at_least(1, self, **counts, steps_per_epoch=steps_per_epoch)
-        if tokens not in ("characters", "bytes", "byte_pairs"):
-            raise ValueError(
-                f"TextDataModule(tokens=...) must be 'characters', 'bytes' or 'byte_pairs', got {tokens!r}"
-            )
-        if order not in ("random", "streams"):
-            raise ValueError(f"TextDataModule(order=...) must be 'random' or 'streams', got {order!r}")
-        check_at_least(256, self, num_byte_pairs=num_byte_pairs)
+        check_counts(self, context=context, batch_size=batch_size, eval_batch_size=eval_batch_size)
+        check_counts(self, steps_per_epoch=steps_per_epoch, none_means="each token once on average")
+        check_counts(self, num_byte_pairs=num_byte_pairs, least=256)
+        check_choice("TextDataModule(tokens=...)", tokens, get_args(Kind))
+        check_choice("TextDataModule(order=...)", order, get_args(Order))
+        check_numbers(self, val_share=val_share, test_share=test_share)
         if not (val_share > 0 and test_share >= 0 and val_share + test_share < 1):
             raise ValueError(
                 "TextDataModule(val_share=..., test_share=...) must be > 0 and >= 0, and leave something for "

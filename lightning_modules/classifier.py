@@ -17,6 +17,7 @@ from torchmetrics import MeanMetric, Metric
 from touchstone.attacks import SampleRng
 from touchstone.attacks.core.checks import is_whole
 from touchstone.attacks.core.logits import logits_of
+from touchstone.options import check_choice, check_kind
 
 from .adversarial_training import Criterion, Learned, Strategy
 from .adversarial_training.parts.remembering import without_memories
@@ -75,9 +76,9 @@ class Classifier(pl.LightningModule):
         strategy: Strategy | None = None,
     ) -> None:
         super().__init__()
-        for name, value, known in (("schedule", schedule, ("epoch", "step")), ("decay", decay, ("all", "weights"))):
-            if value not in known:
-                raise ValueError(f"Classifier({name}=...) must be {' or '.join(map(repr, known))}, got {value!r}")
+        check_kind("Classifier(net=...)", net, nn.Module)
+        check_choice("Classifier(schedule=...)", schedule, ("epoch", "step"))
+        check_choice("Classifier(decay=...)", decay, ("all", "weights"))
         if not callable(optimizer):
             raise ValueError(f"Classifier(optimizer=...) must be a function of parameters, got {optimizer!r}")
         self.net = net
@@ -86,6 +87,7 @@ class Classifier(pl.LightningModule):
         self.train_loss = ClassifierLoss(label_smoothing=label_smoothing, class_weights=class_weights)
         self.loss = ClassifierLoss()
         self.strategy = Strategy() if strategy is None else strategy
+        check_kind("Classifier(strategy=...)", self.strategy, Strategy)
         self.register_load_state_dict_post_hook(without_memories)
         self._every_sample_once: list[EverySampleOnce] = []
         # By stage and loader; nn.ModuleDict has a method train.

@@ -17,6 +17,7 @@ from torchmetrics import MeanMetric
 from touchstone.nets.generate import LogitsNotFinite, Sampling, generate
 from touchstone.nets.parts.evaluating import evaluating
 from touchstone.nets.recurrent import detach_state
+from touchstone.options import check_counts, check_flags, check_kind
 from touchstone.runs.run_folder import run_folder
 
 from .every_sample_once import EverySampleOnce
@@ -64,8 +65,9 @@ class LanguageModel(pl.LightningModule):
         sampling: Sampling = Sampling(temperature=0.8),  # noqa: B008  # frozen
     ) -> None:
         super().__init__()
-        if sample_tokens < 0:
-            raise ValueError(f"LanguageModel(sample_tokens=...) must be >= 0, got {sample_tokens}")
+        check_kind("LanguageModel(net=...)", net, nn.Module)
+        check_flags(self, carry_state=carry_state)
+        check_counts(self, sample_tokens=sample_tokens, least=0)
         if not callable(optimizer):
             raise ValueError(f"LanguageModel(optimizer=...) must be a function of parameters, got {optimizer!r}")
         context = getattr(net, "context", None)

@@ -10,6 +10,8 @@ import math
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from touchstone.options import check_between, check_counts
+
 
 class WarmupCosine(LambdaLR):
     """Sets the learning rate of every optimizer step.
@@ -25,13 +27,14 @@ class WarmupCosine(LambdaLR):
     """
 
     def __init__(self, optimizer: Optimizer, warmup_steps: int, num_steps: int, end_share: float = 0.1) -> None:
-        if not 0 <= warmup_steps < num_steps:
+        check_counts(self, warmup_steps=warmup_steps, least=0)
+        check_counts(self, num_steps=num_steps)
+        if not warmup_steps < num_steps:
             raise ValueError(
                 f"WarmupCosine(warmup_steps=..., num_steps=...) must be >= 0 and more than that, "
                 f"got {warmup_steps} and {num_steps}"
             )
-        if not 0 <= end_share <= 1:
-            raise ValueError(f"WarmupCosine(end_share=...) must be in [0, 1], got {end_share}")
+        check_between("WarmupCosine(end_share=...)", end_share, 0, 1)
 
         def share(step: int) -> float:
             if step < warmup_steps:

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from touchstone.options import check_counts, check_flags
+
 from .imagenet import TorchvisionNet
 from .parts.replace_layer import like, replace_layer
-from .parts.sizes import check_sizes
 
 NUM_IMAGENET = 1000
 
@@ -46,7 +47,9 @@ class AdaptedNet(nn.Module):
         weights: str | None = None,
     ) -> None:
         super().__init__()
-        check_sizes("AdaptedNet", num_classes=(num_classes, 2), in_channels=(in_channels, 1))
+        check_counts("AdaptedNet", num_classes=num_classes, least=2)
+        check_counts("AdaptedNet", in_channels=in_channels)
+        check_flags("AdaptedNet", small=small)
         whole = TorchvisionNet(name, weights=weights)
         self.net, self.normalize = whole.net, whole.normalize if in_channels == 3 else nn.Identity()
         layers = [(path, part) for path, part in self.net.named_modules() if isinstance(part, (nn.Conv2d, nn.Linear))]

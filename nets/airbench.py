@@ -11,7 +11,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .parts.sizes import check_sizes
+from touchstone.options import check_counts, check_flags, check_positive
 
 PATCH = 2  # pixels, the side of what is whitened
 NOISE = 5e-4  # added to the variances, so that what hardly varies is not blown up
@@ -52,11 +52,12 @@ class AirbenchNet(nn.Module):
         mirror: bool = True,
     ) -> None:
         super().__init__()
-        check_sizes("AirbenchNet", num_classes=(num_classes, 2), in_channels=(in_channels, 1))
+        check_counts("AirbenchNet", num_classes=num_classes, least=2)
+        check_counts("AirbenchNet", in_channels=in_channels)
         if len(widths) != 3 or min(widths) < 1:
             raise ValueError(f"AirbenchNet(widths=...) must be three numbers >= 1, got {widths}")
-        if not scale > 0:
-            raise ValueError(f"AirbenchNet(scale=...) must be > 0, got {scale}")
+        check_positive("AirbenchNet", scale=scale)
+        check_flags("AirbenchNet", mirror=mirror)
         num_patch = in_channels * PATCH**2
         self.whiten = nn.Conv2d(in_channels, 2 * num_patch, PATCH)
         self.whiten.weight.requires_grad_(False)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from .parts.sizes import check_sizes
+from touchstone.options import check_counts
 
 
 class AllConvNet(nn.Sequential):
@@ -27,7 +27,8 @@ class AllConvNet(nn.Sequential):
     """
 
     def __init__(self, num_classes: int = 10, *, in_channels: int = 3, width: int = 96) -> None:
-        check_sizes("AllConvNet", num_classes=(num_classes, 2), in_channels=(in_channels, 1), width=(width, 1))
+        check_counts("AllConvNet", num_classes=num_classes, least=2)
+        check_counts("AllConvNet", in_channels=in_channels, width=width)
         layers: list[nn.Module] = []
         channels = in_channels
         for filters, size, stride in (

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from touchstone.options import check_between, check_counts, check_flags, check_positive
+
 KeysValues = tuple[Tensor, Tensor]
 """Keys and values of the tokens so far, each `(B, N, S, K)`."""
 
@@ -46,12 +48,12 @@ class Attention(nn.Module):
         bias: bool = True,
     ) -> None:
         super().__init__()
-        if num_heads < 1 or dim < 1 or dim % num_heads:
+        check_counts(self, dim=dim, num_heads=num_heads)
+        check_flags(self, causal=causal, rotary=rotary, bias=bias)
+        if dim % num_heads:
             raise ValueError(f"Attention(num_heads=...) must divide dim, got {num_heads} and dim {dim}")
-        if alpha is not None and not alpha > 0:
-            raise ValueError(f"Attention(alpha=...) must be > 0, got {alpha}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"Attention(dropout=...) must be in [0, 1), got {dropout}")
+        check_positive(self, alpha=alpha, none_means="the root of dim / num_heads")
+        check_between("Attention(dropout=...)", dropout, 0, 1, "[)")
         head_dim = dim // num_heads
         if rotary and head_dim % 2:
             raise ValueError(f"Attention(rotary=True): dim / num_heads must be even, got {head_dim}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .parts.sizes import check_sizes
+from touchstone.options import check_counts
 
 DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 WIDTHS = (64, 128, 256, 512)
@@ -56,7 +56,7 @@ class CifarResNet(nn.Module):
 
     def __init__(self, depth: int = 18, *, num_classes: int = 10) -> None:
         super().__init__()
-        check_sizes("CifarResNet", num_classes=(num_classes, 2))
+        check_counts("CifarResNet", num_classes=num_classes, least=2)
         if depth not in DEPTHS:
             raise ValueError(f"CifarResNet(depth=...) must be one of {', '.join(map(str, DEPTHS))}, got {depth}")
         bottleneck, channels = depth >= 50, WIDTHS[0]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from touchstone.options import check_flags
+
 
 class Faster(nn.Module):
     """A net of images with the channels last in memory, where convolutions are faster, and compiled where wanted.
@@ -22,6 +24,7 @@ class Faster(nn.Module):
 
     def __init__(self, net: nn.Module, *, channels_last: bool = True, compile: bool = False) -> None:
         super().__init__()
+        check_flags(self, channels_last=channels_last, compile=compile)
         self.format = torch.channels_last if channels_last else torch.contiguous_format
         self.net = net.to(memory_format=self.format)
         if compile:

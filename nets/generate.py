@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+
+from touchstone.options import check_between, check_counts, check_positive
 
 
 class LanguageNet(Protocol):
@@ -46,13 +47,9 @@ class Sampling:
     top_p: float | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.temperature < float("inf"):
-            raise ValueError(f"Sampling(temperature=...) must be >= 0 and finite, got {self.temperature}")
-        is_whole = isinstance(self.top_k, Integral) and not isinstance(self.top_k, bool)
-        if self.top_k is not None and not (is_whole and self.top_k >= 1):
-            raise ValueError(f"Sampling(top_k=...) must be a whole number >= 1, or None for all, got {self.top_k}")
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise ValueError(f"Sampling(top_p=...) must be in (0, 1], or None for all, got {self.top_p}")
+        check_positive(self, "temperature", or_zero=True)
+        check_counts(self, "top_k", none_means="all")
+        check_between("Sampling(top_p=...)", self.top_p, 0, 1, "(]", none_means="all")
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """What each token is drawn with, `(B, V)` from logits `(B, V)`, in float32, or in float64 as the logits are.
@@ -106,8 +103,7 @@ def generate(
     """
     if prompt.ndim != 2 or not prompt.shape[1]:
         raise ValueError(f"generate: the prompt must be ids (batch, tokens), at least one, got {tuple(prompt.shape)}")
-    if num_tokens < 0:
-        raise ValueError(f"generate(num_tokens=...) must be >= 0, got {num_tokens}")
+    check_counts("generate", num_tokens=num_tokens, least=0)
     tokens, start, num_seen = prompt, 0, 0
     state: Any = None
     with torch.no_grad():

@@ -16,6 +16,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from touchstone.options import check_choice, check_counts
+
 
 def identity(a: Tensor) -> Tensor:
     """Rho of a linear net."""
@@ -62,17 +64,16 @@ class GraphNet(nn.Module):
             raise ValueError(f"GraphNet(adjacency=...) must be a square matrix, got {tuple(joined.shape)}")
         _check_entries(given)
         num_neurons = len(joined)
-        if num_inputs < 1 or num_outputs < 1 or num_inputs + num_outputs > num_neurons:
+        check_counts(self, num_inputs=num_inputs, num_outputs=num_outputs)
+        if num_inputs + num_outputs > num_neurons:
             raise ValueError(
                 f"GraphNet(num_inputs=..., num_outputs=...) must be >= 1 and together at most the {num_neurons} "
                 f"neurons, got {num_inputs} and {num_outputs}"
             )
         if bool(joined[:num_inputs].any()):
             raise ValueError(f"GraphNet(adjacency=...): the first {num_inputs} rows, of the inputs, must be empty")
-        if nonlinearity not in RHO:
-            raise ValueError(f"GraphNet(nonlinearity=...) must be one of {', '.join(RHO)}, got {nonlinearity!r}")
-        if num_steps is not None and num_steps < 1:
-            raise ValueError(f"GraphNet(num_steps=...) must be >= 1, got {num_steps}")
+        check_choice("GraphNet(nonlinearity=...)", nonlinearity, tuple(RHO))
+        check_counts(self, num_steps=num_steps, none_means="a graph without cycles")
         self.num_inputs, self.num_outputs, self.num_steps = num_inputs, num_outputs, num_steps
         self.rho = RHO[nonlinearity]
         self._set_order(joined)

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.optim import Optimizer
 
-from .parts.sizes import check_sizes
+from touchstone.options import check_between, check_choice, check_counts, check_positive
+
 from .parts.without_autocast import autocast_off, without_autocast
 
 Boundary = Literal["zeros", "reflect", "circular"]
@@ -115,10 +116,8 @@ class Conv1d(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, boundary: Boundary = "zeros") -> None:
         super().__init__()
-        least = {"in_channels": (in_channels, 1), "out_channels": (out_channels, 1), "kernel_size": (kernel_size, 1)}
-        check_sizes("Conv1d", **least)
-        if boundary not in BOUNDARIES:
-            raise ValueError(f"Conv1d(boundary=...) must be one of {', '.join(BOUNDARIES)}, got {boundary!r}")
+        check_counts(self, in_channels=in_channels, out_channels=out_channels, kernel_size=kernel_size)
+        check_choice("Conv1d(boundary=...)", boundary, tuple(BOUNDARIES))
         self.in_channels, self.boundary = in_channels, boundary
         bound = (in_channels * kernel_size) ** -0.5
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size).uniform_(-bound, bound))
@@ -153,7 +152,7 @@ class MaxPool1d(nn.Module):
 
     def __init__(self, kernel_size: int) -> None:
         super().__init__()
-        check_sizes("MaxPool1d", kernel_size=(kernel_size, 1))
+        check_counts("MaxPool1d", kernel_size=kernel_size)
         self.kernel_size = kernel_size
 
     def forward(self, x: Tensor) -> Tensor:
@@ -177,10 +176,8 @@ class SGD(Optimizer):
     def __init__(
         self, params: Iterable[Any], lr: float = 0.05, *, momentum: float = 0.0, weight_decay: float = 0.0
     ) -> None:
-        if lr < 0 or weight_decay < 0:
-            raise ValueError(f"SGD(lr=..., weight_decay=...) must be >= 0, got {lr} and {weight_decay}")
-        if not 0 <= momentum < 1:
-            raise ValueError(f"SGD(momentum=...) must be in [0, 1), got {momentum}")
+        check_positive("SGD", lr=lr, weight_decay=weight_decay, or_zero=True)
+        check_between("SGD(momentum=...)", momentum, 0, 1, "[)")
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
@@ -235,7 +232,8 @@ class HandmadeNet(nn.Module):
         boundary: Boundary = "zeros",
     ) -> None:
         super().__init__()
-        check_sizes("HandmadeNet", num_classes=(num_classes, 2), length=(length, 1), width=(width, 1))
+        check_counts("HandmadeNet", num_classes=num_classes, least=2)
+        check_counts("HandmadeNet", length=length, width=width)
         self.features = nn.Sequential(
             Conv1d(1, width, kernel_size, boundary=boundary),
             nn.ReLU(),

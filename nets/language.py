@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from touchstone.options import check_between, check_choice, check_counts, check_flags
+
 from .attention import KeysValues
 from .parts.embed import embed
-from .parts.sizes import check_sizes
 from .positions import LearnedPositions, SinusoidalPositions
 from .recurrent import GRU, LSTM, RNN
 from .transformer import TransformerBlock
@@ -52,17 +53,20 @@ class TransformerLM(nn.Module):
         tie_weights: bool = True,
     ) -> None:
         super().__init__()
-        check_sizes("TransformerLM", vocab_size=(vocab_size, 2), num_layers=(num_layers, 1), context=(context, 1))
+        check_counts("TransformerLM", vocab_size=vocab_size, least=2)
+        check_counts("TransformerLM", num_layers=num_layers, context=context)
+        check_counts("TransformerLM", dim=dim, num_heads=num_heads)
+        check_choice("TransformerLM(positions=...)", positions, ("learned", "sinusoidal", "rotary"))
+        check_between("TransformerLM(dropout=...)", dropout, 0, 1, "[)")
+        check_flags("TransformerLM", bias=bias, tie_weights=tie_weights)
         self.vocab_size, self.context = vocab_size, context
         self.embedding = nn.Embedding(vocab_size, dim)
         if positions == "learned":
             self.positions: nn.Module | None = LearnedPositions(dim, context)
         elif positions == "sinusoidal":
             self.positions = SinusoidalPositions(dim)
-        elif positions == "rotary":
-            self.positions = None
         else:
-            raise ValueError(f"TransformerLM(positions=...) must be learned, sinusoidal or rotary, got {positions!r}")
+            self.positions = None
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(
             TransformerBlock(
@@ -141,9 +145,11 @@ class RecurrentLM(nn.Module):
         tie_weights: bool = False,
     ) -> None:
         super().__init__()
-        check_sizes("RecurrentLM", vocab_size=(vocab_size, 2))
-        if cell not in CELLS:
-            raise ValueError(f"RecurrentLM(cell=...) must be one of {', '.join(CELLS)}, got {cell!r}")
+        check_counts("RecurrentLM", vocab_size=vocab_size, least=2)
+        check_counts("RecurrentLM", dim=dim, hidden=hidden, num_layers=num_layers)
+        check_choice("RecurrentLM(cell=...)", cell, tuple(CELLS))
+        check_between("RecurrentLM(dropout=...)", dropout, 0, 1, "[)")
+        check_flags("RecurrentLM", tie_weights=tie_weights)
         if tie_weights and dim != hidden:
             raise ValueError(f"RecurrentLM(tie_weights=True): hidden must be dim, got {hidden} and {dim}")
         self.vocab_size = vocab_size

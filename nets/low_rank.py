@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from touchstone.options import check_between, check_counts, check_flags
+
 from .parts.replace_layer import replace_layer
 
 
@@ -40,10 +42,11 @@ def low_rank(
     """
     if (rank is None) == (energy is None):
         raise ValueError(f"low_rank(rank=..., energy=...): give one of them, got {rank} and {energy}")
-    if rank is not None and rank < 1:
-        raise ValueError(f"low_rank(rank=...) must be >= 1, got {rank}")
-    if energy is not None and not 0 < energy <= 1:
-        raise ValueError(f"low_rank(energy=...) must be in (0, 1], got {energy}")
+    if rank is not None:
+        check_counts("low_rank", rank=rank)
+    if energy is not None:
+        check_between("low_rank(energy=...)", energy, 0, 1, "(]")
+    check_flags("low_rank", only_smaller=only_smaller)
     net = copy.deepcopy(net)
     left_alone = {part.out_proj for part in net.modules() if isinstance(part, nn.MultiheadAttention)}
     pairs: dict[nn.Module, nn.Module] = {}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from .parts.sizes import check_sizes
+from touchstone.options import check_counts
 
 
 class MLP(nn.Sequential):
@@ -26,7 +26,7 @@ class MLP(nn.Sequential):
     """
 
     def __init__(self, shape: Sequence[int], hidden: Sequence[int] = (256, 256), *, num_classes: int = 10) -> None:
-        check_sizes("MLP", num_classes=(num_classes, 2))
+        check_counts("MLP", num_classes=num_classes, least=2)
         if any(units < 1 for units in (*shape, *hidden)):
             raise ValueError(f"MLP(shape=..., hidden=...) must be >= 1 each, got {[*shape]} and {[*hidden]}")
         units = [math.prod(shape), *hidden]

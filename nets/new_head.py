@@ -6,8 +6,9 @@ import difflib
 
 from torch import Tensor, nn
 
+from touchstone.options import check_counts, check_kind
+
 from .parts.replace_layer import like, replace_layer
-from .parts.sizes import check_sizes
 
 
 class NewHead(nn.Module):
@@ -34,7 +35,8 @@ class NewHead(nn.Module):
 
     def __init__(self, net: nn.Module, num_classes: int, *, layer: str | None = None) -> None:
         super().__init__()
-        check_sizes("NewHead", num_classes=(num_classes, 2))
+        check_counts("NewHead", num_classes=num_classes, least=2)
+        check_kind("NewHead(net=...)", net, nn.Module)
         known = _layers(net)
         if not known:
             raise ValueError(

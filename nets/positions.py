@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from touchstone.options import check_counts
+
 
 class LearnedPositions(nn.Module):
     """One learnt vector per position.
@@ -22,8 +24,7 @@ class LearnedPositions(nn.Module):
 
     def __init__(self, dim: int, max_tokens: int) -> None:
         super().__init__()
-        if max_tokens < 1:
-            raise ValueError(f"LearnedPositions(max_tokens=...) must be >= 1, got {max_tokens}")
+        check_counts(self, max_tokens=max_tokens)
         self.vectors = nn.Parameter(torch.randn(max_tokens, dim) * 0.02)
 
     def forward(self, x: Tensor, start: int = 0) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from .parts.sizes import check_sizes
+from touchstone.options import check_counts
 
 DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 WIDTHS = (64, 128, 256, 512)
@@ -68,7 +68,8 @@ class PreActResNet(nn.Module):
 
     def __init__(self, depth: int = 18, *, num_classes: int = 10, in_channels: int = 3) -> None:
         super().__init__()
-        check_sizes("PreActResNet", num_classes=(num_classes, 2), in_channels=(in_channels, 1))
+        check_counts("PreActResNet", num_classes=num_classes, least=2)
+        check_counts("PreActResNet", in_channels=in_channels)
         if depth not in DEPTHS:
             raise ValueError(f"PreActResNet(depth=...) must be one of {', '.join(map(str, DEPTHS))}, got {depth}")
         bottleneck, channels = depth >= 50, WIDTHS[0]

@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
+from touchstone.options import check_between, check_choice, check_counts, check_flags
+
 from .parts.recurrent_scan import RHO, gru_scan, lstm_scan, rnn_scan
 from .parts.recurrent_steps import State, gru_step, lstm_step, rnn_step, unroll
 from .parts.without_autocast import autocast_off
@@ -78,11 +80,9 @@ class Recurrent(nn.Module):
             raise ValueError(f"{name}(bidirectional=...) must be False: the net runs forwards alone, got True")
         if proj_size:
             raise ValueError(f"{name}(proj_size=...) must be 0: outputs are not projected, got {proj_size}")
-        for option, value in (("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)):
-            if value < 1:
-                raise ValueError(f"{name}({option}=...) must be >= 1, got {value}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"{name}(dropout=...) must be in [0, 1), got {dropout}")
+        check_counts(name, input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
+        check_between(f"{name}(dropout=...)", dropout, 0, 1, "[)")
+        check_flags(name, bias=bias, hand_written=hand_written, batch_first=batch_first)
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.dropout, self.bias, self.hand_written = dropout, bias, hand_written
         self.listener: Listener | None = None
@@ -254,8 +254,8 @@ class RNN(Recurrent):
         pre_activation: bool = False,
         **options: Any,
     ) -> None:
-        if nonlinearity not in RHO:
-            raise ValueError(f"RNN(nonlinearity=...) must be one of {', '.join(RHO)}, got {nonlinearity!r}")
+        check_choice("RNN(nonlinearity=...)", nonlinearity, tuple(RHO))
+        check_flags("RNN", pre_activation=pre_activation)
         super().__init__(input_size, hidden_size, num_layers, **options)
         self.nonlinearity, self.pre_activation = nonlinearity, pre_activation
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from .parts.sizes import check_sizes
+from touchstone.options import check_counts
 
 
 class _Block(nn.Module):
@@ -41,7 +41,7 @@ class ResNet2b(nn.Module):
 
     def __init__(self, *, num_classes: int = 10) -> None:
         super().__init__()
-        check_sizes("ResNet2b", num_classes=(num_classes, 2))
+        check_counts("ResNet2b", num_classes=num_classes, least=2)
         self.conv1 = nn.Conv2d(3, 8, 3, stride=2, padding=1)
         self.layer1 = nn.Sequential(_Block(8, 16, 2), _Block(16, 16, 1))
         self.relu = nn.ReLU()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from .parts.sizes import check_sizes
+from touchstone.options import check_counts, check_positive
 
 
 def _convolution(num_in: int, num_out: int, *, pool: bool = False) -> nn.Sequential:
@@ -50,11 +50,11 @@ class ResNet9(nn.Module):
         scale: float = 0.125,
     ) -> None:
         super().__init__()
-        check_sizes("ResNet9", num_classes=(num_classes, 2), in_channels=(in_channels, 1))
+        check_counts("ResNet9", num_classes=num_classes, least=2)
+        check_counts("ResNet9", in_channels=in_channels)
         if len(widths) != 4 or min(widths) < 1:
             raise ValueError(f"ResNet9(widths=...) must be four numbers >= 1, got {widths}")
-        if not scale > 0:
-            raise ValueError(f"ResNet9(scale=...) must be > 0, got {scale}")
+        check_positive("ResNet9", scale=scale)
         start, first, second, third = widths
         self.features = nn.Sequential(
             _convolution(in_channels, start),

@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .parts.sizes import check_sizes
+from touchstone.options import check_between, check_counts, check_flags
+
 from .transformer import TransformerBlock
 
 
@@ -45,9 +46,11 @@ class SetClassifier(nn.Module):
         zeros_pad: bool = False,
     ) -> None:
         super().__init__()
-        check_sizes(
-            "SetClassifier", num_features=(num_features, 1), num_classes=(num_classes, 2), num_blocks=(num_blocks, 1)
-        )
+        check_counts("SetClassifier", num_classes=num_classes, least=2)
+        check_counts("SetClassifier", num_features=num_features, num_blocks=num_blocks)
+        check_counts("SetClassifier", dim=dim, num_heads=num_heads)
+        check_between("SetClassifier(dropout=...)", dropout, 0, 1, "[)")
+        check_flags("SetClassifier", zeros_pad=zeros_pad)
         self.num_features, self.zeros_pad = num_features, zeros_pad
         self.embedding = nn.Linear(num_features, dim)
         self.blocks = nn.ModuleList(TransformerBlock(dim, num_heads, dropout=dropout) for _ in range(num_blocks))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from .parts.sizes import check_sizes
+from touchstone.options import check_counts
 
 
 class SmallCNN(nn.Module):
@@ -28,10 +28,10 @@ class SmallCNN(nn.Module):
         self, num_classes: int = 10, *, in_channels: int = 1, image_size: int = 8, width: int = 32, hidden: int = 256
     ) -> None:
         super().__init__()
-        check_sizes(
-            "SmallCNN", num_classes=(num_classes, 2), in_channels=(in_channels, 1), width=(width, 1), hidden=(hidden, 1)
-        )
-        if image_size < 2 or image_size % 2:
+        check_counts("SmallCNN", num_classes=num_classes, least=2)
+        check_counts("SmallCNN", in_channels=in_channels, width=width, hidden=hidden)
+        check_counts("SmallCNN", image_size=image_size)
+        if image_size % 2:
             raise ValueError(f"SmallCNN(image_size=...) must be even and >= 2, got {image_size}")
         self.features = nn.Sequential(
             nn.Conv2d(in_channels, width, 3, padding=1),

@@ -7,8 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from touchstone.options import check_between, check_choice, check_counts
+
 from .parts.embed import embed
-from .parts.sizes import check_sizes
 from .positions import SinusoidalPositions
 from .recurrent import GRU, LSTM, RNN
 from .transformer import TransformerBlock
@@ -50,15 +51,13 @@ class TextClassifier(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        check_sizes(
-            "TextClassifier", vocab_size=(vocab_size, 2), num_classes=(num_classes, 2), num_layers=(num_layers, 1)
-        )
-        if not 0 <= padding < vocab_size:
+        check_counts("TextClassifier", vocab_size=vocab_size, num_classes=num_classes, least=2)
+        check_counts("TextClassifier", dim=dim, num_layers=num_layers, num_heads=num_heads)
+        check_counts("TextClassifier", padding=padding, least=0)
+        if not padding < vocab_size:
             raise ValueError(f"TextClassifier(padding=...) must be a token, 0 to {vocab_size - 1}, got {padding}")
-        if body not in (*RECURRENT, "transformer"):
-            raise ValueError(
-                f"TextClassifier(body=...) must be one of {', '.join((*RECURRENT, 'transformer'))}, got {body!r}"
-            )
+        check_choice("TextClassifier(body=...)", body, (*RECURRENT, "transformer"))
+        check_between("TextClassifier(dropout=...)", dropout, 0, 1, "[)")
         self.vocab_size, self.padding = vocab_size, padding
         self.embedding = nn.Embedding(vocab_size, dim, padding_idx=padding)
         self.dropout = nn.Dropout(dropout)

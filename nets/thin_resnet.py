@@ -6,12 +6,12 @@ github.com/akamaster/pytorch_resnet_cifar10, whose weights load.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .parts.sizes import check_sizes
+from touchstone.options import check_choice, check_counts
 
 WIDTHS = (16, 32, 64)
 Shortcut = Literal["pad", "projection"]
@@ -80,11 +80,12 @@ class ThinResNet(nn.Module):
         self, depth: int = 20, *, num_classes: int = 10, in_channels: int = 3, shortcut: Shortcut = "pad"
     ) -> None:
         super().__init__()
-        check_sizes("ThinResNet", num_classes=(num_classes, 2), in_channels=(in_channels, 1))
+        check_counts("ThinResNet", num_classes=num_classes, least=2)
+        check_counts("ThinResNet", in_channels=in_channels)
+        check_counts("ThinResNet", depth=depth)
         if depth < 8 or depth % 6 != 2:
             raise ValueError(f"ThinResNet(depth=...) must be 6 n + 2, as 20, 32, 44, 56 and 110, got {depth}")
-        if shortcut not in ("pad", "projection"):
-            raise ValueError(f"ThinResNet(shortcut=...) must be pad or projection, got {shortcut!r}")
+        check_choice("ThinResNet(shortcut=...)", shortcut, get_args(Shortcut))
         channels = WIDTHS[0]
         self.conv1 = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
         self.bn1, self.relu = nn.BatchNorm2d(channels), nn.ReLU()

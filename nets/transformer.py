@@ -12,9 +12,12 @@ from typing import Any, Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from touchstone.options import check_between, check_choice, check_counts, check_flags
+
 from .attention import Attention, KeysValues
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu}
+KINDS = ("linear", "conv")
 
 
 class FeedForward(nn.Module):
@@ -46,14 +49,11 @@ class FeedForward(nn.Module):
         bias: bool = True,
     ) -> None:
         super().__init__()
-        if hidden < 1:
-            raise ValueError(f"FeedForward(hidden=...) must be >= 1, got {hidden}")
-        if activation not in ACTIVATIONS:
-            raise ValueError(f"FeedForward(activation=...) must be one of relu, gelu, got {activation!r}")
-        if kind not in ("linear", "conv"):
-            raise ValueError(f"FeedForward(kind=...) must be linear or conv, got {kind!r}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"FeedForward(dropout=...) must be in [0, 1), got {dropout}")
+        check_counts(self, dim=dim, hidden=hidden)
+        check_choice("FeedForward(activation=...)", activation, tuple(ACTIVATIONS))
+        check_choice("FeedForward(kind=...)", kind, KINDS)
+        check_flags(self, bias=bias)
+        check_between("FeedForward(dropout=...)", dropout, 0, 1, "[)")
         self.activation, self.kind, self.dropout = activation, kind, dropout
         self.first: nn.Module
         self.second: nn.Module
@@ -105,8 +105,8 @@ class TransformerBlock(nn.Module):
         rotary: bool = False,
     ) -> None:
         super().__init__()
-        if norm not in ("pre", "post"):
-            raise ValueError(f"TransformerBlock(norm=...) must be pre or post, got {norm!r}")
+        check_choice("TransformerBlock(norm=...)", norm, ("pre", "post"))
+        check_choice("TransformerBlock(feed_forward=...)", feed_forward, KINDS)
         self.attention = Attention(
             dim, num_heads, alpha=alpha, causal=causal, rotary=rotary, dropout=dropout, bias=bias
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .parts.sizes import check_sizes
+from touchstone.options import check_between, check_counts
 
 
 class WideBlock(nn.Module):
@@ -75,11 +75,12 @@ class WideResNet(nn.Module):
         self, depth: int = 28, width: int = 10, *, num_classes: int = 10, in_channels: int = 3, dropout: float = 0.0
     ) -> None:
         super().__init__()
-        check_sizes("WideResNet", num_classes=(num_classes, 2), in_channels=(in_channels, 1), width=(width, 2))
+        check_counts("WideResNet", num_classes=num_classes, width=width, least=2)
+        check_counts("WideResNet", in_channels=in_channels)
+        check_counts("WideResNet", depth=depth)
         if depth < 10 or depth % 6 != 4:
             raise ValueError(f"WideResNet(depth=...) must be 6 n + 4, as 16, 28, 34 and 70, got {depth}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"WideResNet(dropout=...) must be in [0, 1), got {dropout}")
+        check_between("WideResNet(dropout=...)", dropout, 0, 1, "[)")
         channels = 16
         self.conv1 = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
         for stage in range(1, 4):

@@ -114,7 +114,7 @@ def test_a_training_attack_with_one_value_per_sample_is_refused() -> None:
     attack = PGD(threat=Linf(eps=torch.rand(8)))
     with pytest.raises(ValueError, match=r"PGDAT\(attack=...\) must hold for every sample of every batch"):
         PGDAT(attack)
-    with pytest.raises(ValueError, match=r"PGDAT\(mode=...\) must be 'eval' or 'train', got 'both'"):
+    with pytest.raises(ValueError, match=r"PGDAT\(mode=...\) must be one of 'eval', 'train', got 'both'"):
         PGDAT(PGD_3, mode="both")  # type: ignore[arg-type]
 
 

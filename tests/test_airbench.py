@@ -101,5 +101,5 @@ def test_a_bias_moves_by_sixty_four_times_the_learning_rate() -> None:
 def test_options_outside_their_range_are_refused() -> None:
     with pytest.raises(ValueError, match=r"AirbenchNet\(widths=...\) must be three numbers >= 1, got \(4, 0, 4\)"):
         AirbenchNet(widths=(4, 0, 4))
-    with pytest.raises(ValueError, match=r"AirbenchNet\(scale=...\) must be > 0, got 0"):
+    with pytest.raises(ValueError, match=r"AirbenchNet\(scale=...\) must be > 0 and finite, got 0"):
         AirbenchNet(scale=0)

@@ -103,7 +103,7 @@ def test_watching_changes_no_weight(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"action": "go on"}, r"action=...\) must be 'stop' or 'fall_back', got 'go on'"),
+        ({"action": "go on"}, r"action=...\) must be one of 'stop', 'fall_back', got 'go on'"),
         ({"num_steps": 1}, r"num_steps=...\) must be >= 2, got 1"),
         ({"max_gap": 1.5}, r"max_gap=...\) must be in \(0, 1\), got 1.5"),
     ],

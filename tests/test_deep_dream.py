@@ -162,7 +162,7 @@ def test_batches_that_are_only_for_training_are_trained_on(tmp_path: Path) -> No
         ({"layers": "net.0"}, "a list of different layers"),
         ({"layers": ["a", "a"]}, "a list of different layers"),
         ({"layers": ["a"], "num_pictures": 0}, ">= 1"),
-        ({"layers": ["a"], "start": "nose"}, "'noise' or 'images', got 'nose'"),
+        ({"layers": ["a"], "start": "nose"}, "'noise', 'images', got 'nose'; did you mean 'noise'"),
         ({"layers": ["a"], "options": {"jiter": 1}}, "options of dream: jitter, .*got 'jiter'"),
         ({"layers": ["a"], "options": {"step_size": -1}}, r"\(options=...\): dream\(step_size=.*> 0 .*got -1"),
         ({"layers": ["a"], "options": {"objective": "logit"}}, "'l2', 'mean', got 'logit'; a class's logit .*fc:76"),

@@ -211,9 +211,9 @@ def test_a_frozen_new_head_is_refused(tmp_path: Path) -> None:
 
 
 def test_options_outside_their_range_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"Finetuning\(train=...\) must name a layer at least, got none"):
+    with pytest.raises(ValueError, match=r"Finetuning\(train=...\) must be a list of layers, at least one, got"):
         Finetuning([])
     with pytest.raises(ValueError, match=r"Finetuning\(lr_share=...\) must be > 0 and finite, got 0"):
         Finetuning(["net"], lr_share=0)
-    with pytest.raises(ValueError, match=r"Finetuning\(unfreeze=...\) must name epochs >= 0, got -1"):
+    with pytest.raises(ValueError, match=r"Finetuning\(unfreeze=...\): an epoch must be >= 0, got -1"):
         Finetuning(["net"], unfreeze={-1: ["net"]})

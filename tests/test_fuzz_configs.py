@@ -181,7 +181,7 @@ REFUSED_LATE = {
     ),
     "a negative warm-up": (
         {"lr_scheduler": of("touchstone.lightning_modules.WarmupCosine", warmup_steps=-1, num_steps=3)},
-        "error: WarmupCosine(warmup_steps=..., num_steps=...) must be >= 0 and more than that",
+        "error: WarmupCosine(warmup_steps=...) must be >= 0, got -1",
     ),
     "no optimizer": ({"optimizer": None}, "model.optimizer must be Callable[[Iterable], Optimizer], got null"),
 }

@@ -182,8 +182,8 @@ def test_what_cannot_be_is_refused() -> None:
         ({"adjacency": diamonds() * float("nan")}, r"adjacency=...\) must be finite weights, got nan at \(0, 0\)"),
         ({"adjacency": diamonds() * 3}, r"must be 0 and 1, or weights as floats, got 3 at \(3, 0\)"),
         ({"num_outputs": 7}, "together at most the 8 neurons, got 2 and 7"),
-        ({"nonlinearity": "gelu"}, "must be one of tanh, relu, identity, got 'gelu'"),
-        ({"num_steps": 0}, r"GraphNet\(num_steps=...\) must be >= 1, got 0"),
+        ({"nonlinearity": "gelu"}, "must be one of 'tanh', 'relu', 'identity', got 'gelu'"),
+        ({"num_steps": 0}, r"GraphNet\(num_steps=...\) must be >= 1, or None for .*, got 0"),
         ({"adjacency": torch.eye(8) * (torch.arange(8) > 1)}, "must be given for a graph with cycles, got None"),
     ):
         with pytest.raises(ValueError, match=message):

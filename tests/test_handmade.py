@@ -90,7 +90,7 @@ def test_sgd_is_torchs(options: dict[str, Any]) -> None:
     ("make", "message"),
     [
         (lambda: handmade.Conv1d(1, 1, 0), r"Conv1d\(kernel_size=...\) must be >= 1, got 0"),
-        (lambda: handmade.Conv1d(1, 1, 3, boundary="wrap"), "zeros, reflect, circular, got 'wrap'"),
+        (lambda: handmade.Conv1d(1, 1, 3, boundary="wrap"), "'zeros', 'reflect', 'circular', got 'wrap'"),
         (lambda: handmade.Conv1d(1, 1, 9, boundary="reflect")(torch.zeros(1, 1, 4)), "4 samples is too short"),
         (lambda: handmade.MaxPool1d(0), r"MaxPool1d\(kernel_size=...\) must be >= 1, got 0"),
         (lambda: handmade.SGD([nn.Parameter(torch.zeros(1))], lr=-1), "must be >= 0"),

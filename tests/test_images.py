@@ -240,7 +240,7 @@ def test_grey_images_for_a_net_of_colours_are_an_error_that_names_the_remedy(tmp
         (lambda s: ImagesDataModule(s, split_seed=-1), "split_seed=.* >= 0, got -1"),
         (lambda s: ImagesDataModule(s, channels=2), "channels=.* 1, 3 or None, got 2"),
         (lambda s: ImageTree(os.curdir, size=0), "size=.* >= 1"),
-        (lambda s: ImageTree(os.curdir, corrupt="ask"), "'error' or 'skip', got 'ask'"),
+        (lambda s: ImageTree(os.curdir, corrupt="ask"), "'error', 'skip', got 'ask'"),
         (lambda s: TorchvisionImages("cifar", "."), "must be one of 'CIFAR10'"),
         (lambda s: NpzImages("none.npz"), "there is no such file"),
         (lambda s: NpzImages(), "give one at least"),

@@ -67,7 +67,6 @@ def test_classes_are_drawn_in_the_shares_that_are_asked_for(
         ([1, 1, 1, 1], r"class_shares=...\) must be one for each of the 3 classes, got 4"),
         ([1, -1, 1], r"class_shares=...\) must be numbers >= 0, and one of them above, got \[1.0, -1.0, 1.0\]"),
         ([0, 0, 0], r"class_shares=...\) must be numbers >= 0, and one of them above"),
-        ("balanced", r"class_shares=...\) must be numbers or 'equal', got 'balanced'"),
     ],
 )
 def test_shares_that_fit_no_class_are_refused(source: NpzImages, tmp_path: Path, shares: Any, message: str) -> None:

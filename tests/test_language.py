@@ -306,7 +306,7 @@ def test_the_config_for_text_writes_words_of_its_vocabulary(
 def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
     for options, message in (
         ({"temperature": -1.0}, r"Sampling\(temperature=...\) must be >= 0 and finite, got -1.0"),
-        ({"top_k": 0}, r"Sampling\(top_k=...\) must be a whole number >= 1, or None for all, got 0"),
+        ({"top_k": 0}, r"Sampling\(top_k=...\) must be >= 1, or None for all, got 0"),
         ({"top_k": True}, r"Sampling\(top_k=...\) must be a whole number >= 1, or None for all, got True"),
         ({"top_k": 2.5}, r"Sampling\(top_k=...\) must be a whole number >= 1, or None for all, got 2.5"),
         ({"top_p": 0.0}, r"Sampling\(top_p=...\) must be in \(0, 1\], or None for all, got 0.0"),
@@ -331,9 +331,9 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
                 net(name)(torch.tensor([[low, high]]))
     with pytest.raises(ValueError, match=r"tie_weights=True\): hidden must be dim, got 9 and 8"):
         RecurrentLM(11, dim=8, hidden=9, tie_weights=True)
-    with pytest.raises(ValueError, match=r"RecurrentLM\(cell=...\) must be one of rnn, lstm, gru, got 'sru'"):
+    with pytest.raises(ValueError, match=r"RecurrentLM\(cell=...\) must be one of 'rnn', 'lstm', 'gru', got 'sru'"):
         RecurrentLM(11, cell="sru")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="must be learned, sinusoidal or rotary, got 'none'"):
+    with pytest.raises(ValueError, match="must be one of 'learned', 'sinusoidal', 'rotary', got 'none'"):
         TransformerLM(11, positions="none")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"TransformerLM\(vocab_size=...\) must be >= 2, got 1"):
         TransformerLM(1)

@@ -101,7 +101,7 @@ def test_the_schedule_steps_as_often_as_told(tmp_path: Path, schedule: Any, num_
     )
     trainer = fitted(module, tmp_path)
     assert [group["lr"] for group in trainer.optimizers[0].param_groups] == pytest.approx([0.1 * 0.9**num_steps])
-    with pytest.raises(ValueError, match="must be 'epoch' or 'step', got 'batch'"):
+    with pytest.raises(ValueError, match="must be one of 'epoch', 'step', got 'batch'"):
         Classifier(net(), schedule="batch")  # type: ignore[arg-type]
 
 
@@ -241,7 +241,7 @@ def test_as_few_steps_as_may_be_given_suffice_for_a_suggestion(tmp_path: Path, m
     ("options", "message"),
     [
         ({"num_training_steps": 12}, r"num_training_steps=...\) must be >= 13, got 12"),
-        ({"early_stop_threshold": 0.0}, r"early_stop_threshold=...\) must be > 0, or None for never, got 0"),
+        ({"early_stop_threshold": 0.0}, r"early_stop_threshold=...\) must be > 0 and finite, or None for never, got 0"),
     ],
 )
 def test_a_range_test_outside_its_range_is_refused(options: dict[str, Any], message: str) -> None:

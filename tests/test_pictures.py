@@ -101,10 +101,10 @@ def test_the_classes_stand_below_their_picture() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"interpolation": "cubic"}, r"interpolation=...\) must be 'bilinear' or 'bicubic', got 'cubic'"),
+        ({"interpolation": "cubic"}, r"interpolation=...\) must be one of 'bilinear', 'bicubic', got 'cubic'"),
         ({"root": "nowhere"}, "no such folder or file"),
         ({"batch_size": 0}, r"batch_size=...\) must be >= 1"),
-        ({"resize": 100}, r"resize=...\) must be >= 224, got 100"),
+        ({"resize": 100}, r"resize=...\) must be >= 224, or None for that of the net, got 100"),
     ],
 )
 def test_what_cannot_be_read_says_why(options: dict[str, Any], message: str) -> None:

@@ -321,5 +321,5 @@ def test_what_cannot_be_is_refused() -> None:
             kind(4, 5, bidirectional=True)
         with pytest.raises(ValueError, match=rf"^{kind.__name__}\(proj_size=...\) must be 0: .* got 3"):
             kind(4, 5, proj_size=3)
-    with pytest.raises(ValueError, match=r"RNN\(nonlinearity=...\) must be one of tanh, relu, got 'gelu'"):
+    with pytest.raises(ValueError, match=r"RNN\(nonlinearity=...\) must be one of 'tanh', 'relu', got 'gelu'"):
         RNN(4, 5, nonlinearity="gelu")  # type: ignore[arg-type]

@@ -209,13 +209,13 @@ def test_faster_computes_the_same_with_the_same_names_of_weights(compile: bool) 
     ("make", "message"),
     [
         (lambda: ThinResNet(21), "must be 6 n \\+ 2.*got 21"),
-        (lambda: ThinResNet(20, shortcut="none"), "pad or projection, got 'none'"),  # type: ignore[arg-type]
+        (lambda: ThinResNet(20, shortcut="none"), "'pad', 'projection', got 'none'"),  # type: ignore[arg-type]
         (lambda: PreActResNet(20), "one of 18, 34, 50, 101, got 20"),
         (lambda: WideResNet(20), "must be 6 n \\+ 4.*got 20"),
         (lambda: WideResNet(16, 1), "width=.* >= 2, got 1"),
         (lambda: WideResNet(16, 2, dropout=1.0), r"dropout=.* in \[0, 1\), got 1.0"),
         (lambda: MLP((3, 0)), ">= 1 each, got"),
-        (lambda: ResNet9(scale=0), "scale=.* > 0, got 0"),
+        (lambda: ResNet9(scale=0), "scale=.* > 0 and finite, got 0"),
         (lambda: AdaptedNet("resnet19"), "the nearest resnet"),
     ],
 )

@@ -74,7 +74,7 @@ def test_digits_as_points_are_the_pixels_with_the_most_ink() -> None:
 
 
 def test_what_a_digit_is_read_as_is_one_of_three() -> None:
-    with pytest.raises(ValueError, match=r"read_as=...\) must be 'images', 'signals' or 'points', got 'sets'"):
+    with pytest.raises(ValueError, match=r"read_as=...\) must be one of 'images', 'signals', 'points', got 'sets'"):
         DigitsDataModule(read_as="sets")  # type: ignore[arg-type]
 
 

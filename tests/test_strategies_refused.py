@@ -59,7 +59,7 @@ BAD: list[tuple[Callable[[], Any], str]] = [
     (lambda: FGSMRS(AT_THE_EMBEDDING.threat), r"FGSMRS learns from attacked samples, .* got EmbeddingBall"),
     (lambda: FGSMRS(LINF, fallback=AT_THE_EMBEDDING), r"learns from attacked samples, .* got EmbeddingBall"),
     (lambda: MART(PGD_3, weight=-0.5), r"MART\(weight=...\) must be >= 0 and finite, got -0.5"),
-    (lambda: MART(PGD_3, mode="both"), r"MART\(mode=...\) must be 'eval' or 'train', got 'both'"),  # type: ignore[arg-type]
+    (lambda: MART(PGD_3, mode="both"), r"MART\(mode=...\) must be one of 'eval', 'train', got 'both'"),  # type: ignore[arg-type]
     (lambda: FGSMRS(LINF, rel_step_size=0), r"FGSMRS\(rel_step_size=...\) must be > 0 and finite, got 0"),
     (lambda: Free(LINF, num_repeats=0), r"Free\(num_repeats=...\) must be >= 1, got 0"),
     (lambda: Free(LINF, rel_step_size=-1), r"Free\(rel_step_size=...\) must be > 0 and finite, got -1"),

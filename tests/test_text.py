@@ -360,8 +360,8 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
     for options, message in (
         ({"context": 0}, r"TextDataModule\(context=...\) must be >= 1, got 0"),
         ({"eval_batch_size": 0}, r"eval_batch_size=...\) must be >= 1, got 0"),
-        ({"tokens": "words"}, "must be 'characters', 'bytes' or 'byte_pairs', got 'words'"),
-        ({"order": "sorted"}, "must be 'random' or 'streams', got 'sorted'"),
+        ({"tokens": "words"}, "must be one of 'characters', 'bytes', 'byte_pairs', got 'words'"),
+        ({"order": "sorted"}, "must be one of 'random', 'streams', got 'sorted'"),
         ({"num_byte_pairs": 100}, "must be >= 256, got 100"),
         ({"val_share": 0.6, "test_share": 0.4}, "leave something for training, got 0.6 and 0.4"),
         ({"val_share": 0.0}, "must be > 0 and >= 0"),

@@ -64,7 +64,7 @@ def test_another_padding_id_is_taken_at_its_word() -> None:
         ({"num_classes": 1}, r"TextClassifier\(num_classes=...\) must be >= 2, got 1"),
         ({"num_layers": 0}, r"TextClassifier\(num_layers=...\) must be >= 1, got 0"),
         ({"padding": 11}, r"TextClassifier\(padding=...\) must be a token, 0 to 10, got 11"),
-        ({"body": "cnn"}, r"TextClassifier\(body=...\) must be one of rnn, lstm, gru, transformer, got 'cnn'"),
+        ({"body": "cnn"}, r"TextClassifier\(body=...\) must be one of 'rnn', 'lstm', 'gru', 'transformer', got 'cnn'"),
     ],
 )
 def test_options_outside_their_range_are_refused(options: dict, message: str) -> None:

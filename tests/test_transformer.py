@@ -322,12 +322,15 @@ def test_what_cannot_be_is_refused() -> None:
         SetClassifier(D, 5, dim=16).double()(tokens()[0])
     for wrong, message in (
         ({"num_heads": 5}, r"Attention\(num_heads=...\) must divide dim, got 5 and dim 16"),
-        ({"num_heads": 4, "alpha": 0.0}, r"Attention\(alpha=...\) must be > 0, got 0.0"),
+        ({"num_heads": 4, "alpha": 0.0}, r"Attention\(alpha=...\) must be > 0 and finite, or None for .*, got 0.0"),
         ({"num_heads": 16, "rotary": True}, "must be even, got 1"),
         ({"num_heads": 4, "hidden": 0}, r"FeedForward\(hidden=...\) must be >= 1, got 0"),
-        ({"num_heads": 4, "norm": "middle"}, r"TransformerBlock\(norm=...\) must be pre or post, got 'middle'"),
-        ({"num_heads": 4, "activation": "tanh"}, "must be one of relu, gelu, got 'tanh'"),
-        ({"num_heads": 4, "feed_forward": "dense"}, "must be linear or conv, got 'dense'"),
+        (
+            {"num_heads": 4, "norm": "middle"},
+            r"TransformerBlock\(norm=...\) must be one of 'pre', 'post', got 'middle'",
+        ),
+        ({"num_heads": 4, "activation": "tanh"}, "must be one of 'relu', 'gelu', got 'tanh'"),
+        ({"num_heads": 4, "feed_forward": "dense"}, "must be one of 'linear', 'conv', got 'dense'"),
     ):
         with pytest.raises(ValueError, match=message):
             TransformerBlock(D, **wrong)  # type: ignore[arg-type]

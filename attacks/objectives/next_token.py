@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from touchstone.options import is_whole_number
+
 from ..core.objective import Objective
 
 
@@ -27,7 +29,7 @@ class NextToken(Objective):
     target: int
 
     def __post_init__(self) -> None:
-        if isinstance(self.target, bool) or not isinstance(self.target, int) or self.target < 0:
+        if not is_whole_number(self.target) or self.target < 0:
             raise ValueError(f"NextToken(target=...) must be a token id >= 0, got {self.target!r}")
 
     def gain(self, logits: Tensor, y: Tensor) -> Tensor:

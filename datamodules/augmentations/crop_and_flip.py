@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from touchstone.options import check_between, check_choice, check_counts
+
 
 class RandomCrop(nn.Module):
     """Moves each image by up to `padding` pixels in both directions.
@@ -25,10 +27,8 @@ class RandomCrop(nn.Module):
 
     def __init__(self, padding: int = 4, *, mode: Literal["zeros", "reflect"] = "zeros") -> None:
         super().__init__()
-        if padding < 1:
-            raise ValueError(f"RandomCrop(padding=...) must be >= 1, got {padding}")
-        if mode not in ("zeros", "reflect"):
-            raise ValueError(f"RandomCrop(mode=...) must be 'zeros' or 'reflect', got {mode!r}")
+        check_counts(self, padding=padding)
+        check_choice("RandomCrop(mode=...)", mode, ("zeros", "reflect"))
         self.padding, self.mode = padding, mode
 
     def forward(self, x: Tensor) -> Tensor:
@@ -68,8 +68,7 @@ class RandomFlip(nn.Module):
 
     def __init__(self, probability: float = 0.5) -> None:
         super().__init__()
-        if not 0 <= probability <= 1:
-            raise ValueError(f"RandomFlip(probability=...) must be in [0, 1], got {probability}")
+        check_between("RandomFlip(probability=...)", probability, 0, 1)
         self.probability = probability
 
     def forward(self, x: Tensor) -> Tensor:

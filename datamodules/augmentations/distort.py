@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
+from touchstone.options import check_between, check_numbers
+
 
 @dataclass(frozen=True)
 class Distortion:
@@ -104,12 +106,12 @@ class Distort(nn.Module):
             )
         known = DISTORTIONS[name]
         strength = known.default if strength is None else strength
+        check_numbers(self, strength=strength)
         if not 0 <= strength <= known.highest:
             raise ValueError(
                 f"Distort({name!r}, strength=...) must be in [0, {known.highest:g}], {known.unit}, got {strength}"
             )
-        if not 0 <= probability <= 1:
-            raise ValueError(f"Distort(probability=...) must be in [0, 1], got {probability}")
+        check_between("Distort(probability=...)", probability, 0, 1)
         self.name, self.strength, self.probability = name, strength, probability
 
     def forward(self, x: Tensor) -> Tensor:

@@ -30,8 +30,6 @@ def shuffled(
     assert class_names is not None
     num_classes, labels = len(class_names), rows.y[rows.rows]
     counts = labels.bincount(minlength=num_classes)
-    if isinstance(class_shares, str) and class_shares != "equal":
-        raise ValueError(f"ImagesDataModule(class_shares=...) must be numbers or 'equal', got {class_shares!r}")
     shares = (counts > 0).double() if class_shares == "equal" else torch.tensor(class_shares, dtype=torch.float64)
     if len(shares) != num_classes:
         raise ValueError(

@@ -14,6 +14,8 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from PIL import Image, ImageOps
 
+from touchstone.options import check_choice, check_counts, check_flags
+
 from ..parts.pixel_cache import Built, Decoded, PixelCache
 from ..parts.read_picture import picture_suffixes, read_picture
 from ..parts.split_names import SPELLINGS, misspelt_split
@@ -41,10 +43,9 @@ class ImageTree(Source):
     def __init__(
         self, root: str, *, size: int | None = None, grey: bool = False, corrupt: Literal["error", "skip"] = "error"
     ) -> None:
-        if size is not None and size < 1:
-            raise ValueError(f"ImageTree(size=...) must be >= 1, or None, got {size}")
-        if corrupt not in ("error", "skip"):
-            raise ValueError(f"ImageTree(corrupt=...) must be 'error' or 'skip', got {corrupt!r}")
+        check_counts(self, size=size, none_means="that of the images")
+        check_flags(self, grey=grey)
+        check_choice("ImageTree(corrupt=...)", corrupt, ("error", "skip"))
         if not Path(root).exists():
             raise ValueError(f"ImageTree(root={root!r}): there is no such folder or archive")
         self.root, self.size, self.grey, self.corrupt = Path(root), size, grey, corrupt

@@ -8,6 +8,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from touchstone.options import check_choice, check_flags
+
 from .source import Labelled, Source, Split
 
 Name = Literal["CIFAR10", "CIFAR100", "MNIST", "FashionMNIST"]
@@ -31,8 +33,8 @@ class TorchvisionImages(Source):
     """
 
     def __init__(self, name: Name, root: str, *, download: bool = False) -> None:
-        if name not in NAMES:
-            raise ValueError(f"TorchvisionImages(name=...) must be one of {', '.join(map(repr, NAMES))}, got {name!r}")
+        check_choice("TorchvisionImages(name=...)", name, NAMES)
+        check_flags(self, download=download)
         self.name, self.root, self.download = name, root, download
 
     def has(self, split: Split) -> bool:

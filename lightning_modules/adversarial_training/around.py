@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from touchstone.attacks import SampleRng
+from touchstone.options import check_kind
 
 from .strategy import Criterion, Learned, Strategy
 
@@ -18,6 +19,7 @@ class Around(Strategy):
 
     def __init__(self, strategy: Strategy) -> None:
         super().__init__()
+        check_kind(f"{type(self).__name__}(strategy=...)", strategy, Strategy)
         self.strategy = strategy
         self.num_repeats, self.learns_from_attacks = strategy.num_repeats, strategy.learns_from_attacks
 

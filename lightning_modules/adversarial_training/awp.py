@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from touchstone.attacks import SampleRng
+from touchstone.options import check_positive
 
 from .around import Around
 from .parts.recomputed import buffers_kept
@@ -41,8 +42,7 @@ class AWP(Around):
 
     def __init__(self, strategy: Strategy, *, gamma: float = 0.01) -> None:
         super().__init__(strategy)
-        if not 0 < gamma < float("inf"):
-            raise ValueError(f"AWP(gamma=...) must be > 0 and finite, got {gamma:g}")
+        check_positive(self, gamma=gamma)
         if any(isinstance(part, AWP) for part in strategy.modules()):
             raise ValueError(f"AWP(strategy=...) must have no other AWP inside, got {type(strategy).__name__} with one")
         self.gamma = gamma

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from touchstone.attacks import SampleRng
+from touchstone.options import check_counts
 
 from .around import Around
 from .parts.remembering import Remembering
@@ -31,8 +32,7 @@ class EpsWarmup(Remembering, Around):
 
     def __init__(self, strategy: Strategy, *, num_batches: int) -> None:
         super().__init__(strategy)
-        if num_batches < 1:
-            raise ValueError(f"EpsWarmup(num_batches=...) must be >= 1, got {num_batches}")
+        check_counts(self, num_batches=num_batches)
         strategy.scale_eps(1 / num_batches)
         self.num_batches = num_batches
         self.memory = {"num_seen": torch.tensor(0)}

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 
 from touchstone.attacks import PGD, Attack, Threat
+from touchstone.options import check_positive
 
 from .parts.remembering import Remembering
 from .pgd_at import PGDAT
@@ -41,8 +42,7 @@ class FGSMRS(Remembering, PGDAT):
         fallback: Attack | None = None,
         mode: Literal["eval", "train"] = "eval",
     ) -> None:
-        if not 0 < rel_step_size < float("inf"):
-            raise ValueError(f"FGSMRS(rel_step_size=...) must be > 0 and finite, got {rel_step_size:g}")
+        check_positive(self, rel_step_size=rel_step_size)
         super().__init__(PGD(threat=threat, num_steps=1, rel_step_size=rel_step_size, to_the_end=True), mode=mode)
         if fallback is not None:
             PGDAT(fallback)  # checks it

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from touchstone.attacks import SampleRng, Threat
 from touchstone.attacks.threats.ball import Ball
+from touchstone.options import check_counts, check_positive
 
 from .parts.remembering import Remembering
 from .parts.scaled import scaled
@@ -46,10 +47,8 @@ class Free(Remembering):
             threat.check_rows(1)
         except ValueError as error:
             raise ValueError(f"Free(threat=...) must hold for every sample of every batch: {error}") from error
-        if num_repeats < 1:
-            raise ValueError(f"Free(num_repeats=...) must be >= 1, got {num_repeats}")
-        if not 0 < rel_step_size < float("inf"):
-            raise ValueError(f"Free(rel_step_size=...) must be > 0 and finite, got {rel_step_size:g}")
+        check_counts(self, num_repeats=num_repeats)
+        check_positive(self, rel_step_size=rel_step_size)
         self.threat, self._full, self.num_repeats, self.rel_step_size = threat, threat, num_repeats, rel_step_size
         self.memory = {"change": torch.zeros(0)}
         self._here: Tensor | None = None

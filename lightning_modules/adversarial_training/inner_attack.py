@@ -7,6 +7,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from touchstone.attacks import Attack, SampleRng, Threat
+from touchstone.options import check_choice, check_kind
 
 from .parts.scaled import scaled
 from .strategy import Strategy
@@ -31,6 +32,7 @@ class InnerAttack(Strategy):
     def __init__(self, attack: Attack, *, mode: Literal["eval", "train"] = "eval") -> None:
         super().__init__()
         name = type(self).__name__
+        check_kind(f"{name}(attack=...)", attack, Attack)
         if attack.needs_samples:
             raise ValueError(
                 f"{name}(attack=...) must be ready, as the net changes with every batch, got "
@@ -45,8 +47,7 @@ class InnerAttack(Strategy):
             attack.check_rows(1)
         except ValueError as error:
             raise ValueError(f"{name}(attack=...) must hold for every sample of every batch: {error}") from error
-        if mode not in ("eval", "train"):
-            raise ValueError(f"{name}(mode=...) must be 'eval' or 'train', got {mode!r}")
+        check_choice(f"{name}(mode=...)", mode, ("eval", "train"))
         self.attack, self.mode, self._full = attack, mode, attack
 
     def attacked(self, attack: Attack, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from touchstone.attacks import Attack, SampleRng
+from touchstone.options import check_positive
 
 from .inner_attack import InnerAttack
 from .parts.recomputed import recomputed
@@ -37,8 +38,7 @@ class MART(InnerAttack):
 
     def __init__(self, attack: Attack, *, weight: float = 5.0, mode: Literal["eval", "train"] = "eval") -> None:
         super().__init__(attack, mode=mode)
-        if not 0 <= weight < float("inf"):
-            raise ValueError(f"MART(weight=...) must be >= 0 and finite, got {weight:g}")
+        check_positive(self, weight=weight, or_zero=True)
         self.weight = weight
 
     def learn(self, model: nn.Module, x: Tensor, y: Tensor, criterion: Criterion, rng: SampleRng) -> Learned:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from touchstone.attacks import SampleRng
+from touchstone.options import check_between
 
 from .around import Around
 from .parts.recomputed import recomputed
@@ -33,8 +34,7 @@ class Mixed(Around):
 
     def __init__(self, strategy: Strategy, *, clean_share: float = 0.5) -> None:
         super().__init__(strategy)
-        if not 0 <= clean_share <= 1:
-            raise ValueError(f"Mixed(clean_share=...) must be in [0, 1], got {clean_share:g}")
+        check_between("Mixed(clean_share=...)", clean_share, 0, 1)
         self.clean_share = clean_share
 
     def learn(self, model: nn.Module, x: Tensor, y: Tensor, criterion: Criterion, rng: SampleRng) -> Learned:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from touchstone.attacks import Attack, SampleRng
 from touchstone.attacks.core.objective import Objective
+from touchstone.options import check_positive
 
 from .inner_attack import InnerAttack
 from .parts.recomputed import recomputed
@@ -46,8 +47,7 @@ class TRADES(InnerAttack):
 
     def __init__(self, attack: Attack, *, beta: float = 6.0, mode: Literal["eval", "train"] = "eval") -> None:
         super().__init__(attack, mode=mode)
-        if not 0 <= beta < float("inf"):
-            raise ValueError(f"TRADES(beta=...) must be >= 0 and finite, got {beta:g}")
+        check_positive(self, beta=beta, or_zero=True)
         try:
             attack.with_objective(_Divergence(torch.full((1, 2), 0.5)))
         except (TypeError, ValueError) as error:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from touchstone.attacks.core.checks import check_batch, check_labels
+from touchstone.options import check_between
 
 
 class ClassifierLoss(nn.Module):
@@ -30,8 +31,7 @@ class ClassifierLoss(nn.Module):
 
     def __init__(self, *, label_smoothing: float = 0.0, class_weights: Sequence[float] | None = None) -> None:
         super().__init__()
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(f"Classifier(label_smoothing=...) must be in [0, 1), got {label_smoothing}")
+        check_between("Classifier(label_smoothing=...)", label_smoothing, 0, 1, "[)")
         weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
         if weights is not None and not (len(weights) and bool((weights >= 0).all() & weights.isfinite().all())):
             raise ValueError(f"Classifier(class_weights=...) must be numbers >= 0, got {list(class_weights or [])}")

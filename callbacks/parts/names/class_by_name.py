@@ -1,14 +1,25 @@
-"""`class_by_name`: a class by its number, its name, or a part of its name."""
+"""`class_by_name`: a class by its number, its name, or a part of its name; `check_class`: whether it may be one."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
 
+from touchstone.options import is_whole_number
+
 NUM_LISTED = 30  # classes that a message names
 
 ALREADY = "is one already"
 """What is said of a picture that is seen as the class before anything is done to it."""
+
+
+def check_class(call: str, wanted: object) -> None:
+    """Raises ValueError where what a class is called by is neither a number nor a text; the message begins with `call`.
+
+    Whether there is such a class is for `class_by_name` to say, where the classes are known.
+    """
+    if not isinstance(wanted, str) and not is_whole_number(wanted):
+        raise ValueError(f"{call} must be the number or the name of a class, got {wanted!r:.80}")
 
 
 def class_by_name(wanted: str | int, names: Sequence[str] | None, call: str) -> int:
@@ -23,7 +34,7 @@ def class_by_name(wanted: str | int, names: Sequence[str] | None, call: str) -> 
     Raises:
         ValueError: there is no such class, or the name fits several, which are listed.
     """
-    if isinstance(wanted, int) or wanted.isascii() and wanted.strip().isdigit():
+    if not isinstance(wanted, str) or wanted.isascii() and wanted.strip().isdigit():
         number = int(wanted)
         if number < 0 or names is not None and number >= len(names):
             allowed = "a class number >= 0" if names is None else f"a class, 0 to {len(names) - 1}"

@@ -1,0 +1,179 @@
+"""`check_count` and its kind: an option that is not what it must be is refused in words that begin with its name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from numbers import Integral, Real
+from typing import TypeGuard
+
+import numpy as np
+
+
+def is_whole_number(value: object) -> TypeGuard[int]:
+    """Whether it is a whole number, of Python or of numpy; True and False are none."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether it is a real number, of Python or of numpy; True and False are none."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def check_whole(option: str, value: object) -> None:
+    """Raises ValueError where `value`, given as an `option` such as `evaluate(seed=...)`, is no whole number."""
+    if not is_whole_number(value):
+        raise ValueError(f"{option} must be a whole number, got {value!r}")
+
+
+def check_count(option: str, value: object, *, least: int = 1, none_means: str | None = None) -> None:
+    """Raises ValueError where `value` is not a whole number of at least `least`, or None, if that means something.
+
+    Args:
+        option: what it was given as, as in `PGD(num_steps=...)`; the message begins with it.
+        value: what was given.
+        least: the smallest that will do.
+        none_means: what None stands for, in words; None where it is not allowed.
+    """
+    if value is None and none_means:
+        return
+    if not is_whole_number(value) or value < least:
+        kind = "" if is_whole_number(value) else "a whole number "
+        raise ValueError(f"{option} must be {kind}>= {least}{_or_none(none_means)} got {value!r:.80}")
+
+
+def check_counts(owner: object, *names: str, least: int = 1, none_means: str | None = None, **given: object) -> None:
+    """Raises ValueError where an option is not a whole number of at least `least`; `none_means` as in `check_count`.
+
+    Args:
+        owner: whose options they are; or the name of its class, or of a function.
+        names: of its fields.
+        least: the smallest that will do.
+        none_means: what None stands for, in words; None where it is not allowed.
+        given: options that are no fields yet.
+    """
+    for option, value in _options(owner, names, given):
+        check_count(option, value, least=least, none_means=none_means)
+
+
+def check_flag(option: str, value: object) -> None:
+    """Raises ValueError where `value`, given as an `option` such as `evaluate(check_8bit=...)`, is no truth value."""
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"{option} must be True or False, got {value!r:.80}")
+
+
+def check_flags(owner: object, *names: str, **given: object) -> None:
+    """Raises ValueError where an option is no truth value: "no" would count as True. Arguments as of `check_counts`."""
+    for option, value in _options(owner, names, given):
+        check_flag(option, value)
+
+
+def check_numbers(owner: object, *names: str, **given: object) -> None:
+    """Raises ValueError where an option is no number, before it is compared; arguments as of `check_counts`."""
+    for option, value in _options(owner, names, given):
+        if not is_number(value):
+            raise ValueError(f"{option} must be a number, got {value!r:.80}")
+
+
+def check_above(
+    option: str, value: object, bound: float = 0, *, or_equal: bool = False, none_means: str | None = None
+) -> None:
+    """Raises ValueError where `value` is not finite and above `bound`, or equal to it where that will do.
+
+    Args:
+        option: what it was given as, as in `dream(step_size=...)`; the message begins with it.
+        value: what was given.
+        bound: finite.
+        or_equal: whether the bound itself will do.
+        none_means: what None stands for, in words; None where it is not allowed.
+    """
+    if value is None and none_means:
+        return
+    if not is_number(value) or not (bound < value < float("inf") or or_equal and value == bound):
+        kind = "" if is_number(value) else "a number "
+        allowed = f"{'>=' if or_equal else '>'} {bound:g} and finite"
+        raise ValueError(f"{option} must be {kind}{allowed}{_or_none(none_means)} got {value!r:.80}")
+
+
+def check_positive(
+    owner: object, *names: str, or_zero: bool = False, none_means: str | None = None, **given: object
+) -> None:
+    """Raises ValueError where an option is not finite and > 0, or >= 0 where zero will do; else as `check_counts`."""
+    for option, value in _options(owner, names, given):
+        check_above(option, value, or_equal=or_zero, none_means=none_means)
+
+
+def check_between(
+    option: str, value: object, low: float, high: float, ends: str = "[]", *, none_means: str | None = None
+) -> None:
+    """Raises ValueError where `value` is no number from `low` to `high`.
+
+    Args:
+        option: what it was given as, as in `Health(min_accuracy=...)`; the message begins with it.
+        value: what was given.
+        low: the lower end of the range.
+        high: the upper end.
+        ends: whether they belong to it, as in `"[)"`.
+        none_means: what None stands for, in words; None where it is not allowed.
+    """
+    if value is None and none_means:
+        return
+    with_ends = {low: ends[0] == "[", high: ends[1] == "]"}
+    if not is_number(value) or not (low < value < high or with_ends.get(value, False)):
+        kind = "" if is_number(value) else "a number "
+        allowed = f"in {ends[0]}{low:g}, {high:g}{ends[1]}"
+        raise ValueError(f"{option} must be {kind}{allowed}{_or_none(none_means)} got {value!r:.80}")
+
+
+def check_choice(option: str, value: object, choices: Sequence[str], *, hint: str = "") -> None:
+    """Raises ValueError where `value` is not one of some words; the message names the nearest, if one is near.
+
+    Args:
+        option: what it was given as, as in `AutoAttack(version=...)`; the message begins with it.
+        value: what was given.
+        choices: the words.
+        hint: what else there is to say, with what parts it from the sentence.
+    """
+    if isinstance(value, str) and value in choices:
+        return
+    lowered = {choice.lower(): choice for choice in choices}
+    near = difflib.get_close_matches(value.lower(), lowered, n=1) if isinstance(value, str) else []
+    words = ", ".join(map(repr, choices))
+    meant = f"; did you mean {lowered[near[0]]!r}?" if near else ""
+    raise ValueError(f"{option} must be one of {words}, got {value!r:.80}{meant}{hint}")
+
+
+def check_kind(option: str, value: object, kind: type) -> None:
+    """Raises ValueError where `value` is no `kind`, before it is asked for what only that has.
+
+    Args:
+        option: what it was given as, as in `Classifier(net=...)`; the message begins with it.
+        value: what was given.
+        kind: the class.
+    """
+    if not isinstance(value, kind):
+        raise ValueError(f"{option} must be an instance of {kind.__name__}, got {value!r:.80}")
+
+
+def check_names(option: str, value: object, what: str) -> None:
+    """Raises ValueError where `value` is not at least one name: a text alone would be read letter by letter.
+
+    Args:
+        option: what it was given as, as in `Finetuning(train=...)`; the message begins with it.
+        value: what was given.
+        what: they are names of, in the plural.
+    """
+    names = value if isinstance(value, Sequence) and not isinstance(value, str) else ()
+    if not names or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{option} must be a list of {what}, at least one, got {value!r:.80}")
+
+
+def _or_none(none_means: str | None) -> str:
+    return f", or None for {none_means}," if none_means else ","
+
+
+def _options(owner: object, names: Sequence[str], given: Mapping[str, object]) -> Iterator[tuple[str, object]]:
+    """What each option was given as, and its value."""
+    call = owner if isinstance(owner, str) else type(owner).__name__
+    for name, value in {**{name: getattr(owner, name) for name in names}, **given}.items():
+        yield f"{call}({name}=...)", value
