@@ -12,11 +12,12 @@ from typing import ClassVar, Literal, get_args
 
 from torch import Tensor, nn
 
+from touchstone.options import check_choice, check_counts
+
 from .apgd import APGD
 from .core.attack import Attack
 from .core.gain import gain_of
 from .core.in_turn import in_turn
-from .core.options import check_choice, check_counts
 from .core.sample_rng import SampleRng
 from .core.threat import Threat
 from .fab import FAB

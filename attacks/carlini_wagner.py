@@ -12,10 +12,11 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from touchstone.options import check_counts, check_flags, check_positive
+
 from .core.ascend import gradient_of
 from .core.attack import Attack
 from .core.objective import Objective
-from .core.options import check_counts, check_flags, check_positive
 from .core.sample_rng import SampleRng
 from .objectives.untargeted import Untargeted
 from .parts.minimal import Adam, Nearest, Progress, with_margin

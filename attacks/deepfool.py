@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from touchstone.options import check_counts, check_positive
+
 from .core.ascend import gradient_of
 from .core.attack import Attack
-from .core.options import check_counts, check_positive
 from .core.per_sample import per_sample, wide
 from .core.sample_rng import SampleRng
 from .parts.minimal import inside

@@ -13,10 +13,11 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from touchstone.options import check_choice, check_counts, check_flags, check_positive
+
 from .core.ascend import gradient_of
 from .core.attack import Attack
 from .core.objective import Objective
-from .core.options import check_choice, check_counts, check_flags, check_positive
 from .core.per_sample import norms
 from .core.sample_rng import SampleRng
 from .objectives.untargeted import Untargeted

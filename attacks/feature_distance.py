@@ -14,10 +14,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from touchstone.options import check_counts
+
 from .core.ascend import ascend, cosine_steps
 from .core.attack import Attack
 from .core.objective import Objective
-from .core.options import check_counts
 from .core.per_sample import norms
 from .core.sample_rng import SampleRng
 from .core.threat import Threat

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .core.options import check_positive
+from touchstone.options import check_positive
+
 from .core.sample_rng import SampleRng
 from .random_noise import RandomNoise
 from .threats.ball import Ball

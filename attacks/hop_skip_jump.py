@@ -12,9 +12,10 @@ from math import ceil, log2, sqrt
 import torch
 from torch import Tensor, nn
 
+from touchstone.options import check_counts, check_flags
+
 from .core.attack import Attack
 from .core.objective import Objective
-from .core.options import check_counts, check_flags
 from .core.per_sample import norms, per_sample, wide
 from .core.sample_rng import SampleRng
 from .objectives.untargeted import Untargeted

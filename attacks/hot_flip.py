@@ -11,12 +11,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from touchstone.options import check_counts
+
 from .core.ascend import gradient_of
 from .core.attack import Attack
 from .core.embedding import FromEmbedding, find_embedding
 from .core.gain import gain_of
 from .core.objective import Objective
-from .core.options import check_counts
 from .core.sample_rng import SampleRng
 from .core.threat import Threat
 from .objectives.untargeted import Untargeted

@@ -8,11 +8,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from touchstone.options import check_counts, check_positive
+
 from .core.ascend import gradient_of
 from .core.attack import Attack
 from .core.gain import gain_of
 from .core.objective import Objective
-from .core.options import check_counts, check_positive
 from .core.per_sample import leave_every, norms, wide
 from .core.sample_rng import SampleRng
 from .core.threat import Threat

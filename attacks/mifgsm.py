@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from touchstone.options import check_counts, check_flags, check_positive
+
 from .core.ascend import ascend
 from .core.attack import Attack
 from .core.gain import gain_of
 from .core.objective import Objective
-from .core.options import check_counts, check_flags, check_positive
 from .core.sample_rng import SampleRng
 from .core.threat import Threat
 from .objectives.endless import Endless

@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
+from touchstone.options import check_counts, check_flags, check_positive
+
 from .core.ascend import StepSize, ascend, cosine_steps
 from .core.attack import Attack
 from .core.gain import gain_of
 from .core.in_turn import in_turn
 from .core.objective import Objective
-from .core.options import check_counts, check_flags, check_positive
 from .core.sample_rng import SampleRng
 from .core.threat import Threat
 from .objectives.endless import Endless

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from touchstone.options import check_counts
+
 from .core.attack import Attack
 from .core.gain import gain_of
 from .core.objective import Objective
-from .core.options import check_counts
 from .core.sample_rng import SampleRng
 from .core.threat import Threat
 from .objectives.untargeted import Untargeted

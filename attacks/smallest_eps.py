@@ -8,9 +8,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from touchstone.options import check_count
+
 from .core.attack import Attack
 from .core.checks import check_batch, read_sample_ids
-from .core.options import check_count
 from .core.per_sample import widest
 from .judge.evaluate import evaluate
 from .judge.halving import Halving

@@ -15,11 +15,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from touchstone.options import check_counts, check_numbers
+
 from .core.attack import Attack
 from .core.gain import gain_of
 from .core.in_turn import in_turn
 from .core.objective import Objective
-from .core.options import check_counts, check_numbers
 from .core.per_sample import PerSample, leave_every, norms, per_sample, wide
 from .core.sample_rng import SampleRng
 from .core.threat import Threat

@@ -21,9 +21,10 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from touchstone.options import check_counts
+
 from .cascade import Cascade
 from .core.attack import Attack
-from .core.options import check_counts
 from .core.sample_rng import SampleRng
 from .core.threat import Threat
 from .objectives.losses import CrossEntropy, Margin

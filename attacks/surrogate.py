@@ -14,11 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from touchstone.options import check_choice, check_counts, check_positive
+
 from .core.ascend import gradient_of
 from .core.attack import Attack
 from .core.logits import logits_of
 from .core.objective import Objective
-from .core.options import check_choice, check_counts, check_positive
 from .core.said_of import said_of
 from .core.sample_rng import SampleRng
 from .core.threat import Threat

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
+from touchstone.options import check_counts
+
 from .core.ascend import cosine_steps, gradient_of
 from .core.attack import Attack
 from .core.objective import Objective
-from .core.options import check_counts
 from .core.sample_rng import SampleRng
 from .core.threat import Threat
 from .objectives.untargeted import Untargeted

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from ..core.options import check_above, check_choice, check_count, check_flag, check_whole
+from touchstone.options import check_above, check_choice, check_count, check_flag, check_whole
+
 from .layers import OBJECTIVES
 
 HINT = "; a class's logit is the layer of logits with the number of the class, as layer fc:76"

@@ -10,6 +10,8 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
+from touchstone.options import check_flag
+
 from ..core.attack import Attack
 from ..core.checks import (
     as_computed,
@@ -23,7 +25,6 @@ from ..core.checks import (
 )
 from ..core.frozen_eval import frozen_eval, seed_random_state
 from ..core.logits import logits_as_float
-from ..core.options import check_flag
 from ..core.sample_rng import SampleRng
 from ..objectives.losses import Margin
 from .bench import Bench

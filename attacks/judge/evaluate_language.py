@@ -9,6 +9,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from touchstone.options import check_flag
+
 from ..core.attack import Attack
 from ..core.checks import (
     as_computed,
@@ -21,7 +23,6 @@ from ..core.checks import (
 )
 from ..core.frozen_eval import frozen_eval, seed_random_state
 from ..core.logits import logits_as_float
-from ..core.options import check_flag
 from ..core.sample_rng import SampleRng
 from ..objectives.surprise import token_losses
 from .bench import Bench

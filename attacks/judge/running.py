@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from touchstone.options import check_count, check_whole
+
 from ..core.attack import Attack
 from ..core.checks import are_broken
-from ..core.options import check_count, check_whole
 from ..core.out_of_memory import is_out_of_memory
 from ..core.sample_rng import SampleRng
 from ..core.threat import Threat

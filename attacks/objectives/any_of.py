@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from touchstone.options import is_whole_number
+
 from ..core.objective import Objective
-from ..core.options import is_whole_number
 from .losses import CrossEntropy, Loss, check_loss
 
 

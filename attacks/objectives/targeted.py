@@ -9,8 +9,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from touchstone.options import check_choice, is_whole_number
+
 from ..core.objective import Objective
-from ..core.options import check_choice, is_whole_number
 from ..core.sample_rng import SampleRng
 from .losses import CrossEntropy, Loss, check_loss
 

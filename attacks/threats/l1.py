@@ -8,7 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..core.options import check_counts
+from touchstone.options import check_counts
+
 from ..core.per_sample import per_sample, unit_length, widest
 from ..core.sample_rng import SampleRng
 from .ball import Ball

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from touchstone.options import check_counts
+
 from ..core.embedding import check_tokens
-from ..core.options import check_counts
 from ..core.sample_rng import SampleRng
 from .free_tokens import FreeTokens
 

@@ -1,1 +1,0 @@
-from touchstone.options import *  # noqa
