@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from touchstone.attacks import (
+    MIFGSM,
     PGD,
     Attack,
     EmbeddingBall,
@@ -36,6 +37,8 @@ ATTACKS: dict[str, Attack] = {
     "random": RandomFlips(threat=FLIPS, objective=Surprise()),
     "noise": RandomNoise(threat=BALL, objective=Surprise()),
     "pgd": PGD(threat=BALL, objective=Surprise(), num_steps=5),
+    "pgd_to_the_end": PGD(threat=BALL, objective=Surprise(), num_steps=5, to_the_end=True),
+    "mifgsm_to_the_end": MIFGSM(threat=BALL, objective=Surprise(), num_steps=5, to_the_end=True),
     "say_3": HotFlip(threat=FLIPS, objective=NextToken(3)),
     "pgd_say_3": PGD(threat=BALL, objective=NextToken(3), num_steps=5),
 }

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from touchstone.attacks import (
     FGSM,
+    MIFGSM,
     PGD,
     Attack,
     EmbeddingBall,
@@ -36,6 +37,8 @@ TOKEN_ATTACKS: dict[str, Attack] = {
     "hot flip, random class": HotFlip(threat=FLIPS, objective=Targeted(target="random"), num_beams=2),
     "pgd": PGD(threat=BALL, num_steps=8),
     "pgd, restarts": PGD(threat=BALL, num_steps=4, num_restarts=2),
+    "pgd, to the end": PGD(threat=BALL, num_steps=8, to_the_end=True),
+    "mifgsm, to the end": MIFGSM(threat=BALL, num_steps=5, to_the_end=True),
     "pgd, class 2": PGD(threat=BALL, num_steps=8, objective=Targeted(target=2)),
     "fgsm": FGSM(threat=BALL),
     "noise in the ball": RandomNoise(threat=BALL),

@@ -22,11 +22,17 @@ class Endless(Objective):
 
     objective: Objective
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "of_texts", self.objective.of_texts)
+
     def gain(self, logits: Tensor, y: Tensor) -> Tensor:
         return self.objective.gain(logits, y)
 
     def reached(self, logits: Tensor, y: Tensor) -> Tensor:
-        return torch.zeros_like(y, dtype=torch.bool)
+        return torch.zeros(len(y), dtype=torch.bool, device=y.device)  # of a text too, where y is `(N, T)`
+
+    def correct(self, logits: Tensor, y: Tensor) -> Tensor:
+        return self.objective.correct(logits, y)
 
     def aim(self, clean_logits: Callable[[], Tensor], y: Tensor, rng: SampleRng) -> Endless:
         return Endless(self.objective.aim(clean_logits, y, rng))
