@@ -111,7 +111,8 @@ class _Walk:
                 break
         rows = torch.cat(started)
         rows = rows[self.num_left[rows] >= self.num_bisections]
-        self.to_the_boundary(rows)
+        if len(rows):
+            self.to_the_boundary(rows)
         return rows
 
     def ask(self, rows: Tensor, points: Tensor) -> Tensor:
