@@ -68,7 +68,8 @@ class Universal(Attack):
 
     def learn(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Universal:
         self.objective.check_rows(1)
-        ball, added = self._around_zero(), torch.zeros_like(x[:1])
+        ball, added = self._for_all(), torch.zeros_like(x[:1])
+        changes = ball.unboxed()
         generator, num_batches = torch.Generator().manual_seed(rng.seed), -(-len(x) // self.batch_size)
         step_size = cosine_steps(num_steps := self.num_epochs * num_batches)
         for step in range(num_steps):
@@ -78,7 +79,8 @@ class Universal(Attack):
             added = added.detach().requires_grad_()
             grad = gradient_of(self._gain(model, x[rows], y[rows], rng.take(rows), added), added)
             with torch.no_grad():
-                added = ball.project(added + step_size(step, ball) * ball.direction(grad), torch.zeros_like(added))
+                stepped = added + step_size(step, ball) * ball.direction(grad)
+                added = changes.project(stepped, torch.zeros_like(added))
         return replace(self, perturbation=added.detach())
 
     def _gain(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng, added: Tensor) -> Tensor:
@@ -86,13 +88,12 @@ class Universal(Attack):
         objective = self.objective.aim(lambda: model(x).detach(), y, rng)
         return objective.gain(model(self.threat.clip(x + added)), y)
 
-    def _around_zero(self) -> Ball:
-        """The ball of perturbations, which is that of the threat without the box around images."""
+    def _for_all(self) -> Ball:
+        """The smallest ball that holds those of all samples."""
         assert isinstance(self.threat, Ball)
         mask, eps = self.threat.mask, self.threat.eps
         return replace(  # type: ignore[type-var]
             self.threat,
             eps=float(eps.max()) if isinstance(eps, Tensor) else eps,
             mask=mask.any(0, keepdim=True) if isinstance(mask, Tensor) else None,
-            box=None,
         )

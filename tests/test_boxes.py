@@ -137,3 +137,18 @@ def test_a_surrogate_learns_the_same_in_any_range_of_pixels(box: tuple[float, fl
         prepare_on=(others * width + box[0], own_labels(net, others)),
     )
     assert torch.equal(here.robust["a"], there.robust["a"])
+
+
+@pytest.mark.parametrize("box", BOXES, ids=["-1 to 1", "0 to 255"])
+@pytest.mark.parametrize("threat", [Linf(eps=0.1), L2(eps=0.5), L1(eps=2.5), L0(eps=3)], ids=lambda t: type(t).__name__)
+def test_a_universal_perturbation_is_the_same_in_any_range_of_pixels(threat: Ball, box: tuple[float, float]) -> None:
+    others, width = images(40, seed=1, dtype=torch.float64), box[1] - box[0]
+    net = small_net(dtype=torch.float64)
+    y, plain = own_labels(net, others), Universal(threat=threat, num_epochs=3, batch_size=16)
+    here = plain.prepare(net, others, y)
+    there = ranged(plain, box).prepare(Ranged(net, box), others * width + box[0], y)
+    assert isinstance(here, Universal)
+    assert isinstance(there, Universal)
+    assert here.perturbation is not None
+    assert there.perturbation is not None
+    assert torch.allclose(there.perturbation, width * here.perturbation, atol=1e-9)

@@ -180,6 +180,15 @@ class Ball(Threat):
         object.__setattr__(ball, "eps", eps)
         return ball
 
+    def unboxed(self: Self) -> Self:
+        """The same ball without its box: around zero, that of changes whose images are not known.
+
+        It is for projections alone. A direction has the width of the box, and so comes from the ball itself.
+        """
+        ball = copy(self)
+        object.__setattr__(ball, "box", None)
+        return ball
+
     @property
     def width(self) -> float:
         """The width of the box, 1 without one: the unit of what an attack measures in pixels and not in eps."""

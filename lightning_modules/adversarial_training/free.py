@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor, nn
 
@@ -87,7 +85,7 @@ class Free(Remembering):
 
     def _in_ball(self, change: Tensor) -> Tensor:
         """The nearest change that the threat allows of an image without a box, `(N, ...)`."""
-        return replace(self.threat, box=None).project(change, torch.zeros_like(change))  # type: ignore[type-var]
+        return self.threat.unboxed().project(change, torch.zeros_like(change))
 
     def scale_eps(self, share: float) -> None:
         self.threat = scaled(self._full, share)
