@@ -55,7 +55,9 @@ class RobustnessCurves(Probe):
         every_n_epochs, max_samples, normalization, batch_keys: as in `Probe`.
 
     Raises:
-        ValueError: a value is outside its range, or a folder holds no curves inside a threat of the same kind.
+        ValueError: a value is outside its range; the attack's threat has no eps, or it learns from samples first; or,
+            with `steps`, it does not climb its objective to the end; or a folder holds no curves inside a threat of
+            the same kind.
 
     Example:
         >>> RobustnessCurves(attack=PGD(threat=Linf(eps=0.15)), eps=[0.05, 0.1, 0.15, 0.3], steps=[1, 5, 20, 50])
@@ -93,12 +95,9 @@ class RobustnessCurves(Probe):
         self.eps = sorted({parse_number(value, "RobustnessCurves(eps=...)") for value in eps})
         self.steps, self.levels = sorted(set(steps)), tuple(levels)
         self.compare_with = [read_curves(folder, type(attack.threat).__name__) for folder in compare_with]
-        self._inside = [attack.inside(replace(attack.threat, eps=value)) for value in self.eps]  # type: ignore[type-var]
+        self._inside = [_with_eps(attack, value) for value in self.eps]
         self._within = [replace(attack, num_steps=number) for number in self.steps]  # type: ignore[type-var]
-        self._endless = {
-            f"{number}_steps": replace(attack, num_steps=number, objective=Endless(attack.objective))  # type: ignore[type-var]
-            for number in self.steps
-        }
+        self._endless = {f"{number}_steps": _to_the_end(attack, number) for number in self.steps}
         self._num_classes = 0
         self._halving = Halving(batch_size)
 
@@ -117,8 +116,9 @@ class RobustnessCurves(Probe):
                 columns[f"{curve}/{number}"] = standing
         climbed = self._evaluated(model, samples, self._endless).x_adv
         with measuring(model, samples) as (x, y), torch.no_grad():
+            _, from_there, x = self.attack.enter(model, x)  # the points lie where the threat is
             for number, points in enumerate([x, *climbed.values()]):
-                logits = model(points)
+                logits = from_there(points)
                 columns[f"loss/{number}"] = F.cross_entropy(logits, y, reduction="none").double()
         self._num_classes = logits.shape[1]
         self.keep(samples, columns, loader_index)
@@ -178,19 +178,42 @@ def _share(flags: Tensor) -> float:
     return float(flags.double().mean())
 
 
+def _with_eps(attack: Attack, eps: float) -> Attack:
+    try:
+        return attack.inside(replace(attack.threat, eps=eps))  # type: ignore[type-var]
+    except ValueError as error:
+        raise ValueError(f"RobustnessCurves(eps=...): {error}") from error
+
+
+def _to_the_end(attack: Attack, num_steps: int) -> Attack:
+    return replace(attack, num_steps=num_steps, objective=Endless(attack.objective))  # type: ignore[type-var]
+
+
 def _check(attack: Attack, eps: Sequence[float | str], steps: Sequence[int], batch_size: int) -> None:
     """Raises ValueError where curves of this attack cannot be had."""
     if not isinstance(attack, Attack) or not is_dataclass(attack):
         raise ValueError(f"RobustnessCurves(attack=...) must be an attack such as PGD(...), got {attack!r:.80}")
     attack.check_rows(1)
+    if attack.needs_samples:
+        raise ValueError(
+            f"RobustnessCurves(attack=...) must be an attack that needs no samples, got {attack!r:.80}: give what its "
+            "`.prepare` returns"
+        )
+    threat = attack.threat
+    if not is_dataclass(threat) or "eps" not in {field.name for field in fields(threat)}:
+        raise ValueError(
+            "RobustnessCurves(attack=...) must have a threat with an eps, such as Linf or EmbeddingBall, got "
+            f"{threat!r:.80}"
+        )
     inner = attack
     while isinstance(inner, Wrapping):
         inner = inner.attack
     step_size = getattr(inner, "step_size", None)
     if step_size is not None:
+        advice = "give its rel_step_size" if hasattr(inner, "rel_step_size") else f"{type(inner).__name__} has none"
         raise ValueError(
             "RobustnessCurves(attack=...) must go steps that grow with eps, since a larger ball would be left half "
-            f"searched: give its rel_step_size, got step_size={step_size}"
+            f"searched: {advice}, got step_size={step_size}"
         )
     if not eps:
         raise ValueError("RobustnessCurves(eps=...) must name at least one radius, got none")
@@ -202,3 +225,11 @@ def _check(attack: Attack, eps: Sequence[float | str], steps: Sequence[int], bat
         )
     for name, value in (("batch_size", batch_size), *(("steps", number) for number in steps)):
         check_count(f"RobustnessCurves({name}=...)", value)
+    if steps:
+        try:
+            _to_the_end(attack, 1)
+        except ValueError as error:
+            raise ValueError(
+                f"RobustnessCurves(steps=...) must be empty for {attack!r:.80}: the loss after steps takes an attack "
+                f"that climbs its objective to the end, as PGD and APGD(num_targets=0) do, got {list(steps)}"
+            ) from error

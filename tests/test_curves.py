@@ -16,10 +16,16 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import train
 from touchstone.attacks import (
+    APGD,
+    FAB,
     FGSM,
+    L0,
     L2,
     PGD,
     Attack,
+    CarliniWagner,
+    EmbeddingBall,
+    HotFlip,
     InBfloat16,
     Linf,
     RandomNoise,
@@ -27,6 +33,8 @@ from touchstone.attacks import (
     Strongest,
     Targeted,
     Threat,
+    TokenFlips,
+    Universal,
 )
 from touchstone.callbacks import RobustnessCurves
 from touchstone.callbacks.parts.pictures.curves_picture import curves_picture
@@ -34,6 +42,7 @@ from touchstone.callbacks.parts.records.curves_file import Curves, read_curves
 
 from .lightning_programs import OrdinaryModule, events, samples, train_loader, trainer, val_loader, weights
 from .oracles import LinearModel, images
+from .tokens_table import LENGTH, NUM_TOKENS, Bag
 
 LINF = Linf(eps=0.12)
 PGD_20 = PGD(threat=LINF, num_steps=20)
@@ -136,6 +145,24 @@ def test_the_loss_is_that_of_a_climb_that_does_not_stop(tmp_path: Path) -> None:
         assert found["accuracy_after_steps"][1:] == [0, 0]
         assert found["loss_after_steps"][2] > 5
         assert found["num_samples"] == 30
+
+
+def test_texts_have_the_exact_curves_of_balls_at_the_embedding(tmp_path: Path) -> None:
+    """Behind it the net is linear: each vector lowers the difference of two logits by eps times its weights' length."""
+    module, tokens = Linear(), torch.randint(NUM_TOKENS, (40, LENGTH), generator=torch.Generator().manual_seed(0))
+    module.net = net = Bag(num_classes=2)  # type: ignore[assignment]
+    logits, weight = net(tokens).detach(), net.linear.weight.detach().unflatten(1, (LENGTH, 4))
+    y = logits.argmax(1)
+    margin, dual = (logits[:, 0] - logits[:, 1]).abs().numpy(), float((weight[0] - weight[1]).norm(dim=1).sum())
+    attack = PGD(threat=EmbeddingBall(eps=0.3), random_start=False)
+    run = trainer(tmp_path, RobustnessCurves(attack=attack, eps=[0.1, 0.6], steps=STEPS))
+    run.validate(module, DataLoader(TensorDataset(tokens, y), 15), verbose=False)
+    found = curves_of(run)
+    assert found["accuracy_at_eps"] == pytest.approx([float((margin > eps * dual).mean()) for eps in (0, 0.1, 0.6)])
+    assert found["accuracy_at_eps"][1] not in (0, 1)
+    assert found["loss_after_steps"] == pytest.approx(
+        [np.log1p(np.exp(eps * dual - margin)).mean() for eps in (0, 0.3, 0.3, 0.3)], rel=1e-5
+    )
 
 
 def test_file_and_picture_lie_in_the_run_folder_and_training_is_what_it_was(tmp_path: Path) -> None:
@@ -247,8 +274,8 @@ def test_without_steps_there_is_one_panel() -> None:
         ({"attack": PGD(threat=Linf(eps=torch.rand(23)))}, r"Linf\(eps=...\) must hold one row per sample"),
         ({"eps": []}, r"RobustnessCurves\(eps=...\) must name at least one radius, got none"),
         ({"eps": ["wide"]}, r"RobustnessCurves\(eps=...\) must be a number such as 0.03 or 8/255, got 'wide'"),
-        ({"eps": [0]}, r"Linf\(eps=...\) must be > 0"),
-        ({"eps": [8]}, r"did you mean 8/255"),
+        ({"eps": [0]}, r"RobustnessCurves\(eps=...\): Linf\(eps=...\) must be > 0"),
+        ({"eps": [8]}, r"RobustnessCurves\(eps=...\): .* did you mean 8/255"),
         ({"levels": [1]}, r"RobustnessCurves\(levels=...\) must be in \(0, 1\), got 1"),
         ({"steps": [0]}, r"RobustnessCurves\(steps=...\) must be >= 1, got 0"),
         ({"batch_size": 0}, r"RobustnessCurves\(batch_size=...\) must be >= 1, got 0"),
@@ -258,6 +285,30 @@ def test_without_steps_there_is_one_panel() -> None:
             r"must be empty for RandomNoise, which has no field num_steps, got \[2\]",
         ),
         ({"attack": Strongest(threat=LINF)}, "must be empty for Strongest, which has no field"),
+        (
+            {"attack": HotFlip(threat=TokenFlips(2, vocab_size=9)), "steps": []},
+            r"\(attack=...\) must have a threat with an eps, such as Linf or EmbeddingBall, got TokenFlips\(2",
+        ),
+        (
+            {"attack": FAB(threat=LINF)},
+            r"\(steps=...\) must be empty for FAB\(.* as PGD and APGD\(num_targets=0\) do, got \[2\]$",
+        ),
+        (
+            {"attack": APGD(threat=LINF, num_targets=3)},
+            r"\(steps=...\) must be empty for APGD\(.* climbs its objective",
+        ),
+        (
+            {"attack": Universal(threat=LINF), "steps": []},
+            r"\(attack=...\) must be an attack that needs no samples, got Universal\(.*what its `.prepare` returns",
+        ),
+        (
+            {"attack": CarliniWagner(threat=L2(eps=1))},
+            r"\(attack=...\) must go steps that grow with eps.*: CarliniWagner has none, got step_size=",
+        ),
+        (
+            {"attack": PGD(threat=L0(eps=3))},
+            r"RobustnessCurves\(eps=...\): L0\(eps=...\) must be a whole number of pixels",
+        ),
         ({"compare_with": ["nowhere"]}, r"\(compare_with=...\) must be folders of runs.*there is no such file"),
     ],
 )
