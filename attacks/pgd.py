@@ -13,6 +13,7 @@ from touchstone.options import check_counts, check_flags, check_positive
 
 from .core.ascend import StepSize, ascend, cosine_steps
 from .core.attack import Attack
+from .core.eps import parse_number
 from .core.gain import gain_of
 from .core.in_turn import in_turn
 from .core.objective import Objective
@@ -20,7 +21,6 @@ from .core.sample_rng import SampleRng
 from .core.threat import Threat
 from .objectives.endless import Endless
 from .objectives.untargeted import Untargeted
-from .threats.ball import parse_number
 
 
 @dataclass(frozen=True, kw_only=True)

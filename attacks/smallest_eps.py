@@ -12,10 +12,11 @@ from touchstone.options import check_count
 
 from .core.attack import Attack
 from .core.checks import check_batch, read_sample_ids
+from .core.eps import check_width, parse_number
 from .core.per_sample import widest
 from .judge.evaluate import evaluate
 from .judge.halving import Halving
-from .threats.ball import Ball, parse_number
+from .threats.ball import Ball
 from .threats.linf import Linf
 
 _ROUNDING = 1e-6  # of an eps in float32, as `torch.linspace` gives it
@@ -72,12 +73,8 @@ def smallest_eps(
             f"smallest_eps(attack=...): {type(attack).__name__} learns from samples before it attacks: give the attack "
             "that its `.prepare(model, x, y)` returns, with other samples than these"
         )
-    box = attack.threat.box
-    if isinstance(attack.threat, Linf) and box is not None and largest > box[1] - box[0]:
-        raise ValueError(
-            f"smallest_eps(largest=...) must be <= {box[1] - box[0]:g}, the width of the box, got {largest:g}; "
-            f"did you mean {largest if largest <= 128 else 8:g}/255?"
-        )
+    if isinstance(attack.threat, Linf) and attack.threat.box is not None:
+        check_width(largest, attack.threat.width, "smallest_eps(largest=...)")
     ids = read_sample_ids(sample_ids, y)
     rows = torch.arange(len(x), device=x.device)
     eps = torch.full((len(x),), largest, dtype=widest(x.device), device=x.device)

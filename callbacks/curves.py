@@ -12,11 +12,11 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from touchstone.attacks import Attack, Report, evaluate
+from touchstone.attacks.core.eps import parse_number
 from touchstone.attacks.core.wrapping import Wrapping
 from touchstone.attacks.judge.halving import Halving
 from touchstone.attacks.judge.running import check_seed
 from touchstone.attacks.objectives.endless import Endless
-from touchstone.attacks.threats.ball import parse_number
 from touchstone.options import check_count
 from touchstone.runs.run_folder import run_folder
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq, minimize
 from torch import Tensor, nn
 
-from touchstone.attacks import FGSM, L0, L1, L2, PGD, Linf, SampleRng, evaluate
+from touchstone.attacks import FGSM, L0, L1, L2, PGD, EmbeddingBall, Linf, SampleRng, evaluate
 from touchstone.attacks.threats.ball import Ball
 
 from .oracles import images, own_labels, small_net
@@ -279,14 +279,16 @@ def test_an_eps_is_read_as_people_write_it() -> None:
     assert repr(Linf(eps=0.1, box=(-1, 1))) == "Linf(eps=0.1, box=(-1.0, 1.0))"
 
 
-def test_one_eps_per_sample_is_told_in_a_line_that_tells_it_from_others() -> None:
+@pytest.mark.parametrize("kind", [Linf, EmbeddingBall])
+def test_one_eps_per_sample_is_told_in_a_line_that_tells_it_from_others(kind: type[Linf | EmbeddingBall]) -> None:
     """By what they print, the signs of masking know which attacks work inside the same threat."""
     eps = torch.linspace(0.1, 0.2, 2000)
     other = eps.clone()
     other[1000] += 1e-3
-    assert re.fullmatch(r"Linf\(eps=<2000 from 0.1 to 0.2, [0-9a-f]{8}>\)", repr(Linf(eps=eps)))
-    assert repr(Linf(eps=eps)) == repr(Linf(eps=eps.clone())) != repr(Linf(eps=other))
-    assert repr(L2(eps=torch.tensor([0.5, 1.0], dtype=torch.bfloat16))).startswith("L2(eps=<2 from 0.5 to 1,")
+    assert re.fullmatch(kind.__name__ + r"\(eps=<2000 from 0.1 to 0.2, [0-9a-f]{8}>\)", repr(kind(eps=eps)))
+    assert repr(kind(eps=eps)) == repr(kind(eps=eps.clone())) != repr(kind(eps=other))
+    coarse = torch.tensor([0.5, 1.0], dtype=torch.bfloat16)
+    assert repr(kind(eps=coarse)).startswith(f"{kind.__name__}(eps=<2 from 0.5 to 1,")
 
 
 @pytest.mark.parametrize("eps", ["eight", "8/0", "1/2/3", None])

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import zlib
 from abc import abstractmethod
 from copy import copy
-from fractions import Fraction
 from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor
 
+from ..core.eps import checksum, read_box, read_eps, write_eps
 from ..core.per_sample import norms, widest
 from ..core.sample_rng import SampleRng
 from ..core.threat import Threat
@@ -22,57 +21,6 @@ Self = TypeVar("Self", bound="Ball")
 RELATIVE_TOLERANCE = 1e-5
 ABSOLUTE_TOLERANCE = 1e-6
 MOST_ROUNDING = 1e-3  # of images that were moved out of the box by a resize or a normalization and back
-
-
-def parse_number(text: float | str, name: str) -> float:
-    """Reads a number as people write an eps: `0.3`, `"0.3"`, `"8/255"` or `"0.5/255"`.
-
-    Raises:
-        ValueError: `text` is none of these; the message begins with `name`.
-    """
-    try:
-        if isinstance(text, bool):
-            raise TypeError
-        if not isinstance(text, str):
-            return float(text)
-        above, *below = text.replace(" ", "").split("/")
-        if len(below) > 1:
-            raise ValueError
-        return float(Fraction(above) / Fraction(below[0] if below else 1))
-    except (ValueError, ZeroDivisionError, OverflowError, TypeError):
-        raise ValueError(f"{name} must be a number such as 0.03 or 8/255, got {text!r}") from None
-
-
-def write_number(number: float, *, digits: int | None = None) -> str:
-    """Writes an eps as people do: `8/255` where it is just that and no short decimal, else as Python writes it.
-
-    Args:
-        number: an eps.
-        digits: as many are written of any other; None for all.
-    """
-    parts = round(number * 255)
-    if number < 1 and len(repr(number)) > 6 and parts / 255 == number:
-        return f"{parts}/255"
-    return repr(number) if digits is None else f"{number:.{digits}g}"
-
-
-def read_box(box: object, name: str) -> tuple[float, float]:
-    """Reads the lowest and the highest value that a pixel can have.
-
-    Raises:
-        ValueError: `box` is no such pair; the message begins with `name`.
-    """
-    try:
-        low, high = map(float, () if isinstance(box, str) else box)  # type: ignore[call-overload]
-    except (TypeError, ValueError):
-        low = high = float("nan")
-    if not -float("inf") < low < high < float("inf"):
-        raise ValueError(f"{name} must be (low, high), two finite numbers, or None, got {box!r}")
-    return low, high
-
-
-def _checksum(values: Tensor) -> str:
-    return f"{zlib.crc32(values.numpy().tobytes()):08x}"
 
 
 class Ball(Threat):
@@ -93,16 +41,7 @@ class Ball(Threat):
     mask: Tensor | str | None = None
 
     def __post_init__(self) -> None:
-        call = f"{type(self).__name__}(eps=...)"
-        if isinstance(self.eps, Tensor):
-            if not self.eps.is_floating_point() or self.eps.ndim > 1:
-                raise ValueError(f"{call} as a tensor must be float with one eps per sample, `(N,)`")
-        else:
-            object.__setattr__(self, "eps", parse_number(self.eps, call))
-        each = torch.as_tensor(self.eps).reshape(-1)
-        broken = ~((each > 0) & each.isfinite())
-        if bool(broken.any()):
-            raise ValueError(f"{call} must be > 0 and finite, got {float(each[broken][0]):g}")
+        object.__setattr__(self, "eps", read_eps(self.eps, f"{type(self).__name__}(eps=...)"))
         if self.box is not None:
             object.__setattr__(self, "box", read_box(self.box, f"{type(self).__name__}(box=...)"))
         if isinstance(self.mask, str):
@@ -127,15 +66,11 @@ class Ball(Threat):
     def __repr__(self) -> str:
         # With checksums, since the signs of masking know two threats apart by what they print.
         mask = ""
-        eps = repr(self.eps) if isinstance(self.eps, Tensor | str) else write_number(self.eps)
-        if isinstance(self.eps, Tensor) and self.eps.numel():
-            each = self.eps.detach().cpu().double()  # numpy knows no bfloat16
-            eps = f"<{len(each.flatten())} from {float(each.min()):g} to {float(each.max()):g}, {_checksum(each)}>"
         if isinstance(self.mask, Tensor):
             share = f"{float(self.mask.float().mean()):.2g} of the pixels may change"
-            mask = f", mask=<{tuple(self.mask.shape)}: {share}, {_checksum(self.mask.cpu())}>"
+            mask = f", mask=<{tuple(self.mask.shape)}: {share}, {checksum(self.mask)}>"
         box = "" if self.box == (0.0, 1.0) else f", box={self.box!r}"
-        return f"{type(self).__name__}(eps={eps}{box}{mask})"
+        return f"{type(self).__name__}(eps={write_eps(self.eps)}{box}{mask})"
 
     def start(self, x: Tensor, rng: SampleRng) -> Tensor:
         return self.project(x + self._noise(x, rng), x)

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from ..core.embedding import FromEmbedding, find_embedding
+from ..core.eps import read_eps, write_eps
 from ..core.per_sample import per_sample, widest
 from ..core.sample_rng import SampleRng
 from ..core.threat import Threat
-from .ball import ABSOLUTE_TOLERANCE, RELATIVE_TOLERANCE, parse_number
+from .ball import ABSOLUTE_TOLERANCE, RELATIVE_TOLERANCE
 from .free_tokens import FreeTokens
 
 
@@ -46,11 +47,11 @@ class EmbeddingBall(FreeTokens):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "eps", _radius(self.eps))
+        object.__setattr__(self, "eps", read_eps(self.eps, "EmbeddingBall(eps=...)"))
 
     def __repr__(self) -> str:
         embedding = "" if self.embedding is None else f", embedding={self.embedding!r}"
-        return f"EmbeddingBall(eps={self.eps!r}{embedding}{self._shown()})"
+        return f"EmbeddingBall(eps={write_eps(self.eps)}{embedding}{self._shown()})"
 
     def check_model(self, model: nn.Module) -> None:
         find_embedding(model, self.embedding, type(self).__name__)
@@ -119,17 +120,3 @@ class TokenBalls(Threat):
 def _lengths(vectors: Tensor) -> Tensor:
     """The length of each vector, `(N, T, 1)`."""
     return torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
-
-
-def _radius(eps: float | str | Tensor) -> float | Tensor:
-    call = "EmbeddingBall(eps=...)"
-    if isinstance(eps, Tensor):
-        if not eps.is_floating_point() or eps.ndim > 1:
-            raise ValueError(f"{call} as a tensor must be float with one eps per text, `(N,)`")
-    else:
-        eps = parse_number(eps, call)
-    each = torch.as_tensor(eps).reshape(-1)
-    broken = ~((each > 0) & each.isfinite())
-    if bool(broken.any()):
-        raise ValueError(f"{call} must be > 0 and finite, got {float(each[broken][0]):g}")
-    return eps

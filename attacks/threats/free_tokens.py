@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import zlib
-
 import torch
 from torch import Tensor
 
+from ..core.eps import checksum
 from ..core.threat import Threat
 
 
@@ -53,5 +52,4 @@ class FreeTokens(Threat):
         protected = f", protected={self.protected!r}" if self.protected else ""
         if self.mask is None:
             return protected
-        checksum = zlib.crc32(self.mask.cpu().numpy().tobytes())
-        return f"{protected}, mask=<{tuple(self.mask.shape)}, {checksum:08x}>"
+        return f"{protected}, mask=<{tuple(self.mask.shape)}, {checksum(self.mask)}>"

@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ..core.eps import check_width
 from ..core.sample_rng import SampleRng
 from .ball import Ball
 
@@ -34,11 +35,8 @@ class Linf(Ball):
     def __post_init__(self) -> None:
         super().__post_init__()
         largest = float(self.eps.max()) if isinstance(self.eps, Tensor) and self.eps.numel() else self.eps
-        if self.box is not None and not isinstance(largest, Tensor | str) and largest > self.width:
-            raise ValueError(
-                f"Linf(eps=...) must be <= {self.width:g}, the width of the box, got {largest:g}; "
-                f"did you mean {largest if largest <= 128 else 8:g}/255?"
-            )
+        if self.box is not None and not isinstance(largest, Tensor | str):
+            check_width(largest, self.width, "Linf(eps=...)")
 
     def _noise(self, x: Tensor, rng: SampleRng) -> Tensor:
         return self.radius(x) * (2 * rng.uniform(x) - 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from touchstone.attacks.threats.ball import write_number
+from touchstone.attacks.core.eps import write_number
 
 from ..records.curves_file import Curves
 from ..records.report_files import STAGES, interval
