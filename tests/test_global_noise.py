@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -61,3 +63,30 @@ def test_a_model_that_draws_is_no_attack_that_draws() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         evaluate(net, x, own_labels(net.inner, x), {**attacks, **ATTACKS}, probe_masking=False)
+
+
+def test_of_two_attacks_of_one_name_each_is_asked() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Other(Careless):
+        pass
+
+    Other.__name__ = "Careless"
+    net, x = small_net(), images(6)
+    y = own_labels(net, x)
+    for attack in (ATTACKS["a"], Other(threat=Linf(eps=0.1))):
+        with pytest.warns(UserWarning, match="Careless.perturb draws from torch's global random state"):
+            evaluate(net, x, y, {"a": attack}, probe_masking=False)
+
+
+def test_what_was_asked_keeps_no_class_alive() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Passing(Careless):
+        pass
+
+    net, x = small_net(), images(6)
+    with pytest.warns(UserWarning, match="Passing.perturb draws"):
+        evaluate(net, x, own_labels(net, x), {"a": Passing(threat=Linf(eps=0.1))}, probe_masking=False)
+    known = weakref.ref(Passing)
+    del Passing
+    gc.collect()
+    assert known() is None

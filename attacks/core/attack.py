@@ -159,7 +159,7 @@ class Attack(PerSample):
             with torch.no_grad():
                 aimed = entered.aimed(model, x, y, rng)
             handed = x.clone()
-            with noticing_global_noise(type(self).__name__, model, x):
+            with noticing_global_noise(type(self), model, x):
                 x_adv = aimed.perturb(model, handed, y, rng)
             if not torch.equal(handed, x):
                 raise ValueError(f"{type(self).__name__}.perturb changed its input in place: work on `x.clone()`")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,36 +12,36 @@ from torch import Tensor, nn
 
 from .logits import half_precision
 
-_ASKED = set[str]()  # of these attacks it has been asked once whose draws they were
+_ASKED = weakref.WeakSet[type]()  # of these kinds of attacks it has been asked once whose draws they were
 
 
 @contextmanager
-def noticing_global_noise(name: str, model: nn.Module, x: Tensor) -> Iterator[None]:
+def noticing_global_noise(kind: type, model: nn.Module, x: Tensor) -> Iterator[None]:
     """Warns, once for each kind of attack, where torch's random state is another after the block.
 
     Not where the model draws from it itself, or may, being in training mode.
 
     Args:
-        name: of the attack's class.
+        kind: the attack's class.
         model: what it attacks.
         x: the samples, `(N, ...)`, N >= 1.
     """
     before = _random_states(x.device)
     yield
-    if name in _ASKED or _alike(before, _random_states(x.device)):
+    if kind in _ASKED or _are_equal(before, _random_states(x.device)):
         return
     if any(module.training for module in model.modules()):  # layers that drop out draw
         return
-    _ASKED.add(name)
+    _ASKED.add(kind)
     before = _random_states(x.device)
     half = half_precision(model) if x.is_floating_point() else None
     with torch.no_grad():
         model.forward(x[:1].to(half or x.dtype))  # not `model(x)`: that is counted as the attack's, and casts the input
-    if not _alike(before, _random_states(x.device)):
+    if not _are_equal(before, _random_states(x.device)):
         return
     warnings.warn(
-        f"{name}.perturb draws from torch's global random state, so that its result for a sample depends on the others "
-        "of the batch and on their order: draw from `rng`, as by `rng.uniform(x)` or `rng.normal(x)`",
+        f"{kind.__name__}.perturb draws from torch's global random state, so that its result for a sample depends on "
+        "the others of the batch and on their order: draw from `rng`, as by `rng.uniform(x)` or `rng.normal(x)`",
         stacklevel=5,
     )
 
@@ -52,5 +53,5 @@ def _random_states(device: torch.device) -> list[Tensor]:
     return states
 
 
-def _alike(one: list[Tensor], other: list[Tensor]) -> bool:
+def _are_equal(one: list[Tensor], other: list[Tensor]) -> bool:
     return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
