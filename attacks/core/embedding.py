@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from .around import Around
 from .checks import computing_dtype
 from .per_sample import norms
+from .same_answer import same_in_equal_batches
 
 _NUM_COMPARED = 4
 
@@ -113,9 +113,8 @@ class FromEmbedding(Around):
         some = tokens[:_NUM_COMPARED]
         if not len(some):
             return
-        alike = partial(torch.allclose, rtol=1e-3, atol=1e-3)
         whole, from_here = self.model(some), self(self.vectors(some))
-        if not alike(whole, from_here) and alike(whole, self.model(some)):
+        if not same_in_equal_batches(whole, from_here) and same_in_equal_batches(whole, self.model(some)):
             raise ValueError(
                 "the model reads more of its tokens than their embedding: what it returns for the embedding of a text "
                 "is not what it returns for the text. Where it masks padding, its embedding needs `padding_idx`"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.attack import Attack
-from ..core.rounding import rounding
+from ..core.same_answer import same_in_other_batches
 from ..core.sample_rng import SampleRng
 from ..objectives.untargeted import Untargeted
 from .attack_probes import FEWEST, at_large_eps, by_another_start, by_margin
@@ -24,7 +24,6 @@ _NUM_FORWARDS = 8
 _SMALL_BATCHES = (4, 3, 5, 2)
 _NUM_PROBED = 16
 _NUM_CLIMBING = 8
-_SAME = 1e-3  # of two answers, the difference that they may have
 
 
 class Diagnosis:
@@ -79,9 +78,9 @@ class Diagnosis:
         if not look_again or not len(self._probing.x):
             return signs
         first, second = self._logits[:NUM_LOOKED_AT], self._asked_in_small_batches()
-        if all(_alike(answers, first) for answers in second):
+        if all(same_in_other_batches(answers, first) for answers in second):
             return signs
-        if not all(all(map(_alike, second, self._asked_in_small_batches())) for _ in range(2)):
+        if not all(all(map(same_in_other_batches, second, self._asked_in_small_batches())) for _ in range(2)):
             signs.append(
                 "the model gives another answer when it is asked again: it draws random numbers, so that an attack "
                 "needs their expectation (`num_eot_samples` of PGD and APGD, `AutoAttack(version='rand')`), and each "
@@ -136,8 +135,3 @@ class Diagnosis:
             fallen = (correct & ~robust[name]).nonzero()[:, 0]
             signs += by_another_start(probing, name, attack, fallen[:most])
         return signs
-
-
-def _alike(one: Tensor, other: Tensor) -> bool:
-    same = rounding(one).minimum(rounding(other)).clamp_min(_SAME * (1 + one.abs().max()))
-    return bool((one - other).abs().amax(1).le(same).all())

@@ -23,6 +23,7 @@ from ..core.checks import (
 )
 from ..core.frozen_eval import frozen_eval, seed_random_state
 from ..core.logits import logits_as_float
+from ..core.same_answer import same_in_equal_batches
 from ..core.sample_rng import SampleRng
 from ..objectives.surprise import token_losses
 from .bench import Bench
@@ -210,16 +211,14 @@ def _check_causal(look: Forwards, x: Tensor, ids: Tensor) -> None:
     others = x.clone()  # of the text itself, since a model need not take every number below that of its logits
     others[:, half:] = torch.where(x == x.min(), x.max(), x.min())[:, half:]
     before, after = (look(text, ids, "before any attack")[:, :half] for text in (x, others))
-    if _alike(before, after) or not _alike(before, look(x, ids, "before any attack")[:, :half]):
+    if same_in_equal_batches(before, after):
+        return
+    if not same_in_equal_batches(before, look(x, ids, "before any attack")[:, :half]):
         return
     raise ValueError(
         "a language model's logits must depend on none of the tokens behind them, or it would only have to look: those "
         f"of the first {half} tokens change with the rest; is it causal?"
     )
-
-
-def _alike(some: Tensor, others: Tensor) -> bool:
-    return torch.allclose(some, others, rtol=1e-3, atol=1e-3)
 
 
 def _check_texts(x: Tensor, y: Tensor) -> None:
