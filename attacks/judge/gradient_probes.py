@@ -35,7 +35,7 @@ _SAME = 1e-3  # of two answers, the difference that they may have
 
 def near_by(probing: Probing, name: str, threat: Threat, rows: Tensor) -> list[str]:
     """Within a small part of eps the gradient of the margin should keep its direction, raise it, and say its change."""
-    if not isinstance(threat, Ball):  # whose eps is a length in pixels
+    if not isinstance(threat, Ball):  # which has the radius, the width and the box that are used here
         return []
     if isinstance(threat, L1):
         threat = replace(threat, pixels_per_eps=L1.pixels_per_eps)  # steps along the gradient itself are longer
