@@ -6,20 +6,43 @@ import json
 import re
 import runpy
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from touchstone.attacks import HotFlip, Surprise, TokenFlips
-from touchstone.callbacks import AttentionMaps, Health, RecurrentJacobian, RobustLanguage, Saturation
-from touchstone.datamodules import TextDataModule
+from touchstone.attacks import PGD, HotFlip, L1Adam, Linf, Surprise, TokenFlips
+from touchstone.callbacks import (
+    AttentionMaps,
+    AugmentationGallery,
+    CatastrophicOverfitting,
+    DeepDream,
+    FindLearningRate,
+    Health,
+    InputGradients,
+    LeastVisible,
+    NamedPredictions,
+    PerClass,
+    RecurrentJacobian,
+    RobustAccuracy,
+    RobustLanguage,
+    RobustnessCurves,
+    Saturation,
+    StandardAgainstRobust,
+    TargetedPictures,
+)
+from touchstone.datamodules import PicturesDataModule, TextDataModule
+from touchstone.datamodules.augmentations import RandomFlip
 from touchstone.lightning_modules import LanguageModel
 from touchstone.nets import RecurrentLM, TransformerLM
 
-from .lightning_programs import trainer
+from .lightning_programs import OrdinaryModule, train_loader, trainer, val_loader
+from .oracles import small_net
+from .picture_folders import RED, Classes
 
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/*.md")
 
@@ -155,6 +178,7 @@ def test_every_fragment_of_the_documents_runs(root: Path) -> None:
         exec(compile(f"from touchstone.attacks import *\n{code}", place, "exec"), names)
 
 
+FEW_STEPS = {"num_steps": 2}
 OF_LIGHTNING = r"epoch|hp_metric|lr-.*|custom_scalars__config__|_hparams_/.*"
 
 
@@ -164,8 +188,8 @@ def documented_tags(root: Path, table: int) -> list[str]:
     rows = re.findall(r"^\| (`.*?) \|", text.split("\n\n")[0], flags=re.MULTILINE)
     tags = [tag for row in rows for tag in re.findall(r"`([^`]+)`", row)]
     both = [re.sub(r"\bS\b", stage, tag) for tag in tags for stage in ("val", "test")]
-    named = [re.sub(r"\bA(_before)?\b|\bLAYER\b", r"[\\w.-]+\1", tag) for tag in dict.fromkeys(both)]
-    return [re.sub(r"(?<=_)K\b|(?<=l)N\b", r"\\d+", tag) for tag in named]
+    named = [re.sub(r"\b(?:A|LAYER|NAME|NET|KIND)(_before)?\b", r"[\\w.-]+\1", tag) for tag in dict.fromkeys(both)]
+    return [re.sub(r"(?<=_)(?:K|E|LEVEL)\b|(?<=l)N\b", r"[\\d.]+", tag) for tag in named]
 
 
 def seen_tags(folder: Path) -> set[str]:
@@ -181,10 +205,12 @@ def seen_tags(folder: Path) -> set[str]:
     return seen
 
 
-def check_tags(documented: list[str], seen: set[str]) -> None:
+def check_tags(documented: list[str], seen: set[str], *, elsewhere: Sequence[str] = ()) -> None:
+    """Holds that a run has every tag of a table, and none beside but those that stand in other tables."""
     assert len(documented) > 15
     assert not [tag for tag in documented if not any(re.fullmatch(tag, other) for other in seen)]
-    assert not [tag for tag in seen if not any(re.fullmatch(known, tag) for known in (*documented, OF_LIGHTNING))]
+    known = (*documented, *elsewhere, OF_LIGHTNING)
+    assert not [tag for tag in seen if not any(re.fullmatch(pattern, tag) for pattern in known)]
 
 
 def test_the_tags_of_the_document_are_the_tags_of_a_run(root: Path, folder: Path) -> None:
@@ -213,3 +239,46 @@ def test_the_tags_of_texts_are_those_of_their_runs(root: Path, tmp_path: Path) -
         run.fit(module, datamodule=data)
         run.test(module, datamodule=data, verbose=False)
     check_tags(documented_tags(root, 1), seen_tags(tmp_path))
+
+
+class Silent(OrdinaryModule):
+    """Logs nothing itself."""
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        pass
+
+    test_step = validation_step
+
+
+def test_the_tags_of_other_callbacks_are_those_of_their_runs(root: Path, tmp_path: Path) -> None:
+    linf, small = Linf(eps=0.1), small_net(seed=5)
+    ascent = PGD(threat=linf, num_steps=2)
+    run = trainer(
+        tmp_path,
+        RobustAccuracy({"pgd": ascent}, per_class=True, num_images=0),
+        PerClass(),
+        CatastrophicOverfitting(linf, num_steps=2),
+        RobustnessCurves(attack=ascent, eps=[0.01, 1.0], steps=[2], levels=[0.1]),
+        StandardAgainstRobust(
+            {"other": small}, attack=ascent, target=2, layers={"standard": "net.0", "other": "0"}, options=FEW_STEPS
+        ),
+        DeepDream(["net.0"], options=FEW_STEPS),
+        DeepDream(["net.0"], options=FEW_STEPS, name="again"),
+        InputGradients(),
+        AugmentationGallery({"flip": RandomFlip()}),
+        max_epochs=1,
+    )
+    run.fit(Silent(), train_loader(), val_loader())
+    run.test(Silent(), val_loader(), verbose=False)
+    trainer(tmp_path, FindLearningRate(num_training_steps=13)).fit(Silent(), train_loader(), val_loader())
+    Image.new("RGB", (16, 16), RED).save(tmp_path / "red.png")
+    pictures = PicturesDataModule(str(tmp_path), image_size=16, resize=16, class_names=["red", "green", "blue"])
+    trainer(
+        tmp_path,
+        NamedPredictions(top_k=2),
+        TargetedPictures("green", attacks={"pgd": ascent}),
+        LeastVisible(["green"], attack=L1Adam(threat=Linf(eps=1), num_steps=2, penalty=0.1), num_rounds=1),
+    ).predict(Classes(), pictures)
+    check_tags(
+        documented_tags(root, 2), seen_tags(tmp_path), elsewhere=[*documented_tags(root, 0), *documented_tags(root, 1)]
+    )
