@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_FEW = 4  # spacings: the layers before have rounded too
+_FEW = 4  # spacings of half precision: the layers before have rounded too
+_SOME = 64  # the same of full precision, where a convolution's sums may cancel
 _LOW_BITS = 0b1111  # of the eight in bfloat16
 
 
@@ -20,9 +21,9 @@ def rounding(logits: Tensor) -> Tensor:
     Args:
         logits: `(N, C)`; infinite ones count for nothing.
     """
-    spacing = torch.full_like(logits[:, 0], torch.finfo(logits.dtype).eps)
+    rounded = torch.full_like(logits[:, 0], _SOME * torch.finfo(logits.dtype).eps)
     few_levels = ((logits.bfloat16().view(torch.int16) & _LOW_BITS) == 0).all(1)
     for half in (torch.float16, torch.bfloat16):
         held = (logits.to(half) == logits).all(1) & ~few_levels
-        spacing = torch.where(held, torch.finfo(half).eps, spacing)
-    return _FEW * spacing * logits.masked_fill(~logits.isfinite(), 0).abs().amax(1)
+        rounded = torch.where(held, _FEW * torch.finfo(half).eps, rounded)
+    return rounded * logits.masked_fill(~logits.isfinite(), 0).abs().amax(1)
