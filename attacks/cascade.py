@@ -38,6 +38,7 @@ class Cascade(Sighted):
         num_steps: int,
         momentum: float = 0.0,
         smooth: bool = False,
+        wide: bool = False,
         sharp: bool = False,
         rank: int | None = None,
         alone: bool = False,
@@ -49,6 +50,7 @@ class Cascade(Sighted):
             num_steps: how many steps.
             momentum: as in `ascend`.
             smooth: whether along gradients that see units at rest (`smooth_backward`).
+            wide: whether along gradients that see beyond where units saturate (`past_saturation`).
             sharp: whether a margin over all classes is nearly that over the nearest one.
             rank: None to climb towards any class; 0 towards the nearest one, 1 towards the next.
             alone: whether that class is to rise above the other wrong ones, whatever the true one does.
@@ -58,7 +60,7 @@ class Cascade(Sighted):
             return
         threat = self.threat.take(rows)
         points, _ = ascend(
-            self.measure(rows, rank, smooth=smooth, sharp=sharp, alone=alone),
+            self.measure(rows, rank, smooth=smooth, wide=wide, sharp=sharp, alone=alone),
             self.x[rows],
             start=threat.start(self.x[rows], self.noise(rows)),
             threat=threat,

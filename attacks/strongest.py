@@ -5,10 +5,11 @@ is small (Gao et al., "Fast and reliable evaluation of adversarial robustness wi
 that shrinks to the nearest point found (`parts/shrinking.py`); a black box where gradients are blind. Its own: a margin
 that is soft on the scale of each sample's own margin, the less the nearer it has come, so that it neither saturates nor
 depends on the scale of the logits; restarts where the ends of earlier climbs scatter, since where they all end alike
-another one ends there too; gradients that see units at rest, beside plain ones (`core/smooth_backward.py`); climbs of
-each class above the other wrong ones, where no class is nearer than another; inside L2, L1 and L0 effort where the
-boundary is out of sight from inside, and inside Linf where ends scatter; and inside L1 steps to the corners of ball and
-box, or along the gradient itself where the margin bends (`parts/closing_in.py`).
+another one ends there too; gradients that see units at rest, or beyond where they saturate, beside plain ones
+(`core/smooth_backward.py`, `core/past_saturation.py`); climbs of each class above the other wrong ones, where no class
+is nearer than another; inside L2, L1 and L0 effort where the boundary is out of sight from inside, and inside Linf
+where ends scatter; and inside L1 steps to the corners of ball and box, or along the gradient itself where the margin
+bends (`parts/closing_in.py`).
 
 What is spent on a sample depends on that sample alone, so that its verdict is the same in any batch.
 """
@@ -42,13 +43,14 @@ _NUM_CLASSES = 3  # the nearest ones, towards which the nearest survivors climb
 _MORE_CLASSES = 5  # the same of a thorough budget
 _LEVEL_CLASSES = 9  # the same where none is nearer than another
 _NUM_HIDDEN = 2  # the same where the boundary is out of sight from inside
+_NUM_SATURATED = 2  # the same where units saturate
 _TIE = 1e-3  # of the first margin
 _LIKELY_STEPS = 20  # of a climb of the likelihood
 _SHARE = 0.3  # of the pixels, the first windows around the best point
 _IN_SIGHT = 0.4  # of the first margin, at most so much of which is left where the boundary is seen from inside
 _BROUGHT_NEAR = 0.5  # the same where climbs along the gradient itself have led there
 _FAR = 8  # of eps: the first ball of a climb from afar
-_BEYOND = 2  # the same inside Linf
+_BEYOND = 2  # the same inside Linf, and where units saturate
 _FAR_CORNERS, _NEAR_CORNERS = 20, 3  # the same of climbs by corners, from afar and where the boundary is in sight
 
 
@@ -60,9 +62,14 @@ class Strongest(Attack):
     share of their first margin left; "in sight", near 0.4; "blind", those whose gradient leads nowhere or hides a part
     of how the margin changes, or whose margin jumps; "torn", those from whom some class fell back while others came
     nearer, or who have few features, so that one class may be reached by its own way alone; "level", those of whom all
-    other classes are as near as each other, so that none is known to be next; "scattered", those whose climbs have
-    ended at so unlike margins that another one may reach the boundary. Of classes the nearest come first. A black box
-    searches where the samples are images and the threat is not L0.
+    other classes are as near as each other, so that none is known to be next; "saturated", those who drive bounded
+    units of some layer out to their flat ends; "scattered", those whose climbs have ended at so unlike margins that
+    another one may reach the boundary. Of classes the nearest come first. A black box searches where the samples are
+    images and the threat is not L0.
+
+    Everywhere, after the first climb
+        - saturated: along gradients that see beyond where units saturate, for 12 steps towards any class and then each
+          of 2; from beyond, in a ball of 2 eps that shrinks to eps, for 20 steps
 
     Linf
         - all: a climb of 8 steps
@@ -127,14 +134,25 @@ class Strongest(Attack):
         first = min(8 if isinstance(self.threat, Linf) else 5, self.max_passes)
         if isinstance(self.threat, L1):
             samples.climb_by_corners(samples.everyone, num_steps=first, factor=1, smooth=True)
-            self._inside_l1(samples)
         else:
             samples.climb(samples.everyone, num_steps=first, momentum=0.25)
-            if isinstance(self.threat, Linf):
-                self._inside_linf(samples)
-            else:
-                self._inside_l2_or_l0(samples)
+        self._past_saturation(samples)
+        if isinstance(self.threat, L1):
+            self._inside_l1(samples)
+        elif isinstance(self.threat, Linf):
+            self._inside_linf(samples)
+        else:
+            self._inside_l2_or_l0(samples)
         return samples.best
+
+    def _past_saturation(self, samples: Cascade) -> None:
+        """Where units saturate, how little a climb has gained says little of what another will."""
+        for rank in (None, *range(_NUM_SATURATED)):
+            samples.climb(samples.saturated(), num_steps=12, smooth=True, wide=True, rank=rank)
+        if isinstance(self.threat, L1):
+            samples.climb_densely(samples.saturated(), num_steps=20, factor=_BEYOND)
+        else:
+            samples.climb_from_afar(samples.saturated(), num_steps=20, factor=_BEYOND)
 
     def _inside_linf(self, samples: Cascade) -> None:
         """In Linf a larger ball is of use where the ends scatter: from beyond a plateau the gradients lead back."""

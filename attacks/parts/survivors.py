@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
 
 from ..core.ascend import Measure
+from ..core.past_saturation import past_saturation
 from ..core.per_sample import widest
 from ..core.rounding import rounding
 from ..core.sample_rng import SampleRng
@@ -73,6 +74,7 @@ class Survivors:
         self._jumps: Jumps | None = Jumps(x)  # until the first climb has ended
         self._rounding = x.new_zeros(2, len(x))  # of the margin, where the first climb has looked: the sum, the number
         self._jumping = self._bent = self._torn = torch.zeros_like(self.fallen)
+        self._saturated = torch.zeros_like(self.fallen)
         self._is_plain = True  # the first climb, not along gradients that see units at rest
         self._first_look: tuple[Tensor, Tensor, Tensor] | None = None
         self._num_draws = torch.zeros_like(self.everyone)
@@ -123,6 +125,11 @@ class Survivors:
         rows = self.near(torch.inf)
         return rows if self.x[0].numel() <= _FEW_FEATURES else rows[self._torn[rows]]
 
+    def saturated(self) -> Tensor:
+        """The survivors that saturate bounded units of some layer, by the first climb: int64 `(M,)`."""
+        rows = self.near(torch.inf)
+        return rows[self._saturated[rows]]
+
     def level(self) -> Tensor:
         """The survivors of whom no class but their own is nearer than another, at the first point: int64 `(M,)`.
 
@@ -150,7 +157,14 @@ class Survivors:
         return rank is None or rank < self.class_gaps.shape[1] - 1
 
     def measure(
-        self, rows: Tensor, rank: int | None, *, smooth: bool = False, sharp: bool = False, alone: bool = False
+        self,
+        rows: Tensor,
+        rank: int | None,
+        *,
+        smooth: bool = False,
+        wide: bool = False,
+        sharp: bool = False,
+        alone: bool = False,
     ) -> Measure:
         """The margin over a class or, softly, over all; and whether any class has won. Counts the passes.
 
@@ -161,6 +175,7 @@ class Survivors:
             rows: whose points will be measured.
             rank: None for any class; 0 for the one that has come nearest so far, 1 for the next.
             smooth: whether along gradients that see units at rest.
+            wide: whether along gradients that see beyond where units saturate.
             sharp: whether the margin over all classes is nearly that over the nearest one, however near it has come.
             alone: whether the class is to rise above the other wrong ones, whatever the true one does; it then is the
                 one that was nearest, or the next, at the first point.
@@ -173,8 +188,10 @@ class Survivors:
         def measure(points: Tensor, part: Tensor) -> tuple[Tensor, Tensor]:
             which = rows[part]
             self.num_passes[which] += 1
-            with smooth_backward() if smooth else nullcontext():
+            with smooth_backward() if smooth else nullcontext(), self._watching(wide) as units:
                 gaps = self.gaps(points, which)
+            if units is not None and units.widest is not None and len(units.widest) == len(which):
+                self._saturated[which] |= units.widest > 1
             highest = gaps.amax(1)
             seen, size = highest.detach(), gaps.detach().masked_fill(gaps.isinf(), 0).abs().amax(1)
             begun = seen.minimum(-_NO_MARGIN * size).clamp_max(-torch.finfo(seen.dtype).tiny)
@@ -196,6 +213,10 @@ class Survivors:
             return measure
         self._is_plain = not smooth
         return self._jumps.watched(measure, rows)
+
+    def _watching(self, wide: bool) -> AbstractContextManager[past_saturation | None]:
+        """Along the first climb a look at how far units saturate, and wherever gradients are to see beyond that."""
+        return past_saturation(widens=wide) if wide or self._jumps is not None else nullcontext()
 
     def rounding(self) -> Tensor:
         """How much the margin of each sample may change by rounding alone, `(N,)`: the mean over the first climb."""
