@@ -15,7 +15,8 @@ from touchstone.options import check_counts
 
 from .core.ascend import gradient_of
 from .core.attack import Attack
-from .core.embedding import FromEmbedding, find_embedding
+from .core.checks import computing_dtype
+from .core.embedding import find_embedding, vectors_of, watched_vectors
 from .core.gain import gain_of
 from .core.objective import Objective
 from .core.sample_rng import SampleRng
@@ -72,14 +73,13 @@ class HotFlip(Attack):
             raise ValueError(
                 f"TokenFlips(vocab_size={threat.vocab_size}): the model's embedding has {embedding.num_embeddings}"
             )
-        rest, weight = FromEmbedding(model, embedding), embedding.weight[: threat.vocab_size].detach()
-        from_here, free = gain_of(rest, self.objective, y), threat.free(x)
-        written = threat.may_be_written(x.device)
+        weight, measure = embedding.weight[: threat.vocab_size].detach(), gain_of(model, self.objective, y)
+        free, written = threat.free(x), threat.may_be_written(x.device)
 
         def propose(texts: Tensor, rows: Tensor, step: int) -> Flips:
-            vectors = rest.vectors(texts).detach().requires_grad_()
-            gain, reached = from_here(vectors, rows)
-            grad = gradient_of(gain, vectors)
+            with watched_vectors(embedding) as seen:
+                gain, reached = measure(texts, rows)
+            grad = gradient_of(gain, vectors_of(seen, texts)).to(computing_dtype(model))
             open_ = free[rows] & (texts == x[rows])  # each place is flipped once
             size = max(1, _MOST_SCORES // (texts.shape[1] * len(weight)))
             parts = zip(grad.split(size), texts.split(size), open_.split(size), strict=True)
@@ -87,7 +87,6 @@ class HotFlip(Attack):
             places, tokens, allowed = map(torch.cat, zip(*found, strict=True))
             return Flips(places, tokens, allowed, before=(gain.detach(), reached))
 
-        measure = gain_of(model, self.objective, y)
         return search_flips(measure, x, propose, num_flips=threat.num_flips, num_beams=self.num_beams)
 
 

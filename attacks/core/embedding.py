@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -38,8 +40,39 @@ def find_embedding(model: nn.Module, name: str | None, asked_by: str) -> nn.Embe
     raise ValueError(f"{asked_by}(embedding=...): {given}; the model has {there}")
 
 
+@contextmanager
+def watched_vectors(embedding: nn.Embedding) -> Iterator[list[Tensor]]:
+    """Inside, a forward of the model leaves in the list what the embedding gave, call by call, to differentiate by."""
+    seen: list[Tensor] = []
+
+    def keep(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        seen.append(output if output.requires_grad else output.detach().requires_grad_())
+        return seen[-1].clone()  # which the model may change in place
+
+    handle = embedding.register_forward_hook(keep)
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+def vectors_of(seen: list[Tensor], tokens: Tensor) -> Tensor:
+    """The vectors `(N, T, D)` of tokens `(N, T)`, of what `watched_vectors` saw of their forward.
+
+    Raises:
+        ValueError: the model does not pass its tokens through the embedding, once.
+    """
+    for vectors in seen:
+        _check_passed(vectors.shape[:-1], tokens.shape)
+    _check_once(len(seen))
+    return seen[0]
+
+
 class FromEmbedding(Around):
     """A model from its embedding on: vectors `(N, T, D)` to what the model returns.
+
+    For attacks that move vectors. One that moves tokens asks the model itself, and watches the vectors that they become
+    there (`watched_vectors`).
 
     A vector that equals the embedding's padding row is padding, so that a mask which the model makes from its tokens
     stays what it was; every other vector stands for some token or other.
@@ -91,11 +124,7 @@ class FromEmbedding(Around):
         def put_in(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
             nonlocal calls
             calls += 1
-            if output.shape != vectors.shape:
-                raise ValueError(
-                    f"the model passes {tuple(args[0].shape)} through its embedding where it was given "
-                    f"{tuple(tokens.shape)} tokens"
-                )
+            _check_passed(args[0].shape, tokens.shape)
             return vectors.to(output.dtype)
 
         handle = self.embedding.register_forward_hook(put_in)
@@ -103,8 +132,7 @@ class FromEmbedding(Around):
             output = self.model(tokens)
         finally:
             handle.remove()
-        if calls != 1:
-            raise ValueError(f"the model must pass its tokens through the embedding once, it did so {calls} times")
+        _check_once(calls)
         return output
 
     @torch.no_grad()
@@ -134,3 +162,15 @@ def check_tokens(tokens: Tensor, vocab_size: int) -> None:
             f"tokens must be ids of the vocabulary, 0 to {vocab_size - 1}; text {row} has {int(tokens[row, place])} "
             f"at place {place}"
         )
+
+
+def _check_passed(passed: torch.Size, given: torch.Size) -> None:
+    if passed != given:
+        raise ValueError(
+            f"the model passes {tuple(passed)} through its embedding where it was given {tuple(given)} tokens"
+        )
+
+
+def _check_once(num_calls: int) -> None:
+    if num_calls != 1:
+        raise ValueError(f"the model must pass its tokens through the embedding once, it did so {num_calls} times")

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from torch import Tensor, nn
 
-from touchstone.attacks.core.embedding import find_embedding
+from touchstone.attacks.core.embedding import find_embedding, watched_vectors
 
 
 @contextmanager
@@ -27,13 +26,5 @@ def watched_input(model: nn.Module, x: Tensor, embedding: str | None, asked_by: 
     if x.is_floating_point():
         yield [x.requires_grad_()]
         return
-    seen: list[Tensor] = []
-
-    def keep(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        seen.append(output if output.requires_grad else output.requires_grad_())
-
-    handle = find_embedding(model, embedding, asked_by).register_forward_hook(keep)
-    try:
+    with watched_vectors(find_embedding(model, embedding, asked_by)) as seen:
         yield seen
-    finally:
-        handle.remove()
