@@ -68,7 +68,7 @@ def test_an_unknown_embedding_lists_those_that_are_there() -> None:
         PGD(threat=EmbeddingBall(eps=1, embedding="word"))(net, x, y)
     with pytest.raises(ValueError, match=r"HotFlip\(embedding=...\): must name one of several embeddings"):
         HotFlip(threat=TokenFlips(1, vocab_size=3)).perturb(net, x, y, SampleRng.numbered(1))
-    with pytest.raises(ValueError, match="the model has none: it takes no tokens"):
+    with pytest.raises(ValueError, match="EmbeddingBall needs a model whose tokens go through an `nn.Embedding`"):
         PGD(threat=EmbeddingBall(eps=1))(nn.Linear(2, 2), x, y)
 
 

@@ -34,8 +34,9 @@ def find_embedding(model: nn.Module, name: str | None, asked_by: str) -> nn.Embe
         return found[name]
     if name is None and len(found) == 1:
         return next(iter(found.values()))
-    nearest = difflib.get_close_matches(name or "", found, n=len(found) or 1, cutoff=0)
-    there = ", ".join(map(repr, nearest)) if found else "none: it takes no tokens"
+    if not found:
+        raise ValueError(f"{asked_by} needs a model whose tokens go through an `nn.Embedding`; this one has none")
+    there = ", ".join(map(repr, difflib.get_close_matches(name or "", found, n=len(found), cutoff=0)))
     given = "must name one of several embeddings" if name is None else f"there is no embedding {name!r}"
     raise ValueError(f"{asked_by}(embedding=...): {given}; the model has {there}")
 
