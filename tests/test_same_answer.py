@@ -32,6 +32,15 @@ def test_in_other_batches_a_net_of_half_precision_may_differ_in_its_last_bits() 
     assert not same_in_other_batches(LOGITS, LOGITS * (1 + 2**-7))
 
 
+def test_in_equal_batches_small_logits_are_told_apart_as_large_ones_are() -> None:
+    moved = LOGITS.clone()
+    moved[0, 1] += 0.1
+    for scale in (1.0, 1e-2, 1e-6):
+        assert not same_in_equal_batches(scale * LOGITS, scale * moved)
+        assert same_in_equal_batches(scale * LOGITS, scale * (LOGITS + 1e-5))
+    assert same_in_equal_batches(LOGITS[:0], LOGITS[:0])
+
+
 def test_in_equal_batches_a_logit_of_what_is_never_said_excuses_no_other() -> None:
     banned, moved = torch.cat([LOGITS, torch.full((2, 1), -1e9)], 1), LOGITS + 0.1
     assert not same_in_equal_batches(banned, torch.cat([moved, torch.full((2, 1), -1e9)], 1))

@@ -25,12 +25,12 @@ from .tokens_table import LENGTH, NUM_TOKENS, text_net, texts
 class Counting(nn.Module):
     """Reads more of its tokens than their embedding."""
 
-    def __init__(self, net: nn.Module) -> None:
+    def __init__(self, net: nn.Module, scale: float = 1.0) -> None:
         super().__init__()
-        self.net = net
+        self.net, self.scale = net, scale
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return self.net(tokens) + (tokens == 7).sum(1, keepdim=True)
+        return self.net(tokens) + self.scale * (tokens == 7).sum(1, keepdim=True)
 
 
 def test_a_model_that_reads_more_than_the_embedding_is_refused() -> None:
@@ -40,6 +40,28 @@ def test_a_model_that_reads_more_than_the_embedding_is_refused() -> None:
     net.net.read_out.weight.data[0] += 1  # so that a shift of all logits is seen as one
     with pytest.raises(ValueError, match="the model reads more of its tokens than their embedding"):
         attack(net, x, y)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-3])
+def test_one_text_among_many_shows_that_a_model_reads_more_than_the_embedding(scale: float) -> None:
+    x, y = torch.full((50, LENGTH), 3), torch.zeros(50, dtype=torch.int64)
+    net, attack = text_net(), PGD(threat=EmbeddingBall(eps=0.1), num_steps=1)
+    net.read_out.weight.data *= scale
+    net.read_out.bias.data = torch.tensor([scale, 0.0, 0.0])
+    evaluate(Counting(net, scale), x, y, {"a": attack})
+    x[-1, -1] = 7
+    with pytest.raises(ValueError, match="the model reads more of its tokens than their embedding"):
+        evaluate(Counting(net, scale), x, y, {"a": attack})
+
+
+def test_a_model_that_draws_random_numbers_is_not_said_to_read_more() -> None:
+    class Noisy(Counting):
+        def forward(self, tokens: Tensor) -> Tensor:
+            logits = self.net(tokens)
+            return logits + torch.randn_like(logits)
+
+    net = text_net()
+    FromEmbedding(Noisy(net), net.embedding).compare(texts(4))
 
 
 def test_an_embedding_that_is_called_twice_is_refused() -> None:

@@ -25,7 +25,8 @@ class EmbeddingBall(FreeTokens):
     """The vector of every token may move by a Euclidean length of at most eps.
 
     Samples are token ids, int64 `(N, T)`; what an attack returns, and what is measured, are vectors `(N, T, D)`. The
-    embedding's padding, if it has one, never moves, and a model that masks padding goes on masking it.
+    embedding's padding, if it has one, never moves, and a model that masks padding goes on masking it. One that reads
+    more of its tokens is refused, which is asked of every text before it is attacked, by two forwards.
 
     Args:
         eps: radius in the unit of the embedding: > 0, or one per text, float `(N,)`.
@@ -34,7 +35,7 @@ class EmbeddingBall(FreeTokens):
         mask: the tokens that may move, bool `(N, T)` or `(1, T)`; None for all.
 
     Raises:
-        ValueError: eps is not > 0; or the model has no such embedding.
+        ValueError: eps is not > 0; or the model has no such embedding, or reads more of its tokens than that.
 
     Example:
         >>> evaluate(model, tokens, y, {"pgd": PGD(threat=EmbeddingBall(eps=0.5))})
