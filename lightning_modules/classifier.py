@@ -149,6 +149,9 @@ class Classifier(pl.LightningModule):
         for loader in range(1, len(combined.flattened)):
             if f"of_{stage}_{loader}" not in self.metrics:
                 self.metrics[f"of_{stage}_{loader}"] = _metrics().to(self.device)
+        for loader in range(len(combined.flattened)):  # a pass before this one may have broken off
+            for metric in self.metrics[f"of_{stage}_{loader}"].values():  # type: ignore[operator]
+                metric.reset()
 
     on_test_epoch_start = on_validation_epoch_start
 

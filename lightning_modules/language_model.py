@@ -100,6 +100,18 @@ class LanguageModel(pl.LightningModule):
             )
 
     def on_fit_start(self) -> None:
+        # A fit or a pass before it may have broken off, or left tensors of inference mode, which nothing outside it may
+        # change.
+        for metric in (*self.losses.values(), self.characters):
+            metric.reset()  # type: ignore[operator]
+        self._check_vocabulary()
+
+    def on_validation_start(self) -> None:
+        self._check_vocabulary()
+
+    on_test_start = on_predict_start = on_validation_start
+
+    def _check_vocabulary(self) -> None:
         """By now the data module has the vocabulary that it will have, that of a checkpoint where there is one."""
         vocabulary = self._vocabulary()
         num_logits = getattr(self.net, "vocab_size", None)
@@ -112,18 +124,18 @@ class LanguageModel(pl.LightningModule):
         if self.sample_tokens and self.prompt is not None:
             self._encoded_prompt()
 
-    on_validation_start = on_test_start = on_predict_start = on_fit_start
-
     # Steps.
 
     def on_train_epoch_start(self) -> None:
         self._carried.pop("train", None)
 
     def on_validation_epoch_start(self) -> None:
-        self._carried.pop("test" if self.trainer.testing else "val", None)
+        stage = "test" if self.trainer.testing else "val"
+        self._carried.pop(stage, None)
         combined = self.trainer._evaluation_loop._combined_loader
         assert combined is not None
         self._every_text_once = EverySampleOnce(combined.flattened[0])
+        self._metric(stage).reset()
         self.characters.reset()
 
     on_test_epoch_start = on_validation_epoch_start
