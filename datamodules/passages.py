@@ -31,7 +31,7 @@ class PassagesDataModule(pl.LightningDataModule):
     contiguous pieces, first training, then validation, then test; a passage that occurs twice is left out everywhere
     but at its first place, and one that occurs in two texts everywhere. Words are learnt from the training passages;
     one of validation or test that by these words is the same as one of training is left out too. A checkpoint
-    holds its words, and whatever it is loaded for reads its passages by them from then on.
+    holds its words and the order of its classes, and whatever it is loaded for reads its passages by them from then on.
 
     Args:
         files: UTF-8 files by the name of their class, two or more, paragraphs apart by an empty line; None for the
@@ -45,7 +45,7 @@ class PassagesDataModule(pl.LightningDataModule):
 
     Attributes:
         vocabulary: tokens to text and back, once it is set up.
-        class_names: the names of the texts.
+        class_names: the names of the texts, in the order of their labels.
 
     Raises:
         ValueError: a value is outside its range, a file is missing or not UTF-8, or has no passage for some split.
@@ -89,23 +89,34 @@ class PassagesDataModule(pl.LightningDataModule):
             for part in parts:
                 if found_in.setdefault(part, name) != name:
                     shared.add(part)
-        splits: dict[str, list[tuple[str, int]]] = {"train": [], "val": [], "test": []}
-        for label, (name, parts) in enumerate(passages.items()):
+        splits: dict[str, list[tuple[str, str]]] = {"train": [], "val": [], "test": []}
+        for name, parts in passages.items():
             own = [part for part in dict.fromkeys(parts) if part not in shared]
             first, second = (round(len(own) * share) for share in (self.shares[0], sum(self.shares[:2])))
             for split, some in (("train", own[:first]), ("val", own[first:second]), ("test", own[second:])):
                 if not some:
                     raise ValueError(f"PassagesDataModule: {name!r} has no passage for {split}, of {len(own)} in all")
-                splits[split] += [(part, label) for part in some]
+                splits[split] += [(part, name) for part in some]
         learnt = Words.learn((part for part, _ in splits["train"]), self.num_words)
         self._labelled = splits
         self._encode(self._of_checkpoint or learnt)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"words": list(self.vocabulary.words)}
+        return {"words": list(self.vocabulary.words), "class_names": list(self.class_names)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Reads the passages by the words of a checkpoint, whose ids its net has learnt."""
+        """Reads the passages by the words of a checkpoint and labels them by its classes, as its net has learnt them.
+
+        Raises:
+            ValueError: the checkpoint has other classes.
+        """
+        class_names = tuple(state_dict.get("class_names", self.class_names))
+        if set(class_names) != set(self.class_names):
+            raise ValueError(
+                f"PassagesDataModule(files=...) must name the classes of the checkpoint, {', '.join(class_names)}, got "
+                f"{', '.join(self.class_names)}"
+            )
+        self.class_names = class_names
         self._of_checkpoint = Words(state_dict["words"])
         self._encode(self._of_checkpoint)
 
@@ -131,6 +142,7 @@ class PassagesDataModule(pl.LightningDataModule):
     def _encode(self, vocabulary: Words) -> None:
         """Makes the splits from passages in words."""
         self.vocabulary = vocabulary
+        label = {name: number for number, name in enumerate(self.class_names)}
         trained: set[bytes] = set()
         for split, labelled in self._labelled.items():
             tokens: Tensor = torch.full((len(labelled), self.length), Words.padding)
@@ -147,7 +159,7 @@ class PassagesDataModule(pl.LightningDataModule):
                 )
             if split == "train":
                 trained.update(rows)
-            self.splits[split] = TensorDataset(tokens[new], torch.tensor([label for _, label in labelled])[new])
+            self.splits[split] = TensorDataset(tokens[new], torch.tensor([label[name] for _, name in labelled])[new])
 
 
 def _docstrings() -> dict[str, str]:

@@ -143,6 +143,35 @@ def test_the_words_of_a_checkpoint_are_those_that_its_net_has_learnt(tmp_path: P
         again.load_state_dict({"words": ["none", "of", "these"]})
 
 
+def test_labels_are_those_of_a_checkpoint_whatever_order_the_files_are_named_in(tmp_path: Path) -> None:
+    names = ("one", "two", "three")
+    for name in names:
+        parts = [" ".join(f"{name}{(part + word) % 9}" for word in range(6)) for part in range(9)]
+        (tmp_path / name).write_text("\n\n".join(parts))
+
+    def texts(*ordered: str) -> PassagesDataModule:
+        files = {name: str(tmp_path / name) for name in ordered}
+        return PassagesDataModule(files=files, length=6, val_share=0.2, test_share=0.2)
+
+    learnt = texts(*names)
+    learnt.setup("fit")
+    others = texts("three", "one", "two")
+    others.setup("fit")
+    others.load_state_dict(learnt.state_dict())
+    for _ in range(2):
+        assert others.class_names == names
+        for tokens, labels in others.val_dataloader():
+            words = [others.vocabulary.decode(row).split()[0] for row in tokens.tolist()]
+            assert [names[label] for label in labels.tolist()] == [word[:-1] for word in words]
+        others.setup("test")  # anew, as another stage does
+    before = {"words": learnt.state_dict()["words"]}  # as checkpoints were that knew no classes
+    others.load_state_dict(before)
+    fewer = texts("one", "two")
+    fewer.setup("fit")
+    with pytest.raises(ValueError, match="must name the classes of the checkpoint, one, two, three, got one, two"):
+        fewer.load_state_dict(learnt.state_dict())
+
+
 def texts_words(data: PassagesDataModule) -> tuple[str, ...]:
     data.setup("fit")
     return data.vocabulary.words
