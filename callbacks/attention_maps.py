@@ -78,14 +78,16 @@ def attention_maps(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
 
     def look(name: str) -> Any:
-        def hook(module: Attention, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            if not kwargs.get("return_maps"):  # else it is the call below
-                found[name] = module(*args, **{**kwargs, "return_maps": True})[1]
+        def hook(module: Attention, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            if kwargs.get("return_maps"):
+                found[name] = output[1]
+            else:
+                module(*args, **{**kwargs, "return_maps": True})  # which comes back here
 
         return hook
 
     handles = [
-        module.register_forward_pre_hook(look(name), with_kwargs=True)
+        module.register_forward_hook(look(name), with_kwargs=True)
         for name, module in model.named_modules()
         if isinstance(module, Attention)
     ]

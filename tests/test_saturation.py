@@ -259,7 +259,21 @@ def test_maps_are_those_of_torchs_attention(x: Tensor) -> None:
     found = attention_maps(nn.Sequential(block), x)
     assert list(found) == ["0.attention"]
     assert torch.allclose(found["0.attention"], expected)
-    assert not block.attention._forward_pre_hooks
+    assert not block.attention._forward_hooks
+
+
+def test_a_net_that_asks_for_its_maps_shows_them_too(x: Tensor) -> None:
+    class Asking(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.block = TransformerBlock(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            mixed, maps = self.block(x, return_maps=True)
+            return mixed * maps.mean()
+
+    net = seeded(Asking)
+    assert torch.equal(attention_maps(net, x)["block.attention"], net.block(x, return_maps=True)[1])
 
 
 @pytest.mark.parametrize("num_heads", [1, 3])
