@@ -36,7 +36,8 @@ class LanguageModel(pl.LightningModule):
     text `val/sample` and kept in `samples.txt` of the run folder.
 
     Args:
-        net: token ids, int64 `(B, T)`, to logits `(B, T, V)`, with `extend` and `context` as in `nets/language.py`.
+        net: token ids, int64 `(B, T)`, to logits `(B, T, V)`; for samples and to carry a state with `extend` and
+            `context` as in `nets/language.py`.
         optimizer: makes the optimizer from groups of parameters: matrices, and all others, without weight decay.
         lr_scheduler: makes the scheduler from the optimizer, stepped after every optimizer step; None for none. One
             that waits for a figure, `lightning.pytorch.cli.ReduceLROnPlateau` with `monitor: val/loss`, steps after
@@ -49,8 +50,8 @@ class LanguageModel(pl.LightningModule):
         sampling: how they are drawn.
 
     Raises:
-        ValueError: a value is outside its range, the net has another vocabulary than the data, or a state is to be
-            carried that the net or the data do not go on with.
+        ValueError: a value is outside its range, the net cannot write samples, it has another vocabulary than the data,
+            or a state is to be carried that the net or the data do not go on with.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class LanguageModel(pl.LightningModule):
                 "LanguageModel(carry_state=True): the net must carry a state of one size, as RecurrentLM does; "
                 f"{type(net).__name__} carries the keys and values of a context of {context} tokens"
             )
+        _check_goes_on(net, sample_tokens=sample_tokens, carry_state=carry_state)
         self.net = net
         self.make_optimizer, self.make_scheduler = optimizer, lr_scheduler
         self.carry_state, self.prompt, self.sample_tokens, self.sampling = carry_state, prompt, sample_tokens, sampling
@@ -264,3 +266,15 @@ class LanguageModel(pl.LightningModule):
         if not len(ids):
             raise ValueError("LanguageModel(prompt=...) must be None or a text, got an empty one")
         return torch.tensor(ids.astype("int64"))[None]
+
+
+def _check_goes_on(net: nn.Module, *, sample_tokens: int, carry_state: bool) -> None:
+    """Raises ValueError where a net is to go on from a state and does not know how."""
+    needed = ("extend", "context") if sample_tokens else ("extend",) if carry_state else ()
+    if missing := [name for name in needed if not hasattr(net, name)]:
+        option = f"sample_tokens={sample_tokens}" if sample_tokens else "carry_state=True"
+        raise ValueError(
+            f"LanguageModel({option}): the net must have {' and '.join(map(repr, needed))}, as those of "
+            f"nets/language.py do; {type(net).__name__} lacks {' and '.join(map(repr, missing))}"
+            + ("; sample_tokens=0 trains it without samples" if sample_tokens and not carry_state else "")
+        )

@@ -303,6 +303,27 @@ def test_the_config_for_text_writes_words_of_its_vocabulary(
         assert sum(word in known for word in words) / len(words) > least
 
 
+def test_a_net_that_cannot_go_on_is_refused_before_training_and_trains_without_samples(tmp_path: Path) -> None:
+    class Plain(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.Sequential(nn.Embedding(256, 4), nn.Linear(4, 256))
+
+        def forward(self, tokens: Tensor) -> Tensor:
+            return self.net(tokens)
+
+    net, data = Plain(), text_data(tmp_path)
+    with pytest.raises(
+        ValueError, match=r"\(sample_tokens=200\): .* Plain lacks 'extend' and 'context'; sample_tokens=0"
+    ):
+        LanguageModel(net)
+    with pytest.raises(ValueError, match=r"\(carry_state=True\): the net must have 'extend', .* Plain lacks 'extend'$"):
+        LanguageModel(net, sample_tokens=0, carry_state=True)
+    run = trainer(tmp_path, max_epochs=1)
+    run.fit(LanguageModel(net, sample_tokens=0), data)
+    assert "val/perplexity" in run.callback_metrics
+
+
 def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
     for options, message in (
         ({"temperature": -1.0}, r"Sampling\(temperature=...\) must be >= 0 and finite, got -1.0"),

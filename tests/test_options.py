@@ -19,7 +19,7 @@ from touchstone import attacks, callbacks, datamodules, lightning_modules, nets
 from touchstone.attacks import FGSM, L1, L2, PGD, L1Adam, Linf, NextToken, Surprise, TokenFlips
 from touchstone.datamodules import augmentations
 from touchstone.lightning_modules import PGDAT, Strategy
-from touchstone.nets import MLP
+from touchstone.nets import MLP, RecurrentLM
 from touchstone.options import check_between, check_choice
 
 from .oracles import small_net
@@ -71,7 +71,7 @@ GIVEN: dict[str, dict[str, Any]] = {
     "PGDAT": {"attack": STEPS},
     "TRADES": {"attack": PGD(threat=LINF, num_steps=2, start_std=0.001)},
     "Classifier": {"net": nn.Identity()},
-    "LanguageModel": {"net": nn.Identity()},
+    "LanguageModel": {"net": RecurrentLM(8, dim=2, hidden=2)},
     "WarmupCosine": {
         "optimizer": torch.optim.SGD([torch.zeros(1)], lr=0.1),
         "warmup_steps": 1,
