@@ -225,6 +225,38 @@ def test_padding_does_not_count(tmp_path: Path, body: str) -> None:
     assert any(0 < value < 1 for value in found[0].values())
 
 
+class BothWays(nn.Module):
+    """Reads its texts forwards, and from their end, by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(7, 4, padding_idx=0)
+        self.forwards, self.backwards, self.after = GRU(4, 3), GRU(4, 3), GRU(6, 3)
+        self.read_out = nn.Linear(3, 3)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.embedding(tokens)
+        both = torch.cat([self.forwards(x)[0], self.backwards(x.flip(1))[0].flip(1)], 2)
+        return self.read_out(self.after(both)[0].mean(1))
+
+
+def test_padding_stands_in_front_where_texts_are_read_from_their_end(tmp_path: Path) -> None:
+    tokens = torch.randint(1, 7, (6, 5), generator=torch.Generator().manual_seed(0))
+    tokens[::2, 3:] = tokens[1, 1:] = 0
+    net = seeded(BothWays).float()
+    found = measured(Saturation(threshold=0.3), net, tokens, tmp_path)
+    real, vectors = tokens != 0, net.embedding(tokens)
+    both = torch.cat([net.forwards(vectors)[0], net.backwards(vectors.flip(1))[0].flip(1)], 2)
+    for name, x, mask in (
+        ("forwards", vectors, real),
+        ("backwards", vectors.flip(1), real.flip(1)),
+        ("after", both, real),
+    ):
+        values = gates_of(getattr(net, name), x)["l0.n"][1][mask]
+        expected = (values.abs() > 0.3).float().mean()
+        assert found[f"saturation/val/net.{name}.l0.n"] == pytest.approx(float(expected), rel=1e-5)
+
+
 @pytest.mark.parametrize("num_steps", [None, 3])
 def test_neurons_of_a_graph_that_others_read_are_counted(tmp_path: Path, num_steps: int | None) -> None:
     """An input, three neurons that the output reads, and two classes: a neuron at 5, one at -5 and one that is x."""

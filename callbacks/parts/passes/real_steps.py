@@ -53,7 +53,8 @@ class RealSteps:
     """Watches what a model reads, from when it is made until `let_go`.
 
     Padding is what an `nn.Embedding` with a `padding_idx` takes for it, and what stands behind the `lengths` of a
-    recurrent net.
+    recurrent net. While a recurrent net reads what the embedding gave from its end, padding stands in front. Steps that
+    a model moves in another way, or in vectors that are no longer the embedding's, are taken to be where they were.
 
     Args:
         model: any module.
@@ -61,12 +62,15 @@ class RealSteps:
 
     def __init__(self, model: nn.Module) -> None:
         self._mask: Tensor | None = None
+        self._padding: Tensor | None = None  # as the embedding gives it, `(D,)`
+        self._turned_from: Tensor | None = None
         self._handles = []
         for module in model.modules():
             if isinstance(module, nn.Embedding) and module.padding_idx is not None:
                 self._handles.append(module.register_forward_pre_hook(self._see_tokens, with_kwargs=True))
             elif isinstance(module, Recurrent):
-                self._handles.append(module.register_forward_pre_hook(self._see_lengths, with_kwargs=True))
+                self._handles.append(module.register_forward_pre_hook(self._see_call, with_kwargs=True))
+                self._handles.append(module.register_forward_hook(self._see_end))
 
     def of(self, values: Tensor) -> Tensor | None:
         """Which steps of `(B, T, ...)` are real: bool `(B, T)`; None where the model has said nothing of so many."""
@@ -77,12 +81,28 @@ class RealSteps:
         for handle in self._handles:
             handle.remove()
 
-    def _see_tokens(self, embedding: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _see_tokens(self, embedding: nn.Embedding, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         tokens = args[0] if args else kwargs["input"]
         if tokens.ndim == 2:
             self._mask = tokens != embedding.padding_idx
+            self._padding = embedding.weight[embedding.padding_idx].detach()
+            self._turned_from = None  # an interrupted call may have left one
 
-    def _see_lengths(self, net: Recurrent, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _see_call(self, net: Recurrent, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         call = RecurrentCall.read(net, args, kwargs)
         if call.lengths is not None:
             self._mask = torch.arange(call.x.shape[1], device=call.x.device) < call.lengths[:, None]
+        elif self._mask is not None and self._is_turned(call.x):
+            self._mask, self._turned_from = self._mask.flip(1), self._mask
+
+    def _see_end(self, net: Recurrent, args: tuple[Any, ...], output: Any) -> None:
+        if self._turned_from is not None:
+            self._mask, self._turned_from = self._turned_from, None
+
+    def _is_turned(self, x: Tensor) -> bool:
+        """Whether in `x`, `(B, T, D)`, padding stands where it does in texts read from their end, and only there."""
+        mask = self.of(x)
+        if mask is None or self._padding is None or x.shape[2:] != self._padding.shape:
+            return False
+        is_padding = (x == self._padding.to(x.dtype)).all(2)
+        return bool((is_padding | mask.flip(1)).all() & ~(is_padding | mask).all())
