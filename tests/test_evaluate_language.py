@@ -317,12 +317,12 @@ def test_what_is_no_language_model_or_no_text_is_refused() -> None:
 class LooksAhead(nn.Module):
     """Says the next token by looking at it, or some of it."""
 
-    def __init__(self, noise: float = 0.0) -> None:
+    def __init__(self, noise: float = 0.0, scale: float = 3.0) -> None:
         super().__init__()
-        self.noise = noise
+        self.noise, self.scale = noise, scale
 
     def forward(self, x: Tensor) -> Tensor:
-        logits = 3 * nn.functional.one_hot(x.roll(-1, 1), VOCABULARY).double()
+        logits = self.scale * nn.functional.one_hot(x.roll(-1, 1), VOCABULARY).double()
         return logits + self.noise * torch.rand(logits.shape)
 
 
@@ -338,6 +338,17 @@ def test_a_model_that_looks_ahead_is_refused() -> None:
     with pytest.raises(ValueError, match="is it causal?"):
         evaluate_language(block, x, y, {})
     evaluate_language(LooksAhead(noise=1.0), x, y, {})  # what it draws itself would hide it
+
+
+def test_a_model_that_looks_ahead_is_found_behind_a_text_of_one_token_and_in_the_smallest_logits() -> None:
+    x, y = texts(4)
+    x[0] = y[0, :-1] = 5
+    with pytest.raises(ValueError, match="is it causal?"):
+        evaluate_language(LooksAhead(), x, y, {})
+    with pytest.raises(ValueError, match="is it causal?"):
+        evaluate_language(LooksAhead(scale=1e-5), x, y, {})
+    evaluate_language(language_net("transformer").float(), x, y, {})
+    evaluate_language(LooksAhead(), x[:1], x[:1], {})  # of which nothing can be said
 
 
 def test_objectives_for_classes_and_for_texts_are_told_apart() -> None:

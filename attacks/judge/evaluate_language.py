@@ -71,8 +71,9 @@ def evaluate_language(
         Bits per character before and after each attack, `(N,)` each, and the costs.
 
     Raises:
-        ValueError: the texts or the logits are not what they must be, the model looks ahead (asked of the first text
-            alone), an objective is one for classes; or an attack left its threat, or changed its input or the model.
+        ValueError: the texts or the logits are not what they must be, the model looks ahead (asked of one text alone,
+            the first with two different tokens), an objective is one for classes; or an attack left its threat, or
+            changed its input or the model.
         RuntimeError: an attack failed; the message names it.
 
     Example:
@@ -121,7 +122,7 @@ def evaluate_language(
                 reached[name][rows] = naming(name, attack.take(part).objective.reached, logits, y[rows])
 
         halving.run(len(x), foretell)
-        _check_causal(look, x[:1], ids[:1])
+        _check_causal(look, x, ids)
         bench.untouched.ignore_changes()
         everywhere = torch.ones_like(bits)
         clean = _per_character(bits, characters, everywhere)
@@ -205,9 +206,10 @@ def _check_characters(given: float | Tensor) -> None:
 
 def _check_causal(look: Forwards, x: Tensor, ids: Tensor) -> None:
     """Raises ValueError where logits change with tokens behind them, in a model that gives the same ones twice."""
-    half = x.shape[1] // 2
-    if not len(x) or x.min() == x.max():
+    half, mixed = x.shape[1] // 2, (x != x[:, :1]).any(1).nonzero()[:1, 0]
+    if not len(mixed):
         return
+    x, ids = x[mixed], ids[mixed]
     others = x.clone()  # of the text itself, since a model need not take every number below that of its logits
     others[:, half:] = torch.where(x == x.min(), x.max(), x.min())[:, half:]
     before, after = (look(text, ids, "before any attack")[:, :half] for text in (x, others))
