@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler
 from touchstone.options import check_choice, check_counts, check_numbers
 from touchstone.runs.whole_files import replacing
 
-from .parts.token_files import Pieces, read_tokens, write_tokens
-from .parts.vocabulary import BytePairs, Bytes, Characters, Vocabulary, load_vocabulary
+from .parts.token_files import Pieces, line_with, read_tokens, write_tokens
+from .parts.vocabulary import BytePairs, Bytes, Characters, UnknownCharacter, Vocabulary, load_vocabulary
 
 Kind = Literal["characters", "bytes", "byte_pairs"]
 Order = Literal["random", "streams"]
@@ -109,7 +109,14 @@ class TextDataModule(pl.LightningDataModule):
     def prepare_data(self) -> None:
         folder = self._folder()
         if not (folder / "tokens.json").is_file():
-            write_tokens(folder, self._files(), self.shares, self._learn)
+            try:
+                write_tokens(folder, self._files(), self.shares, self._learn)
+            except UnknownCharacter as error:  # what is learnt of a text has all that it has
+                raise ValueError(
+                    f"TextDataModule(files=...): {line_with(self._files(), error.character)}, has {error.character!r}, "
+                    f"which is none of the {len(error.known)} characters of the checkpoint's vocabulary: "
+                    f"{error.known!r}"
+                ) from error
 
     def setup(self, stage: str) -> None:
         self.prepare_data()  # where a process has a disk of its own; elsewhere there is nothing left to do

@@ -19,7 +19,7 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from touchstone.datamodules import TextDataModule
-from touchstone.datamodules.parts.token_files import read_tokens, text_pieces
+from touchstone.datamodules.parts.token_files import line_with, read_tokens, text_pieces
 from touchstone.datamodules.parts.vocabulary import BytePairs, Bytes, Characters, load_vocabulary
 from touchstone.datamodules.text import Streams
 
@@ -204,8 +204,17 @@ def test_the_vocabulary_of_a_checkpoint_reads_any_text_that_it_can(tmp_path: Pat
     assert few.vocabulary.decode(few.splits["train"][:6].tolist()) == "b cb c"
     strange = data(tmp_path, write(tmp_path, "abd " * 200, "fourth.txt"))
     assert len(strange.vocabulary) == len(module.vocabulary)
-    with pytest.raises(ValueError, match="the text has 'd' at position 2, which is none of the 4 characters"):
+    with pytest.raises(ValueError, match=r"fourth.txt, line 1, has 'd', .* none of the 4 characters of the checkpoint"):
         strange.load_state_dict(state)
+
+
+def test_a_character_is_found_by_file_and_line_whatever_piece_it_is_in(tmp_path: Path) -> None:
+    files = [
+        Path(write(tmp_path, text, name))
+        for name, text in (("first.txt", "ab\n" * 9), ("second.txt", "ab\n" * 700_000 + "aäd\n"))
+    ]
+    assert line_with(files, "b") == f"{files[0]}, line 1"
+    assert line_with(files, "d") == f"{files[1]}, line 700001"
 
 
 def test_without_a_test_text_the_validation_text_is_tested(tmp_path: Path) -> None:

@@ -114,6 +114,18 @@ def read_tokens(folder: Path) -> tuple[Vocabulary, dict[str, np.ndarray], dict[s
     return vocabulary, tokens, described["num_characters"]
 
 
+def line_with(files: Sequence[Path], character: str) -> str:
+    """The first of some files with a character, and the line it is in, in words."""
+    for path in files:
+        line = 1
+        for text in text_pieces([path]):
+            before, found, _ = text.partition(character)
+            line += before.count("\n")
+            if found:
+                return f"{path}, line {line}"
+    raise AssertionError(f"no file has {character!r}")
+
+
 def _at_character(file: BinaryIO, position: int, size: int) -> int:
     """The next position at which a character begins; the beginning of a file is one, whatever stands there."""
     if not 0 < position < size:

@@ -16,6 +16,23 @@ import numpy as np
 _PART = 1 << 14
 
 
+class UnknownCharacter(ValueError):
+    """A text has what a vocabulary lacks.
+
+    Args:
+        character: what it has.
+        position: the first place at which it does.
+        known: the characters of the vocabulary.
+    """
+
+    def __init__(self, character: str, position: int, known: str) -> None:
+        super().__init__(
+            f"the text has {character!r} at position {position}, which is none of the {len(known)} characters of the "
+            f"vocabulary: {known!r}"
+        )
+        self.character, self.known = character, known
+
+
 class Vocabulary(ABC):
     """The tokens that a text is made of."""
 
@@ -28,7 +45,7 @@ class Vocabulary(ABC):
         """The ids of a text, of the smallest dtype that holds them all, `(tokens,)`.
 
         Raises:
-            ValueError: the text has what the vocabulary lacks.
+            UnknownCharacter: the text has what the vocabulary lacks.
         """
 
     @abstractmethod
@@ -82,10 +99,7 @@ class Characters(Vocabulary):
         ids = np.searchsorted(self._codes, codes).clip(max=len(self) - 1)
         wrong = np.flatnonzero(self._codes[ids] != codes)
         if len(wrong):
-            raise ValueError(
-                f"the text has {text[wrong[0]]!r} at position {wrong[0]}, which is none of the {len(self)} characters "
-                f"of the vocabulary: {self.characters!r}"
-            )
+            raise UnknownCharacter(text[wrong[0]], int(wrong[0]), self.characters)
         return ids.astype(self.dtype)
 
     def decode(self, ids: Sequence[int]) -> str:
