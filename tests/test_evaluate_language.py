@@ -340,6 +340,12 @@ def test_a_model_that_looks_ahead_is_refused() -> None:
     evaluate_language(LooksAhead(noise=1.0), x, y, {})  # what it draws itself would hide it
 
 
+def test_texts_of_one_token_are_refused_as_such() -> None:
+    x, y = texts(4)
+    with pytest.raises(ValueError, match=r"both, T >= 2, got torch.int64 \(4, 1\) and \(4, 1\)"):
+        evaluate_language(language_net(), x[:, :1], y[:, :1], {})
+
+
 def test_a_model_that_looks_ahead_is_found_behind_a_text_of_one_token_and_in_the_smallest_logits() -> None:
     x, y = texts(4)
     x[0] = y[0, :-1] = 5
