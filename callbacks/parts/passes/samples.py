@@ -139,8 +139,8 @@ def images_and_labels(batch: Any, keys: Sequence[str] | None) -> tuple[Tensor, T
     if isinstance(batch, Mapping):
         if keys is None:
             raise ValueError(
-                f"the batch is a dict with the keys {list(batch)}: say which are the images and the labels, "
-                "`batch_keys=(images, labels)`"
+                f"the batch is a dict with the keys {list(batch)}: say which are the samples and which their "
+                "labels, `batch_keys=(samples, labels)`"
             )
         missing = [key for key in keys if key not in batch]
         if missing:
