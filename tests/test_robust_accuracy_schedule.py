@@ -64,7 +64,10 @@ def test_a_fit_without_a_validation_says_so(tmp_path: Path) -> None:
         (2, {"check_val_every_n_epoch": 3, "max_epochs": 5}, "that of epoch 6, and the training has 5"),
         (2, {"check_val_every_n_epoch": 3, "max_epochs": 6}, None),
         (3, {"fast_dev_run": True}, None),
-        (3, {"max_epochs": -1, "max_steps": 2}, None),
+        (3, {"max_epochs": -1, "max_steps": 2}, "that of epoch 3, and the training has 1"),  # of 5 steps an epoch
+        (3, {"max_epochs": 9, "max_steps": 10}, "that of epoch 3, and the training has 2"),
+        (2, {"max_epochs": -1, "max_steps": 10}, None),
+        (3, {"max_epochs": -1, "max_steps": 5, "accumulate_grad_batches": 3}, None),
     ],
 )
 def test_a_fit_that_ends_before_the_first_measurement_says_so(

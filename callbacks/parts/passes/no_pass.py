@@ -42,10 +42,20 @@ def why_too_late(trainer: pl.Trainer, measured_every: int) -> str | None:
         measured_every: the validations of every n-th epoch are measured.
     """
     every = math.lcm(measured_every, trainer.check_val_every_n_epoch or 1)
-    first, last = (trainer.current_epoch // every + 1) * every, trainer.max_epochs
-    if last is None or not 0 <= last < first or trainer.limit_val_batches == 0 or trainer.fast_dev_run:  # type: ignore[attr-defined]
+    first, last = (trainer.current_epoch // every + 1) * every, _num_epochs(trainer)
+    if last >= first or trainer.limit_val_batches == 0 or trainer.fast_dev_run:  # type: ignore[attr-defined]
         return None
     return f"the first validation that it measures is that of epoch {first}, and the training has {last}"
+
+
+def _num_epochs(trainer: pl.Trainer) -> float:
+    """How many epochs a training has by `max_epochs` and `max_steps`, one that steps cut short counted too."""
+    num_epochs = math.inf if trainer.max_epochs in (None, -1) else trainer.max_epochs
+    assert num_epochs is not None
+    if trainer.max_steps < 0 or trainer.num_training_batches in (0, math.inf):
+        return num_epochs
+    steps_per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+    return min(num_epochs, math.ceil(trainer.max_steps / steps_per_epoch))
 
 
 def refuse_empty_pass(trainer: pl.Trainer, stage: str, asked_by: str) -> None:
