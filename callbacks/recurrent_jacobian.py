@@ -34,6 +34,8 @@ class RecurrentJacobian(pl.Callback):
     gradients must vanish, as `jacobian/S/vanishing_bound` (`vanishing_bound` in `parts/measures/recurrent_matrices.py`
     has the theorem); and as text a verdict: vanishing, stable or exploding.
 
+    Of several processes, each with samples of its own, those of the first are measured.
+
     The norm is found by power iteration with vector-Jacobian products, in float64, and never needs the matrix. Where
     it is 0 for some sequences, as behind relu units that are dead, the mean is that of the others, and the verdict says
     how many there are. TensorBoard keeps figures in float32: norms beyond 1e-45 and 3e38 stand there as 0 and infinite,
