@@ -242,12 +242,13 @@ class LanguageModel(pl.LightningModule):
 
     def _log_figures(self, stage: str) -> None:
         nats = float(self._metric(stage).compute())
-        self.log(f"{stage}/perplexity", math.exp(min(nats, 700.0)))
+        # The same on all processes; without sync_dist, Lightning would take it for a figure of this one.
+        self.log(f"{stage}/perplexity", math.exp(min(nats, 700.0)), sync_dist=True)
         per_token = getattr(getattr(self.trainer, "datamodule", None), "characters_per_token", {}).get(stage)
         if self._num_characters() is not None:
             per_token = float(self.characters.compute())
         if per_token:
-            self.log(f"{stage}/bits_per_character", nats / math.log(2) / per_token)
+            self.log(f"{stage}/bits_per_character", nats / math.log(2) / per_token, sync_dist=True)
 
     def _vocabulary(self) -> Any:
         return getattr(getattr(self._trainer, "datamodule", None), "vocabulary", None)

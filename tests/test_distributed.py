@@ -32,6 +32,7 @@ def runs(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=250)
     assert run.returncode == 0, run.stderr[-3000:]
     (folder / "said.txt").write_text(run.stdout)
+    (folder / "warned.txt").write_text(run.stderr)
     return folder
 
 
@@ -96,6 +97,12 @@ def test_two_processes_say_what_one_says(runs: Path) -> None:
     assert sums[3:] == sums[:3]
     assert " of 3 pictures are now b" in sums[0]
     assert sums[0].endswith("2 are one already")
+
+
+def test_figures_of_all_processes_are_not_taken_for_those_of_one(runs: Path) -> None:
+    said = (runs / "warned.txt").read_text()
+    assert "self.log('val/perplexity'" not in said
+    assert "self.log('val/bits_per_character'" not in said
 
 
 def test_two_processes_measure_texts_as_one_does(runs: Path) -> None:
