@@ -22,6 +22,7 @@ from touchstone.runs.run_folder import run_folder
 
 from .every_sample_once import EverySampleOnce
 from .parts.publish_sample import publish_sample
+from .parts.untrained_positions import say_untrained_positions
 from .parts.with_schedule import with_schedule
 
 Batch = tuple[Tensor, Tensor]
@@ -107,6 +108,8 @@ class LanguageModel(pl.LightningModule):
         for metric in (*self.losses.values(), self.characters):
             metric.reset()  # type: ignore[operator]
         self._check_vocabulary()
+        window = getattr(getattr(self._trainer, "datamodule", None), "context", None)
+        say_untrained_positions(self.net, window=window, num_written=self.sample_tokens)
 
     def on_validation_start(self) -> None:
         self._check_vocabulary()

@@ -324,6 +324,23 @@ def test_a_net_that_cannot_go_on_is_refused_before_training_and_trains_without_s
     assert "val/perplexity" in run.callback_metrics
 
 
+@pytest.mark.parametrize(
+    ("positions", "window", "sample_tokens", "is_said"),
+    [("learned", 8, 9, True), ("learned", 16, 50, False), ("learned", 8, 8, False), ("rotary", 8, 50, False)],
+)
+def test_samples_at_positions_that_no_window_reaches_are_warned_of(
+    tmp_path: Path, positions: Any, window: int, sample_tokens: int, is_said: bool
+) -> None:
+    lm = TransformerLM(256, dim=8, num_heads=2, num_layers=1, context=16, positions=positions)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run = trainer(tmp_path, max_epochs=1)
+        run.fit(LanguageModel(lm, sample_tokens=sample_tokens), datamodule=text_data(tmp_path, context=window))
+    said = [str(warning.message) for warning in caught if "positions" in str(warning.message)]
+    assert len(said) == is_said
+    assert not said or "learnt positions for 16 tokens and is trained on windows of 8" in said[0]
+
+
 def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
     for options, message in (
         ({"temperature": -1.0}, r"Sampling\(temperature=...\) must be >= 0 and finite, got -1.0"),
@@ -395,7 +412,7 @@ def test_a_checkpoint_is_measured_by_the_characters_that_it_was_trained_with(tmp
     with pytest.raises(ValueError, match="the net has 5 tokens and the text 4: set vocab_size=4"):
         trainer(tmp_path).validate(module, letters("abc"), verbose=False)
     assert own["val/bits_per_character"] < 1 < figures["val/bits_per_character"]
-    with pytest.raises(ValueError, match="the text has 'g' at position 0, which is none of the 5 characters"):
+    with pytest.raises(ValueError, match="line 1, has 'g', which is none of the 5 characters of the checkpoint's"):
         trainer(tmp_path).validate(module, letters("gbcd"), ckpt_path=trained, verbose=False)
 
 
