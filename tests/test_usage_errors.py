@@ -360,3 +360,10 @@ def test_the_hint_is_about_the_subcommand_and_not_about_a_value_of_its_name(
     ended = run(*arguments)
     assert ended.code == 2
     assert f"(python train.py {subcommand} --help lists the keys;" in ended.err
+
+
+def test_a_value_that_a_group_of_options_refuses_is_named_where_it_was_given(run: Any) -> None:
+    given = ("fit", "--config", str(ROOT / "configs" / "text.yaml"), "--model.init_args.sampling.temperature=-1")
+    ended = run(*given)
+    assert ended.code == 2
+    assert ended.first_line.startswith("error: command line: Sampling(temperature=...) must be >= 0 and finite, got -1")

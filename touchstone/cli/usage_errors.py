@@ -196,10 +196,18 @@ def _at_its_key(given: Given, error: Exception) -> str | None:
     """The message of a constructor, at the place of the argument that it writes as `key=`, else first names."""
     message = in_one_line(error)
     for end in ("=", r"\b"):
-        for name, child in given.value.items():
+        for name, child in _arguments(given):
             if re.search(rf"\b{re.escape(name)}{end}", message):
                 return f"{child.place}: {message}"
     return None
+
+
+def _arguments(given: Given) -> Iterator[tuple[str, Given]]:
+    """Of a constructor, and of the groups of options among them, such as `sampling`."""
+    yield from given.value.items()
+    for child in given.value.values():
+        if isinstance(child.value, dict) and not set(child.value) & set(SPEC_KEYS):
+            yield from _arguments(child)
 
 
 def _at_its_value(given: Given, error: Exception, key: str) -> str | None:
