@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
@@ -52,6 +53,9 @@ class ImagesDataModule(pl.LightningDataModule):
     Raises:
         ValueError: a value is outside its range; when it is set up: images of a split have another shape than those for
             training.
+
+    Warns:
+        UserWarning: a checkpoint has learnt classes of other names than these images have.
     """
 
     class_names: tuple[str, ...] | None = None
@@ -118,6 +122,21 @@ class ImagesDataModule(pl.LightningDataModule):
             self._check_shape("val", of_val, train.x.shape[1:])
             self.val = self._rows(of_val, None)
         self.train = self._rows(train, rows)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"class_names": self.class_names}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Warns where a net's answers mean other classes than those of these images, by its checkpoint."""
+        learnt, here = state_dict.get("class_names"), self.class_names
+        if not learnt or not here or tuple(learnt) == here:
+            return
+        number = next(n for n, (one, other) in enumerate(zip_longest(learnt, here)) if one != other)
+        was, now = (repr(names[number]) if number < len(names) else "none" for names in (learnt, here))
+        rank_zero_warn(
+            f"ImagesDataModule: the checkpoint has learnt {len(learnt)} classes, of which number {number} is {was}; of "
+            f"the {len(here)} here it is {now}: unless they are the same by other names, figures are wrong"
+        )
 
     def train_dataloader(self) -> DataLoader:
         return whole_batches(
