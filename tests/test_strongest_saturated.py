@@ -61,3 +61,15 @@ def test_it_leaves_hardly_more_than_ten_restarts_of_pgd_for_less(threat: Ball, u
     print(threat, unit.__name__, f"of {int(report.clean_correct.sum())} stand {standing} at {cost}")
     assert standing["s"] <= standing["pgd"] + 4
     assert cost["s"] < cost["pgd"]
+
+
+@pytest.mark.slow
+def test_a_compiled_net_gets_the_verdicts_and_the_cost_of_the_net() -> None:
+    (x, y), net = (part[NUM_TRAINED : NUM_TRAINED + 12] for part in digits()), saturated_net(nn.Tanh)
+    attacks = {"s": Strongest(threat=Linf(eps=0.05))}
+    reports = [
+        evaluate(model, x, y, attacks, probe_masking=False) for model in (net, torch.compile(net, backend="eager"))
+    ]
+    assert torch.equal(*(report.robust["s"] for report in reports))
+    assert reports[0].cost["s"].num_forwards == reports[1].cost["s"].num_forwards
+    assert 0 < int(reports[0].robust["s"].sum()) < 12

@@ -60,6 +60,16 @@ class ChangedInPlace(Masked):
         return self.linear(self.embedding(tokens).mul_(real).sum(1) / real.sum(1))
 
 
+class LookedUpWithoutGradient(Masked):
+    """Of an embedding that is not trained."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        real = (tokens != PADDING)[..., None]
+        with torch.no_grad():
+            vectors = self.embedding(tokens)
+        return self.linear((vectors * real).sum(1) / real.sum(1))
+
+
 @pytest.fixture
 def x() -> Tensor:
     """Texts of 3 to 6 tokens, the last of which ends them, with padding behind it."""
@@ -89,7 +99,14 @@ def flipped_once(text: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("kind", "num_candidates"), [(Masked, 1), (ReadAtTheEnd, 1), (ChangedInPlace, 1), (Packed, LENGTH * NUM_TOKENS)]
+    ("kind", "num_candidates"),
+    [
+        (Masked, 1),
+        (ReadAtTheEnd, 1),
+        (ChangedInPlace, 1),
+        (LookedUpWithoutGradient, 1),
+        (Packed, LENGTH * NUM_TOKENS),
+    ],
 )
 def test_hot_flip_finds_the_best_flip_of_the_model_as_it_reads_its_tokens(
     kind: type[nn.Module], num_candidates: int, x: Tensor

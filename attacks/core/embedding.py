@@ -48,7 +48,8 @@ def watched_vectors(embedding: nn.Embedding) -> Iterator[list[Tensor]]:
 
     def keep(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
         seen.append(output if output.requires_grad else output.detach().requires_grad_())
-        return seen[-1].clone()  # which the model may change in place
+        with torch.enable_grad():  # of an embedding that the model itself looks up without
+            return seen[-1].clone()  # which the model may change in place
 
     handle = embedding.register_forward_hook(keep)
     try:

@@ -188,9 +188,9 @@ class Survivors:
         def measure(points: Tensor, part: Tensor) -> tuple[Tensor, Tensor]:
             which = rows[part]
             self.num_passes[which] += 1
-            with smooth_backward() if smooth else nullcontext(), self._watching(wide) as units:
+            with smooth_backward() if smooth else nullcontext(), self._watching(len(which), wide) as units:
                 gaps = self.gaps(points, which)
-            if units is not None and units.widest is not None and len(units.widest) == len(which):
+            if self._jumps is not None and units is not None and units.widest is not None:
                 self._saturated[which] |= units.widest > 1
             highest = gaps.amax(1)
             seen, size = highest.detach(), gaps.detach().masked_fill(gaps.isinf(), 0).abs().amax(1)
@@ -214,9 +214,9 @@ class Survivors:
         self._is_plain = not smooth
         return self._jumps.watched(measure, rows)
 
-    def _watching(self, wide: bool) -> AbstractContextManager[past_saturation | None]:
+    def _watching(self, num_samples: int, wide: bool) -> AbstractContextManager[past_saturation | None]:
         """Along the first climb a look at how far units saturate, and wherever gradients are to see beyond that."""
-        return past_saturation(widens=wide) if wide or self._jumps is not None else nullcontext()
+        return past_saturation(num_samples, widens=wide) if wide or self._jumps is not None else nullcontext()
 
     def rounding(self) -> Tensor:
         """How much the margin of each sample may change by rounding alone, `(N,)`: the mean over the first climb."""
