@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,37 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_what_a_killed_process_left_is_taken_away_by_the_next_that_writes_the_file(tmp_path: Path) -> None:
-    for name in (LEFT, ".report.json.bak.123.part", ".verdicts.npz.123.part"):
+def old(path: Path, hours: float) -> None:
+    os.utime(path, (time.time() - hours * 3600,) * 2)
+
+
+def test_what_a_killed_process_left_is_taken_away_an_hour_later_by_the_next_that_writes_the_file(
+    tmp_path: Path,
+) -> None:
+    others = [".report.json.456.part", ".report.json.bak.123.part", ".verdicts.npz.123.part"]
+    for name in (LEFT, *others):
         (tmp_path / name).write_bytes(b"half")
+        old(tmp_path / name, 0.9 if "456" in name else 1.1)
     write_whole(tmp_path / "report.json", "whole")
-    assert names(tmp_path) == [".report.json.bak.123.part", ".verdicts.npz.123.part", "report.json"]
+    assert names(tmp_path) == [*others, "report.json"]
+
+
+def test_what_a_killed_process_left_of_a_checkpoint_is_taken_away_at_once(tmp_path: Path) -> None:
+    (tmp_path / LEFT).write_bytes(b"half")
+    with replacing(tmp_path / "report.json", dead_after=0) as file:
+        file.write(b"whole")
+    assert names(tmp_path) == ["report.json"]
+
+
+def test_several_that_write_one_file_of_a_run_folder_at_once_all_succeed(tmp_path: Path) -> None:
+    contents = [str(writer) * 20_000 for writer in range(4)]
+    with ThreadPoolExecutor(len(contents)) as pool:
+        for _ in pool.map(
+            lambda content: [write_whole(tmp_path / "config.yaml", content) for _ in range(30)], contents
+        ):
+            pass
+    assert names(tmp_path) == ["config.yaml"]
+    assert (tmp_path / "config.yaml").read_text() in contents
 
 
 def test_files_are_on_the_disk_before_any_of_them_is_in_its_place(

@@ -26,7 +26,7 @@ class DurableCheckpointIO(TorchCheckpointIO):
         if "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
-        with replacing(Path(path)) as file:
+        with replacing(Path(path), dead_after=0) as file:  # one process of a run writes its checkpoints
             torch.save(checkpoint, file)
 
 

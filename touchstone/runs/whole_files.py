@@ -11,21 +11,21 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-_DAY = 86_400.0  # seconds
+_HOUR, _DAY = 3600.0, 86_400.0  # seconds
 
 
 @contextmanager
-def replacing(path: Path, *, is_shared: bool = False) -> Iterator[IO[bytes]]:
+def replacing(path: Path, *, is_shared: bool = False, dead_after: float = _HOUR) -> Iterator[IO[bytes]]:
     """A file that takes the place of `path` when the block ends, and leaves no trace where it fails.
 
     Args:
         path: where it will be; its folder is made.
-        is_shared: as in `place_beside`.
+        is_shared, dead_after: as in `place_beside`.
 
     Raises:
         OSError: it cannot be written; what was at `path` is still there.
     """
-    with place_beside(path, is_shared=is_shared) as part:
+    with place_beside(path, is_shared=is_shared, dead_after=dead_after) as part:
         try:
             with part.open("xb") as file:
                 yield file
@@ -70,21 +70,23 @@ def write_together(contents: Mapping[Path, str | bytes]) -> None:
 
 
 @contextmanager
-def place_beside(path: Path, *, is_shared: bool = False) -> Iterator[Path]:
+def place_beside(path: Path, *, is_shared: bool = False, dead_after: float = _HOUR) -> Iterator[Path]:
     """Where to write the file or the folder that is then moved to `path`; what still lies there at the end goes.
 
     What processes that were killed have left there is taken away.
 
     Args:
         path: where it will be; the folder around it is made.
-        is_shared: whether several processes may write there at once, in a folder that holds nothing else: then what
-            nothing was written to for a day is of a killed one, and not at once all that is to become `path`.
+        is_shared: whether the folder holds nothing but such files: then what nothing was written to for a day is of a
+            killed process, whatever it is to become.
+        dead_after: seconds without a write after which what is to become `path` is of a killed process; with 0 at once,
+            where no other one can be writing it.
 
     Raises:
         OSError: the folder cannot be made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    _take_away_the_dead(path, is_shared)
+    _take_away_the_dead(path, is_shared, dead_after)
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
         yield part
@@ -107,11 +109,12 @@ def _folder_to_disk(path: Path) -> None:
             os.close(folder)
 
 
-def _take_away_the_dead(path: Path, is_shared: bool) -> None:
+def _take_away_the_dead(path: Path, is_shared: bool, dead_after: float) -> None:
     for part in path.parent.glob(".*.part"):
         is_of_path = part.name.rpartition(".part")[0].rpartition(".")[0] == f".{path.name}"
         with suppress(OSError):
-            if time.time() - part.stat().st_mtime > _DAY if is_shared else is_of_path:
+            idle = time.time() - part.stat().st_mtime
+            if idle > _DAY if is_shared else is_of_path and (not dead_after or idle > dead_after):
                 _take_away(part)
 
 
