@@ -303,6 +303,8 @@ def test_what_is_no_language_model_or_no_text_is_refused() -> None:
         evaluate_language(of_others, x.clamp(max=11).where(x < 11, 20), y.clamp(max=11).where(y < 11, 20), {})
     with pytest.raises(ValueError, match="must be whole numbers"):
         evaluate_language(net, x.double(), y[:, 0], {})
+    with pytest.raises(ValueError, match="must be a tensor, got list"):
+        evaluate_language(net, [[1, 2]], y[:1, :1], {})  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"evaluate_language\(batch_size=...\) must be >= 1, got 0"):
         evaluate_language(net, x, y, {}, batch_size=0)
     with pytest.raises(ValueError, match=r"evaluate_language\(characters_per_token=...\) must be > 0, got 0"):

@@ -224,7 +224,8 @@ def _check_causal(look: Forwards, x: Tensor, ids: Tensor) -> None:
 
 
 def _check_texts(x: Tensor, y: Tensor) -> None:
-    if not (isinstance(y, Tensor) and y.ndim == 2 and y.shape[1] == 1):  # one token, and no column of classes
+    both = isinstance(x, Tensor) and isinstance(y, Tensor)
+    if not (both and y.ndim == 2 and y.shape[1] == 1):  # one token, and no column of classes
         check_batch(x, y)
     if x.is_floating_point() or x.ndim != 2 or y.shape != x.shape or x.shape[1] < 2:
         raise ValueError(
