@@ -109,7 +109,9 @@ class LanguageModel(pl.LightningModule):
             metric.reset()  # type: ignore[operator]
         self._check_vocabulary()
         window = getattr(getattr(self._trainer, "datamodule", None), "context", None)
-        say_untrained_positions(self.net, window=window, num_written=self.sample_tokens)
+        if self.sample_tokens and self._vocabulary() is not None:
+            num_read = self._encoded_prompt().shape[1] + self.sample_tokens - 1
+            say_untrained_positions(self.net, window=window, num_read=num_read)
 
     def on_validation_start(self) -> None:
         self._check_vocabulary()

@@ -325,17 +325,28 @@ def test_a_net_that_cannot_go_on_is_refused_before_training_and_trains_without_s
 
 
 @pytest.mark.parametrize(
-    ("positions", "window", "sample_tokens", "is_said"),
-    [("learned", 8, 9, True), ("learned", 16, 50, False), ("learned", 8, 8, False), ("rotary", 8, 50, False)],
+    ("positions", "window", "prompt", "sample_tokens", "is_said"),
+    [
+        ("learned", 8, None, 9, True),
+        ("learned", 16, None, 50, False),
+        ("learned", 8, None, 8, False),
+        ("learned", 8, "the", 7, True),
+        ("learned", 8, "the", 6, False),
+        ("learned", 8, "so it goes on", 0, False),
+        ("rotary", 8, None, 50, False),
+    ],
 )
 def test_samples_at_positions_that_no_window_reaches_are_warned_of(
-    tmp_path: Path, positions: Any, window: int, sample_tokens: int, is_said: bool
+    tmp_path: Path, positions: Any, window: int, prompt: str | None, sample_tokens: int, is_said: bool
 ) -> None:
     lm = TransformerLM(256, dim=8, num_heads=2, num_layers=1, context=16, positions=positions)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         run = trainer(tmp_path, max_epochs=1)
-        run.fit(LanguageModel(lm, sample_tokens=sample_tokens), datamodule=text_data(tmp_path, context=window))
+        run.fit(
+            LanguageModel(lm, sample_tokens=sample_tokens, prompt=prompt),
+            datamodule=text_data(tmp_path, context=window),
+        )
     said = [str(warning.message) for warning in caught if "positions" in str(warning.message)]
     assert len(said) == is_said
     assert not said or "learnt positions for 16 tokens and is trained on windows of 8" in said[0]
