@@ -134,7 +134,7 @@ def test_a_checkpoint_chooses_no_classes(in_lightnings_words: bool, run: Any, fi
 
 def test_a_checkpoint_is_what_torch_writes_and_leaves_nothing_beside_it(here: Path) -> None:
     path = here / "deep" / "run.ckpt"
-    left_over = here / "deep" / ".run.ckpt.123.part"
+    left_over = here / "deep" / ".run.ckpt.0123abcd.part"
     left_over.parent.mkdir()
     left_over.write_bytes(b"of a process that was killed")
     DurableCheckpointIO().save_checkpoint({"weight": torch.arange(6)}, path)

@@ -144,12 +144,12 @@ def test_a_cache_that_has_lost_bytes_is_built_again(tmp_path: Path, left: str) -
 
 
 def test_what_a_killed_process_left_is_taken_away_after_a_day(tmp_path: Path) -> None:
-    dead, alive = tmp_path / ".other.dead.part", tmp_path / ".other.alive.part"
+    dead, alive = tmp_path / ".other.0123abcd.part", tmp_path / ".other.456789ab.part"
     for path in (dead, alive):
         path.write_bytes(b"half")
     os.utime(dead, (0, 0))
     PixelCache(tmp_path / "cache").write(Built(IMAGES, []))
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".other.alive.part", "cache"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".other.456789ab.part", "cache"]
 
 
 def test_others_may_read_a_cache_as_any_file(tmp_path: Path) -> None:

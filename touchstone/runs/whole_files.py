@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import shutil
 import time
 import uuid
@@ -12,6 +14,8 @@ from pathlib import Path
 from typing import IO
 
 _HOUR, _DAY = 3600.0, 86_400.0  # seconds
+_LONGEST = 255  # bytes of a name on most disks
+_PART = re.compile(r"\.(.+)\.[0-9a-f]{8}\.part", re.DOTALL)
 
 
 @contextmanager
@@ -20,7 +24,8 @@ def replacing(path: Path, *, is_shared: bool = False, dead_after: float = _HOUR)
 
     Args:
         path: where it will be; its folder is made.
-        is_shared, dead_after: as in `place_beside`.
+        is_shared: as in `place_beside`.
+        dead_after: as in `place_beside`.
 
     Raises:
         OSError: it cannot be written; what was at `path` is still there.
@@ -87,7 +92,7 @@ def place_beside(path: Path, *, is_shared: bool = False, dead_after: float = _HO
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _take_away_the_dead(path, is_shared, dead_after)
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    part = path.with_name(f".{_cut(path.name)}.{uuid.uuid4().hex[:8]}.part")
     try:
         yield part
     finally:
@@ -97,7 +102,11 @@ def place_beside(path: Path, *, is_shared: bool = False, dead_after: float = _HO
 def to_disk(file: IO[bytes]) -> None:
     """Waits until what was written is on the disk: a file that is moved before may be empty after a loss of power."""
     file.flush()
-    os.fsync(file.fileno())
+    try:
+        os.fsync(file.fileno())
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # these say that this disk cannot be waited for
+            raise
 
 
 def _folder_to_disk(path: Path) -> None:
@@ -111,11 +120,19 @@ def _folder_to_disk(path: Path) -> None:
 
 def _take_away_the_dead(path: Path, is_shared: bool, dead_after: float) -> None:
     for part in path.parent.glob(".*.part"):
-        is_of_path = part.name.rpartition(".part")[0].rpartition(".")[0] == f".{path.name}"
+        named = _PART.fullmatch(part.name)
+        if named is None:
+            continue
+        is_of_path = named[1] == _cut(path.name)
         with suppress(OSError):
-            idle = time.time() - part.stat().st_mtime
+            idle = time.time() - max(file.stat().st_mtime for file in (part, *part.rglob("*")))
             if idle > _DAY if is_shared else is_of_path and (not dead_after or idle > dead_after):
                 _take_away(part)
+
+
+def _cut(name: str) -> str:
+    """As much of a name as leaves room for what is added to it."""
+    return os.fsencode(name)[: _LONGEST - len("..01234567.part")].decode(errors="ignore")
 
 
 def _take_away(part: Path) -> None:
