@@ -59,7 +59,7 @@ class FindLearningRate(LearningRateFinder):
                 f"FindLearningRate(min_lr=..., max_lr=...) must be > 0 and more than that, got {min_lr} and {max_lr}"
             )
         check_counts(self, num_training_steps=num_training_steps, least=13)
-        check_positive(self, early_stop_threshold=early_stop_threshold, none_means="never")
+        check_positive(self, early_stop_threshold=early_stop_threshold, or_infinite=True, none_means="never")
         super().__init__(min_lr, max_lr, num_training_steps, early_stop_threshold=early_stop_threshold)
         self.suggestion: float | None = None
 

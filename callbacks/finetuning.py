@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import lightning.pytorch as pl
@@ -41,16 +41,16 @@ class Finetuning(BaseFinetuning):
     """
 
     def __init__(
-        self, train: Sequence[str], *, unfreeze: Mapping[int, Sequence[str]] | None = None, lr_share: float = 0.1
+        self, train: Collection[str], *, unfreeze: Mapping[int, Collection[str]] | None = None, lr_share: float = 0.1
     ) -> None:
         super().__init__()
         check_names("Finetuning(train=...)", train, "layers")
         check_positive(self, lr_share=lr_share)
         for epoch, patterns in (unfreeze or {}).items():
             check_count("Finetuning(unfreeze=...): an epoch", epoch, least=0)
-            check_names(f"Finetuning(unfreeze=...): epoch {epoch}", patterns, "layers")
-        self.train, self.lr_share = tuple(train), lr_share
-        self.unfreeze_at = {epoch: tuple(patterns) for epoch, patterns in sorted((unfreeze or {}).items())}
+            check_names(f"Finetuning(unfreeze=...): epoch {epoch}", patterns, "layers", or_none=True)
+        self.train, self.lr_share = _in_order(train), lr_share
+        self.unfreeze_at = {epoch: _in_order(patterns) for epoch, patterns in sorted((unfreeze or {}).items())}
         self._trainer: pl.Trainer | None = None
         self._frozen: set[nn.Module] = set()
         self._num_unfrozen = self._resumes_with = 0
@@ -132,6 +132,11 @@ class Finetuning(BaseFinetuning):
         num_unfrozen, self._resumes_with = self._resumes_with, 0
         for optimizer in trainer.optimizers:
             self._let_go(pl_module, optimizer, list(self.unfreeze_at.values())[:num_unfrozen])
+
+
+def _in_order(patterns: Collection[str]) -> tuple[str, ...]:
+    """Those of a set by name: its own order is another one in each process, and a checkpoint knows parameters by it."""
+    return tuple(sorted(patterns) if isinstance(patterns, Set) else patterns)
 
 
 def _layers(module: nn.Module) -> dict[str, nn.Module]:

@@ -74,7 +74,7 @@ class RecurrentJacobian(pl.Callback):
             raise ValueError("RecurrentJacobian(lags=...) must be numbers >= 1, at least one, got none")
         for lag in lags:
             check_count("RecurrentJacobian(lags=...)", lag)
-        check_positive(self, tolerance=tolerance)
+        check_positive(self, tolerance=tolerance, or_infinite=True)
         self.layer, self.lags, self.tolerance = layer, sorted(set(lags)), tolerance
         self.num_sequences, self.num_iterations, self.every_n_epochs = num_sequences, num_iterations, every_n_epochs
         self.images_every_n_epochs = images_every_n_epochs

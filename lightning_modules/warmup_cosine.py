@@ -27,6 +27,7 @@ class WarmupCosine(LambdaLR):
     """
 
     def __init__(self, optimizer: Optimizer, warmup_steps: int, num_steps: int, end_share: float = 0.1) -> None:
+        warmup_steps, num_steps = _whole(warmup_steps), _whole(num_steps)
         check_counts(self, warmup_steps=warmup_steps, least=0)
         check_counts(self, num_steps=num_steps)
         if not warmup_steps < num_steps:
@@ -43,3 +44,9 @@ class WarmupCosine(LambdaLR):
             return end_share + (1 - end_share) * (1 + math.cos(math.pi * done)) / 2
 
         super().__init__(optimizer, share)
+
+
+def _whole(steps: float) -> int:
+    """The whole number that a share of steps, such as `0.07 * 100`, is but for rounding; others as they are."""
+    is_whole = isinstance(steps, float) and math.isfinite(steps) and math.isclose(steps, round(steps))
+    return round(steps) if is_whole else steps  # type: ignore[return-value]

@@ -20,6 +20,7 @@ from touchstone.attacks import FGSM, L1, L2, PGD, L1Adam, Linf, NextToken, Surpr
 from touchstone.datamodules import augmentations
 from touchstone.lightning_modules import PGDAT, Strategy
 from touchstone.nets import MLP, RecurrentLM
+from touchstone.nets.handmade import SGD
 from touchstone.options import check_between, check_choice
 
 from .oracles import small_net
@@ -236,3 +237,42 @@ def test_the_nearest_choice_is_named_in_its_own_case_of_letters() -> None:
 def test_whole_numbers_of_numpy_are_whole_numbers() -> None:
     assert NextToken(np.int64(3)).target == attacks.Targeted(target=np.int64(3)).target == 3  # type: ignore[arg-type]
     assert datamodules.DigitsDataModule(batch_size=np.int64(3)).batch_size == 3  # type: ignore[arg-type]
+
+
+def test_tensors_of_one_number_are_numbers() -> None:
+    labels = torch.arange(10)
+    net = nets.SmallCNN(labels.max() + 1)  # type: ignore[arg-type]
+    assert net(torch.rand(2, 1, 8, 8)).shape == (2, 10)
+    assert SGD([torch.zeros(1)], lr=torch.tensor(0.05)).defaults["lr"] == torch.tensor(0.05)  # type: ignore[arg-type]
+    assert lightning_modules.AWP(PGDAT(STEPS), gamma=torch.tensor(0.01)).gamma == torch.tensor(0.01)  # type: ignore[arg-type]
+    assert NextToken(labels[3]).target == 3  # type: ignore[arg-type]
+    assert attacks.AnyOf([labels[3], labels[4]]).targets == (3, 4)  # type: ignore[list-item]
+    with pytest.raises(ValueError, match="two or more different classes"):
+        attacks.AnyOf([labels[3], labels[3]])  # type: ignore[list-item]
+    for value in (torch.tensor(True), torch.tensor(1.5), torch.tensor([3])):
+        with pytest.raises(ValueError, match=r"num_classes=...\) must be a whole number >= 2"):
+            nets.SmallCNN(value)  # type: ignore[arg-type]
+
+
+def test_thresholds_may_be_infinite() -> None:
+    assert callbacks.FindLearningRate(early_stop_threshold=float("inf"))
+    stable = callbacks.RecurrentJacobian(tolerance=float("inf"))
+    assert stable.verdict({10: 1e9}).startswith("stable")
+    for value in (float("nan"), 0):
+        with pytest.raises(ValueError, match=r"tolerance=...\) must be > 0, got"):
+            callbacks.RecurrentJacobian(tolerance=value)
+
+
+def test_whole_shares_of_steps_are_steps() -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.1)
+    for steps in (0.1 * 100, 0.07 * 100):  # the second one is 7.000000000000001
+        lightning_modules.WarmupCosine(optimizer, steps, 100.0)  # type: ignore[arg-type]
+    for wrong in (1.5, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=r"warmup_steps=...\) must be a whole number >= 0"):
+            lightning_modules.WarmupCosine(optimizer, wrong, 100)  # type: ignore[arg-type]
+
+
+def test_layers_may_be_a_set_and_none_at_an_epoch() -> None:
+    made = callbacks.Finetuning({"fc", "a"}, unfreeze={3: [], 4: {"c", "b"}})  # type: ignore[arg-type, dict-item]
+    assert made.train == ("a", "fc")  # in one order, whatever the hashes, since a checkpoint keeps that of parameters
+    assert made.unfreeze_at == {3: (), 4: ("b", "c")}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from numbers import Integral, Real
 from typing import TypeGuard
 
@@ -11,12 +11,14 @@ import numpy as np
 
 
 def is_whole_number(value: object) -> TypeGuard[int]:
-    """Whether it is a whole number, of Python or of numpy; True and False are none."""
+    """Whether it is a whole number, of Python, numpy or a tensor without dimensions; True and False are none."""
+    value = _plain(value)
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether it is a real number, of Python or of numpy; True and False are none."""
+    """Whether it is a real number, of Python, numpy or a tensor without dimensions; True and False are none."""
+    value = _plain(value)
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
@@ -76,7 +78,13 @@ def check_numbers(owner: object, *names: str, **given: object) -> None:
 
 
 def check_above(
-    option: str, value: object, bound: float = 0, *, or_equal: bool = False, none_means: str | None = None
+    option: str,
+    value: object,
+    bound: float = 0,
+    *,
+    or_equal: bool = False,
+    or_infinite: bool = False,
+    none_means: str | None = None,
 ) -> None:
     """Raises ValueError where `value` is not finite and above `bound`, or equal to it where that will do.
 
@@ -85,22 +93,30 @@ def check_above(
         value: what was given.
         bound: finite.
         or_equal: whether the bound itself will do.
+        or_infinite: whether infinity will do.
         none_means: what None stands for, in words; None where it is not allowed.
     """
     if value is None and none_means:
         return
-    if not is_number(value) or not (bound < value < float("inf") or or_equal and value == bound):
+    if not is_number(value) or not (
+        bound < value < float("inf") or or_equal and value == bound or or_infinite and value == float("inf")
+    ):
         kind = "" if is_number(value) else "a number "
-        allowed = f"{'>=' if or_equal else '>'} {bound:g} and finite"
+        allowed = f"{'>=' if or_equal else '>'} {bound:g}{'' if or_infinite else ' and finite'}"
         raise ValueError(f"{option} must be {kind}{allowed}{_or_none(none_means)} got {value!r:.80}")
 
 
 def check_positive(
-    owner: object, *names: str, or_zero: bool = False, none_means: str | None = None, **given: object
+    owner: object,
+    *names: str,
+    or_zero: bool = False,
+    or_infinite: bool = False,
+    none_means: str | None = None,
+    **given: object,
 ) -> None:
-    """Raises ValueError where an option is not finite and > 0, or >= 0 where zero will do; else as `check_counts`."""
+    """Raises ValueError where an option is not > 0 and finite, but for what else will do; as `check_counts`."""
     for option, value in _options(owner, names, given):
-        check_above(option, value, or_equal=or_zero, none_means=none_means)
+        check_above(option, value, or_equal=or_zero, or_infinite=or_infinite, none_means=none_means)
 
 
 def check_between(
@@ -155,17 +171,24 @@ def check_kind(option: str, value: object, kind: type) -> None:
         raise ValueError(f"{option} must be an instance of {kind.__name__}, got {value!r:.80}")
 
 
-def check_names(option: str, value: object, what: str) -> None:
-    """Raises ValueError where `value` is not at least one name: a text alone would be read letter by letter.
+def check_names(option: str, value: object, what: str, *, or_none: bool = False) -> None:
+    """Raises ValueError where `value` is no list or set of names: a text alone would be read letter by letter.
 
     Args:
         option: what it was given as, as in `Finetuning(train=...)`; the message begins with it.
         value: what was given.
         what: they are names of, in the plural.
+        or_none: whether an empty one will do.
     """
-    names = value if isinstance(value, Sequence) and not isinstance(value, str) else ()
-    if not names or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"{option} must be a list of {what}, at least one, got {value!r:.80}")
+    names = value if isinstance(value, Sequence | Set) and not isinstance(value, str) else None
+    if names is None or not (names or or_none) or not all(isinstance(name, str) for name in names):
+        at_least = "" if or_none else ", at least one"
+        raise ValueError(f"{option} must be a list of {what}{at_least}, got {value!r:.80}")
+
+
+def _plain(value: object) -> object:
+    """The number in a tensor without dimensions; torch is not asked for, since this is imported before it."""
+    return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
 
 
 def _or_none(none_means: str | None) -> str:

@@ -38,7 +38,7 @@ class AnyOf(Objective):
         check_loss(self, self.loss)
         is_list = isinstance(self.targets, Sequence) and not isinstance(self.targets, str)
         whole = is_list and all(is_whole_number(target) for target in self.targets)
-        if not whole or len(set(self.targets)) < 2 or min(self.targets) < 0:
+        if not whole or len({*map(int, self.targets)}) < 2 or min(self.targets) < 0:
             raise ValueError(
                 f"AnyOf(targets=...) must be a list of two or more different classes, numbers >= 0, got "
                 f"{self.targets!r:.80}; for one class take Targeted"

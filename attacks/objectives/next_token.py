@@ -31,6 +31,7 @@ class NextToken(Objective):
     def __post_init__(self) -> None:
         if not is_whole_number(self.target) or self.target < 0:
             raise ValueError(f"NextToken(target=...) must be a token id >= 0, got {self.target!r}")
+        object.__setattr__(self, "target", int(self.target))
 
     def gain(self, logits: Tensor, y: Tensor) -> Tensor:
         self._check(logits)
