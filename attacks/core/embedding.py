@@ -15,7 +15,8 @@ from .checks import computing_dtype
 from .per_sample import norms
 from .same_answer import same_in_equal_batches
 
-_COMPARED_AT_ONCE = 16  # texts, few: the logits of a language model are large
+_COMPARED_FIRST = 16  # texts, few: the logits of a language model are large
+_MOST_COMPARED = 2**22  # logits, after that
 
 
 def find_embedding(model: nn.Module, name: str | None, asked_by: str) -> nn.Embedding:
@@ -144,9 +145,12 @@ class FromEmbedding(Around):
         Every text is asked about, by two forwards of it: a mask or an end token shows where it occurs. Of a model that
         draws random numbers nothing is said.
         """
-        for some in tokens.split(_COMPARED_AT_ONCE):
+        left, at_once = tokens, _COMPARED_FIRST
+        while len(left):
+            some, left = left[:at_once], left[at_once:]
             whole, from_here = self.model(some), self(self.vectors(some))
             if same_in_equal_batches(whole, from_here):
+                at_once = max(1, _MOST_COMPARED // max(1, whole[0].numel()))
                 continue
             if not same_in_equal_batches(whole, self.model(some)):
                 return
