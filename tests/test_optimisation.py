@@ -241,7 +241,7 @@ def test_as_few_steps_as_may_be_given_suffice_for_a_suggestion(tmp_path: Path, m
     ("options", "message"),
     [
         ({"num_training_steps": 12}, r"num_training_steps=...\) must be >= 13, got 12"),
-        ({"early_stop_threshold": 0.0}, r"early_stop_threshold=...\) must be > 0 and finite, or None for never, got 0"),
+        ({"early_stop_threshold": 0.0}, r"early_stop_threshold=...\) must be > 0, or None for never, got 0"),
     ],
 )
 def test_a_range_test_outside_its_range_is_refused(options: dict[str, Any], message: str) -> None:
