@@ -126,11 +126,10 @@ class RobustAccuracy(Probe):
                     "that its fields are numbers, or tensors of one row; for one value per sample call "
                     f"`touchstone.attacks.evaluate` ({error})"
                 ) from error
-        call = "RobustAccuracy"
-        check_counts(call, batch_size=batch_size, num_prepare_samples=num_prepare_samples)
-        check_counts(call, images_every_n_epochs=images_every_n_epochs)
-        check_counts(call, num_images=num_images, least=0)
-        check_flags(call, warm_start=warm_start, per_class=per_class)
+        check_counts(self, batch_size=batch_size, num_prepare_samples=num_prepare_samples)
+        check_counts(self, images_every_n_epochs=images_every_n_epochs)
+        check_counts(self, num_images=num_images, least=0)
+        check_flags(self, warm_start=warm_start, per_class=per_class)
         check_seed("RobustAccuracy", seed)
         self.attacks = attacks
         self.batch_size = batch_size

@@ -54,8 +54,7 @@ class TransformerLM(nn.Module):
     ) -> None:
         super().__init__()
         check_counts("TransformerLM", vocab_size=vocab_size, least=2)
-        check_counts("TransformerLM", num_layers=num_layers, context=context)
-        check_counts("TransformerLM", dim=dim, num_heads=num_heads)
+        check_counts("TransformerLM", num_layers=num_layers, context=context, dim=dim, num_heads=num_heads)
         check_choice("TransformerLM(positions=...)", positions, ("learned", "sinusoidal", "rotary"))
         check_between("TransformerLM(dropout=...)", dropout, 0, 1, "[)")
         check_flags("TransformerLM", bias=bias, tie_weights=tie_weights)

@@ -28,9 +28,8 @@ class SmallCNN(nn.Module):
         self, num_classes: int = 10, *, in_channels: int = 1, image_size: int = 8, width: int = 32, hidden: int = 256
     ) -> None:
         super().__init__()
-        check_counts("SmallCNN", num_classes=num_classes, least=2)
+        check_counts("SmallCNN", num_classes=num_classes, image_size=image_size, least=2)
         check_counts("SmallCNN", in_channels=in_channels, width=width, hidden=hidden)
-        check_counts("SmallCNN", image_size=image_size)
         if image_size % 2:
             raise ValueError(f"SmallCNN(image_size=...) must be even and >= 2, got {image_size}")
         self.features = nn.Sequential(

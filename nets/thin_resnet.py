@@ -81,8 +81,7 @@ class ThinResNet(nn.Module):
     ) -> None:
         super().__init__()
         check_counts("ThinResNet", num_classes=num_classes, least=2)
-        check_counts("ThinResNet", in_channels=in_channels)
-        check_counts("ThinResNet", depth=depth)
+        check_counts("ThinResNet", in_channels=in_channels, depth=depth)
         if depth < 8 or depth % 6 != 2:
             raise ValueError(f"ThinResNet(depth=...) must be 6 n + 2, as 20, 32, 44, 56 and 110, got {depth}")
         check_choice("ThinResNet(shortcut=...)", shortcut, get_args(Shortcut))

@@ -76,8 +76,7 @@ class WideResNet(nn.Module):
     ) -> None:
         super().__init__()
         check_counts("WideResNet", num_classes=num_classes, width=width, least=2)
-        check_counts("WideResNet", in_channels=in_channels)
-        check_counts("WideResNet", depth=depth)
+        check_counts("WideResNet", in_channels=in_channels, depth=depth)
         if depth < 10 or depth % 6 != 4:
             raise ValueError(f"WideResNet(depth=...) must be 6 n + 4, as 16, 28, 34 and 70, got {depth}")
         check_between("WideResNet(dropout=...)", dropout, 0, 1, "[)")

@@ -221,7 +221,8 @@ def test_what_is_not_of_its_kind_is_refused_in_words(case: str) -> None:
 
 @pytest.mark.parametrize(("ends", "allowed"), [("[]", [0, 0.5, 1]), ("[)", [0, 0.5]), ("(]", [0.5, 1]), ("()", [0.5])])
 def test_the_ends_of_a_range_belong_to_it_where_they_are_said_to(ends: str, allowed: list[float]) -> None:
-    for value in (-0.1, 0, 0.5, np.float32(0.5), 1, 1.1, float("nan"), float("inf")):
+    as_tensors = [torch.tensor(value) for value in (-0.1, 0, 0.5, 1, 1.1)]
+    for value in (-0.1, 0, 0.5, np.float32(0.5), 1, 1.1, float("nan"), float("inf"), *as_tensors):
         if value in allowed:
             check_between("f(x=...)", value, 0, 1, ends)
         else:
@@ -252,6 +253,11 @@ def test_tensors_of_one_number_are_numbers() -> None:
     for value in (torch.tensor(True), torch.tensor(1.5), torch.tensor([3])):
         with pytest.raises(ValueError, match=r"num_classes=...\) must be a whole number >= 2"):
             nets.SmallCNN(value)  # type: ignore[arg-type]
+
+
+def test_the_side_of_an_image_that_is_too_small_is_told_what_is_allowed() -> None:
+    with pytest.raises(ValueError, match=r"image_size=...\) must be >= 2, got 0"):
+        nets.SmallCNN(image_size=0)
 
 
 def test_thresholds_may_be_infinite() -> None:

@@ -134,8 +134,9 @@ def check_between(
     """
     if value is None and none_means:
         return
-    with_ends = {low: ends[0] == "[", high: ends[1] == "]"}
-    if not is_number(value) or not (low < value < high or with_ends.get(value, False)):
+    if not is_number(value) or not (
+        low < value < high or value == low and ends[0] == "[" or value == high and ends[1] == "]"
+    ):
         kind = "" if is_number(value) else "a number "
         allowed = f"in {ends[0]}{low:g}, {high:g}{ends[1]}"
         raise ValueError(f"{option} must be {kind}{allowed}{_or_none(none_means)} got {value!r:.80}")

@@ -123,10 +123,12 @@ def _take_away_the_dead(path: Path, is_shared: bool, dead_after: float) -> None:
         named = _PART.fullmatch(part.name)
         if named is None:
             continue
-        is_of_path = named[1] == _cut(path.name)
+        if not is_shared and named[1] != _cut(path.name):
+            continue
+        allowed = _DAY if is_shared else dead_after
         with suppress(OSError):
             idle = time.time() - max(file.stat().st_mtime for file in (part, *part.rglob("*")))
-            if idle > _DAY if is_shared else is_of_path and (not dead_after or idle > dead_after):
+            if not allowed or idle > allowed:
                 _take_away(part)
 
 
