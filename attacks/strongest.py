@@ -2,14 +2,14 @@
 
 Known parts: steps that fall from twice eps along a cosine, and momentum (Croce and Hein, 2020); effort where the margin
 is small (Gao et al., "Fast and reliable evaluation of adversarial robustness with minimum-margin attack", 2022); a ball
-that shrinks to the nearest point found (`parts/shrinking.py`); a black box where gradients are blind. Its own: a margin
-that is soft on the scale of each sample's own margin, the less the nearer it has come, so that it neither saturates nor
-depends on the scale of the logits; restarts where the ends of earlier climbs scatter, since where they all end alike
-another one ends there too; gradients that see units at rest, or beyond where they saturate, beside plain ones
-(`core/smooth_backward.py`, `core/past_saturation.py`); climbs of each class above the other wrong ones, where no class
-is nearer than another; inside L2, L1 and L0 effort where the boundary is out of sight from inside, and inside Linf
-where ends scatter; and inside L1 steps to the corners of ball and box, or along the gradient itself where the margin
-bends (`parts/closing_in.py`).
+that shrinks to the nearest point found (`cascade/shrinking.py`); a black box where gradients are blind. Its own: a
+margin that is soft on the scale of each sample's own margin, the less the nearer it has come, so that it neither
+saturates nor depends on the scale of the logits; restarts where the ends of earlier climbs scatter, since where they
+all end alike another one ends there too; gradients that see units at rest, or beyond where they saturate, beside plain
+ones (`core/smooth_backward.py`, `core/past_saturation.py`); climbs of each class above the other wrong ones, where no
+class is nearer than another; inside L2, L1 and L0 effort where the boundary is out of sight from inside, and inside
+Linf where ends scatter; and inside L1 steps to the corners of ball and box, or along the gradient itself where the
+margin bends (`cascade/closing_in.py`).
 
 What is spent on a sample depends on that sample alone, so that its verdict is the same in any batch.
 """
@@ -24,12 +24,14 @@ from torch import Tensor, nn
 
 from touchstone.options import check_counts
 
-from .cascade import Cascade
+from .cascade.climbs import Climbs
+from .cascade.gain import ANY, Gain
+from .cascade.sight import Sight
+from .cascade.survivors import QUERIES_PER_PASS, Survivors, among, without
 from .core.attack import Attack
 from .core.sample_rng import SampleRng
 from .core.threat import Threat
 from .objectives.losses import CrossEntropy, Margin
-from .parts.survivors import QUERIES_PER_PASS, among, without
 from .threats.ball import Ball
 from .threats.l1 import L1
 from .threats.linf import Linf
@@ -52,6 +54,7 @@ _BROUGHT_NEAR = 0.5  # the same where climbs along the gradient itself have led 
 _FAR = 8  # of eps: the first ball of a climb from afar
 _BEYOND = 2  # the same inside Linf, and where units saturate
 _FAR_CORNERS, _NEAR_CORNERS = 20, 3  # the same of climbs by corners, from afar and where the boundary is in sight
+_SMOOTH, _SHARP = Gain(smooth=True), Gain(sharp=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,171 +133,180 @@ class Strongest(Attack):
         check_counts(self, "max_passes")
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:
-        samples = Cascade(self.threat, self.max_passes, model, x, y, rng)
+        survivors = Survivors(self.threat, self.max_passes, model, x, y, rng)
+        climbs = Climbs(survivors)
         first = min(8 if isinstance(self.threat, Linf) else 5, self.max_passes)
         if isinstance(self.threat, L1):
-            samples.climb_by_corners(samples.everyone, num_steps=first, factor=1, smooth=True)
+            climbs.by_corners(survivors.everyone, num_steps=first, factor=1, gain=_SMOOTH)
         else:
-            samples.climb(samples.everyone, num_steps=first, momentum=0.25)
-        self._past_saturation(samples)
+            climbs.inside(survivors.everyone, num_steps=first, momentum=0.25)
+        self._past_saturation(survivors, climbs)
         if isinstance(self.threat, L1):
-            self._inside_l1(samples)
+            self._inside_l1(survivors, climbs)
         elif isinstance(self.threat, Linf):
-            self._inside_linf(samples)
+            self._inside_linf(survivors, climbs)
         else:
-            self._inside_l2_or_l0(samples)
-        return samples.best
+            self._inside_l2_or_l0(survivors, climbs)
+        return survivors.best
 
-    def _past_saturation(self, samples: Cascade) -> None:
+    def _past_saturation(self, survivors: Survivors, climbs: Climbs) -> None:
         """Where units saturate, how little a climb has gained says little of what another will."""
         for rank in (None, *range(_NUM_SATURATED)):
-            samples.climb(samples.saturated(), num_steps=12, smooth=True, wide=True, rank=rank)
+            climbs.inside(survivors.saturated(), num_steps=12, gain=Gain(rank=rank, smooth=True, wide=True))
         if isinstance(self.threat, L1):
-            samples.climb_densely(samples.saturated(), num_steps=20, factor=_BEYOND)
+            climbs.densely(survivors.saturated(), num_steps=20, factor=_BEYOND)
         else:
-            samples.climb_from_afar(samples.saturated(), num_steps=20, factor=_BEYOND)
+            climbs.from_afar(survivors.saturated(), num_steps=20, factor=_BEYOND)
 
-    def _inside_linf(self, samples: Cascade) -> None:
+    # Below, the numbers given to `near` are shares of the first margin: the dearer what follows, the smaller.
+
+    def _inside_linf(self, survivors: Survivors, climbs: Climbs) -> None:
         """In Linf a larger ball is of use where the ends scatter: from beyond a plateau the gradients lead back."""
-        # The numbers given to `near` are shares of the first margin: the dearer what follows, the smaller.
-        samples.climb(samples.near(0.6), num_steps=12, smooth=True)
-        samples.climb(samples.near(0.3), num_steps=40, smooth=True)
-        hopeful = partial(samples.scattered, _HOPE_AT_ONCE, within=0.7)
-        samples.climb_from_afar(hopeful(), num_steps=20, factor=_BEYOND)
-        samples.climb_from_afar(hopeful(), num_steps=40, factor=_BEYOND, smooth=True)
+        near = survivors.near
+        climbs.inside(near(0.6), num_steps=12, gain=_SMOOTH)
+        climbs.inside(near(0.3), num_steps=40, gain=_SMOOTH)
+        hopeful = partial(survivors.scattered, _HOPE_AT_ONCE, within=0.7)
+        climbs.from_afar(hopeful(), num_steps=20, factor=_BEYOND)
+        climbs.from_afar(hopeful(), num_steps=40, factor=_BEYOND, gain=_SMOOTH)
         for rank in range(_NUM_CLASSES):
-            samples.climb(self._in_sight_or_torn(samples), num_steps=5, rank=rank, smooth=rank == 1)
-        self._towards_each(samples)
-        rows = samples.near(0.08)
+            climbs.inside(_in_sight_or_torn(survivors), num_steps=5, gain=Gain(rank=rank, smooth=rank == 1))
+        _towards_each(survivors, climbs)
+        rows = near(0.08)
         for _ in range(3):
-            rows = samples.refine(rows)
+            rows = climbs.refine(rows)
         for rank in range(_NUM_CLASSES):
-            samples.climb(samples.near(0.15), num_steps=10, rank=rank, smooth=rank == 1)
-        samples.climb_the_likelihood(samples.near(0.15), num_steps=_LIKELY_STEPS)
-        self._without_gradients(samples)
+            climbs.inside(near(0.15), num_steps=10, gain=Gain(rank=rank, smooth=rank == 1))
+        climbs.the_likelihood(near(0.15), num_steps=_LIKELY_STEPS)
+        self._without_gradients(survivors, climbs)
         if self.max_passes >= _THOROUGH:
-            samples.climb_the_likelihood(samples.near(0.35), num_steps=2 * _LIKELY_STEPS)
+            climbs.the_likelihood(near(0.35), num_steps=2 * _LIKELY_STEPS)
             for rank in range(_MORE_CLASSES):
-                samples.climb(samples.near(_IN_SIGHT), num_steps=20, rank=rank, smooth=rank == 1)
-            samples.climb_from_afar(samples.near(torch.inf), num_steps=20, factor=_BEYOND)
-            samples.begin_to_compare()
+                climbs.inside(near(_IN_SIGHT), num_steps=20, gain=Gain(rank=rank, smooth=rank == 1))
+            climbs.from_afar(near(torch.inf), num_steps=20, factor=_BEYOND)
+            survivors.begin_to_compare()
             for _ in range(_NUM_SCATTERED):
-                samples.climb(samples.near(torch.inf), num_steps=20, smooth=True)
-            rows = samples.near(0.2)
+                climbs.inside(near(torch.inf), num_steps=20, gain=_SMOOTH)
+            rows = near(0.2)
             while len(rows):
-                rows = samples.refine(rows)
-            smooth = False
-            while len(rows := samples.affordable(samples.scattered(_HOPE), num_steps=100)):
-                samples.climb(rows, num_steps=100, smooth=smooth)
-                smooth = not smooth
+                rows = climbs.refine(rows)
+            gain = ANY
+            while len(rows := survivors.affordable(survivors.scattered(_HOPE), num_steps=100)):
+                climbs.inside(rows, num_steps=100, gain=gain)
+                gain = ANY if gain is _SMOOTH else _SMOOTH
         if self.max_passes >= _PATIENT:
-            self._with_patience(samples)
+            self._with_patience(survivors, climbs)
 
-    @staticmethod
-    def _in_sight_or_torn(samples: Cascade) -> Tensor:
-        """Those who may fall to one class alone: the nearest to any, and whom the nearest lead away from others."""
-        return torch.cat([samples.near(_IN_SIGHT), samples.torn()]).unique()
-
-    @staticmethod
-    def _towards_each(samples: Cascade) -> None:
-        """Where the logits say of no class that it is near, each is as likely as another to be reached."""
-        for rank in range(_LEVEL_CLASSES):
-            samples.climb(samples.level(), num_steps=10, smooth=True, rank=rank, alone=True)
-
-    def _with_patience(self, samples: Cascade) -> None:
+    def _with_patience(self, survivors: Survivors, climbs: Climbs) -> None:
         """A black box, briefly for all that have given way; then at length for those nearest and those it has moved."""
         num_queries = QUERIES_PER_PASS * self.max_passes
-        moved = samples.search(samples.near(0.8), num_queries=num_queries // 10)
-        rows = torch.cat([moved, samples.near(0.15)]).unique()
-        samples.search(rows, num_queries=num_queries // 2, share=_SHARE)
-        samples.search(rows, num_queries=num_queries // 2)
+        moved = climbs.search(survivors.near(0.8), num_queries=num_queries // 10)
+        rows = torch.cat([moved, survivors.near(0.15)]).unique()
+        climbs.search(rows, num_queries=num_queries // 2, share=_SHARE)
+        climbs.search(rows, num_queries=num_queries // 2)
 
-    def _without_gradients(self, samples: Cascade) -> None:
+    def _without_gradients(self, survivors: Survivors, climbs: Climbs) -> None:
         """Where the margin's gradient leads nowhere, or only to a tie, that of the likelihood may; else a black box."""
-        blind = samples.blind(samples.everyone)
-        for rows in (blind, samples.near(_TIE)):
-            samples.climb_the_likelihood(rows, num_steps=_LIKELY_STEPS)
-        samples.search(samples.blind(blind), num_queries=QUERIES_PER_PASS * self.max_passes)
+        sight = Sight(survivors)
+        blind = sight.blind(survivors.everyone)
+        for rows in (blind, survivors.near(_TIE)):
+            climbs.the_likelihood(rows, num_steps=_LIKELY_STEPS)
+        climbs.search(sight.blind(blind), num_queries=QUERIES_PER_PASS * self.max_passes)
 
-    def _inside_l1(self, samples: Cascade) -> None:
+    def _inside_l1(self, survivors: Survivors, climbs: Climbs) -> None:
         """In L1 few pixels change, by as much as the box allows, but for those whom more of them bring near."""
-        dense = self._densely(samples)
+        dense = _densely(survivors, climbs)
 
-        def near(share: float) -> Tensor:  # of the first margin: the dearer what follows, the smaller
-            return without(samples.near(share), dense)
+        def near(share: float) -> Tensor:
+            return without(survivors.near(share), dense)
 
         for rank in range(_NUM_CLASSES):
-            rows = without(self._in_sight_or_torn(samples), dense)
-            samples.climb_by_corners(rows, num_steps=10, factor=_NEAR_CORNERS, smooth=True, rank=rank)
+            rows = without(_in_sight_or_torn(survivors), dense)
+            climbs.by_corners(rows, num_steps=10, factor=_NEAR_CORNERS, gain=Gain(rank=rank, smooth=True))
         for rank in range(_LEVEL_CLASSES):
-            samples.climb_by_corners(
-                without(samples.level(), dense), num_steps=10, factor=_NEAR_CORNERS, smooth=True, rank=rank, alone=True
-            )
+            rows, gain = without(survivors.level(), dense), Gain(rank=rank, alone=True, smooth=True)
+            climbs.by_corners(rows, num_steps=10, factor=_NEAR_CORNERS, gain=gain)
         # Now who is out of sight.
         not_from_afar = torch.cat([near(_IN_SIGHT), dense])
-        samples.climb_by_corners(
-            without(samples.near(torch.inf), not_from_afar), num_steps=15, factor=_FAR_CORNERS, smooth=True
-        )
+        rows = without(survivors.near(torch.inf), not_from_afar)
+        climbs.by_corners(rows, num_steps=15, factor=_FAR_CORNERS, gain=_SMOOTH)
         # From here on the nearest, and in between, by `hopeful`, who is out of sight.
-        samples.climb_sparsely(near(0.25), num_steps=15, loss=CrossEntropy())
-        samples.climb_sparsely(near(0.15), num_steps=15, loss=Margin(), smooth=True)
-        samples.climb_by_corners(near(0.1), num_steps=10, factor=None, smooth=True)
-        hopeful = partial(samples.scattered, _HOPE_AT_ONCE, within=0.7)
-        samples.climb_by_corners(without(hopeful(), not_from_afar), num_steps=15, factor=_FAR_CORNERS, smooth=True)
+        climbs.sparsely(near(0.25), num_steps=15, loss=CrossEntropy())
+        climbs.sparsely(near(0.15), num_steps=15, loss=Margin(), smooth=True)
+        climbs.by_corners(near(0.1), num_steps=10, factor=None, gain=_SMOOTH)
+        hopeful = partial(survivors.scattered, _HOPE_AT_ONCE, within=0.7)
+        climbs.by_corners(without(hopeful(), not_from_afar), num_steps=15, factor=_FAR_CORNERS, gain=_SMOOTH)
         for rank in range(_NUM_CLASSES):
-            samples.climb_by_corners(near(0.07), num_steps=15, factor=_NEAR_CORNERS, smooth=False, rank=rank)
-        samples.climb_by_corners(without(hopeful(), not_from_afar), num_steps=30, factor=_FAR_CORNERS, smooth=True)
+            climbs.by_corners(near(0.07), num_steps=15, factor=_NEAR_CORNERS, gain=Gain(rank=rank))
+        climbs.by_corners(without(hopeful(), not_from_afar), num_steps=30, factor=_FAR_CORNERS, gain=_SMOOTH)
         for rank in range(_NUM_CLASSES):
-            samples.climb_by_corners(near(0.07), num_steps=10, factor=None, smooth=True, rank=rank)
-        self._without_gradients(samples)
+            climbs.by_corners(near(0.07), num_steps=10, factor=None, gain=Gain(rank=rank, smooth=True))
+        self._without_gradients(survivors, climbs)
         if self.max_passes >= _THOROUGH:
             # First who has not climbed along the gradient yet, then who climbs by nothing else, then all others.
-            brought_on = samples.climb_densely(near(_BROUGHT_NEAR), num_steps=30, factor=2)
-            samples.climb_densely(among(near(_IN_SIGHT), brought_on), num_steps=40, factor=3, pixels_per_eps=15)
-            while len(rows := samples.affordable(among(hopeful(), dense), num_steps=100)):
-                samples.climb_densely(rows, num_steps=40, factor=2)
-                samples.climb_densely(samples.standing(rows), num_steps=60, factor=3, pixels_per_eps=15)
-            smooth = True
-            while len(rows := samples.affordable(without(samples.scattered(_HOPE), dense), num_steps=75)):
-                samples.climb_sparsely(rows, num_steps=15, loss=CrossEntropy(), smooth=smooth)
-                samples.climb_sparsely(samples.standing(rows), num_steps=15, loss=Margin(), smooth=smooth)
-                samples.climb_by_corners(samples.standing(rows), num_steps=30, factor=_FAR_CORNERS, smooth=smooth)
-                samples.climb_by_corners(samples.standing(rows), num_steps=15, factor=None, smooth=smooth)
-                smooth = not smooth
+            brought_on = climbs.densely(near(_BROUGHT_NEAR), num_steps=30, factor=2)
+            climbs.densely(among(near(_IN_SIGHT), brought_on), num_steps=40, factor=3, pixels_per_eps=15)
+            while len(rows := survivors.affordable(among(hopeful(), dense), num_steps=100)):
+                climbs.densely(rows, num_steps=40, factor=2)
+                climbs.densely(survivors.standing(rows), num_steps=60, factor=3, pixels_per_eps=15)
+            gain = _SMOOTH
+            while len(rows := survivors.affordable(without(survivors.scattered(_HOPE), dense), num_steps=75)):
+                climbs.sparsely(rows, num_steps=15, loss=CrossEntropy(), smooth=gain.smooth)
+                climbs.sparsely(survivors.standing(rows), num_steps=15, loss=Margin(), smooth=gain.smooth)
+                climbs.by_corners(survivors.standing(rows), num_steps=30, factor=_FAR_CORNERS, gain=gain)
+                climbs.by_corners(survivors.standing(rows), num_steps=15, factor=None, gain=gain)
+                gain = ANY if gain is _SMOOTH else _SMOOTH
             for rank in range(_MORE_CLASSES):
-                samples.climb_by_corners(
-                    near(_IN_SIGHT), num_steps=20, factor=_NEAR_CORNERS, smooth=rank % 2 == 0, rank=rank
-                )
+                gain = Gain(rank=rank, smooth=rank % 2 == 0)
+                climbs.by_corners(near(_IN_SIGHT), num_steps=20, factor=_NEAR_CORNERS, gain=gain)
 
-    def _densely(self, samples: Cascade) -> Tensor:
-        """Where the margin bends, more pixels by less: the survivors whom that brings near, int64 `(M,)`."""
-        dense = samples.climb_densely(samples.bent(), num_steps=20, factor=1)
-        samples.climb_densely(among(samples.near(_IN_SIGHT), dense), num_steps=30, factor=2)
-        samples.climb_densely(among(samples.near(0.3), dense), num_steps=30, factor=1, rank=0)
-        samples.climb_densely(among(samples.near(0.3), dense), num_steps=40, factor=3, pixels_per_eps=15)
-        return among(samples.near(_BROUGHT_NEAR), dense)
-
-    def _inside_l2_or_l0(self, samples: Cascade) -> None:
+    def _inside_l2_or_l0(self, survivors: Survivors, climbs: Climbs) -> None:
         """In L2 and L0 a few pixels may change by much, and the way there need not begin inside eps."""
         for rank in range(_NUM_CLASSES):
-            samples.climb(self._in_sight_or_torn(samples), num_steps=10, rank=rank)
-        self._towards_each(samples)
-        in_sight = samples.near(_IN_SIGHT)
-        samples.climb_from_afar(samples.near(torch.inf), num_steps=20, factor=_FAR, smooth=True)
-        samples.climb_from_afar(without(samples.within(1.5), in_sight), num_steps=30, factor=_FAR, smooth=True)
+            climbs.inside(_in_sight_or_torn(survivors), num_steps=10, gain=Gain(rank=rank))
+        _towards_each(survivors, climbs)
+        in_sight = survivors.near(_IN_SIGHT)
+
+        def near(share: float) -> Tensor:
+            return among(survivors.near(share), in_sight)
+
+        def outside(factor: float) -> Tensor:
+            return without(survivors.within(factor), in_sight)
+
+        climbs.from_afar(survivors.near(torch.inf), num_steps=20, factor=_FAR, gain=_SMOOTH)
+        climbs.from_afar(outside(1.5), num_steps=30, factor=_FAR, gain=_SMOOTH)
         for rank in range(_NUM_HIDDEN):
-            samples.climb(without(samples.within(1.1), in_sight), num_steps=10, rank=rank, smooth=True)
-        self._without_gradients(samples)
+            climbs.inside(outside(1.1), num_steps=10, gain=Gain(rank=rank, smooth=True))
+        self._without_gradients(survivors, climbs)
         for _ in range(2):
-            samples.climb_from_afar(without(samples.within(1.25), in_sight), num_steps=30, factor=_FAR, smooth=True)
-        samples.climb(among(samples.near(0.2), in_sight), num_steps=20, sharp=True)
-        samples.climb(among(samples.near(0.1), in_sight), num_steps=40, rank=0)
-        samples.climb(among(samples.near(0.05), in_sight), num_steps=60, sharp=True)
+            climbs.from_afar(outside(1.25), num_steps=30, factor=_FAR, gain=_SMOOTH)
+        climbs.inside(near(0.2), num_steps=20, gain=_SHARP)
+        climbs.inside(near(0.1), num_steps=40, gain=Gain(rank=0))
+        climbs.inside(near(0.05), num_steps=60, gain=_SHARP)
         if self.max_passes >= _THOROUGH:
             for rank in range(_MORE_CLASSES):
-                samples.climb(samples.standing(in_sight), num_steps=20, rank=rank, smooth=rank == 1)
-            hopeful = samples.scattered(_HOPE_AT_ONCE, within=0.1)
-            samples.climb(among(hopeful, in_sight), num_steps=100, rank=0)
-            while len(samples.affordable(samples.within(1.5), num_steps=60)):
-                samples.climb_from_afar(samples.within(1.5), num_steps=30, factor=_FAR, smooth=True)
-                samples.climb_from_afar(samples.within(1.5), num_steps=30, factor=None)
+                climbs.inside(survivors.standing(in_sight), num_steps=20, gain=Gain(rank=rank, smooth=rank == 1))
+            hopeful = survivors.scattered(_HOPE_AT_ONCE, within=0.1)
+            climbs.inside(among(hopeful, in_sight), num_steps=100, gain=Gain(rank=0))
+            while len(survivors.affordable(survivors.within(1.5), num_steps=60)):
+                climbs.from_afar(survivors.within(1.5), num_steps=30, factor=_FAR, gain=_SMOOTH)
+                climbs.from_afar(survivors.within(1.5), num_steps=30, factor=None)
+
+
+def _in_sight_or_torn(survivors: Survivors) -> Tensor:
+    """Those who may fall to one class alone: the nearest to any, and whom the nearest lead away from others."""
+    return torch.cat([survivors.near(_IN_SIGHT), survivors.torn()]).unique()
+
+
+def _towards_each(survivors: Survivors, climbs: Climbs) -> None:
+    """Where the logits say of no class that it is near, each is as likely as another to be reached."""
+    for rank in range(_LEVEL_CLASSES):
+        climbs.inside(survivors.level(), num_steps=10, gain=Gain(rank=rank, alone=True, smooth=True))
+
+
+def _densely(survivors: Survivors, climbs: Climbs) -> Tensor:
+    """Where the margin bends, more pixels by less: the survivors whom that brings near, int64 `(M,)`."""
+    dense = climbs.densely(survivors.bent(), num_steps=20, factor=1)
+    climbs.densely(among(survivors.near(_IN_SIGHT), dense), num_steps=30, factor=2)
+    climbs.densely(among(survivors.near(0.3), dense), num_steps=30, factor=1, rank=0)
+    climbs.densely(among(survivors.near(0.3), dense), num_steps=40, factor=3, pixels_per_eps=15)
+    return among(survivors.near(_BROUGHT_NEAR), dense)

@@ -11,9 +11,9 @@ from scipy.optimize import linprog
 from torch import Tensor
 
 from touchstone.attacks import L1, PGD, Strongest, evaluate
+from touchstone.attacks.cascade import closing_in
+from touchstone.attacks.cascade.closing_in import Step, along_gradient, climb_closing_in, to_corner
 from touchstone.attacks.core.ascend import Measure
-from touchstone.attacks.parts import closing_in
-from touchstone.attacks.parts.closing_in import Step, along_gradient, climb_closing_in, to_corner
 
 from .oracles import images
 

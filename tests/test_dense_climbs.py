@@ -10,9 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from touchstone.attacks import L1, SampleRng, Strongest, cascade, evaluate
-from touchstone.attacks.cascade import Cascade
-from touchstone.attacks.parts.closing_in import climb_closing_in
+from touchstone.attacks import L1, SampleRng, Strongest, evaluate
+from touchstone.attacks.cascade import climbs as of_cascade
+from touchstone.attacks.cascade.climbs import Climbs
+from touchstone.attacks.cascade.closing_in import climb_closing_in
+from touchstone.attacks.cascade.gain import Gain
+from touchstone.attacks.cascade.survivors import Survivors
 
 from .oracles import images
 
@@ -58,28 +61,27 @@ def test_a_dense_climb_begins_and_steps_as_asked_and_says_whom_it_has_brought_on
 ) -> None:
     x, y = torch.full((16, 1, 12, 12), 0.5), torch.zeros(16, dtype=torch.int64)
     threat, given = L1(eps=eps), {}
-    samples = Cascade(threat, 60, Satiable(), x, y, SampleRng.numbered(16))
-    samples.climb_by_corners(samples.everyone, num_steps=5, factor=1, smooth=True)
-    left = samples.highest / samples.first
+    survivors = Survivors(threat, 60, Satiable(), x, y, SampleRng.numbered(16))
+    climbs, everyone = Climbs(survivors), survivors.everyone
+    climbs.by_corners(everyone, num_steps=5, factor=1, gain=Gain(smooth=True))
+    left = survivors.highest / survivors.first
 
     def climb(*args: Any, **kwargs: Any) -> Tensor:
         given.update(kwargs)
         return climb_closing_in(*args, **kwargs)
 
-    monkeypatch.setattr(cascade, "climb_closing_in", climb)
-    brought_on = samples.climb_densely(
-        samples.everyone, num_steps=20, factor=factor, pixels_per_eps=pixels_per_eps, rank=rank
-    )
+    monkeypatch.setattr(of_cascade, "climb_closing_in", climb)
+    brought_on = climbs.densely(everyone, num_steps=20, factor=factor, pixels_per_eps=pixels_per_eps, rank=rank)
     assert (given["threat"].pixels_per_eps, given["factor"]) == (pixels_per_eps, factor)
     distance = threat.distance(given["start"], x) / torch.as_tensor(eps)
     assert float(distance.max()) <= factor + 1e-5
     assert float(distance.max()) > 0.9 * factor  # of a ball in 144 dimensions nearly all is near its surface
-    has_gained = left - samples.highest / samples.first > 0.005
+    has_gained = left - survivors.highest / survivors.first > 0.005
     assert has_gained.any()
-    assert brought_on.tolist() == (has_gained & ~samples.fallen).nonzero()[:, 0].tolist()
-    assert threat.contains(samples.best, x).all()
-    assert not len(samples.climb_densely(samples.everyone, num_steps=20, factor=1, rank=1))  # of two classes
-    assert not len(samples.climb_densely(samples.everyone, num_steps=60, factor=1))  # beyond the budget
+    assert brought_on.tolist() == (has_gained & ~survivors.fallen).nonzero()[:, 0].tolist()
+    assert threat.contains(survivors.best, x).all()
+    assert not len(climbs.densely(everyone, num_steps=20, factor=1, rank=1))  # of two classes
+    assert not len(climbs.densely(everyone, num_steps=60, factor=1))  # beyond the budget
 
 
 class Fixed(nn.Module):
@@ -91,13 +93,14 @@ class Fixed(nn.Module):
 
 def test_a_sharp_margin_is_nearly_that_over_the_nearest_class() -> None:
     """Of gaps of -6, -6 and -8, softened by 0.4 and by 0.07 of the first margin."""
-    samples = Cascade(L1(eps=1), 60, Fixed(), images(3), torch.zeros(3, dtype=torch.int64), SampleRng.numbered(3))
-    samples.first.fill_(-6)
-    samples.first_gaps = samples.gaps(images(3), samples.everyone)
-    samples.finish(samples.everyone, images(3))  # after the first climb nothing looks for jumps
-    samples.highest.fill_(-6)
+    x, y = images(3), torch.zeros(3, dtype=torch.int64)
+    survivors = Survivors(L1(eps=1), 60, Fixed(), x, y, SampleRng.numbered(3))
+    survivors.first.fill_(-6)
+    survivors.first_gaps = survivors.gaps(x, survivors.everyone)
+    survivors.finish(survivors.everyone, x)  # after the first climb nothing looks for jumps
+    survivors.highest.fill_(-6)
     for sharp, scale in ((False, 2.4), (True, 0.42)):
-        gain, reached = samples.measure(samples.everyone, None, sharp=sharp)(images(3), samples.everyone)
+        gain, reached = survivors.measure(survivors.everyone, Gain(sharp=sharp))(x, survivors.everyone)
         expected = scale * math.log(2 * math.exp(-6 / scale) + math.exp(-8 / scale))
         assert gain.tolist() == pytest.approx([expected] * 3, rel=1e-5)
         assert not reached.any()

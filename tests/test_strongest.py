@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from touchstone.attacks import APGD, L1, L2, PGD, Linf, Margin, SampleRng, Strongest, TokenFlips, Untargeted, evaluate
+from touchstone.attacks.cascade.shrinking import climb_shrinking
+from touchstone.attacks.cascade.survivors import Survivors
 from touchstone.attacks.core.gain import gain_of
-from touchstone.attacks.parts.shrinking import climb_shrinking
-from touchstone.attacks.parts.survivors import Survivors
 from touchstone.attacks.threats.ball import Ball
 
 from .oracles import LinearModel, images, small_net
@@ -195,10 +195,10 @@ def test_the_nearer_a_sample_has_come_the_less_soft_is_its_margin(left: float, s
         Linf(eps=1), 100, FromGaps(), gaps, torch.zeros(1, dtype=torch.int64), SampleRng.numbered(1, 0)
     )
     rows = survivors.everyone
-    first, _ = survivors.measure(rows, None)(gaps.clone().requires_grad_(), rows)
+    first, _ = survivors.measure(rows)(gaps.clone().requires_grad_(), rows)
     torch.testing.assert_close(first.detach(), soft(gaps, 2 * 0.4))
     survivors.finish(rows, gaps + 2 * (1 - left))
-    gain, _ = survivors.measure(rows, None)(gaps, rows)
+    gain, _ = survivors.measure(rows)(gaps, rows)
     torch.testing.assert_close(gain, soft(gaps, 2 * softness))
 
 
@@ -211,7 +211,7 @@ def test_a_climb_brings_on_whom_it_wins_half_a_percent_of_the_first_margin() -> 
     gaps, rows = torch.full((4, 1), -2.0), torch.arange(4)
     labels = torch.zeros(4, dtype=torch.int64)
     survivors = Survivors(Linf(eps=1), 100, FromGaps(), gaps, labels, SampleRng.numbered(4, 0))
-    survivors.measure(rows, None)(gaps.clone().requires_grad_(), rows)
+    survivors.measure(rows)(gaps.clone().requires_grad_(), rows)
     survivors.finish(rows, gaps)
     assert survivors.finish(rows, gaps + torch.tensor([[0.008], [0.012], [0.0], [3.0]])).tolist() == [1]
 

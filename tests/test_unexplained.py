@@ -9,7 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from touchstone.attacks import L1, L2, PGD, Linf, Margin, SampleRng, Strongest, Untargeted, evaluate
-from touchstone.attacks.cascade import Cascade
+from touchstone.attacks.cascade.climbs import Climbs
+from touchstone.attacks.cascade.gain import Gain
+from touchstone.attacks.cascade.sight import Sight
+from touchstone.attacks.cascade.survivors import Survivors
 from touchstone.attacks.parts.unexplained import unexplained
 from touchstone.attacks.threats.ball import Ball
 
@@ -103,23 +106,23 @@ def test_gradients_that_hide_a_part_are_a_sign_of_masking(threat: Ball, hiding: 
 @pytest.mark.parametrize("threat", [Linf(eps=0.1), L2(eps=1.0)], ids=["linf", "l2"])
 def test_of_a_net_that_hides_nothing_no_sample_is_taken_for_blind(threat: Ball) -> None:
     """Though along a single step from a kink of the net a part of the change is beyond the gradient."""
-    samples = begun(threat)
-    assert not len(samples._with_hidden_slopes(samples.everyone))
+    survivors = begun(threat)
+    assert not len(Sight(survivors).with_hidden_slopes(survivors.everyone))
 
 
 def test_a_first_climb_along_gradients_that_see_units_at_rest_is_nothing_to_compare_with() -> None:
-    samples = begun(L1(eps=1))
-    before = samples.num_passes.clone()
-    assert not len(samples._with_hidden_slopes(samples.everyone))
-    assert samples.num_passes.equal(before)
+    survivors = begun(L1(eps=1))
+    before = survivors.num_passes.clone()
+    assert not len(Sight(survivors).with_hidden_slopes(survivors.everyone))
+    assert survivors.num_passes.equal(before)
 
 
-def begun(threat: Ball) -> Cascade:
+def begun(threat: Ball) -> Survivors:
     """Honest samples after their first climb."""
     net, x = small_net().eval().requires_grad_(False), images(400)
-    samples = Cascade(threat, 200, net, x, own_labels(net, x), SampleRng.numbered(len(x)))
+    survivors = Survivors(threat, 200, net, x, own_labels(net, x), SampleRng.numbered(len(x)))
     if isinstance(threat, L1):
-        samples.climb_by_corners(samples.everyone, num_steps=5, factor=1, smooth=True)
+        Climbs(survivors).by_corners(survivors.everyone, num_steps=5, factor=1, gain=Gain(smooth=True))
     else:
-        samples.climb(samples.everyone, num_steps=8, momentum=0.25)
-    return samples
+        Climbs(survivors).inside(survivors.everyone, num_steps=8, momentum=0.25)
+    return survivors

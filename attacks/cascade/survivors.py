@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from ..core.ascend import Measure
 from ..core.past_saturation import past_saturation
 from ..core.per_sample import widest
-from ..core.rounding import rounding
 from ..core.sample_rng import SampleRng
 from ..core.smooth_backward import smooth_backward
 from ..core.threat import Threat
 from ..threats.ball import Ball
-from .jumps import Jumps
+from .first_climb import FirstClimb
+from .gain import ANY, Gain
 
 QUERIES_PER_PASS = 5
 """So many forwards count as one gradient."""
@@ -42,7 +42,7 @@ def without(rows: Tensor, others: Tensor) -> Tensor:
 
 
 class Survivors:
-    """The samples of one batch and what has been spent on each.
+    """The samples of one batch, what is known of each, and what has been spent on it.
 
     Args:
         threat: what the attacker may do.
@@ -53,8 +53,17 @@ class Survivors:
         rng: noise per sample.
 
     Attributes:
-        best: of each sample the point that fell, or else the one with the highest margin, `(N, ...)`.
         everyone: int64 `(N,)`, 0 to N - 1.
+        best: of each sample the point that fell, or else the one with the highest margin, `(N, ...)`.
+        first: the margin at the first point of the first climb, below 0, `(N,)`.
+        highest: the highest margin at the end of a climb, `(N,)`.
+        climbed: the same of climbs along the margin itself.
+        first_gaps: of each class, at the first point of the first climb (`gaps`), `(N, C)`.
+        class_gaps: the same, the highest at the end of a climb.
+        nearest: the nearest point beyond the boundary that a climb outside the threat has seen, `(N, ...)`.
+        distance: how far it is, infinite where there is none, `(N,)`.
+        num_passes: the gradients taken so far, `(N,)`.
+        first_climb: what else the first climb has shown.
     """
 
     def __init__(self, threat: Threat, max_passes: int, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> None:
@@ -63,20 +72,11 @@ class Survivors:
         self.best, self.everyone = x.clone(), torch.arange(len(x), device=x.device)
         self.fallen = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         numbers = x.new_zeros(len(x))
-        self.first = numbers - torch.inf  # the margin at the first point of the first climb, below 0
-        self.highest = numbers - torch.inf  # the highest margin at the end of a climb
-        self.climbed = numbers - torch.inf  # the same of climbs along the margin itself
-        # Of each class, `(N, C)`: at the first point of the first climb, and the highest at the end of a climb.
+        self.first, self.highest, self.climbed = (numbers - torch.inf for _ in range(3))
         self.first_gaps = self.class_gaps = x.new_empty(0)
-        # The nearest point beyond the boundary that a climb outside the threat has seen, and how far it is.
         self.nearest, self.distance = x.clone(), numbers + torch.inf
-        self.num_passes = numbers.clone()
-        self._jumps: Jumps | None = Jumps(x)  # until the first climb has ended
-        self._rounding = x.new_zeros(2, len(x))  # of the margin, where the first climb has looked: the sum, the number
-        self._jumping = self._bent = self._torn = torch.zeros_like(self.fallen)
-        self._saturated = torch.zeros_like(self.fallen)
-        self._is_plain = True  # the first climb, not along gradients that see units at rest
-        self._first_look: tuple[Tensor, Tensor, Tensor] | None = None
+        self.num_passes, self.first_climb = numbers.clone(), FirstClimb(x)
+        self._torn = torch.zeros_like(self.fallen)
         self._num_draws = torch.zeros_like(self.everyone)
         # Of the ends of the climbs that are compared: their number, sum, and sum of squares.
         self._ends = torch.zeros(3, len(x), dtype=widest(x.device), device=x.device)
@@ -110,12 +110,14 @@ class Survivors:
         return rows[((number >= 2) & (-mean <= hope * spread))[rows]]
 
     def bent(self) -> Tensor:
-        """The survivors whose gain rose by far less than its gradients promised, in the first climb: int64 `(M,)`.
-
-        Along gradients that see units at rest also those to whom these promise too much.
-        """
+        """The survivors whose gain bends (`FirstClimb.bends`): int64 `(M,)`."""
         rows = self.near(torch.inf)
-        return rows[self._bent[rows]]
+        return rows[self.first_climb.bends[rows]]
+
+    def saturated(self) -> Tensor:
+        """The survivors that saturate bounded units (`FirstClimb.saturates`): int64 `(M,)`."""
+        rows = self.near(torch.inf)
+        return rows[self.first_climb.saturates[rows]]
 
     def torn(self) -> Tensor:
         """The survivors whom one class may reach although the others lead away from it: int64 `(M,)`.
@@ -124,11 +126,6 @@ class Survivors:
         """
         rows = self.near(torch.inf)
         return rows if self.x[0].numel() <= _FEW_FEATURES else rows[self._torn[rows]]
-
-    def saturated(self) -> Tensor:
-        """The survivors that saturate bounded units of some layer, by the first climb: int64 `(M,)`."""
-        rows = self.near(torch.inf)
-        return rows[self._saturated[rows]]
 
     def level(self) -> Tensor:
         """The survivors of whom no class but their own is nearer than another, at the first point: int64 `(M,)`.
@@ -146,86 +143,74 @@ class Survivors:
         """Those of the samples that have not fallen."""
         return rows[~self.fallen[rows]]
 
-    def affordable(self, rows: Tensor, *, num_steps: float) -> Tensor:
-        """Those of the samples whose budget has so many steps left."""
+    def affordable(self, rows: Tensor, *, num_steps: float, rank: int | None = None) -> Tensor:
+        """Those of the samples whose budget has so many steps left; none where the model has no class of that rank."""
+        if rank is not None and rank >= self.class_gaps.shape[1] - 1:
+            return rows[:0]
         return rows[self.num_passes[rows] + num_steps <= self.max_passes]
 
     # What a climb measures and leaves behind.
 
-    def has_class(self, rank: int | None) -> bool:
-        """Whether the model has so many classes; None, which is any of them, it always has."""
-        return rank is None or rank < self.class_gaps.shape[1] - 1
+    def measure(self, rows: Tensor, gain: Gain = ANY) -> Measure:
+        """What a climb of these samples, int64 `(M,)`, follows, and whether any class has won. Counts the passes.
 
-    def measure(
-        self,
-        rows: Tensor,
-        rank: int | None,
-        *,
-        smooth: bool = False,
-        wide: bool = False,
-        sharp: bool = False,
-        alone: bool = False,
-    ) -> Measure:
-        """The margin over a class or, softly, over all; and whether any class has won. Counts the passes.
-
-        It is the less soft the nearer a sample has come: where several classes are as near as each other a soft margin
-        leads between them. Along the first climb it also looks whether the margin jumps or bends.
-
-        Args:
-            rows: whose points will be measured.
-            rank: None for any class; 0 for the one that has come nearest so far, 1 for the next.
-            smooth: whether along gradients that see units at rest.
-            wide: whether along gradients that see beyond where units saturate.
-            sharp: whether the margin over all classes is nearly that over the nearest one, however near it has come.
-            alone: whether the class is to rise above the other wrong ones, whatever the true one does; it then is the
-                one that was nearest, or the next, at the first point.
+        The margin over all classes is the less soft the nearer a sample has come: where several classes are as near as
+        each other a soft one leads between them.
         """
         left = (self.highest[rows] / self.first[rows]).nan_to_num(nan=1.0)  # before the first climb nothing is known
-        softness = torch.full_like(left, _SHARP) if sharp else SOFTNESS * (left / _NEAR).clamp(_HARDEST, 1)
-        ranked = self.first_gaps if alone else self.class_gaps
-        targets = None if rank is None else ranked[rows].topk(rank + 1, dim=1).indices[:, rank]
+        softness = torch.full_like(left, _SHARP) if gain.sharp else SOFTNESS * (left / _NEAR).clamp(_HARDEST, 1)
+        ranked = self.first_gaps if gain.alone else self.class_gaps
+        targets = None if gain.rank is None else ranked[rows].topk(gain.rank + 1, dim=1).indices[:, gain.rank]
 
         def measure(points: Tensor, part: Tensor) -> tuple[Tensor, Tensor]:
             which = rows[part]
             self.num_passes[which] += 1
-            with smooth_backward() if smooth else nullcontext(), self._watching(len(which), wide) as units:
-                gaps = self.gaps(points, which)
-            if self._jumps is not None and units is not None and units.widest is not None:
-                self._saturated[which] |= units.widest > 1
-            highest = gaps.amax(1)
-            seen, size = highest.detach(), gaps.detach().masked_fill(gaps.isinf(), 0).abs().amax(1)
-            begun = seen.minimum(-_NO_MARGIN * size).clamp_max(-torch.finfo(seen.dtype).tiny)
-            if not len(self.first_gaps):
-                self.first_gaps = gaps.new_zeros(len(self.x), gaps.shape[1])
-            is_first = self.first[which].isinf()
-            self.first_gaps[which] = torch.where(is_first[:, None], gaps.detach(), self.first_gaps[which])
-            self.first[which] = torch.where(is_first, begun, self.first[which])
+            gaps = self._gaps_along(points, which, gain)
+            self._see_first(which, gaps.detach())
             turned = self._turned(gaps.detach(), which)
-            if targets is not None:
-                gap = gaps.gather(1, targets[part, None])[:, 0]
-                if alone:
-                    others = gaps.masked_fill(gaps.isinf(), 0).sum(1) - gap
-                    gap = gap - others / (gaps.shape[1] - 2)
-                return gap, turned
-            return self.soft_gain(gaps, which, softness[part]), turned
+            if targets is None:
+                return self.soft_gain(gaps, which, softness[part]), turned
+            gap = gaps.gather(1, targets[part, None])[:, 0]
+            if gain.alone:
+                others = gaps.masked_fill(gaps.isinf(), 0).sum(1) - gap
+                gap = gap - others / (gaps.shape[1] - 2)
+            return gap, turned
 
-        if self._jumps is None:
+        if not self.first_climb.goes_on:
             return measure
-        self._is_plain = not smooth
-        return self._jumps.watched(measure, rows)
+        return self.first_climb.watched(measure, rows, plain=not gain.smooth)
 
-    def _watching(self, num_samples: int, wide: bool) -> AbstractContextManager[past_saturation | None]:
-        """Along the first climb a look at how far units saturate, and wherever gradients are to see beyond that."""
-        return past_saturation(num_samples, widens=wide) if wide or self._jumps is not None else nullcontext()
+    def _gaps_along(self, points: Tensor, rows: Tensor, gain: Gain) -> Tensor:
+        """`gaps` by the gradients that are asked for; in the first climb with a look at how far units saturate."""
+        watching = gain.wide or self.first_climb.goes_on
+        with (
+            smooth_backward() if gain.smooth else nullcontext(),
+            past_saturation(len(rows), widens=gain.wide) if watching else nullcontext() as units,
+        ):
+            gaps = self.gaps(points, rows)
+        if units is not None and self.first_climb.goes_on:
+            self.first_climb.see_units(rows, units)
+        return gaps
 
-    def rounding(self) -> Tensor:
-        """How much the margin of each sample may change by rounding alone, `(N,)`: the mean over the first climb."""
-        return self._rounding[0] / self._rounding[1].clamp_min(1)
+    def _see_first(self, rows: Tensor, gaps: Tensor) -> None:
+        """Keeps the margin and the gaps of samples that are measured for the first time."""
+        highest, size = gaps.amax(1), gaps.masked_fill(gaps.isinf(), 0).abs().amax(1)
+        begun = highest.minimum(-_NO_MARGIN * size).clamp_max(-torch.finfo(highest.dtype).tiny)
+        if not len(self.first_gaps):
+            self.first_gaps = gaps.new_zeros(len(self.x), gaps.shape[1])
+        is_first = self.first[rows].isinf()
+        self.first_gaps[rows] = torch.where(is_first[:, None], gaps, self.first_gaps[rows])
+        self.first[rows] = torch.where(is_first, begun, self.first[rows])
 
     def soft_gain(self, gaps: Tensor, rows: Tensor, softness: Tensor | float) -> Tensor:
         """A margin over all classes, `(M,)`, that is soft by a share of the first margin."""
         scale = -softness * self.first[rows]
         return scale * torch.logsumexp(gaps / scale[:, None], 1)
+
+    def see_beyond(self, rows: Tensor, points: Tensor, distance: Tensor) -> None:
+        """Keeps points beyond the boundary, at these distances, `(M,)`, where they are nearer than any known."""
+        nearer = distance < self.distance[rows]
+        self.nearest[rows[nearer]], self.distance[rows[nearer]] = points[nearer], distance[nearer]
 
     @torch.no_grad()
     def finish(self, rows: Tensor, points: Tensor, *, alone: bool = False) -> Tensor:
@@ -234,21 +219,18 @@ class Survivors:
         Args:
             rows: who has climbed.
             points: where to.
-            alone: as in `measure`: such a climb says nothing of where the margin's gradient leads.
+            alone: as in `Gain`: such a climb says nothing of where the margin's gradient leads.
 
         Returns:
             The survivors whom it has brought on, int64 `(M,)`.
         """
-        if self._jumps is not None:
-            self._jumping, self._bent = self._jumps.found(-self.first, self.rounding()), self._jumps.bent()
-            self._first_look = self._jumps.first if self._is_plain else None
-            self._jumps = None
+        if self.first_climb.goes_on:
+            self.first_climb.end(-self.first)
         gaps = self.gaps(points, rows)
         if not len(self.class_gaps):
             self.class_gaps = gaps.new_full((len(self.x), gaps.shape[1]), -torch.inf)
             behind = (self.first_gaps[rows] - gaps).nan_to_num(-torch.inf)  # not of the true class
-            apart = (behind.amax(1) > -_APART * self.first[rows]) & (gaps > self.first_gaps[rows]).any(1)
-            self._torn = torch.zeros_like(self.fallen).index_put((rows,), apart)
+            self._torn[rows] = (behind.amax(1) > -_APART * self.first[rows]) & (gaps > self.first_gaps[rows]).any(1)
         self.class_gaps[rows] = torch.maximum(self.class_gaps[rows], gaps)
         end, turned = gaps.amax(1), self._turned(gaps, rows)
         # Of ends that rounding alone tells apart the first is kept.
@@ -266,8 +248,8 @@ class Survivors:
     def gaps(self, points: Tensor, rows: Tensor) -> Tensor:
         """Each class's logit minus that of the true class, `(M, C)`; minus infinity for the true class."""
         labels, logits = self.y[rows, None], self.model(points).to(self.x.dtype)
-        if self._jumps is not None:
-            self._rounding[:, rows] += torch.stack([rounding(logits.detach()), torch.ones_like(logits[:, 0])])
+        if self.first_climb.goes_on:
+            self.first_climb.see_logits(rows, logits.detach())
         return (logits - logits.gather(1, labels)).scatter(1, labels, -torch.inf)
 
     def _turned(self, gaps: Tensor, rows: Tensor) -> Tensor:
