@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from functools import partial
 from typing import Any, overload
 
 import torch
@@ -17,27 +15,19 @@ from ..core.checks import (
     as_computed,
     check_batch,
     check_device,
-    check_labels,
-    check_not_probabilities,
     check_unchanged,
     module_of,
     read_sample_ids,
 )
-from ..core.frozen_eval import frozen_eval, seed_random_state
+from ..core.frozen_eval import frozen_eval
 from ..core.logits import logits_as_float
-from ..core.sample_rng import SampleRng
-from ..objectives.losses import Margin
-from .bench import Bench
-from .diagnosis import Diagnosis
 from .evaluate_language import evaluate_language
-from .forwards import Forwards
 from .halving import Halving
 from .language_report import LanguageReport
-from .meter import Cost
-from .preparing import check_disjoint, check_prepare_on, prepare_attacks
+from .preparing import check_prepare_on
 from .report import Report
-from .running import ask_for_no_gradient, check_batch_size_and_seed, check_names, naming
-from .untouched import Untouched
+from .running import check_batch_size_and_seed, check_names, naming
+from .trial import Trial
 
 
 @overload
@@ -161,75 +151,17 @@ def evaluate(
     with frozen_eval(model), logits_as_float(model), torch.autocast(x.device.type, enabled=False):
         # Clones made here can carry gradients even where the caller's tensors come from inference mode.
         given, x, y, ids = x, as_computed(x, model), y.to(torch.int64).clone(), ids.clone()
-        look = Forwards(model, halving)
-        untouched = Untouched(model)
-        seed_random_state(seed, x.device)
-        logits = look(x, ids, "before any attack")
+        trial = Trial(model, x, y, ids, attacks, seed=seed, halving=halving)
         if x._version:
             check_unchanged(x, as_computed(given, model), ids)
-        if len(x):
-            check_not_probabilities(logits, without_gradients=ask_for_no_gradient(attacks))
-            check_labels(y, logits.shape[1], ids)
-        report = Report(
-            attacks=dict(attacks),
-            sample_id=ids,
-            label=y,
-            clean_prediction=logits.argmax(1),
-            clean_correct=logits.argmax(1) == y,
-        )
-        bench = Bench(model, SampleRng(seed, ids), look, halving, untouched)
-        diagnosis = Diagnosis(model, x, y, prediction=report.clean_prediction, logits=logits, rng=bench.rng, look=look)
-        report.observed.extend(diagnosis.of_the_model(untouched.ignore_changes(), look_again=probe_masking))
-        attacks, learning = prepare_attacks(attacks, model, prepare_on, seed=seed, untouched=untouched)
-        if prepare_on is not None and learning:
-            check_disjoint(x, ids, prepare_on[0])
-        report.attacks.update(attacks)
-        for name, attack in attacks.items():
-            if len(x):
-                naming(name, attack.check_classes, logits.shape[1])
-            x_adv = _judge(report, name, attack, x, logits, bench)
-            report.cost[name] += learning.get(name, Cost())
-            if keep_adversarial:
-                report.x_adv[name] = x_adv
-            if check_8bit:
-                report.survives_8bit[name] = _survives_8bit(report, name, attack, x_adv, look)
-        if probe_masking:
-            report.observed.extend(diagnosis.of_the_attacks(attacks, report.robust))
-        if halving is not batch_size:
-            halving.say()
-        return replace(report, judge_cost=Cost(look.num_forwards) + diagnosis.cost)
-
-
-def _judge(report: Report, name: str, attack: Attack, x: Tensor, logits: Tensor, bench: Bench) -> Tensor:
-    """Attacks what is right before, enters verdicts and cost into the report, and returns the attacked samples."""
-    robust, y = report.clean_correct.clone(), report.label
-    success, left = torch.zeros_like(robust), torch.full_like(robust, torch.nan, dtype=logits.dtype)
-
-    def aim(part: Attack, rows: Tensor) -> Attack:
-        clean_logits = partial(logits.__getitem__, rows)
-        return part.with_objective(part.objective.aim(clean_logits, y[rows], bench.rng.take(rows)))
-
-    def measure(part: Attack, rows: Tensor, x_adv: Tensor, after: Tensor) -> None:
-        robust[rows] = naming(name, part.objective.correct, after, y[rows])
-        success[rows] = naming(name, part.objective.reached, after, y[rows])
-        before, now = Margin()(logits[rows], y[rows]), Margin()(after, y[rows])
-        # A tie has no margin to take a share of: nothing is left of it.
-        left[rows] = torch.where(before == 0, 0 - now.clamp_min(0), now / before)
-
-    x_adv, cost = bench.run(name, attack, x, y, rows=robust.nonzero()[:, 0], measure=measure, aim=aim)
-    report.margin_left[name] = left
-    report.robust[name], report.success[name], report.cost[name] = robust, success, cost
-    return x_adv
-
-
-def _survives_8bit(report: Report, name: str, attack: Attack, x_adv: Tensor, look: Forwards) -> Tensor:
-    """Which samples that the attack turned away from their class are wrong also as a picture of 256 levels."""
-    turned = (report.clean_correct & ~report.robust[name]).nonzero()[:, 0]
-    survives = torch.zeros_like(report.clean_correct)
-    where = f"after attack {name!r}, rounded to 8 bits"
-    after = look((x_adv[turned] * 255).round() / 255, report.sample_id[turned], where)
-    survives[turned] = ~attack.objective.correct(after, report.label[turned])
-    return survives
+        trial.diagnose_the_model(look_again=probe_masking)
+        trial.prepare(prepare_on)
+        for name in attacks:
+            trial.attack(name, keep=keep_adversarial, round_too=check_8bit)
+        report = trial.report(probe_masking=probe_masking)
+    if halving is not batch_size:
+        halving.say()
+    return report
 
 
 def _refuse_texts(y: Tensor, characters_per_token: float | Tensor | None) -> None:
