@@ -83,7 +83,7 @@ class GradientNorm(Probe):
             return
         ids = {id(first), *map(id, owned)}
         named = {name: p for name, p in pl_module.named_parameters() if id(p) in ids}
-        norms = torch.stack(torch._foreach_norm([_in_floats(p.grad) for p in named.values()]))
+        norms = _norms([p.grad.detach() for p in named.values() if p.grad is not None])
         self._look_for_damage(trainer, list(named), norms)
         if not logs:
             return
@@ -105,9 +105,9 @@ class GradientNorm(Probe):
         before = [copy for optimizer in self._stepping for copy in self._copies.get(optimizer, [])]
         self._stepping.clear()
         if self.update_ratio:
-            layers, sizes = _by_layer(names, torch.stack(torch._foreach_norm(before)))
+            layers, sizes = _by_layer(names, _norms(before))
             torch._foreach_sub_(before, now)
-            _, steps = _by_layer(names, torch.stack(torch._foreach_norm(before)))
+            _, steps = _by_layer(names, _norms(before))
             figures |= _named("update_ratio", layers, steps / sizes.clamp_min(1e-12))
         # Not by `LightningModule.log`, which for the layers of a deep net takes as long as a good part of the step.
         publish_figures(trainer, figures)
@@ -173,11 +173,12 @@ class GradientNorm(Probe):
                 allow_unused=True,
                 materialize_grads=True,
             )
-        self.keep(samples, {"input": of_input.flatten(1).norm(dim=1)}, loader_index)
+        self.keep(samples, {"input": _in_floats(of_input).flatten(1).norm(dim=1)}, loader_index)
+        in_floats = list(map(_in_floats, of_parameters))
         if parameters and loader_index in self._sums:
-            torch._foreach_add_(self._sums[loader_index], of_parameters)
+            torch._foreach_add_(self._sums[loader_index], in_floats)
         elif parameters:
-            self._sums[loader_index] = [grad.clone() for grad in of_parameters]  # two of them may be one tensor
+            self._sums[loader_index] = [grad.clone() for grad in in_floats]  # two of them may be one tensor
 
     def _look_for_normalized(self, x: Tensor) -> None:
         """Warns once of images `(N, C, H, W)` whose gradients are not per pixel."""
@@ -205,12 +206,12 @@ class GradientNorm(Probe):
         if not values:
             return
         norms = values["input"]
-        nothing = [torch.zeros_like(p) for p in module.parameters() if p.requires_grad]
+        nothing = [torch.zeros_like(_in_floats(p.detach())) for p in module.parameters() if p.requires_grad]
         sums = self._sums.pop(loader_index, nothing)
         add_up(sums)
         self.log_figure(trainer, module, f"grad_norm/{stage}/input", norms.double().mean().float(), loader_index)
         if sums:
-            total = torch.stack(torch._foreach_norm(sums)).norm() / len(norms)
+            total = _norms(sums).norm() / len(norms)
             self.log_figure(trainer, module, f"grad_norm/{stage}/parameters", total, loader_index)
 
 
@@ -223,11 +224,16 @@ def _shows_damage(first: nn.Parameter) -> bool:
     return first.grad.device.type == "cpu" and not cmath.isfinite(first.grad.sum().item())  # or complex
 
 
-def _in_floats(gradient: Tensor | None) -> Tensor:
-    """A gradient in float32, a complex one by its real and imaginary parts, whose norm is its own."""
-    assert gradient is not None
-    gradient = gradient.detach().resolve_conj()
-    return (torch.view_as_real(gradient) if gradient.is_complex() else gradient).float()
+def _norms(tensors: Sequence[Tensor]) -> Tensor:
+    """The norm of each, in float32 or wider whatever the weights are in."""
+    return torch.stack(torch._foreach_norm(list(map(_in_floats, tensors))))
+
+
+def _in_floats(tensor: Tensor) -> Tensor:
+    """In float32 or wider, for norms and sums; a complex one by its real and imaginary parts, whose norm is its own."""
+    tensor = tensor.resolve_conj()
+    tensor = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def _by_layer(names: Sequence[str], norms: Tensor) -> tuple[list[str], Tensor]:

@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import BaseFinetuning
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import Metric
 
 from touchstone.attacks import SampleRng
 from touchstone.attacks.core.checks import is_whole
@@ -24,6 +24,7 @@ from .adversarial_training.parts.remembering import without_memories
 from .every_sample_once import EverySampleOnce
 from .parameter_groups import weight_decay_groups
 from .parts.classifier_loss import ClassifierLoss
+from .parts.full_mean import FullMean
 from .parts.own_precision import in_own_precision
 from .parts.trained_parameters import trained_parameters
 from .parts.with_schedule import with_schedule
@@ -209,8 +210,7 @@ class Classifier(pl.LightningModule):
 
 
 def _metrics() -> nn.ModuleDict:
-    # A value that is NaN makes the mean NaN: torchmetrics would leave it out.
-    return nn.ModuleDict({name: MeanMetric(nan_strategy=float("nan")) for name in ("loss", "accuracy")})
+    return nn.ModuleDict({name: FullMean() for name in ("loss", "accuracy")})
 
 
 def _correct(logits: Tensor, y: Tensor) -> Tensor:

@@ -12,7 +12,6 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, Reduce
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
 
 from touchstone.nets.generate import LogitsNotFinite, Sampling, generate
 from touchstone.nets.parts.evaluating import evaluating
@@ -21,6 +20,7 @@ from touchstone.options import check_counts, check_flags, check_kind
 from touchstone.runs.run_folder import run_folder
 
 from .every_sample_once import EverySampleOnce
+from .parts.full_mean import FullMean
 from .parts.publish_sample import publish_sample
 from .parts.untrained_positions import say_untrained_positions
 from .parts.with_schedule import with_schedule
@@ -82,10 +82,8 @@ class LanguageModel(pl.LightningModule):
         self.net = net
         self.make_optimizer, self.make_scheduler = optimizer, lr_scheduler
         self.carry_state, self.prompt, self.sample_tokens, self.sampling = carry_state, prompt, sample_tokens, sampling
-        # A loss that is NaN makes the mean NaN: torchmetrics would leave it out.
-        means = {f"of_{stage}": MeanMetric(nan_strategy=float("nan")) for stage in ("train", "val", "test")}
-        self.losses = nn.ModuleDict(means)
-        self.characters = MeanMetric()  # of a token, in a validation or test
+        self.losses = nn.ModuleDict({f"of_{stage}": FullMean() for stage in ("train", "val", "test")})
+        self.characters = FullMean()  # of a token, in a validation or test
         self._carried: dict[str, tuple[Any, int]] = {}  # by stage: the state of the last batch, and its rows
         self._every_text_once = EverySampleOnce(None)
         self._has_warned = False
@@ -158,7 +156,7 @@ class LanguageModel(pl.LightningModule):
 
     def predict_step(self, batch: Batch | Tensor, batch_idx: int) -> Tensor:
         """The probabilities of the token after each window, `(B, V)`."""
-        return self(batch[0] if isinstance(batch, (tuple, list)) else batch)[:, -1].softmax(1)
+        return self(batch[0] if isinstance(batch, (tuple, list)) else batch)[:, -1].float().softmax(1)
 
     def on_validation_epoch_end(self) -> None:
         self._log_figures("val")
@@ -231,7 +229,7 @@ class LanguageModel(pl.LightningModule):
         else:
             self._log_loss(stage)  # processes log together
 
-    def _metric(self, stage: str) -> MeanMetric:
+    def _metric(self, stage: str) -> FullMean:
         return self.losses[f"of_{stage}"]  # type: ignore[return-value]
 
     def _log_loss(self, stage: str) -> None:

@@ -294,3 +294,14 @@ def test_features_of_sets_are_no_images(tmp_path: Path, recwarn: pytest.Warnings
     run.fit(module, DataLoader(TensorDataset(x, y), 4), DataLoader(TensorDataset(x, y), 4))
     assert float(run.callback_metrics["grad_norm/val/input"]) > 0
     assert not [warning for warning in recwarn if "GradientNorm" in str(warning.message)]
+
+
+def test_in_a_net_of_half_precision_the_gradients_of_many_batches_add_up(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    tokens = torch.randint(9, (1200, 6))
+    module = LanguageModel(RecurrentLM(9, dim=8, hidden=8), sample_tokens=0)
+    loss = F.cross_entropy(module(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())
+    expected = torch.cat([gradient.flatten() for gradient in torch.autograd.grad(loss, list(module.parameters()))])
+    run = trainer(tmp_path, GradientNorm(max_samples=None), precision="bf16-true")
+    run.validate(module, DataLoader(TensorDataset(tokens[:, :-1], tokens[:, 1:]), 2), verbose=False)
+    assert float(run.callback_metrics["grad_norm/val/parameters"]) == pytest.approx(float(expected.norm()), rel=1e-2)
