@@ -16,6 +16,7 @@ from touchstone.options import check_count
 from .parts.passes.averaged_weights import check_order
 from .parts.passes.closer_look import is_measured
 from .parts.passes.fresh_figures import check_rankings
+from .parts.passes.left_out import LeftOut
 from .parts.passes.loaders import loader_suffix, running_loaders
 from .parts.passes.measuring import measuring
 from .parts.passes.monitors import check_monitors
@@ -78,6 +79,7 @@ class Probe(pl.Callback):
         self._values: dict[int, dict[str, list[Tensor]]] = {}
         self._fresh: set[str] = set()
         self._has_seen_samples = False
+        self._left_out = LeftOut(self.batch_keys)
         self._try_out = TryOut(self)
 
     def measure(self, model: nn.Module, x: Tensor, y: Tensor) -> Mapping[str, Tensor]:
@@ -208,6 +210,7 @@ class Probe(pl.Callback):
 
     def _see_batch(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, index: int) -> None:
         self._has_seen_samples = True
+        self._left_out.let_go()
         if not (self.is_due(trainer) or trainer.sanity_checking and self.takes_part()):
             return
         is_first = index not in self._streams
@@ -269,6 +272,15 @@ class Probe(pl.Callback):
 
     on_test_epoch_start = on_validation_epoch_start
 
+    def on_validation_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        probes = (p for p in trainer.callbacks if isinstance(p, Probe) and p.takes_part())  # type: ignore[attr-defined]
+        if next(probes, None) is self:  # one speaks for all
+            self._left_out.watch(pl_module, batch)
+
+    on_test_batch_start = on_validation_batch_start
+
     def on_validation_batch_end(
         self,
         trainer: pl.Trainer,
@@ -287,6 +299,9 @@ class Probe(pl.Callback):
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._conclude_pass(trainer, pl_module, "test")
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self._left_out.let_go()
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage == "fit":

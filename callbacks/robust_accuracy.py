@@ -233,6 +233,7 @@ class RobustAccuracy(Probe):
         if self._is_to_prepare:
             self._is_to_prepare = False
             self._preparation.prepare(trainer, pl_module, self.as_measured)
+        super().on_validation_batch_start(trainer, pl_module, batch, batch_idx, dataloader_idx)
 
     on_test_batch_start = on_validation_batch_start
 

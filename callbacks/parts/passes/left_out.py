@@ -1,0 +1,87 @@
+"""`LeftOut`: what a validation has besides samples and labels is said, as a model is measured on the samples alone."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from .samples import images_and_labels
+
+
+class LeftOut:
+    """Looks at the batches of a validation, and at how the module calls itself with them; warns once of each.
+
+    Args:
+        keys: of the samples and their labels in batches that are dicts or named tuples.
+    """
+
+    def __init__(self, keys: Sequence[str] | None) -> None:
+        self._keys = keys
+        self._labels: Tensor | None = None  # those of the batch: a forward that has the loss in it may take them
+        self._handle: RemovableHandle | None = None
+        self._said: set[str] = set()
+
+    def watch(self, module: nn.Module, batch: Any) -> None:
+        """Begins to look at the module's own calls, those of a batch."""
+        self.let_go()
+        self._labels = None
+        if self._keys is None and isinstance(batch, (tuple, list)) and len(batch) > 2:
+            self._say(
+                "batch",
+                f"the batch is a {type(batch).__name__} of {len(batch)}: what is measured takes its first for the "
+                "samples, its second for their labels, and leaves the rest out; if others are meant, make the batches "
+                "dicts or named tuples, and say which, `batch_keys=(samples, labels)`",
+            )
+        else:
+            try:
+                self._labels = images_and_labels(batch, self._keys)[1]
+            except ValueError:  # the measurement says so
+                return
+        if "call" not in self._said:
+            self._handle = module.register_forward_pre_hook(self._look, with_kwargs=True)
+
+    def let_go(self) -> None:
+        """Looks no more."""
+        if self._handle is not None:
+            self._handle.remove()
+            self._handle = None
+
+    def _look(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        try:
+            given = inspect.signature(module.forward).bind(*args, **kwargs).arguments
+        except (TypeError, ValueError):  # which the call itself tells
+            return
+        names = [name for name, value in _tensors(given) if value is not self._labels]
+        if len(names) > 1:
+            what = " and ".join(map(repr, dict.fromkeys(names[1:])))
+            self._say(
+                "call",
+                f"validation gives the model {what} besides {names[0]!r}, and what is measured gives it the samples "
+                "alone, so that figures may differ, as `accuracy` and `clean_accuracy`; let `forward` make the rest "
+                "from the samples, as a mask of padding can be, or make them one tensor",
+            )
+
+    def _say(self, what: str, message: str) -> None:
+        if what not in self._said:
+            self._said.add(what)
+            rank_zero_warn(message)
+
+
+def _tensors(given: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a call with the names of their parameters, in the order of these.
+
+    Only one level of tuples and dicts, `*args` and `**kwargs`: on several processes a module is first called with a
+    whole batch, and forward stands for the step.
+    """
+    for name, value in given.items():
+        if isinstance(value, Tensor):
+            yield name, value
+        elif isinstance(value, Mapping):
+            yield from ((key, part) for key, part in value.items() if isinstance(part, Tensor))
+        elif isinstance(value, (tuple, list)):
+            yield from ((name, part) for part in value if isinstance(part, Tensor))
