@@ -9,6 +9,7 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from torch.utils.data import DataLoader, TensorDataset
 
 from touchstone.callbacks import AttentionMaps, Saturation
@@ -223,6 +224,68 @@ def test_padding_does_not_count(tmp_path: Path, body: str) -> None:
     assert found[0]
     assert found[1] == pytest.approx(found[0], rel=1e-6)
     assert any(0 < value < 1 for value in found[0].values())
+
+
+class Packed(nn.Module):
+    """Packs its sequences, and unpacks what it has read of them, to as many steps as there were."""
+
+    def __init__(self, body: nn.Module, *, padding_idx: int | None, batch_first: bool) -> None:
+        super().__init__()
+        self.embedding, self.body = nn.Embedding(7, 4, padding_idx=padding_idx), body
+        self.layer, self.tanh, self.read_out = nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 3)
+        self.batch_first = batch_first
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x, lengths = self.embedding(tokens), (tokens != 0).sum(1)
+        x = x if self.batch_first else x.transpose(0, 1)
+        packed = pack_padded_sequence(x, lengths, batch_first=self.batch_first, enforce_sorted=False)
+        read, _ = pad_packed_sequence(self.body(packed)[0], self.batch_first, total_length=tokens.shape[1])
+        return self.read_out(self.tanh(3 * self.layer(read)).mean(1 if self.batch_first else 0))
+
+
+@pytest.mark.parametrize("padding_idx", [0, None])
+@pytest.mark.parametrize(
+    ("kind", "batch_first"), [(GRU, True), (LSTM, True), (nn.GRU, True), (nn.LSTM, True), (nn.LSTM, False)]
+)
+def test_the_padding_of_what_is_packed_does_not_count(
+    tmp_path: Path, kind: type[nn.Module], batch_first: bool, padding_idx: int | None
+) -> None:
+    tokens = torch.randint(1, 7, (6, 9), generator=torch.Generator().manual_seed(0))
+    for row, length in enumerate((3, 7, 1, 5, 8, 2)):  # no batch of 2 has a text of all 9
+        tokens[row, length:] = 0
+    body = seeded(lambda: kind(4, 3, batch_first=batch_first)).float()
+    net = seeded(lambda: Packed(body, padding_idx=padding_idx, batch_first=batch_first)).float()
+    found = measured(Saturation(threshold=0.3), net, tokens, tmp_path)
+    values = []
+    for row in tokens:  # each by itself, without padding
+        x = net.embedding(row[row != 0])[None] if batch_first else net.embedding(row[row != 0])[:, None]
+        values.append(torch.tanh(3 * net.layer(body(x)[0])).flatten(0, 1))
+    flat = torch.cat(values).abs() > 0.3
+    assert found["saturation/val/net.tanh"] == pytest.approx(float(flat.float().mean()), rel=1e-6)
+    assert found["saturation/val/net.tanh/dead"] == pytest.approx(float(flat.all(0).float().mean()), rel=1e-6)
+
+
+class TimeFirst(nn.Module):
+    """Looks its tokens up time first, and reads them batch first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(7, 4, padding_idx=0)
+        self.body, self.tanh, self.read_out = GRU(4, 3), nn.Tanh(), nn.Linear(3, 3)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.embedding(tokens.T).transpose(0, 1)
+        return self.read_out(self.tanh(3 * self.body(x)[0]).mean(1))
+
+
+@pytest.mark.parametrize("num_steps", [5, 2])  # two as there are texts in a batch
+def test_padding_does_not_count_where_tokens_are_looked_up_time_first(tmp_path: Path, num_steps: int) -> None:
+    tokens = torch.randint(1, 7, (6, num_steps), generator=torch.Generator().manual_seed(0))
+    tokens[::2, num_steps // 2 :] = tokens[1, 1:] = 0
+    net = seeded(TimeFirst).float()
+    found = measured(Saturation(threshold=0.3), net, tokens, tmp_path)
+    values = torch.tanh(3 * net.body(net.embedding(tokens))[0])[tokens != 0]
+    assert found["saturation/val/net.tanh"] == pytest.approx(float((values.abs() > 0.3).float().mean()), rel=1e-6)
 
 
 class BothWays(nn.Module):

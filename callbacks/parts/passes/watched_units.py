@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from touchstone.nets.graph import GraphNet
 from touchstone.nets.parts.gates import Gates
@@ -81,9 +82,8 @@ class _AxisOfLayer:
         self._axis_of: dict[int, int] = {}  # by the number of axes: what is reshaped is no longer that layer's
         self._handles = []
         for module in model.modules():
-            num_axes = getattr(
-                getattr(module, "weight", None), "ndim", 0
-            )  # norms, with one, leave units where they are
+            # Norms, whose weight has one axis, leave units where they are.
+            num_axes = getattr(getattr(module, "weight", None), "ndim", 0)
             if num_axes > 1 or isinstance(module, (Recurrent, nn.RNNBase, nn.MultiheadAttention)):
                 self._handles.append(module.register_forward_hook(self._see(1 if num_axes > 2 else -1)))
 
@@ -97,6 +97,6 @@ class _AxisOfLayer:
     def _see(self, axis: int) -> Callable[..., None]:
         def look(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             first = output[0] if isinstance(output, tuple) else output
-            self._axis_of = {first.ndim: axis}
+            self._axis_of = {3 if isinstance(first, PackedSequence) else first.ndim: axis}  # when it is unpacked
 
         return look
