@@ -15,8 +15,13 @@ from touchstone.options import check_between
 from .parts.passes.measuring import measuring
 from .parts.passes.processes import gather
 from .parts.passes.samples import Samples
-from .parts.passes.watched_units import watched_units
+from .parts.passes.watched_units import has_units, watched_units
 from .probe import Probe
+
+_NO_UNITS = (
+    "Saturation: the model has no tanh, sigmoid or relu that is a module of its own, such as nn.ReLU; those that its "
+    "forward calls as functions, and others, such as gelu, are not measured"
+)
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,10 @@ class Saturation(Probe):
         self.threshold = threshold
         self._counted: dict[int, dict[tuple[str, int], Flat]] = {}  # by data loader; by name and number of units
 
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not has_units(pl_module):
+            raise ValueError(_NO_UNITS)
+
     def see(self, model: nn.Module, samples: Samples, loader_index: int) -> None:
         counted = self._counted.setdefault(loader_index, {})
 
@@ -74,7 +83,7 @@ class Saturation(Probe):
         with measuring(model, samples) as (x, _), torch.no_grad(), watched_units(model, keep):
             model(x)
         if not counted:
-            raise ValueError("Saturation: the model has no tanh, sigmoid or relu that is a module of its own")
+            raise ValueError(_NO_UNITS)
 
     def is_flat(self, kind: str, values: Tensor) -> Tensor:
         """Which outputs of units of a kind, `"tanh"`, `"sigmoid"` or `"relu"`, are saturated: bool like `values`."""

@@ -397,9 +397,18 @@ def test_what_has_no_such_units_is_refused(tmp_path: Path) -> None:
         AttentionMaps(max_tokens=0)
 
 
-def test_a_model_without_attention_is_refused_before_training(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("callback", "message"),
+    [
+        (AttentionMaps(), "AttentionMaps: the model has no Attention of touchstone.nets"),
+        (Saturation(), "Saturation: the model has no tanh, sigmoid or relu .* as functions, and others, such as gelu"),
+    ],
+)
+def test_a_model_without_what_is_looked_for_is_refused_before_training(
+    tmp_path: Path, callback: AttentionMaps | Saturation, message: str
+) -> None:
     data = DataLoader(TensorDataset(torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64)), 2)
-    run = trainer(tmp_path, AttentionMaps())
-    with pytest.raises(ValueError, match="AttentionMaps: the model has no Attention of touchstone.nets"):
-        run.fit(Classifier(nn.Linear(3, 2)), data, data)
+    run = trainer(tmp_path, callback)
+    with pytest.raises(ValueError, match=message):
+        run.fit(Classifier(nn.Sequential(nn.Linear(3, 2), nn.GELU())), data, data)
     assert run.global_step == 0

@@ -75,6 +75,19 @@ def watched_units(model: nn.Module, keep: Keep) -> Iterator[None]:
             handle.remove()
 
 
+def has_units(model: nn.Module) -> bool:
+    """Whether the model has any units that `watched_units` could hand out."""
+    return any(
+        type(module) in KINDS
+        or isinstance(module, Recurrent)
+        or isinstance(module, FeedForward)
+        and module.activation == "relu"
+        or isinstance(module, GraphNet)
+        and module.rho in _OF_GRAPHS
+        for module in model.modules()
+    )
+
+
 class _AxisOfLayer:
     """Along which axis the last layer with a weight wrote its units: the second for convolutions, else the last."""
 
