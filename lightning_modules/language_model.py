@@ -33,8 +33,8 @@ class LanguageModel(pl.LightningModule):
 
     Logs `train/loss`, and for S val and test `S/loss` (nats per token), `S/perplexity`, and, where the `vocabulary` of
     the data module has `num_characters` of each token, or the data module itself `characters_per_token`,
-    `S/bits_per_character`; each over every token of the epoch. At each validation it continues `prompt`, shown as the
-    text `val/sample` and kept in `samples.txt` of the run folder.
+    `S/bits_per_character`; each over every token of the epoch. At each validation, where there is such a `vocabulary`,
+    it continues `prompt`, shown as the text `val/sample` and kept in `samples.txt` of the run folder.
 
     Args:
         net: token ids, int64 `(B, T)`, to logits `(B, T, V)`; for samples and to carry a state with `extend` and
@@ -86,7 +86,7 @@ class LanguageModel(pl.LightningModule):
         self.characters = FullMean()  # of a token, in a validation or test
         self._carried: dict[str, tuple[Any, int]] = {}  # by stage: the state of the last batch, and its rows
         self._every_text_once = EverySampleOnce(None)
-        self._has_warned = False
+        self._has_warned = self._has_said_none = False
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Token ids, int64 `(B, T)`, to logits `(B, T, V)`."""
@@ -107,14 +107,23 @@ class LanguageModel(pl.LightningModule):
             metric.reset()  # type: ignore[operator]
         self._check_vocabulary()
         window = getattr(getattr(self._trainer, "datamodule", None), "context", None)
-        if self.sample_tokens and self._vocabulary() is not None:
+        if self._writes_samples():
             num_read = self._encoded_prompt().shape[1] + self.sample_tokens - 1
             say_untrained_positions(self.net, window=window, num_read=num_read)
 
     def on_validation_start(self) -> None:
         self._check_vocabulary()
+        if self.sample_tokens and not self._writes_samples() and not self._has_said_none:
+            self._has_said_none = True
+            rank_zero_warn(
+                "LanguageModel writes no samples, which need a data module whose `vocabulary` turns texts into tokens "
+                "and back, as that of TextDataModule does; where none are wanted, LanguageModel(sample_tokens=0)"
+            )
 
-    on_test_start = on_predict_start = on_validation_start
+    def on_test_start(self) -> None:
+        self._check_vocabulary()
+
+    on_predict_start = on_test_start
 
     def _check_vocabulary(self) -> None:
         """By now the data module has the vocabulary that it will have, that of a checkpoint where there is one."""
@@ -126,7 +135,7 @@ class LanguageModel(pl.LightningModule):
             raise ValueError(
                 f"the net has {num_logits} tokens and the text {len(vocabulary)}: set vocab_size={len(vocabulary)}"
             )
-        if self.sample_tokens and self.prompt is not None:
+        if self._writes_samples() and self.prompt is not None:
             self._encoded_prompt()
 
     # Steps.
@@ -160,7 +169,7 @@ class LanguageModel(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         self._log_figures("val")
-        if not self.sample_tokens or self.trainer.sanity_checking:
+        if not self._writes_samples() or self.trainer.sanity_checking:
             return
         folder = run_folder(self.trainer)  # a collective: every process asks
         if self.trainer.is_global_zero:
@@ -255,6 +264,11 @@ class LanguageModel(pl.LightningModule):
 
     def _vocabulary(self) -> Any:
         return getattr(getattr(self._trainer, "datamodule", None), "vocabulary", None)
+
+    def _writes_samples(self) -> bool:
+        """Not where loaders of one's own, or the words of another data module, say nothing of tokens."""
+        vocabulary = self._vocabulary()
+        return self.sample_tokens > 0 and all(hasattr(vocabulary, name) for name in ("encode", "decode", "names"))
 
     def _num_characters(self) -> Any:
         return getattr(self._vocabulary(), "num_characters", None)

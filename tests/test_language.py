@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.cli import ReduceLROnPlateau
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from touchstone.datamodules import TextDataModule
 from touchstone.lightning_modules import LanguageModel, WarmupCosine
@@ -321,6 +322,21 @@ def test_a_net_that_cannot_go_on_is_refused_before_training_and_trains_without_s
         LanguageModel(net, sample_tokens=0, carry_state=True)
     run = trainer(tmp_path, max_epochs=1)
     run.fit(LanguageModel(net, sample_tokens=0), data)
+    assert "val/perplexity" in run.callback_metrics
+
+
+@pytest.mark.parametrize("prompt", [None, "the"])
+def test_loaders_of_ones_own_train_without_samples_and_it_is_said_once(tmp_path: Path, prompt: str | None) -> None:
+    tokens = torch.randint(7, (12, 9), generator=torch.Generator().manual_seed(0))
+    loader = DataLoader(TensorDataset(tokens[:, :-1], tokens[:, 1:]), 4)
+    run = trainer(tmp_path, max_epochs=2, num_sanity_val_steps=2)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run.fit(LanguageModel(RecurrentLM(7, dim=4, hidden=4), prompt=prompt), loader, loader)
+    said = [str(warning.message) for warning in caught if "sample_tokens=0" in str(warning.message)]
+    assert len(said) == 1
+    assert "LanguageModel writes no samples, which need a data module" in said[0]
+    assert run.global_step == 6
     assert "val/perplexity" in run.callback_metrics
 
 
