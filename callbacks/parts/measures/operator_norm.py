@@ -9,7 +9,10 @@ from torch import Tensor
 from torch.linalg import vector_norm
 
 _GROWTH = 1e-5
-"""What grows by less than this share in an iteration has converged."""
+"""What grows by less than this share in an iteration stands still."""
+_PATIENCE = 2
+"""Iterations in a row of standing still, after which a norm has converged: one may stand still at a smaller singular
+value, while the part of the vectors in the direction of the largest is yet to grow."""
 _DEPENDENT = 1e-10
 """A unit vector of which so little is outside a space lies in it: the rest is rounding."""
 
@@ -34,17 +37,22 @@ def operator_norms(forwards: Product, back: Product, first: Tensor, num_iteratio
     """
     v = unit(first)
     basis, images, norms = v[:, None], first[:, None][:, :0], first.new_zeros(len(first))
+    num_still = 0
     for number in range(num_iterations):
         image = forwards(v)
         images, before = torch.cat([images, image[:, None]], 1), norms
         norms = _norm_of_rows(images)
-        if number + 1 == num_iterations or not bool((norms > (1 + _GROWTH) * before).any()):
-            break  # NaN grows no more
+        grows = bool((norms > (1 + _GROWTH) * before).any())  # NaN does not
+        num_still = 0 if grows else num_still + 1
+        if number + 1 == num_iterations or num_still == _PATIENCE:
+            break
         v = unit(back(unit(image)))
         for _ in range(2):  # once leaves rounding errors
             v = v - (basis.mT @ (basis @ v[..., None]))[..., 0]
         length = vector_norm(v, dim=1, keepdim=True)
         v = torch.where(length > _DEPENDENT, v / length, 0)
+        if not bool(v.any()):
+            break  # the basis spans all that there is to pass through
         basis = torch.cat([basis, v[:, None]], 1)
     return norms
 
