@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -20,6 +21,7 @@ from .parts.measures.lag_norms import lag_norms
 from .parts.measures.recurrent_matrices import singular_values, vanishing_bound
 from .parts.passes.averaged_weights import check_order
 from .parts.passes.closer_look import CloserLook, is_measured
+from .parts.passes.loaders import loader_suffix
 from .parts.passes.real_steps import RealSteps, RecurrentCall
 from .parts.records.publish import publish_picture, publish_text
 
@@ -34,7 +36,8 @@ class RecurrentJacobian(pl.Callback):
     gradients must vanish, as `jacobian/S/vanishing_bound` (`vanishing_bound` in `parts/measures/recurrent_matrices.py`
     has the theorem); and as text a verdict: vanishing, stable or exploding.
 
-    Of several processes, each with samples of its own, those of the first are measured.
+    Several data loaders are measured one after another, with tags that end in `/dataloader_idx_N`. Of several
+    processes, each with samples of its own, those of the first are measured.
 
     The norm is found by power iteration with vector-Jacobian products, in float64, and never needs the matrix. Where
     it is 0 for some sequences, as behind relu units that are dead, the mean is that of the others, and the verdict says
@@ -44,8 +47,8 @@ class RecurrentJacobian(pl.Callback):
     Args:
         layer: the name of the recurrent net in the module; None for the first one that is found.
         lags: the k to measure, each >= 1; each is measured on the sequences that are so long.
-        num_sequences: how many sequences to measure, >= 1: those of the first call in each batch, from as many batches
-            as it takes.
+        num_sequences: how many sequences of each data loader to measure, >= 1: those of the first call in each batch,
+            from as many batches as it takes.
         num_iterations: the most of the power iteration, >= 1; what has converged ends sooner.
         every_n_epochs: during `fit`, measure at the validations of every n-th epoch, >= 1.
         images_every_n_epochs: during `fit`, the picture at the first measured validation, at the first one of every n
@@ -79,8 +82,8 @@ class RecurrentJacobian(pl.Callback):
         self.num_sequences, self.num_iterations, self.every_n_epochs = num_sequences, num_iterations, every_n_epochs
         self.images_every_n_epochs = images_every_n_epochs
         self._closer_look, self._draws = self._new_look(), False
-        self._seen: list[RecurrentCall] = []
-        self._is_first_call = False
+        self._seen: dict[int, list[RecurrentCall]] = {}  # by data loader
+        self._loader_index, self._is_first_call = 0, False
         self._real: RealSteps | None = None
         self._hook: Any = None
 
@@ -130,6 +133,7 @@ class RecurrentJacobian(pl.Callback):
     def on_validation_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
+        self._loader_index = dataloader_idx
         self._is_first_call = True  # later ones may be of attacks on the same sequences
 
     on_test_batch_start = on_validation_batch_start
@@ -154,7 +158,8 @@ class RecurrentJacobian(pl.Callback):
         self._closer_look.load(checkpoint)
 
     def _see(self, net: Recurrent, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        num_missing = self.num_sequences - sum(len(call.x) for call in self._seen)
+        seen = self._seen.setdefault(self._loader_index, [])
+        num_missing = self.num_sequences - sum(len(call.x) for call in seen)
         if self._real is None or not self._is_first_call or not num_missing:
             return
         self._is_first_call = False
@@ -164,10 +169,10 @@ class RecurrentJacobian(pl.Callback):
         lengths = (real * torch.arange(1, real.shape[1] + 1, device=real.device)).amax(1)
         rows = lengths.nonzero()[:num_missing, 0]  # a text of padding alone has no last step
         if len(rows):
-            self._seen.append(call.take(rows, lengths))
+            seen.append(call.take(rows, lengths))
 
-    def _let_go(self) -> list[RecurrentCall]:
-        seen, self._seen = self._seen, []
+    def _let_go(self) -> dict[int, list[RecurrentCall]]:
+        seen, self._seen = self._seen, {}
         if self._hook is not None and self._real is not None:
             self._hook.remove()
             self._real.let_go()
@@ -175,10 +180,23 @@ class RecurrentJacobian(pl.Callback):
         return seen
 
     def _conclude(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
-        folder, calls = run_folder(trainer), self._let_go()
-        if not calls or not trainer.is_global_zero:
+        folder, of_loaders = run_folder(trainer), self._let_go()
+        if not trainer.is_global_zero:
             return
-        net, seen = self.recurrent(module), _joined(calls)
+        for index, calls in of_loaders.items():
+            if calls:
+                self._measure(trainer, module, stage, folder, _joined(calls), loader_suffix(trainer, index))
+
+    def _measure(
+        self,
+        trainer: pl.Trainer,
+        module: pl.LightningModule,
+        stage: str,
+        folder: Path | None,
+        seen: RecurrentCall,
+        suffix: str,
+    ) -> None:
+        net = self.recurrent(module)
         with frozen_eval(module):
             x = seen.x.clone()  # outside of inference mode
             found = lag_norms(net, x, self.lags, self.num_iterations, state=seen.state, lengths=seen.lengths)
@@ -190,15 +208,16 @@ class RecurrentJacobian(pl.Callback):
         if bound is not None:
             figures["vanishing_bound"] = bound
         for name, value in figures.items():
-            module.log(f"jacobian/{stage}/{name}", value, rank_zero_only=True)
+            tag = f"jacobian/{stage}/{name}{suffix}"
+            module.log(tag, value, rank_zero_only=True, add_dataloader_idx=False)
         if norms:
             at_longest = found[max(found)]
             num_zero = int((at_longest == 0).sum())
             of_others = f" (0 for {num_zero} of {len(at_longest)} sequences)" if 0 < num_zero < len(at_longest) else ""
             verdict = self.verdict(norms) + of_others
-            publish_text(trainer, f"jacobian/{stage}/verdict", verdict)
+            publish_text(trainer, f"jacobian/{stage}/verdict{suffix}", verdict)
             if self._draws:
-                publish_picture(trainer, folder, f"jacobian/{stage}", _picture(norms, verdict))
+                publish_picture(trainer, folder, f"jacobian/{stage}{suffix}", _picture(norms, verdict))
 
 
 def _joined(calls: Sequence[RecurrentCall]) -> RecurrentCall:

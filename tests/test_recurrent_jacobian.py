@@ -281,6 +281,26 @@ def test_sequences_of_later_batches_begin_where_their_state_does(tmp_path: Path)
     assert float(run.callback_metrics["jacobian/val/lag_3"]) == pytest.approx(float(expected), rel=1e-4)
 
 
+def test_several_loaders_are_measured_one_by_one(tmp_path: Path) -> None:
+    generator, found = torch.Generator().manual_seed(0), []
+    loaders = [
+        DataLoader(
+            TensorDataset(torch.randint(first, first + 3, (12, 9), generator=generator), torch.arange(12) % 2), 6
+        )
+        for first in (1, 4)
+    ]
+    for name, given in (("each", [*loaders]), *((f"of {number}", [loader]) for number, loader in enumerate(loaders))):
+        torch.manual_seed(0)
+        run = trainer(tmp_path / name, RecurrentJacobian(lags=[1, 4]))
+        run.validate(Classifier(TextClassifier(7, 2, body="gru", dim=4)), given, verbose=False)
+        found.append({tag: float(value) for tag, value in run.callback_metrics.items() if "jacobian" in tag})
+        verdicts = [tag for tag in events(tmp_path / name).Tags()["tensors"] if "verdict" in tag]
+        assert len(verdicts) == len(given)
+    each = {f"{tag}/dataloader_idx_{number}": v for number in (0, 1) for tag, v in found[1 + number].items()}
+    assert found[0] == pytest.approx(each)
+    assert found[1]["jacobian/val/lag_4"] != pytest.approx(found[2]["jacobian/val/lag_4"], rel=1e-3)
+
+
 def test_measuring_does_not_change_training(tmp_path: Path) -> None:
     trained = []
     for name, callbacks in (("alone", []), ("measured", [RecurrentJacobian(num_iterations=3)])):
