@@ -17,6 +17,7 @@ from touchstone.attacks.core.checks import check_labels
 from touchstone.attacks.core.embedding import find_embedding
 from touchstone.options import check_flags
 
+from .parts.passes.before_training import check_forward
 from .parts.passes.measuring import measuring
 from .parts.passes.processes import add_up
 from .parts.passes.samples import Samples
@@ -140,11 +141,20 @@ class GradientNorm(Probe):
     def takes_part(self) -> bool:
         return self.validation
 
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.validation:
+            try:
+                check_forward(pl_module, "GradientNorm")
+            except ValueError as error:
+                raise _with_remedy(error) from error
+
+    on_validation_start = on_test_start = on_fit_start
+
     def _see_batch(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, index: int) -> None:
         try:
             super()._see_batch(trainer, module, batch, index)
         except ValueError as error:
-            raise ValueError(f"{error}; to measure the training alone: GradientNorm(validation=False)") from error
+            raise _with_remedy(error) from error
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
@@ -213,6 +223,10 @@ class GradientNorm(Probe):
         if sums:
             total = _norms(sums).norm() / len(norms)
             self.log_figure(trainer, module, f"grad_norm/{stage}/parameters", total, loader_index)
+
+
+def _with_remedy(error: ValueError) -> ValueError:
+    return ValueError(f"{error}; to measure the training alone: GradientNorm(validation=False)")
 
 
 def _shows_damage(first: nn.Parameter) -> bool:

@@ -17,6 +17,7 @@ from touchstone.runs.run_folder import run_folder
 
 from .parts.passes.attacked_pass import AttackedPass
 from .parts.passes.before_training import (
+    check_forward,
     check_input,
     check_model,
     check_output,
@@ -191,6 +192,7 @@ class RobustAccuracy(Probe):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """By now the data module has the vocabulary that it will have, that of a checkpoint where there is one."""
         check_vocabulary(self._suite, trainer)
+        check_forward(pl_module, type(self).__name__)
 
     on_validation_start = on_test_start = on_fit_start
 

@@ -14,7 +14,7 @@ from touchstone.attacks.judge.running import check_names, check_seed
 from touchstone.options import check_counts
 from touchstone.runs.run_folder import run_folder
 
-from .parts.passes.before_training import check_input, check_model, check_vocabulary
+from .parts.passes.before_training import check_forward, check_input, check_model, check_vocabulary
 from .parts.passes.loaders import loader_suffix
 from .parts.passes.processes import gather_costs
 from .parts.passes.samples import Samples
@@ -99,6 +99,7 @@ class RobustLanguage(Probe):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """By now the data module has the vocabulary that it will have, that of a checkpoint where there is one."""
         check_vocabulary(self.attacks, trainer)
+        check_forward(pl_module, type(self).__name__)
 
     on_validation_start = on_test_start = on_fit_start
 

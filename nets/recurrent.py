@@ -193,6 +193,11 @@ class Recurrent(nn.Module):
     # What was given.
 
     def _check_input(self, x: Tensor) -> None:
+        if not isinstance(x, Tensor):
+            raise ValueError(
+                f"{type(self).__name__}: the input must be a tensor (batch, steps, {self.input_size}) or a "
+                f"PackedSequence, got {type(x).__name__}"
+            )
         if x.ndim != 3 or x.shape[2] != self.input_size or not x.shape[1]:
             raise ValueError(
                 f"{type(self).__name__}: the input must be (batch, steps, {self.input_size}), at least one step, "

@@ -296,6 +296,10 @@ def test_what_is_no_language_model_or_no_text_is_refused() -> None:
         evaluate_language(Classes(), x, y, {})
     with pytest.raises(ValueError, match=r"the labels must be the tokens that follow.* not in text 2"):
         evaluate_language(net, x, torch.where(torch.arange(4)[:, None] == 2, (y + 1) % VOCABULARY, y), {})
+    with pytest.raises(ValueError, match=r"text 0, whose labels are its own tokens: shift them, `tokens\[:, :-1\]"):
+        evaluate_language(net, x, x, {})
+    with pytest.raises(ValueError, match=r"text 3 has -100 at place 2, .* cut off what is padding"):
+        evaluate_language(net, x, y.index_put((torch.tensor(3), torch.arange(2, y.shape[1])), torch.tensor(-100)), {})
     of_others = nn.Sequential(nn.Embedding(VOCABULARY, VOCABULARY))
     with pytest.raises(
         ValueError, match=r"the model fails on texts with ids from 0 to 20: are they all in its voc.*\(index"

@@ -16,7 +16,8 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from touchstone.callbacks import GradientNorm
+from touchstone.attacks import PGD, Linf
+from touchstone.callbacks import GradientNorm, RobustAccuracy
 from touchstone.lightning_modules import Classifier, LanguageModel
 from touchstone.nets import RecurrentLM, SetClassifier
 
@@ -202,6 +203,29 @@ class Autoencoder(OrdinaryModule):
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         self(batch[0])
+
+
+class Masked(OrdinaryModule):
+    """Is called with a mask besides its images."""
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        return self.net(x * mask)
+
+    def _loss(self, batch: Any) -> Tensor:
+        return F.cross_entropy(self(batch[0], torch.ones(6, 6)), batch[1])
+
+
+@pytest.mark.parametrize(
+    "callback",
+    [GradientNorm(), RobustAccuracy({"pgd": PGD(threat=Linf(eps=0.1), num_steps=1)})],
+    ids=["norm", "robust"],
+)
+def test_a_forward_that_needs_more_than_the_samples_is_named_before_training(tmp_path: Path, callback: Any) -> None:
+    run, message = trainer(tmp_path, callback, max_epochs=1), "must take the samples alone, got forward.*'mask'"
+    with pytest.raises(ValueError, match=f"{type(callback).__name__}: the model's forward {message}"):
+        run.fit(Masked(), train_loader(), val_loader())
+    assert run.global_step == 0
+    trainer(tmp_path, GradientNorm(validation=False), max_epochs=1).fit(Masked(), train_loader(), val_loader())
 
 
 @pytest.mark.parametrize("num_sanity_val_steps", [0, 1])

@@ -309,6 +309,10 @@ def test_what_cannot_be_is_refused() -> None:
     for wrong in (x[0], x[..., :3], x[:, :0]):
         with pytest.raises(ValueError, match=r"the input must be \(batch, steps, 4\), at least one step, got"):
             net(wrong)
+    for wrong, kind_of_it in ((None, "NoneType"), ([[1.0]], "list")):
+        message = rf"the input must be a tensor \(batch, steps, 4\) or a PackedSequence, got {kind_of_it}"
+        with pytest.raises(ValueError, match=message):
+            net(wrong)
     with pytest.raises(ValueError, match=r"GRU\(hidden_size=...\) must be >= 1, got 0"):
         GRU(4, 0)
     with pytest.raises(ValueError, match=r"LSTM\(dropout=...\) must be in \[0, 1\), got 1"):

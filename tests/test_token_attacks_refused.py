@@ -12,6 +12,7 @@ from touchstone.attacks import (
     EmbeddingBall,
     HotFlip,
     RandomFlips,
+    RandomNoise,
     SampleRng,
     TokenFlips,
     evaluate,
@@ -130,7 +131,10 @@ def test_options_outside_their_range_are_refused(make, message: str) -> None:  #
     [
         (HotFlip(threat=TokenFlips(7, vocab_size=NUM_TOKENS)), r"TokenFlips\(num_flips=7\): the texts have only 6"),
         (HotFlip(threat=TokenFlips(1, vocab_size=8)), "ids of the vocabulary, 0 to 7; text 0 has 9 at place 0"),
-        (HotFlip(threat=TokenFlips(1, vocab_size=30)), r"TokenFlips\(vocab_size=30\): the model's embedding has 19"),
+        *(
+            (kind(threat=TokenFlips(1, vocab_size=30)), r"TokenFlips\(vocab_size=30\): the model's embedding has 19")
+            for kind in (HotFlip, RandomFlips, RandomNoise)
+        ),
         (PGD(threat=TokenFlips(1, vocab_size=NUM_TOKENS)), "cannot be moved along a gradient: attack tokens with Hot"),
         (
             HotFlip(threat=TokenFlips(1, vocab_size=NUM_TOKENS, mask=torch.ones(1, 4, dtype=torch.bool))),

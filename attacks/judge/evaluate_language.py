@@ -95,6 +95,7 @@ def evaluate_language(
                 f"attack {name!r}: {attack.objective!r} is for classes; a language model is attacked with the "
                 "objective Surprise(), or NextToken(target=...)"
             )
+        naming(name, attack.threat.check_model, model)
         naming(name, attack.threat.check_input, x)
         naming(name, attack.check_rows, len(x))
 
@@ -232,9 +233,19 @@ def _check_texts(x: Tensor, y: Tensor) -> None:
             f"texts and the tokens that follow must be whole numbers `(N, T)` both, T >= 2, got {x.dtype} "
             f"{tuple(x.shape)} and {tuple(y.shape)}"
         )
+    left_out = (y < 0).nonzero()
+    if len(left_out):
+        row, place = left_out[0].tolist()
+        raise ValueError(
+            "the labels must be the tokens that follow, each of them one of the vocabulary; text "
+            f"{row} has {int(y[row, place])} at place {place}, as labels have which a loss is to leave out: a text is "
+            "measured over all of its places, so cut off what is padding, or take windows of one length"
+        )
     astray = (y[:, :-1] != x[:, 1:]).any(1)
     if bool(astray.any()):
+        row = int(astray.nonzero()[0, 0])
+        is_unshifted = torch.equal(y[row].to(x.dtype), x[row])
         raise ValueError(
-            "the labels must be the tokens that follow, `y[:, :-1] == x[:, 1:]`; they are not in text "
-            f"{int(astray.nonzero()[0, 0])}"
+            f"the labels must be the tokens that follow, `y[:, :-1] == x[:, 1:]`; they are not in text {row}"
+            + (", whose labels are its own tokens: shift them, `tokens[:, :-1], tokens[:, 1:]`" if is_unshifted else "")
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from touchstone.options import check_counts
 
@@ -98,6 +98,11 @@ class TokenFlips(FreeTokens):
 
     def contains(self, x_adv: Tensor, x: Tensor) -> Tensor:
         return self.distance(x_adv, x) <= self.num_flips
+
+    def check_model(self, model: nn.Module) -> None:
+        tables = [module.num_embeddings for module in model.modules() if isinstance(module, nn.Embedding)]
+        if tables and max(tables) < self.vocab_size:  # which of several tokens go through, nobody says here
+            raise ValueError(f"TokenFlips(vocab_size={self.vocab_size}): the model's embedding has {max(tables)}")
 
     def check_input(self, x: Tensor) -> None:
         super().check_input(x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sized
 
 import lightning.pytorch as pl
@@ -16,6 +17,18 @@ from touchstone.attacks.judge.running import ask_for_no_gradient, naming
 from .samples import Samples
 
 NUM_PASSED = 8  # samples that show what a model gives
+
+
+def check_forward(model: nn.Module, asked_by: str) -> None:
+    """Raises ValueError where a model cannot be called with the samples alone, as a measurement calls it."""
+    signature = inspect.signature(model.forward)
+    try:
+        signature.bind(None)
+    except TypeError as error:
+        raise ValueError(
+            f"{asked_by}: the model's forward must take the samples alone, got forward{signature} ({error}): give what "
+            "else it takes a default, or make it from the samples"
+        ) from error
 
 
 def check_model(suite: Mapping[str, Attack], model: nn.Module) -> None:
