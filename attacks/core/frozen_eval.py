@@ -12,6 +12,8 @@ import torch
 from torch import nn
 from torch.backends import cudnn
 
+from .renormalized import renormalized
+
 _PURPOSES = {"measure": 0, "attack": 0x9E3779B9, "measure again": 0x3C6EF372}
 
 
@@ -20,9 +22,10 @@ def frozen_eval(model: nn.Module, *, freeze: bool = True, training: bool = False
     """Puts a model into evaluation mode with frozen weights and gradients on, and restores everything after.
 
     Inside, batches from `torch.inference_mode` must be cloned before they can carry a gradient. Restored, module by
-    module: the training flags and which parameters need a gradient; and the random state of torch (CPU, and the
-    accelerators that hold the model), numpy and Python. Not restored: values of parameters and buffers, for which
-    `evaluate` looks itself, and what a model keeps outside of them.
+    module: the training flags and which parameters need a gradient; the random state of torch (CPU, and the
+    accelerators that hold the model), numpy and Python; and the weights of embeddings that shorten their vectors
+    (`max_norm`). Not restored: values of other parameters and buffers, for which `evaluate` looks itself, and what a
+    model keeps outside of them.
 
     Args:
         model: any module; partly frozen and partly training ones come back as they were.
@@ -56,6 +59,7 @@ def frozen_eval(model: nn.Module, *, freeze: bool = True, training: bool = False
                 stack.enter_context(torch.autocast(kind, enabled=False))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
+        stack.enter_context(renormalized(model))
         try:
             if not training:
                 _evaluate(model)
