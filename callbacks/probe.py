@@ -197,6 +197,7 @@ class Probe(pl.Callback):
         if stage == "fit":
             check_order(self, trainer)
         self._has_seen_samples = False
+        self._left_out.begin()
         self._try_out.begin()
         self._fresh.clear()
 
@@ -277,7 +278,7 @@ class Probe(pl.Callback):
     ) -> None:
         probes = (p for p in trainer.callbacks if isinstance(p, Probe) and p.takes_part())  # type: ignore[attr-defined]
         if next(probes, None) is self:  # one speaks for all
-            self._left_out.watch(pl_module, batch)
+            self._left_out.watch(pl_module, batch, dataloader_idx)
 
     on_test_batch_start = on_validation_batch_start
 

@@ -95,6 +95,24 @@ def test_an_unknown_embedding_lists_those_that_are_there() -> None:
         PGD(threat=EmbeddingBall(eps=1))(nn.Linear(2, 2), x, y)
 
 
+def test_an_embedding_of_positions_is_none_of_the_vocabulary() -> None:
+    """Of 6 places and 19 tokens, whose vectors are no `nn.Embedding`."""
+
+    class OwnTable(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.places = nn.Parameter(torch.randn(NUM_TOKENS, 4)), nn.Embedding(6, 4)
+            self.head = nn.Linear(4, 2)
+
+        def forward(self, tokens: Tensor) -> Tensor:
+            places = self.places(torch.arange(tokens.shape[1]))
+            return self.head((self.table[tokens] + places).tanh().sum(1))
+
+    net, x = OwnTable(), texts(3)
+    attack = RandomFlips(threat=TokenFlips(1, vocab_size=NUM_TOKENS))
+    evaluate(net, x, net(x).argmax(1), {"flips": attack}, probe_masking=False)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

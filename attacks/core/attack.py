@@ -197,7 +197,6 @@ class Attack(PerSample):
         check_device(model, x)
         if bool((y < 0).any()):  # one of them, -100, torch's cross-entropy passes over
             raise ValueError(f"labels must be classes of the model, 0 or more, got {int(y.min())}")
-        self.threat.check_model(model)
         self.threat.check_input(x)
         with frozen_eval(model, training=training), logits_as_float(model):
             # A clone made here carries gradients even if the caller's tensors come from inference mode.

@@ -42,6 +42,24 @@ def find_embedding(model: nn.Module, name: str | None, asked_by: str) -> nn.Embe
     raise ValueError(f"{asked_by}(embedding=...): {given}; the model has {there}")
 
 
+@torch.no_grad()
+def sizes_of_tables(model: nn.Module, tokens: Tensor) -> list[int]:
+    """How many vectors each embedding has that a model looks these tokens up in, by a forward of them."""
+    sizes, handles = [], []
+
+    def see(module: nn.Module, args: tuple[Any, ...]) -> None:
+        if isinstance(module, nn.Embedding) and torch.equal(args[0], tokens):
+            sizes.append(module.num_embeddings)
+
+    try:
+        handles += [m.register_forward_pre_hook(see) for m in model.modules() if isinstance(m, nn.Embedding)]
+        model(tokens)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return sizes
+
+
 @contextmanager
 def watched_vectors(embedding: nn.Embedding) -> Iterator[list[Tensor]]:
     """Inside, a forward of the model leaves in the list what the embedding gave, call by call, to differentiate by."""

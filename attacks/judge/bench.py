@@ -14,7 +14,7 @@ from ..core.sample_rng import SampleRng
 from .forwards import Forwards
 from .halving import Halving
 from .meter import Cost, metered
-from .running import run_attack
+from .running import naming, run_attack
 from .untouched import Untouched
 
 Measure = Callable[[Attack, Tensor, Tensor, Tensor], None]
@@ -71,7 +71,7 @@ class Bench:
         """
         seed_random_state(self.rng.seed, x.device, purpose="measure again")
         with torch.no_grad(), metered(self.model) as meter:
-            attack, model, x = attack.enter(self.model, x)
+            attack, model, x = naming(name, attack.enter, self.model, x)
         look, x_adv, cost = self.look.at(model), x.clone(), meter.cost(0.0)
 
         def run_some(part_of: slice) -> None:

@@ -141,7 +141,6 @@ def evaluate(
     check_device(model, x)
     ids = read_sample_ids(sample_ids, y)
     for name, attack in attacks.items():
-        naming(name, attack.threat.check_model, model)
         naming(name, attack.threat.check_input, x)
         naming(name, attack.check_rows, len(x))
         if check_8bit and getattr(attack.threat, "box", None) != (0.0, 1.0):

@@ -95,7 +95,6 @@ def evaluate_language(
                 f"attack {name!r}: {attack.objective!r} is for classes; a language model is attacked with the "
                 "objective Surprise(), or NextToken(target=...)"
             )
-        naming(name, attack.threat.check_model, model)
         naming(name, attack.threat.check_input, x)
         naming(name, attack.check_rows, len(x))
 

@@ -14,7 +14,9 @@ from .samples import images_and_labels
 
 
 class LeftOut:
-    """Looks at the batches of a validation, and at how the module calls itself with them; warns once of each.
+    """Looks at a batch of each data loader, and at how the module calls itself with it; warns once of each.
+
+    At no more of them, since a compiled module is compiled anew where it has another hook.
 
     Args:
         keys: of the samples and their labels in batches that are dicts or named tuples.
@@ -24,11 +26,19 @@ class LeftOut:
         self._keys = keys
         self._labels: Tensor | None = None  # those of the batch: a forward that has the loss in it may take them
         self._handle: RemovableHandle | None = None
+        self._seen: set[int] = set()
         self._said: set[str] = set()
 
-    def watch(self, module: nn.Module, batch: Any) -> None:
-        """Begins to look at the module's own calls, those of a batch."""
+    def begin(self) -> None:
+        """Forgets which loaders it has seen."""
+        self._seen.clear()
+
+    def watch(self, module: nn.Module, batch: Any, loader_index: int) -> None:
+        """Begins to look at the module's own calls, those of a batch, where it is the first of its loader."""
         self.let_go()
+        if loader_index in self._seen:
+            return
+        self._seen.add(loader_index)
         self._labels = None
         if self._keys is None and isinstance(batch, (tuple, list)) and len(batch) > 2:
             self._say(
