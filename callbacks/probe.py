@@ -18,6 +18,7 @@ from .parts.passes.closer_look import is_measured
 from .parts.passes.fresh_figures import check_rankings
 from .parts.passes.left_out import LeftOut
 from .parts.passes.loaders import loader_suffix, running_loaders
+from .parts.passes.logged_already import refuse_logged
 from .parts.passes.measuring import measuring
 from .parts.passes.monitors import check_monitors
 from .parts.passes.no_pass import refuse_empty_pass, refuse_empty_training, say_who_measures_nothing
@@ -91,7 +92,8 @@ class Probe(pl.Callback):
             y: the true classes, int64 `(N,)`; for a language model the tokens that follow, `(N, T)`.
 
         Returns:
-            Values by name, one per sample, `(N,)`. Their mean over all samples is logged as `val/NAME` or `test/NAME`.
+            Values by name, one per sample, `(N,)`. Their mean over all samples is logged as `val/NAME` or `test/NAME`,
+            which the module must not log itself.
         """
         raise TypeError(f"{type(self).__name__} must define measure(self, model, x, y)")
 
@@ -158,13 +160,15 @@ class Probe(pl.Callback):
         """Logs a figure of a whole pass, equal on all processes.
 
         Raises:
-            ValueError: another callback has logged one under this tag: Lightning would log the mean of both.
+            ValueError: another callback has logged one under this tag, of which Lightning would log the mean, or the
+                module has, which this one would replace.
         """
         tag += loader_suffix(trainer, loader_index)
         for other in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(other, Probe) and other is not self and tag in other._fresh:
                 names = f"{type(other).__name__} and {type(self).__name__}"
                 raise ValueError(f"two callbacks, {names}, log {tag!r}, which would be the mean of both: leave one out")
+        refuse_logged(trainer, tag, type(self).__name__)
         self._fresh.add(tag)
         module.log(tag, value, add_dataloader_idx=False, sync_dist=True, **options)
 

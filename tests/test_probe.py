@@ -6,12 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
 from touchstone.callbacks import GradientNorm, Probe
+from touchstone.lightning_modules import Classifier
 
 from .lightning_programs import OrdinaryModule, train_loader, trainer, val_loader
 from .measured_runs import Confidence
+from .oracles import small_net
 
 
 def test_a_measurement_of_the_wrong_shape_names_itself(tmp_path: Path) -> None:
@@ -46,6 +50,21 @@ def test_two_callbacks_that_log_one_tag_are_an_error(tmp_path: Path) -> None:
     run = trainer(tmp_path, GradientNorm(max_samples=1), GradientNorm(max_samples=20))
     with pytest.raises(ValueError, match="two callbacks, GradientNorm and GradientNorm, log 'grad_norm/val/input'"):
         run.validate(OrdinaryModule(), val_loader(), verbose=False)
+
+
+@pytest.mark.parametrize("num_loaders", [1, 2])
+def test_a_figure_of_the_module_is_never_replaced(tmp_path: Path, num_loaders: int) -> None:
+    """Weights would be ranked by a measurement that happens to have its name."""
+
+    class Loss(Probe):
+        def measure(self, model: nn.Module, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+            return {"loss": torch.full((len(x),), 123.0)}
+
+    saving = ModelCheckpoint(tmp_path / "saved", monitor="val/loss" + "/dataloader_idx_0" * (num_loaders > 1))
+    run = trainer(tmp_path, Loss(), saving, max_epochs=1, num_sanity_val_steps=0, enable_checkpointing=True)
+    with pytest.raises(ValueError, match="Loss would log 'val/loss.*', which validation_step has logged"):
+        run.fit(Classifier(small_net(7)), train_loader(), [val_loader() for _ in range(num_loaders)])
+    assert not (tmp_path / "saved").exists()
 
 
 def test_callbacks_with_tags_of_their_own_may_be_of_one_class(tmp_path: Path) -> None:
