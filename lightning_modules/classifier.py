@@ -150,6 +150,7 @@ class Classifier(pl.LightningModule):
         for loader in range(1, len(combined.flattened)):
             if f"of_{stage}_{loader}" not in self.metrics:
                 self.metrics[f"of_{stage}_{loader}"] = _metrics().to(self.device)
+                self._metric_attributes = None  # Lightning keeps the names of all metrics from the first that is logged
         for loader in range(len(combined.flattened)):  # a pass before this one may have broken off
             for metric in self.metrics[f"of_{stage}_{loader}"].values():  # type: ignore[operator]
                 metric.reset()

@@ -261,6 +261,15 @@ def test_several_validation_loaders_are_measured_one_by_one(tmp_path: Path) -> N
         assert float(run.callback_metrics[f"val/accuracy/dataloader_idx_{number}"]) == pytest.approx(expected)
 
 
+def test_several_validation_loaders_need_no_sanity_check(tmp_path: Path) -> None:
+    """Else the metrics of the second begin after Lightning has listed those of the module."""
+    run = trainer(tmp_path, max_epochs=1, num_sanity_val_steps=0)
+    run.fit(Classifier(small_net(7)), train_loader(), [val_loader(), val_loader()])
+    for name in ("loss", "accuracy"):
+        first, second = (run.callback_metrics[f"val/{name}/dataloader_idx_{number}"] for number in (0, 1))
+        assert first == second
+
+
 def test_a_batch_that_is_no_pair_says_so(tmp_path: Path) -> None:
     x, y = samples(4).tensors
     loader = DataLoader([{"image": a, "label": b} for a, b in zip(x, y, strict=True)], 2)
