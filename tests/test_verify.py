@@ -39,6 +39,25 @@ def test_a_run_whose_verdicts_are_the_stored_ones_is_verified(run: Any, copied: 
     assert [folder.name for folder in Path("logs/tiny").iterdir()] == ["version_0"]
 
 
+def test_a_run_of_several_processes_is_measured_in_one(run: Any, copied: Path) -> None:
+    config = yaml.safe_load((copied / "config.yaml").read_text())
+    config["trainer"].update(devices=2, num_nodes=2, strategy="ddp")
+    write(config, str(copied / "config.yaml"))
+    ended = run("verify", RUN)
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.count("verified") == 1
+    assert not torch.distributed.is_initialized()
+
+
+def test_several_processes_that_would_verify_are_told_that_one_does(
+    run: Any, copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    ended = run("verify", RUN)
+    problem = "error: verify measures in one process, got 2 of them: start it without torchrun"
+    assert (ended.code, ended.out, ended.first_line) == (2, "", problem)
+
+
 def test_a_changed_verdict_is_named_with_its_sample(run: Any, copied: Path) -> None:
     with np.load(copied / "verdicts.npz") as stored:
         columns = {name: stored[name].copy() for name in stored.files}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ HELP = """usage: python train.py verify RUN_FOLDER [OPTIONS]
 
 Measures a run's last evaluation again, from its config and the checkpoint with the weights that were measured, and says
 which figure of its reports and which verdict differs. Exits with 0 where every one is the stored one, else with 1.
+It measures in one process on one device, however many the run had: verdicts do not depend on them.
 
   RUN_FOLDER  such as logs/digits/version_0
   OPTIONS     what the config holds otherwise, such as --trainer.accelerator cpu"""
@@ -49,6 +51,8 @@ def verify(arguments: Sequence[str], stopping: Stopping) -> int:
 
     if not arguments or arguments[0].startswith("-"):
         raise UsageError("verify needs a run folder: python train.py verify logs/digits/version_0")
+    if (processes := os.environ.get("WORLD_SIZE", "1")) != "1":
+        raise UsageError(f"verify measures in one process, got {processes} of them: start it without torchrun")
     folder = Path(arguments[0])
     reports = _checked(folder)
     report = next(iter(reports.values()))
@@ -93,8 +97,9 @@ def _stored_config(folder: Path) -> dict[str, Any]:
 
 
 def _config(folder: Path, log_folder: str) -> dict[str, Any]:
-    """The config of the run, which logs elsewhere and saves nothing."""
+    """The config of the run, in one process, which logs elsewhere and saves nothing."""
     config = _stored_config(folder)
+    config["trainer"].update(devices=1, num_nodes=1, strategy="auto")
     logger = {"save_dir": log_folder, "name": NAME, "version": 0, "default_hp_metric": False}
     config["trainer"]["logger"] = {
         "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
