@@ -16,6 +16,7 @@ from torchmetrics import Metric
 from touchstone.runs.run_folder import tensorboard_writers
 
 from .parts.passes.processes import gather
+from .parts.resuming.double_weights import widen_before_loading
 from .parts.resuming.enduring_workers import with_enduring_workers
 from .parts.resuming.own_order import Position, in_own_order
 from .parts.resuming.plateau import go_on_scheduling, is_epoch_to_end
@@ -32,6 +33,7 @@ class ExactResume(pl.Callback):
     process, the metrics of the epoch so far, the last figures, for a `ReduceLROnPlateau` and others that rank weights,
     and the place in the training data, whose order and augmentation depend on the seed and the epoch only
     (`in_own_order`). What TensorBoard shows is written to the disk with each checkpoint.
+    With `precision: 64-true` weights are loaded in float64, also to be evaluated.
     A module, or one inside it, that keeps something of its own from step to step defines `process_state()`, of tensors,
     numbers and lists, and `load_process_state(state)`: it is kept for each process.
 
@@ -53,6 +55,7 @@ class ExactResume(pl.Callback):
         self._fresh: list[str] = []  # figures from before the stop, until the next step
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        widen_before_loading(trainer, pl_module)
         if stage != "fit":
             return
         self._fresh = []

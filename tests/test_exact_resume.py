@@ -108,6 +108,7 @@ def test_a_stop_at_the_last_step_leaves_a_checkpoint(run: Any) -> None:
         {"val_check_interval": 3},
         {"check_val_every_n_epoch": 2},
         {"num_workers": 1},
+        {"precision": "64-true"},
     ],
 )
 def test_it_does_so_however_the_run_is_set_up(run: Any, never_stopped: dict[str, Any], options: dict[str, Any]) -> None:

@@ -49,6 +49,13 @@ def test_a_run_of_several_processes_is_measured_in_one(run: Any, copied: Path) -
     assert not torch.distributed.is_initialized()
 
 
+@pytest.mark.filterwarnings("ignore:signs of gradient masking")  # after two steps
+def test_a_run_in_double_precision_is_measured_with_the_weights_that_it_had(run: Any) -> None:
+    assert run("fit", "--config", write(with_value("64-true", "trainer", "precision"))).code == 0
+    ended = run("verify", RUN)
+    assert (ended.code, ended.err) == (0, "")
+
+
 def test_several_processes_that_would_verify_are_told_that_one_does(
     run: Any, copied: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
