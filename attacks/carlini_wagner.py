@@ -83,7 +83,7 @@ class CarliniWagner(Attack):
             variable = free[rows].requires_grad_()
             points = self.threat.take(rows).masked(self._boxed(variable), x[rows])
             logits = model(points)
-            gain = aimed.gain(logits, labels)
+            gain = aimed.gain(logits, labels).to(points.dtype)
             change = ((points - x[rows]) / self.threat.width).flatten(1)
             loss = change.square().sum(1) + weight[rows] * (self.confidence - gain).clamp_min(0)
             grad = gradient_of(loss, variable)

@@ -89,7 +89,7 @@ class EAD(Attack):
             if not len(rows):
                 break
             aimed, labels, here = objective.take(rows), y[rows], ahead[rows].requires_grad_()
-            hinge = (self.confidence - aimed.gain(model(here), labels)).clamp_min(0)
+            hinge = (self.confidence - aimed.gain(model(here), labels)).clamp_min(0).to(here.dtype)
             loss = weight[rows] * hinge + ((here - x[rows]) / width).flatten(1).square().sum(1)
             grad = width**2 * gradient_of(loss, here)  # of a step in a box of width 1, and that step in this box
             with torch.no_grad():

@@ -144,7 +144,7 @@ class FAB(Attack):
                 gain = logits.gather(1, self.objective.classes(logits)[:, None])[:, 0] - own
             else:
                 gain = replace(self.objective, loss=Margin()).gain(logits, y)
-            return gain.detach(), self._ball.masked(gradient_of(gain, here), 0.0)
+            return gain.detach().to(here.dtype), self._ball.masked(gradient_of(gain, here), 0.0)
         dual = {1: torch.inf, 2: 2, torch.inf: 1}[self._ball.p]
         nearest = torch.full_like(own, torch.inf)
         gap, slope = torch.zeros_like(nearest), torch.zeros_like(here)
@@ -158,7 +158,7 @@ class FAB(Attack):
             nearest = torch.where(closer, far, nearest)
             gap = torch.where(closer, gain.detach(), gap)
             slope = torch.where(wide(closer, slope), grad, slope)
-        return gap, slope
+        return gap.to(here.dtype), slope
 
     def _step(self, here: Tensor, x: Tensor, gap: Tensor, slope: Tensor) -> Tensor:
         """Beyond the boundary by eta, from here and from the sample itself, blended."""

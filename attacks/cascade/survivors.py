@@ -247,10 +247,10 @@ class Survivors:
 
     def gaps(self, points: Tensor, rows: Tensor) -> Tensor:
         """Each class's logit minus that of the true class, `(M, C)`; minus infinity for the true class."""
-        labels, logits = self.y[rows, None], self.model(points).to(self.x.dtype)
+        labels, logits = self.y[rows, None], self.model(points)
         if self.first_climb.goes_on:
-            self.first_climb.see_logits(rows, logits.detach())
-        return (logits - logits.gather(1, labels)).scatter(1, labels, -torch.inf)
+            self.first_climb.see_logits(rows, logits.detach().to(self.x.dtype))
+        return (logits - logits.gather(1, labels)).to(self.x.dtype).scatter(1, labels, -torch.inf)
 
     def _turned(self, gaps: Tensor, rows: Tensor) -> Tensor:
         """Which samples another class has won, of a tie the first one: bool `(M,)`."""

@@ -10,7 +10,7 @@ from .objective import Objective
 
 
 def gain_of(model: nn.Module, objective: Objective, y: Tensor, *, num_eot_samples: int = 1) -> Measure:
-    """The gain of points, and whether they reach the objective.
+    """The gain of points, in their precision whatever that of the logits, and whether they reach the objective.
 
     Args:
         model: images to logits `(N, C)`.
@@ -29,7 +29,7 @@ def gain_of(model: nn.Module, objective: Objective, y: Tensor, *, num_eot_sample
         _, aimed, labels = taken
         if num_eot_samples == 1:
             logits = model(points)
-            return aimed.gain(logits, labels), aimed.reached(logits.detach(), labels)
+            return _as_precise(aimed.gain(logits, labels), points), aimed.reached(logits.detach(), labels)
         gain, logits = _mean_over_draws(model, aimed, points, labels, num_eot_samples)
         return gain, aimed.reached(logits, labels)
 
@@ -47,7 +47,7 @@ def _mean_over_draws(
     gains, all_logits, slope = [], [], torch.zeros_like(points)
     for _ in range(number):
         logits = model(points)
-        gain = objective.gain(logits, y)
+        gain = _as_precise(objective.gain(logits, y), points)
         if climbs:
             slope += gradient_of(gain, points) / number
         gains.append(gain.detach() if climbs else gain)
@@ -56,3 +56,7 @@ def _mean_over_draws(
     if climbs:
         gain = gain + ((points - points.detach()) * slope).flatten(1).sum(1)  # which adds the gradient, and 0
     return gain, torch.stack(all_logits).mean(0)
+
+
+def _as_precise(gain: Tensor, points: Tensor) -> Tensor:
+    return gain.to(points.dtype) if points.is_floating_point() else gain  # those of tokens may be of any

@@ -47,7 +47,7 @@ def near_by(probing: Probing, name: str, threat: Threat, rows: Tensor) -> list[s
             can_move = part.clip(x + part.width * grads[0].sign()) != x
             step = _SMALL_PART * part.radius(x) * part.direction(torch.where(can_move, grads[0], 0))
             end = part.project(x + step, x)
-            after = Margin()(probing.model(end).detach(), y)
+            after = Margin()(probing.model(end).detach(), y).to(end.dtype)
         turns = _cosine(*grads) < _SAME_DIRECTION
         said = (grads[0] * (end - x)).flatten(1).sum(1)
         # More than rounding, or so little that even the whole of eps would be lost in the margin.
@@ -98,8 +98,8 @@ def in_jumps(probing: Probing, name: str, threat: Threat, rows: Tensor) -> list[
 
         def margin(points: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
             logits = probing.model(points)
-            rounded.append(rounding(logits.detach()))
-            gain = Margin()(logits, y[which])
+            rounded.append(rounding(logits.detach().to(points.dtype)))
+            gain = Margin()(logits, y[which]).to(points.dtype)
             return gain, gain.detach() > 0
 
         jumps, everyone = Jumps(x), torch.arange(len(x), device=x.device)

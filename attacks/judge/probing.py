@@ -66,8 +66,9 @@ class Probing:
         """The margin by which the samples are wrong, `(N,)`, its gradient, like `points`, and its rounding, `(N,)`."""
         leaf = points.clone().requires_grad_()
         logits = self.model(leaf)
-        gain = Margin()(logits, y)
-        return gain.detach(), torch.autograd.grad(gain.sum(), leaf)[0], rounding(logits.detach())
+        gain = Margin()(logits, y).to(points.dtype)
+        rounded = rounding(logits.detach().to(points.dtype))
+        return gain.detach(), torch.autograd.grad(gain.sum(), leaf)[0], rounded
 
     def is_differentiable(self) -> bool:
         """Whether the logits depend on the samples by a path that has a gradient, if only one of zeros."""
