@@ -3,7 +3,7 @@
 # No `from __future__ import annotations` here: jsonargparse reads a subclass's fields together with these annotations,
 # from the subclass's module, where as strings they would name nothing.
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from inspect import isabstract
 from typing import ClassVar, Literal, TypeVar
@@ -204,8 +204,11 @@ class Attack(PerSample):
             try:
                 yield model, x, y
             except (IndexError, RuntimeError):
-                with torch.no_grad():  # was it a label, or a target? Asked only now: it costs a forward
-                    num_classes = model(x[:1]).shape[-1]
-                check_labels(y, num_classes)
-                self.check_classes(num_classes)
+                num_classes = None
+                # Was it a label, or a target? Asked only now: it costs a forward, which may fail as the first one did.
+                with torch.no_grad(), suppress(IndexError, RuntimeError, ValueError):
+                    num_classes = model(x[:2]).shape[-1]  # of two, since a norm over the batch refuses one
+                if num_classes is not None:
+                    check_labels(y, num_classes)
+                    self.check_classes(num_classes)
                 raise

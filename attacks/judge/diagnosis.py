@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from .forwards import Forwards
 from .gradient_probes import half_way, in_jumps, near_by
 from .meter import Cost
 from .probing import Probing
+from .refused import unless_refused
 
 NUM_LOOKED_AT = 32
 """Samples that the model is asked again."""
@@ -107,9 +109,6 @@ class Diagnosis:
     def of_the_attacks(self, attacks: Mapping[str, Attack], robust: Mapping[str, Tensor]) -> list[str]:
         """Tries what a gradient attack left standing by other means, once for each threat."""
         signs, tried, probing = [], set(), self._probing
-        most = min(_NUM_PROBED, probing.look.batch_size)
-        correct = probing.prediction == probing.y
-        of_correct = correct.nonzero()[:, 0]
         by_gradient = [
             (name, attack)
             for kind in ("gradient", "one step")
@@ -124,14 +123,23 @@ class Diagnosis:
             if not probing.x.is_floating_point() or attack.enter(probing.model, probing.x)[1] is not probing.model:
                 continue  # the probes move the samples themselves, by degrees
             peers = [robust[peer] for peer, other in attacks.items() if repr(other.threat) == threat]
-            standing = torch.stack(peers).all(0).nonzero()[:, 0][:most]
-            if len(standing) >= FEWEST:
-                signs += by_margin(probing, name, attack, standing) + at_large_eps(probing, name, attack, standing)
-            if len(of_correct) and probing.is_differentiable():
-                if attack.kind == "gradient" and len(standing) > FEWEST:
-                    signs += half_way(probing, name, attack.threat, standing)
-                signs += near_by(probing, name, attack.threat, of_correct[:most])
-                signs += in_jumps(probing, name, attack.threat, of_correct[: min(_NUM_CLIMBING, most)])
-            fallen = (correct & ~robust[name]).nonzero()[:, 0]
-            signs += by_another_start(probing, name, attack, fallen[:most])
+            for probe in self._probes(name, attack, torch.stack(peers).all(0), robust[name]):
+                signs += unless_refused(probing.model, name, probe)
         return signs
+
+    def _probes(self, name: str, attack: Attack, stands: Tensor, robust: Tensor) -> Iterator[Callable[[], list[str]]]:
+        """What is tried for a threat: of samples that no attack turned, that one did, and that were right before."""
+        probing = self._probing
+        most = min(_NUM_PROBED, probing.look.batch_size)
+        correct = probing.prediction == probing.y
+        right, fallen = correct.nonzero()[:, 0], (correct & ~robust).nonzero()[:, 0][:most]
+        standing = stands.nonzero()[:, 0][:most]
+        if len(standing) >= FEWEST:
+            yield partial(by_margin, probing, name, attack, standing)
+            yield partial(at_large_eps, probing, name, attack, standing)
+        if len(right) and probing.is_differentiable():
+            if attack.kind == "gradient" and len(standing) > FEWEST:
+                yield partial(half_way, probing, name, attack.threat, standing)
+            yield partial(near_by, probing, name, attack.threat, right[:most])
+            yield partial(in_jumps, probing, name, attack.threat, right[: min(_NUM_CLIMBING, most)])
+        yield partial(by_another_start, probing, name, attack, fallen)

@@ -73,7 +73,8 @@ class Probing:
     def is_differentiable(self) -> bool:
         """Whether the logits depend on the samples by a path that has a gradient, if only one of zeros."""
         with self.counted():
-            return self.model(self.x[:1].clone().requires_grad_()).requires_grad
+            # Of two, since a norm over the batch refuses one.
+            return self.model(self.x[:2].clone().requires_grad_()).requires_grad
 
     def errs(self, points: Tensor, rows: Tensor, where: str) -> Tensor:
         """Whether the model errs at points of so many rows, bool `(M,)`: not where its logits are no numbers.
