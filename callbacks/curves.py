@@ -37,7 +37,8 @@ class RobustnessCurves(Probe):
     the same for every number of steps up to this one, inside the attack's own eps; and the mean cross-entropy of the
     samples that are right before, after so many steps of a climb that does not stop where a sample falls (Madry et
     al., "Towards deep learning models resistant to adversarial attacks", 2018, figure 1). The accuracies cannot rise:
-    what falls inside a small eps, or in few steps, falls inside a larger one too, and is not attacked again.
+    what falls inside a small eps, or in few steps, falls inside a larger one too, and is not attacked again. Where
+    nothing is right before the attack, they are 0, and the loss is NaN.
 
     Written as `curves.json` and `figures/curves.png` in the run folder; with S for val or test logged as the picture
     `curves` and as `S/curves/eps_E`, `S/curves/steps_K` and `S/curves/loss_K`.
@@ -141,9 +142,9 @@ class RobustnessCurves(Probe):
         num_classes = max(gather(self._num_classes))
         self._halving.say()
         clean = values.get("clean", torch.zeros(0, dtype=torch.bool))
-        if not bool(clean.any()):
-            return  # where nothing is right before an attack, nothing can fall
-        losses = [float(values[f"loss/{n}"][clean].mean()) for n in range(len(self.steps) + 1)]
+        if not len(clean):
+            return
+        losses = [float(values[f"loss/{n}"][clean].mean()) for n in range(len(self.steps) + 1)] if clean.any() else []
         found = Curves(
             run="this run" if folder is None else "/".join(folder.parts[-2:]),
             stage=stage,

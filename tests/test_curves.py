@@ -11,6 +11,7 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -40,7 +41,7 @@ from touchstone.callbacks import RobustnessCurves
 from touchstone.callbacks.parts.pictures.curves_picture import curves_picture
 from touchstone.callbacks.parts.records.curves_file import Curves, read_curves
 
-from .lightning_programs import OrdinaryModule, events, samples, train_loader, trainer, val_loader, weights
+from .lightning_programs import OrdinaryModule, Still, events, samples, train_loader, trainer, val_loader, weights
 from .oracles import LinearModel, images
 from .tokens_table import LENGTH, NUM_TOKENS, Bag
 
@@ -145,6 +146,25 @@ def test_the_loss_is_that_of_a_climb_that_does_not_stop(tmp_path: Path) -> None:
         assert found["accuracy_after_steps"][1:] == [0, 0]
         assert found["loss_after_steps"][2] > 5
         assert found["num_samples"] == 30
+
+
+def test_where_nothing_is_right_before_the_attack_accuracies_are_0_and_the_loss_is_no_number(tmp_path: Path) -> None:
+    """Weights that are ranked by the curves are ranked there too."""
+    x = images(12)
+    wrong = Still().eval()(x).argmin(1)
+    curves = RobustnessCurves(attack=PGD_20, eps=[0.05, 0.1], steps=[1], levels=[0.5])
+    best = ModelCheckpoint(tmp_path / "best", monitor="val/curves/eps_0.1", mode="max")
+    least = ModelCheckpoint(tmp_path / "least", monitor="val/curves/loss_1")
+    run = trainer(tmp_path, curves, best, least, max_epochs=1, enable_checkpointing=True)
+    run.fit(Still(), train_loader(), DataLoader(TensorDataset(x, wrong), 5))
+    found = read_curves(run.log_dir or "", "Linf")
+    assert found.accuracy_at_eps == [0.0, 0.0, 0.0]
+    assert found.accuracy_after_steps == [0.0, 0.0]
+    assert found.loss_after_steps == []
+    assert float(run.callback_metrics["val/curves/eps_0.1"]) == 0
+    assert run.callback_metrics["val/curves/loss_1"].isnan()
+    assert (best.best_model_score, len(least.best_k_models)) == (0, 1)
+    assert Path(run.log_dir or "", "figures", "curves.png").is_file()
 
 
 def test_texts_have_the_exact_curves_of_balls_at_the_embedding(tmp_path: Path) -> None:

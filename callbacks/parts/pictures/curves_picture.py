@@ -36,7 +36,8 @@ def curves_picture(runs: Sequence[Curves], levels: Sequence[float] = ()) -> Figu
         _draw_accuracy(panels[0], run, run.eps, run.accuracy_at_eps, color, label)
         if len(run.steps) > 1:
             _draw_accuracy(panels[1], run, run.steps, run.accuracy_after_steps, color, None)
-            panels[2].plot(run.steps, run.loss_after_steps, marker="o", markersize=4, color=color)
+            if run.loss_after_steps:
+                panels[2].plot(run.steps, run.loss_after_steps, marker="o", markersize=4, color=color)
     panels[0].set(
         title="right inside every eps up to this one", xlabel=f"eps ({first.threat})", ylabel="robust accuracy"
     )
@@ -54,7 +55,7 @@ def curves_picture(runs: Sequence[Curves], levels: Sequence[float] = ()) -> Figu
         inside = f"inside {first.threat} {write_number(first.threat_eps, digits=3)}"
         panels[1].set(title=f"right within these steps, {inside}", ylabel="robust accuracy")
         panels[2].set(title=f"mean loss after these steps, {inside}", ylabel="cross-entropy")
-        panels[2].set_ylim(0, 1.05 * max(loss for run in runs for loss in run.loss_after_steps))
+        panels[2].set_ylim(0, 1.05 * max((loss for run in runs for loss in run.loss_after_steps), default=1.0))
         for panel in panels[1:]:
             _finish_steps(panel, runs)
     for panel in panels:

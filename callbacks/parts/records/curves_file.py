@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -28,7 +29,7 @@ class Curves:
         accuracy_at_eps: right before any attack and after the attack inside each eps up to this one, in [0, 1].
         steps: numbers of steps, ascending.
         accuracy_after_steps: the same for each number of steps up to this one.
-        loss_after_steps: the mean cross-entropy of the samples that are right before any attack.
+        loss_after_steps: the mean cross-entropy of the samples that are right before any attack; empty where none is.
     """
 
     run: str
@@ -46,10 +47,11 @@ class Curves:
 
     def by_name(self) -> dict[str, float]:
         """The figures after an attack, by names such as `eps_0.1`, `steps_20` and `loss_20`."""
+        losses = self.loss_after_steps or [math.nan] * len(self.steps)
         curves = (
             ("eps", self.eps, self.accuracy_at_eps),
             ("steps", self.steps, self.accuracy_after_steps),
-            ("loss", self.steps, self.loss_after_steps),
+            ("loss", self.steps, losses),
         )
         return {
             f"{name}_{at:g}": value
