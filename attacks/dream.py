@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .core.buffers import buffers_kept
 from .core.checks import check_device, computing_dtype, module_of
 from .core.frozen_eval import frozen_eval
 from .core.sample_rng import SampleRng
@@ -94,7 +95,7 @@ def dream(
     }
     check_options({**options, "objective": objective})
     model, layers = module_of(model), [layer] if isinstance(layer, str) else list(layer)
-    with frozen_eval(model), responses_to(model, layers, objective) as responses:
+    with buffers_kept(model), frozen_eval(model), responses_to(model, layers, objective) as responses:
         begin = start_of(model, x, seed=seed, decorrelated=decorrelated)
         number = None
         if each:

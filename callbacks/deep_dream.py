@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from touchstone.attacks import dream, frozen_eval
+from touchstone.attacks.core.buffers import buffers_kept
 from touchstone.attacks.dream import start_of
 from touchstone.attacks.dreaming.layers import responses_to, select
 from touchstone.options import check_choice, check_count
@@ -133,7 +134,12 @@ class DeepDream(Probe):
 
     def _responses(self, model: nn.Module, layers: Sequence[str], x: Tensor) -> dict[str, Tensor]:
         objective = self.options.get("objective", "l2")
-        with frozen_eval(model), torch.no_grad(), responses_to(model, layers, objective) as responses:
+        with (
+            buffers_kept(model),
+            frozen_eval(model),
+            torch.no_grad(),
+            responses_to(model, layers, objective) as responses,
+        ):
             return responses(x)
 
     def conclude(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str, loader_index: int) -> None:

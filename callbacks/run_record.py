@@ -15,6 +15,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from touchstone.attacks import frozen_eval
+from touchstone.attacks.core.buffers import buffers_kept
 from touchstone.attacks.core.logits import logits_as_float
 from touchstone.runs.run_folder import run_folder, tensorboard_writers
 from touchstone.runs.whole_files import write_whole
@@ -96,7 +97,13 @@ def _trace(writer: Any, module: pl.LightningModule, batch: Any) -> None:
         return
     if not isinstance(x, Tensor):
         return
-    with frozen_eval(module), logits_as_float(module), warnings.catch_warnings(), redirect_stdout(StringIO()):
+    with (
+        buffers_kept(module),
+        frozen_eval(module),
+        logits_as_float(module),
+        warnings.catch_warnings(),
+        redirect_stdout(StringIO()),
+    ):
         warnings.simplefilter("ignore")  # of the tracer about itself
         try:
             writer.add_graph(module, x[:1].clone())

@@ -24,8 +24,8 @@ def frozen_eval(model: nn.Module, *, freeze: bool = True, training: bool = False
     Inside, batches from `torch.inference_mode` must be cloned before they can carry a gradient. Restored, module by
     module: the training flags and which parameters need a gradient; the random state of torch (CPU, and the
     accelerators that hold the model), numpy and Python; and the weights of embeddings that shorten their vectors
-    (`max_norm`). Not restored: values of other parameters and buffers, for which `evaluate` looks itself, and what a
-    model keeps outside of them.
+    (`max_norm`). Not restored: values of buffers, as `buffers_kept` does, and of other parameters, for which `evaluate`
+    looks itself, and what a model keeps outside of them.
 
     Args:
         model: any module; partly frozen and partly training ones come back as they were.

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from touchstone.options import check_flag
 
 from ..core.attack import Attack
+from ..core.buffers import buffers_kept
 from ..core.checks import (
     as_computed,
     check_batch,
@@ -148,7 +149,12 @@ def evaluate(
                 f"attack {name!r}: check_8bit=True rounds pixels of [0, 1] to a picture file, got {attack.threat!r}"
             )
 
-    with frozen_eval(model), logits_as_float(model), torch.autocast(x.device.type, enabled=False):
+    with (
+        buffers_kept(model),
+        frozen_eval(model),
+        logits_as_float(model),
+        torch.autocast(x.device.type, enabled=False),
+    ):
         # Clones made here can carry gradients even where the caller's tensors come from inference mode.
         given, x, y, ids = x, as_computed(x, model), y.to(torch.int64).clone(), ids.clone()
         trial = Trial(model, x, y, ids, attacks, seed=seed, halving=halving)

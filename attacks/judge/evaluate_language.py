@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from touchstone.options import check_flag
 
 from ..core.attack import Attack
+from ..core.buffers import buffers_kept
 from ..core.checks import (
     as_computed,
     check_batch,
@@ -98,7 +99,12 @@ def evaluate_language(
         naming(name, attack.threat.check_input, x)
         naming(name, attack.check_rows, len(x))
 
-    with frozen_eval(model), logits_as_float(model), torch.autocast(x.device.type, enabled=False):
+    with (
+        buffers_kept(model),
+        frozen_eval(model),
+        logits_as_float(model),
+        torch.autocast(x.device.type, enabled=False),
+    ):
         x, y, ids = as_computed(x, model), y.to(torch.int64).clone(), ids.clone()
         look = Forwards(model, halving, check=check_token_logits)
         bench = Bench(model, SampleRng(seed, ids), look, halving, Untouched(model))

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from touchstone.attacks import SampleRng
+from touchstone.attacks.core.buffers import buffers_kept
 from touchstone.options import check_positive
 
 from .around import Around
-from .parts.recomputed import buffers_kept
 from .strategy import Criterion, Learned, Strategy
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from touchstone.attacks import Attack, TokenFlips, frozen_eval
+from touchstone.attacks.core.buffers import buffers_kept
 from touchstone.attacks.core.checks import as_computed, check_logits, check_not_probabilities
 from touchstone.attacks.core.logits import logits_of
 from touchstone.attacks.judge.running import ask_for_no_gradient, naming
@@ -75,7 +76,7 @@ def check_output(suite: Mapping[str, Attack], model: nn.Module, samples: Samples
     """
     few = samples.take(slice(0, NUM_PASSED))
     try:
-        with frozen_eval(model), torch.no_grad():
+        with buffers_kept(model), frozen_eval(model), torch.no_grad():
             output = model(as_computed(few.x, model))
     except Exception:  # a forward that is not made for batches of the training
         return

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 
 from touchstone.attacks import frozen_eval
+from touchstone.attacks.core.buffers import buffers_kept
 from touchstone.attacks.core.checks import as_computed
 from touchstone.attacks.core.logits import logits_as_float
 
@@ -20,5 +21,5 @@ def measuring(model: nn.Module, samples: Samples, *, freeze: bool = True) -> Ite
 
     Inside, `model(x)` gives logits in full precision, also where its output has them as `.logits`.
     """
-    with frozen_eval(model, freeze=freeze), logits_as_float(model):
+    with buffers_kept(model), frozen_eval(model, freeze=freeze), logits_as_float(model):
         yield as_computed(samples.x, model), samples.y.clone()

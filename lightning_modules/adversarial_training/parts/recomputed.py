@@ -8,12 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 
-import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-Buffers = list[tuple[nn.Module, str, Tensor, Tensor]]
-"""Whose, its name, the tensor, and a copy of what it held."""
+from touchstone.attacks.core.buffers import buffers_kept, buffers_of
 
 
 def recomputed(model: nn.Module, x: Tensor, *, before_again: Callable[[], None] | None = None) -> Tensor:
@@ -31,7 +29,7 @@ def recomputed(model: nn.Module, x: Tensor, *, before_again: Callable[[], None] 
         x: images, float `(N, ...)`.
         before_again: called when the second time begins, such as to give back weights that have moved since the first.
     """
-    before = _buffers(model)
+    before = buffers_of(model)
 
     @contextmanager
     def again() -> Iterator[None]:
@@ -42,35 +40,3 @@ def recomputed(model: nn.Module, x: Tensor, *, before_again: Callable[[], None] 
 
     contexts = nullcontext(), again()
     return checkpoint(model, x, use_reentrant=False, context_fn=lambda: contexts)
-
-
-@contextmanager
-def buffers_kept(model: nn.Module, *, begin: Buffers | None = None) -> Iterator[None]:
-    """Leaves all buffers as they were.
-
-    Args:
-        model: has them.
-        begin: what they hold inside, at first; None for what they hold.
-    """
-    before = _buffers(model)
-    try:
-        _put(begin or [])
-        yield
-    finally:
-        _put(before)
-
-
-def _buffers(model: nn.Module) -> Buffers:
-    return [
-        (part, name, buffer, buffer.detach().clone())
-        for part in model.modules()
-        for name, buffer in part.named_buffers(recurse=False)
-    ]
-
-
-def _put(buffers: Buffers) -> None:
-    # In place, since a compiled net may know the tensors; by name too, since a pass may put others there.
-    with torch.no_grad():
-        for part, name, buffer, value in buffers:
-            setattr(part, name, buffer)
-            buffer.copy_(value)

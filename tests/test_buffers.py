@@ -1,0 +1,103 @@
+"""Nets that change a buffer in evaluation mode: whoever looks at them leaves it as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from torch import Tensor, nn
+
+from touchstone.attacks import RandomNoise, dream, evaluate
+from touchstone.callbacks import DeepDream, GradientNorm, PerClass, RobustAccuracy, RobustnessCurves, Saturation
+from touchstone.lightning_modules import Classifier
+
+from .judged import LINF, PGD_5
+from .lightning_programs import train_loader, trainer, val_loader, weights
+from .oracles import images, own_labels, small_net
+
+
+class Counting(nn.Module):
+    """Counts its forwards, whatever its mode, and answers by that: in the buffer, or in another in its place."""
+
+    def __init__(self, *, in_place: bool) -> None:
+        super().__init__()
+        self.net, self.in_place = small_net(), in_place
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.in_place:
+            self.seen += 1
+        else:
+            self.seen = self.seen + 1
+        return self.net(x) * (1 + self.seen / 100)
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_evaluate_leaves_buffers_as_they_were_and_says_that_they_change(in_place: bool) -> None:
+    x, model = images(12), Counting(in_place=in_place)
+    buffer, y = model.seen, own_labels(small_net(), x)
+    report = evaluate(model, x, y, {"pgd": PGD_5})
+    assert model.seen is buffer
+    assert float(buffer) == 0
+    assert any("changes its own state in evaluation mode (seen)" in line for line in report.warnings)
+    dream(model, "net.0", x[:1], num_steps=1)
+    assert float(model.seen) == 0
+
+
+class Various(nn.Module):
+    """Running statistics that go on in evaluation mode, and a buffer of one number that is many."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.net = nn.BatchNorm2d(1), small_net()
+        self.register_buffer("ones", torch.ones(()).expand(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.norm.train()  # whose statistics change without a new version
+        self.norm(x)
+        return self.net(x) * self.ones
+
+
+def made_in_inference_mode() -> nn.Module:
+    with torch.inference_mode():
+        return small_net().requires_grad_(False)
+
+
+@pytest.mark.parametrize("make", [Various, made_in_inference_mode])
+def test_buffers_of_every_kind_are_kept(make: Callable[[], nn.Module]) -> None:
+    x, model = images(12), make()
+    before = weights(model)
+    evaluate(model, x, own_labels(small_net(), x), {"none": RandomNoise(threat=LINF)}, probe_masking=False)
+    assert [name for name, value in model.state_dict().items() if not torch.equal(value, before[name])] == []
+
+
+def test_a_backward_pass_may_come_after_a_look_at_the_model() -> None:
+    """Of a forward in the mode of training, whose statistics it holds."""
+    x, net = images(12), small_net().train()
+    loss = net(x).sum()
+    evaluate(net, x, own_labels(net, x), {"pgd": PGD_5})
+    loss.backward()
+
+
+@pytest.mark.filterwarnings("ignore:signs of gradient masking")
+@pytest.mark.parametrize("in_place", [True, False])
+def test_training_is_the_same_with_callbacks_that_measure(tmp_path: Path, in_place: bool) -> None:
+    measuring: list[pl.Callback] = [
+        RobustAccuracy({"pgd": PGD_5}, num_images=1),
+        GradientNorm(),
+        PerClass(),
+        Saturation(),
+        RobustnessCurves(attack=PGD_5, eps=[LINF.eps], steps=[1]),
+        DeepDream(layers=["net.net.0"], options={"num_steps": 1}),
+    ]
+    ends = []
+    for callbacks in ([], measuring):
+        module = Classifier(Counting(in_place=in_place))
+        torch.manual_seed(3)
+        trainer(tmp_path, *callbacks, max_epochs=2).fit(module, train_loader(), val_loader())
+        ends.append(weights(module))
+    assert ends[0].keys() == ends[1].keys()
+    assert [name for name in ends[0] if not torch.equal(ends[0][name], ends[1][name])] == []
