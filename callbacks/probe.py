@@ -19,6 +19,7 @@ from .parts.passes.fresh_figures import check_rankings
 from .parts.passes.left_out import LeftOut
 from .parts.passes.loaders import loader_suffix, running_loaders
 from .parts.passes.logged_already import refuse_logged
+from .parts.passes.measured import check_measured
 from .parts.passes.measuring import measuring
 from .parts.passes.monitors import check_monitors
 from .parts.passes.no_pass import refuse_empty_pass, refuse_empty_training, say_who_measures_nothing
@@ -103,6 +104,7 @@ class Probe(pl.Callback):
         """Takes in the next samples of the pass."""
         with measuring(model, samples) as (x, y):
             measured = self.measure(model, x, y)
+        check_measured(type(self).__name__, measured, len(samples))
         self.keep(samples, measured, loader_index)
 
     def keep(self, samples: Samples, measured: Mapping[str, Tensor], loader_index: int) -> None:
@@ -115,11 +117,6 @@ class Probe(pl.Callback):
                 f"got {list(kept)[1:]} and then {list(measured)}"
             )
         for name, values in named.items():
-            if values.shape != samples.ids.shape:
-                raise ValueError(
-                    f"{type(self).__name__}.measure: {name!r} must have one value per sample, "
-                    f"({len(samples)},), got {tuple(values.shape)}"
-                )
             kept.setdefault(name, []).append(values.detach())
 
     def as_measured(self, module: nn.Module, samples: Samples) -> tuple[nn.Module, Samples]:
@@ -139,6 +136,10 @@ class Probe(pl.Callback):
     def means(self, loader_index: int) -> dict[str, Tensor]:
         """The mean of what was kept by each name, over the samples of all processes; a collective that drops it."""
         values = self.gathered(loader_index)
+        for name, value in values.items():
+            if num_broken := int(value.isnan().sum()):
+                who = f"{type(self).__name__}: {name!r}"
+                rank_zero_warn(f"{who} is NaN for {num_broken} of {len(value)} samples, and so is the mean of all")
         return {name: value.double().mean().float() for name, value in values.items() if name != "_id"}
 
     def gathered(self, loader_index: int) -> dict[str, Tensor]:
@@ -198,6 +199,8 @@ class Probe(pl.Callback):
     # The schedule.
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if not hasattr(self, "_try_out"):
+            raise ValueError(f"{type(self).__name__}.__init__ must call super().__init__(), as that of every Probe")
         if stage == "fit":
             check_order(self, trainer)
         self._has_seen_samples = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,49 @@ def test_a_measurement_of_the_wrong_shape_names_itself(tmp_path: Path) -> None:
 
     with pytest.raises(ValueError, match=r"Mean.measure: 'mean' must have one value per sample, \(10,\), got \(\)"):
         trainer(tmp_path, Mean()).validate(OrdinaryModule(), val_loader(), verbose=False)
+
+
+@pytest.mark.parametrize(
+    ("returned", "problem"),
+    [
+        (lambda x: None, r"it must return values by name, such as .*, got None; does it end with `return`\?"),
+        (lambda x: x.flatten(1).mean(1), "it must return values by name, such as .*, got a Tensor"),
+        (lambda x: {3: x.flatten(1).mean(1)}, "the names of values must be texts, got 3"),
+        (lambda x: {"a": 1.0}, r"'a' must be a tensor with one value per sample, \(10,\), got a float"),
+        (lambda x: {"a": [1.0] * len(x)}, r"'a' must be a tensor with one value per sample, \(10,\), got a list"),
+        (lambda x: {"a": torch.ones(len(x), dtype=torch.complex64)}, "'a' must be real numbers.*got torch.complex64"),
+    ],
+)
+def test_whatever_else_is_returned_names_the_measurement(tmp_path: Path, returned: Any, problem: str) -> None:
+    class Wrong(Probe):
+        def measure(self, model: nn.Module, x: Tensor, y: Tensor) -> Any:
+            return returned(x)
+
+    with pytest.raises(ValueError, match=f"Wrong.measure: {problem}"):
+        trainer(tmp_path, Wrong()).validate(OrdinaryModule(), val_loader(), verbose=False)
+
+
+def test_a_mean_that_is_nan_says_of_how_many_samples(tmp_path: Path) -> None:
+    class Broken(Probe):
+        def measure(self, model: nn.Module, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+            return {"a": torch.where(torch.arange(len(x)) == 0, torch.nan, 1.0)}
+
+    run = trainer(tmp_path, Broken())
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run.validate(OrdinaryModule(), val_loader(), verbose=False)
+    said = "Broken: 'a' is NaN for 3 of 23 samples, and so is the mean of all"
+    assert said in [str(warning.message) for warning in caught]
+    assert run.callback_metrics["val/a"].isnan()
+
+
+def test_a_probe_that_forgets_the_constructor_of_its_base_is_told(tmp_path: Path) -> None:
+    class Forgetful(Confidence):
+        def __init__(self) -> None:
+            self.own = 3
+
+    with pytest.raises(ValueError, match=r"Forgetful.__init__ must call super\(\).__init__\(\)"):
+        trainer(tmp_path, Forgetful()).validate(OrdinaryModule(), val_loader(), verbose=False)
 
 
 @pytest.mark.parametrize("option", ["every_n_epochs", "max_samples"])
