@@ -23,6 +23,7 @@ from .adversarial_training import Criterion, Learned, Strategy
 from .adversarial_training.parts.remembering import without_memories
 from .every_sample_once import EverySampleOnce
 from .parameter_groups import weight_decay_groups
+from .parts.check_learned import check_learned
 from .parts.classifier_loss import ClassifierLoss
 from .parts.full_mean import FullMean
 from .parts.own_precision import in_own_precision
@@ -133,6 +134,7 @@ class Classifier(pl.LightningModule):
             criterion = Criterion(partial(self.train_loss, x=x), self.train_loss.mean)
             with wrong_shape_is_said(self.net, x, remedy=REMEDY):
                 learned = self.strategy.learn(self, x, y, criterion, noise)
+            check_learned(self.strategy, learned, len(x))
         self._log("train", "of_train", learned, y)
         return None if learned is None else learned.loss
 

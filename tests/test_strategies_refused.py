@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
 from touchstone.attacks import (
     FAB,
@@ -20,6 +22,7 @@ from touchstone.attacks import (
     InBfloat16,
     L1Adam,
     Linf,
+    SampleRng,
     Strongest,
     TokenFlips,
     Universal,
@@ -30,6 +33,7 @@ from touchstone.lightning_modules import (
     MART,
     PGDAT,
     TRADES,
+    Classifier,
     EpsWarmup,
     Free,
     Mixed,
@@ -37,6 +41,8 @@ from touchstone.lightning_modules import (
 )
 from touchstone.lightning_modules.adversarial_training import Criterion, Learned
 
+from .lightning_programs import train_loader, trainer, val_loader
+from .oracles import small_net
 from .strategies_setting import LINF, NEARBY_3, PGD_3, RNG, net_and_batch
 
 AT_THE_EMBEDDING = PGD(threat=EmbeddingBall(eps=0.5))
@@ -125,3 +131,26 @@ def test_awp_around_a_strategy_that_cannot_learn_again_is_refused() -> None:
     net, x, y = net_and_batch()
     with pytest.raises(ValueError, match=r"AWP\(strategy=...\): Forgetful must give `Learned\(again=...\)`"):
         AWP(Forgetful()).learn(net, x, y, Criterion(), RNG)
+
+
+@pytest.mark.parametrize(
+    ("learned", "problem"),
+    [
+        (lambda loss, logits: loss, r"Learned\(loss, logits\), got a Tensor"),
+        (lambda loss, logits: None, r"Learned\(loss, logits\), got a NoneType"),
+        (lambda loss, logits: Learned(loss.item(), logits), "a tensor as loss, got a float"),
+        (lambda loss, logits: Learned(loss * torch.ones(8), logits), r"a loss of shape \(\), .*, got \(8,\)"),
+        (lambda loss, logits: Learned(loss, logits[:3]), r"logits of shape \(8, classes\), .*, got \(3, 4\)"),
+        (lambda loss, logits: Learned(loss, logits[:, 0]), r"logits of shape \(8, classes\), .*, got \(8,\)"),
+    ],
+)
+def test_a_strategy_of_one_s_own_that_returns_something_else_is_named(
+    tmp_path: Path, learned: Callable[..., Any], problem: str
+) -> None:
+    class Own(Strategy):
+        def learn(self, model: nn.Module, x: Tensor, y: Tensor, criterion: Criterion, rng: SampleRng) -> Any:
+            logits = model(x)
+            return learned(criterion(logits, y), logits)
+
+    with pytest.raises(ValueError, match=f"Own.learn must return {problem}"):
+        trainer(tmp_path, max_epochs=1).fit(Classifier(small_net(7), strategy=Own()), train_loader(), val_loader())
