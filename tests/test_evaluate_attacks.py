@@ -143,6 +143,20 @@ def test_a_perturb_that_changes_its_input_is_named(net: nn.Module, x: Tensor, y:
         evaluate(net, x, y, {"a": Nudge()})
 
 
+def test_a_perturb_that_changes_the_labels_is_named(net: nn.Module, x: Tensor, y: Tensor) -> None:
+    """It would climb away from a class that the sample does not have, and leave it standing."""
+
+    class Relabelling(Attack):
+        threat = LINF
+
+        def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: Any) -> Tensor:
+            y += 1
+            return PGD_5.perturb(model, x, y % 4, rng)
+
+    with pytest.raises(ValueError, match=r"attack 'a': Relabelling.perturb changed its labels in place: .*y.clone\(\)"):
+        evaluate(net, x, y, {"a": Relabelling()})
+
+
 @dataclass(frozen=True, eq=False)
 class Widening(Attack):
     """Widens what it is measured by, and then goes by that."""

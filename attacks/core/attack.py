@@ -158,11 +158,12 @@ class Attack(PerSample):
             entered, model, x = self.enter(model, x)
             with torch.no_grad():
                 aimed = entered.aimed(model, x, y, rng)
-            handed = x.clone()
+            handed, labels = x.clone(), y.clone()
             with noticing_global_noise(type(self), model, x):
-                x_adv = aimed.perturb(model, handed, y, rng)
-            if not torch.equal(handed, x):
-                raise ValueError(f"{type(self).__name__}.perturb changed its input in place: work on `x.clone()`")
+                x_adv = aimed.perturb(model, handed, labels, rng)
+            for what, copy, now, given in (("input", "x.clone()", handed, x), ("labels", "y.clone()", labels, y)):
+                if not torch.equal(now, given):
+                    raise ValueError(f"{type(self).__name__}.perturb changed its {what} in place: work on `{copy}`")
             if not isinstance(x_adv, Tensor):
                 raise ValueError(
                     f"{type(self).__name__}.perturb must return a tensor, got {type(x_adv).__name__}"
