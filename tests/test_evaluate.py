@@ -129,9 +129,12 @@ def test_models_of_every_make(net: nn.Module, x: Tensor, y: Tensor) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TorchScript is deprecated, and people have its files
         made = {"scripted": torch.jit.script(net), "traced": torch.jit.trace(net, x)}
+        made["frozen"] = torch.jit.freeze(made["scripted"])  # which takes the flag `training` away
     made |= {"compiled": torch.compile(net, backend="eager"), "parallel": nn.DataParallel(net)}
     for name, model in made.items():
-        assert torch.equal(evaluate(model, x, y, {"pgd": PGD_5}).robust["pgd"], expected), name
+        report = evaluate(model, x, y, {"pgd": PGD_5})
+        assert torch.equal(report.robust["pgd"], expected), name
+        assert not report.warnings, name
         assert PGD_5(model, x, y).shape == x.shape, name
 
 

@@ -37,7 +37,7 @@ def frozen_eval(model: nn.Module, *, freeze: bool = True, training: bool = False
             that is in training mode refuses the mode of evaluation, as exported ones do.
     """
     _check_parameters(model)
-    modes = {module: module.training for module in model.modules()}
+    modes = {module: is_training(module) for module in model.modules()}
     needed_grad = {p: p.requires_grad for p in model.parameters()}
     accelerators = {p.device for p in model.parameters()} | {b.device for b in model.buffers()}
     accelerators = {device for device in accelerators if device.type not in ("cpu", "meta")}
@@ -70,7 +70,8 @@ def frozen_eval(model: nn.Module, *, freeze: bool = True, training: bool = False
             yield
         finally:
             for module, mode in modes.items():
-                module.training = mode  # not module.train(mode): that would set the children too
+                if is_training(module) != mode:
+                    module.training = mode  # not module.train(mode): that would set the children too
             for parameter, needed in needed_grad.items():
                 if parameter.requires_grad != needed:
                     parameter.requires_grad_(needed)
@@ -95,6 +96,11 @@ def seed_random_state(
             module.manual_seed(seed)
 
 
+def is_training(module: nn.Module) -> bool:
+    """Whether a module is in the mode of training; frozen TorchScript has no flag, and is in that of evaluation."""
+    return getattr(module, "training", False)
+
+
 def _evaluate(model: nn.Module) -> None:
     try:
         model.eval()
@@ -102,7 +108,7 @@ def _evaluate(model: nn.Module) -> None:
         for module in model.modules():
             with suppress(NotImplementedError):
                 module.eval()
-        name = next((name or "the model" for name, module in model.named_modules() if module.training), None)
+        name = next((name or "the model" for name, module in model.named_modules() if is_training(module)), None)
         if name is not None:
             raise ValueError(
                 f"the model must take the mode of evaluation, got one that refuses it while {name} is in training mode "

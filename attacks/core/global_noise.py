@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from .frozen_eval import is_training
 from .logits import half_precision
 
 _ASKED = weakref.WeakSet[type]()  # of these kinds of attacks it has been asked once whose draws they were
@@ -30,7 +31,7 @@ def noticing_global_noise(kind: type, model: nn.Module, x: Tensor) -> Iterator[N
     yield
     if kind in _ASKED or _are_equal(before, _random_states(x.device)):
         return
-    if any(module.training for module in model.modules()):  # layers that drop out draw
+    if any(is_training(module) for module in model.modules()):  # layers that drop out draw
         return
     _ASKED.add(kind)
     before = _random_states(x.device)

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..core.frozen_eval import is_training
+
 _MIX = 0x5851F42D4C957F2D  # a large odd number (Knuth, MMIX): 64-bit sums and products wrap around
 
 
@@ -26,7 +28,7 @@ class Untouched:
             f"the module {name}" if name else "the model": (module, type(module))
             for name, module in model.named_modules()
         }
-        modes = {f"the mode of {name or 'the model'}": (m.training,) for name, m in model.named_modules()}
+        modes = {f"the mode of {name or 'the model'}": (is_training(m),) for name, m in model.named_modules()}
         needs = {f"requires_grad of {name}": (p.requires_grad,) for name, p in model.named_parameters()}
         grads = {
             f"the gradient of {name}": (id(p.grad), p.grad._version)
@@ -72,7 +74,8 @@ class Untouched:
 def _hooks(module: nn.Module) -> tuple[int, ...]:
     """How many there are of each kind, and whether the forward was replaced."""
     kinds = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
-    return (*map(len, kinds), "forward" in vars(module))
+    is_replaced = "forward" in vars(module) and not isinstance(module, torch.jit.ScriptModule)  # which keeps it there
+    return (*map(len, kinds), is_replaced)
 
 
 def checksum(tensor: Tensor) -> Tensor:
