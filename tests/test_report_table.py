@@ -43,6 +43,31 @@ def test_the_table_names_each_threat_where_they_differ_and_prints_warnings(capsy
     assert list(table.columns[2].cells)[0] == "70.0 - 90.0 %"
 
 
+@pytest.mark.parametrize("num_columns", [64, 80, 120])
+def test_however_narrow_the_terminal_names_give_way_and_figures_stay(
+    num_columns: int, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(num_columns))
+    name = "pgd_linf_8_255_20_steps_5_restarts_of_which_the_worst_counts"
+    figures = {"robust_accuracy": 0.512, "ci95": [0.41, 0.61], "success": 0.253, "num_backwards": 160, "threat": "L"}
+    report = {
+        "stage": "test",
+        "num_samples": 100,
+        "clean_accuracy": 0.8,
+        "clean_ci95": [0.7, 0.9],
+        "worst_case": 0.5,
+        "worst_case_ci95": [0.4, 0.6],
+        "attacks": {name: figures},
+        "warnings": [],
+    }
+    print_end(None, report, None)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= num_columns
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines if "│" in line]
+    assert name in "".join(row[0] for row in cells)
+    assert ["51.2 %", "41.0 - 61.0 %", "25.3 %", "2.0"] in [row[1:] for row in cells]
+
+
 def test_reports_of_further_data_loaders_are_named(tmp_path: Path, capsys: Any) -> None:
     class Twice(DigitsDataModule):
         def test_dataloader(self) -> list[DataLoader]:  # type: ignore[override]

@@ -31,9 +31,7 @@ def report_table(report: Mapping[str, Any]) -> Table:
 
     stage = STAGES.get(report["stage"], report["stage"])
     table = Table(title=f"{report['num_samples']} {stage} samples", title_justify="left", title_style="bold")
-    table.add_column("attack", no_wrap=True)
-    for heading in ("accuracy", "95 % interval", "success", "gradients / sample"):
-        table.add_column(heading, justify="right")
+    _add_columns(table, "accuracy", "95 % interval", "success", cost="gradients / sample")
     table.add_row("none (clean)", *_accuracy(report["clean_accuracy"], report["clean_ci95"]))
     num_attacked = max(1, round(report["clean_accuracy"] * report["num_samples"]))  # the rest was wrong before
     for name, attack in report["attacks"].items():
@@ -61,9 +59,7 @@ def language_table(report: Mapping[str, Any]) -> Table:
     stage = STAGES.get(report["stage"], report["stage"])
     title = f"{report['num_texts']} {stage} texts, bits per character"
     table = Table(title=title, title_justify="left", title_style="bold")
-    table.add_column("attack", no_wrap=True)
-    for heading in ("before", "after", "success", "gradients / text"):
-        table.add_column(heading, justify="right")
+    _add_columns(table, "before", "after", "success", cost="gradients / text")
     table.add_row("none (clean)", f"{report['bits_per_character/clean']:.3f}")
     for name, attack in report["attacks"].items():
         table.add_row(
@@ -134,6 +130,14 @@ def print_end(
         in_clone = log_folder == Path("logs") and Path("Makefile").is_file() and Path("train.py").is_file()
         make = ", or make tensorboard" if in_clone else ""
         console.print(f"to view it: tensorboard --logdir {escape(str(log_folder))}{make}", soft_wrap=True)
+
+
+def _add_columns(table: Table, *headings: str, cost: str) -> None:
+    """Those of an attack's name, of figures, and of what it cost: where all are too wide, names and `cost` give way."""
+    table.add_column("attack", overflow="fold", min_width=8)
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column(cost, justify="right", min_width=len("gradients"))
 
 
 def _accuracy(share: float, interval: list[float]) -> tuple[str, str]:
