@@ -187,7 +187,7 @@ def test_the_line_to_go_on_goes_on_with_its_run_where_there_are_newer_ones(
     assert kept.read_text() == before
     assert newer == {path: path.stat().st_mtime_ns for path in Path("logs/tiny/version_5").rglob("*")}
     ended = run("fit", "--config", "tiny.yaml", "--trainer.logger.init_args.version", "no", "--ckpt_path", "last")
-    assert ended.first_line.endswith("'logs/tiny/no', which the logger's version names, has no checkpoint of this name")
+    assert "'logs/tiny/no', which the logger's version names, has no checkpoint of this name; " in ended.first_line
 
 
 def test_where_the_first_logger_has_no_runs_a_file_is_named_to_go_on_with(run: Any) -> None:
@@ -206,6 +206,23 @@ def test_where_the_first_logger_has_no_runs_a_file_is_named_to_go_on_with(run: A
     ended = run("fit", "--config", "tiny.yaml", "--ckpt_path", "last")
     assert ended.code == 2
     assert ended.first_line.endswith("trainer.logger has none as its first: name a file")
+
+
+def test_runs_whose_folders_have_names_are_named_with_the_option_that_takes_one(run: Any, fitted: Path) -> None:
+    shutil.copytree(fitted, ".", dirs_exist_ok=True)
+    Path("logs/tiny/version_0").rename("logs/tiny/mine")
+    for subcommand, name, option in (
+        ("validate", "best", "--ckpt_path logs/tiny/mine/checkpoints/best.ckpt"),
+        ("fit", "last", "--trainer.logger.init_args.version mine"),
+    ):
+        command = [subcommand, "--config", "tiny.yaml", "--ckpt_path", name]
+        ended = run(*command)
+        assert (ended.code, ended.first_line) == (
+            2,
+            f"error: --ckpt_path {name}: no run in 'logs/tiny' whose folder has a number, version_N, has a checkpoint "
+            f"of this name; 'mine' has one: name the run, as by {option}",
+        )
+        assert run(*command, *option.split()).code == 0
 
 
 def test_a_damaged_last_is_named_and_the_newest_good_one_is_taken(run: Any, fitted: Path) -> None:

@@ -16,7 +16,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_only
 
-from ..runs.find_checkpoint import FoundCheckpoint, find_checkpoint, folder_of, step_of
+from ..runs.find_checkpoint import FoundCheckpoint, checkpoints_of_others, find_checkpoint, folder_of, step_of
 from .loader import Loader
 from .mistakes import UsageError
 
@@ -61,15 +61,26 @@ def name_checkpoint(config: Namespace, *, to_fit: bool) -> FoundCheckpoint | Non
     except ValueError as error:
         raise UsageError(str(error)) from None
     if found is None:
-        where = f"no run in {str(experiment)!r} has a"
+        where, others = f"no run in {str(experiment)!r} has a", checkpoints_of_others(experiment, name)
         if version is not None and to_fit:
             where = f"the run {str(folder_of(experiment, version))!r}, which the logger's version names, has no"
-        raise UsageError(f"--ckpt_path {name}: {where} checkpoint of this name")
+        elif others:
+            where = f"no run in {str(experiment)!r} whose folder has a number, version_N, has a"
+        advice = _advice(others, by_version=to_fit and not isinstance(logger, list)) if others else ""
+        raise UsageError(f"--ckpt_path {name}: {where} checkpoint of this name{advice}")
     for problem in found.damaged:
         note(problem)
     note(f"--ckpt_path {name} is {found.path}")
     config.ckpt_path = str(found.path)
     return found if to_fit else None
+
+
+def _advice(others: dict[str, Path], *, by_version: bool) -> str:
+    """How a run is named whose folder is none of `version_N`, and in which `fit` goes on."""
+    (folder, path), have = next(iter(others.items())), "has one" if len(others) == 1 else "have one each"
+    number = folder.removeprefix("version_")
+    option = f"--{VERSION} {number if number.isdecimal() else folder}" if by_version else f"--ckpt_path {path}"
+    return f"; {', '.join(map(repr, list(others)[:5]))} {have}: name the run, as by {option}"
 
 
 def options_to_go_on(config: Namespace, folder: Path) -> str:

@@ -57,6 +57,16 @@ def folder_of(experiment: Path, version: int | str) -> Path:
     return experiment / (version if isinstance(version, str) else f"version_{version}")
 
 
+def checkpoints_of_others(experiment: Path, name: str) -> dict[str, Path]:
+    """By folder, whatever it is called, the file of this name in it, `"best"`, or of `"last"` the first to look at."""
+    found = {}
+    for folder in sorted(experiment.glob("*/checkpoints")):
+        paths = [path for path in folder.glob("*.ckpt") if name == "last" or path.stem == name]
+        if paths:
+            found[folder.parent.name] = _newest_first(paths)[0]
+    return found
+
+
 def _candidates(experiment: Path, name: str, version: int | str | None) -> Iterator[tuple[int | str, Path]]:
     numbers = [int(run.name[8:]) for run in experiment.glob("version_*") if run.name[8:].isdecimal()]
     for of_run in sorted(numbers, reverse=True) if version is None else [version]:
