@@ -124,14 +124,17 @@ class _Pictures(Dataset[Row]):
 
 
 def _centre(picture: Image.Image, preset: Preset) -> Tensor:
-    """The middle of a picture, float `(3, S, S)` in [0, 1]."""
-    side, (width, height) = preset.image_size, picture.size
-    scale = preset.resize / min(width, height)
+    """The middle of a picture, float `(3, S, S)` in [0, 1], cut where torchvision's `CenterCrop` cuts."""
+    side, short = preset.image_size, min(picture.size)
+    ends = []
+    for length in picture.size:
+        resized = int(preset.resize * length / short)
+        # At half a pixel of the resized picture, every value would be a mean of two.
+        first = round((resized - side) / 2)
+        ends.append((first * length / resized, min(float(length), (first + side) * length / resized)))
     # Of a picture that is very long, only what is needed is resized.
-    longest = side / scale
-    left, top = max(0.0, (width - longest) / 2), max(0.0, (height - longest) / 2)
-    box = (left, top, min(float(width), left + longest), min(float(height), top + longest))
-    pixels = picture.resize((side, side), RESAMPLING[preset.interpolation], box=box)
+    (left, right), (top, bottom) = ends
+    pixels = picture.resize((side, side), RESAMPLING[preset.interpolation], box=(left, top, right, bottom))
     return torch.from_numpy(np.array(pixels)).permute(2, 0, 1).float() / 255
 
 
