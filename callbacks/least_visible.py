@@ -22,6 +22,7 @@ from .parts.measures.change_size import ChangeSize
 from .parts.measures.price_search import price_search
 from .parts.names.class_by_name import ALREADY, check_class, class_by_name
 from .parts.passes.processes import gather
+from .parts.pictures.answered import check_answered
 from .parts.pictures.attack_picture import Attacked, attack_picture
 from .parts.pictures.top_classes import top_classes
 from .parts.records.begun import say_begun
@@ -49,7 +50,8 @@ class LeastVisible(pl.Callback):
         num_pictures: the first so many pictures are taken, >= 1.
 
     Raises:
-        ValueError: a value is outside its range, or a name fits no class or several.
+        ValueError: a value is outside its range, a name fits no class or several, or the net puts out NaN for a
+            picture.
     """
 
     def __init__(
@@ -107,9 +109,12 @@ class LeastVisible(pl.Callback):
         first = positions.argsort()[: self.num_pictures]  # of all processes
         x, positions = (of_each[first].repeat_interleave(num_targets, 0) for of_each in (x, positions))
         x = x.to(pl_module.device)
+        all_files = trainer.datamodule.files  # type: ignore[attr-defined]
+        files = [all_files[position] for position in positions.tolist()]
         with logits_as_float(pl_module):
             with torch.no_grad():
                 before = pl_module(x)
+            check_answered("LeastVisible", before, files)
             y = before.argmax(1)
             with torch.inference_mode(False):  # whose tensors cannot be kept for a gradient
                 target = torch.tensor(self._numbers, device=x.device).repeat(len(x) // num_targets)
@@ -122,18 +127,18 @@ class LeastVisible(pl.Callback):
                     x_adv[others], alpha[others] = found.x_adv, found.alpha
             with torch.no_grad():
                 after = pl_module(x_adv)
+            check_answered("LeastVisible", after, files, when=" after the attack")
         attacked = Attacked(*(tensor.cpu() for tensor in (x, x_adv, before, after, y, target)))
-        self._say(trainer, folder, attacked, positions.tolist(), alpha.cpu())
+        self._say(trainer, folder, attacked, files, alpha.cpu())
         self._taken = []
 
     def _say(
-        self, trainer: pl.Trainer, folder: Path | None, attacked: Attacked, positions: Sequence[int], alpha: Tensor
+        self, trainer: pl.Trainer, folder: Path | None, attacked: Attacked, files: Sequence[Path], alpha: Tensor
     ) -> None:
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        names, rows, notes, num_reached = data.class_names, [], [], 0
+        names, rows, notes, num_reached = trainer.datamodule.class_names, [], [], 0  # type: ignore[attr-defined]
         change = (attacked.after - attacked.before).flatten(1)
         is_another = attacked.target != attacked.label
-        for row, position in enumerate(positions):
+        for row, file in enumerate(files):
             size = ChangeSize.of(change[row])
             reached = bool((attacked.logits_after[row].argmax() == attacked.target[row]) & is_another[row])
             num_reached += reached
@@ -141,9 +146,9 @@ class LeastVisible(pl.Callback):
             wanted = str(int(attacked.target[row])) if names is None else shown(names[int(attacked.target[row])])
             texts = [top_classes(logits[row], names) for logits in (attacked.logits_before, attacked.logits_after)]
             said = [reached, f"{float(alpha[row]):.4g}"] if is_another[row] else [ALREADY, ""]
-            rows.append([shown(data.files[position]), wanted, *said, *size.cells(), *texts])
+            rows.append([shown(file), wanted, *said, *size.cells(), *texts])
             notes.append(f"{price}, L1 {size.l1:.0f},\n{size.unchanged:.0%} unchanged")
-            print(f"{shown(data.files[position].name)} to {wanted}: {price}, {size}", flush=True)
+            print(f"{shown(file.name)} to {wanted}: {price}, {size}", flush=True)
         reached_of_all = f"{num_reached} of {int(is_another.sum())} reached"
         print(reached_of_all, flush=True)
         if folder is not None:

@@ -18,7 +18,9 @@ from touchstone.options import check_counts, check_flags
 from touchstone.runs.run_folder import run_folder
 from touchstone.runs.shown import shown
 
+from .parts.names.probabilities import are_probabilities, described
 from .parts.passes.processes import gather
+from .parts.pictures.answered import check_answered
 from .parts.pictures.labelled_copy import labelled_copy
 from .parts.pictures.named_picture import Named, named_picture
 from .parts.records.publish import file_name, publish_picture
@@ -48,7 +50,7 @@ class NamedPredictions(BasePredictionWriter):
         num_images: pictures in the picture, >= 0.
 
     Raises:
-        ValueError: a value is outside its range.
+        ValueError: a value is outside its range, or what `predict_step` returns are no probabilities, or NaN.
     """
 
     def __init__(
@@ -104,13 +106,15 @@ class NamedPredictions(BasePredictionWriter):
             return
         if trainer.is_global_zero and (batch_idx == 0 or not self._num_written):
             self._say_nets(pl_module, x)
+        files = [data.files[position] for position in positions.tolist()]
         found = {"": prediction, **{name: self._ask(net, x) for name, net in self.beside.items()}}
+        self._check_probabilities(found, files)
         named = {name: self._named(probabilities, data.class_names) for name, probabilities in found.items()}
-        for row, position in enumerate(positions.tolist()):
+        for row, (position, file) in enumerate(zip(positions.tolist(), files, strict=True)):
             each = {name: rows[row] for name, rows in named.items()}
-            self._say(data.files[position], each)
+            self._say(file, each)
             if len(self._shown) < self.num_images:
-                self._shown.append(Named(data.files[position].name, x[row].cpu(), each))
+                self._shown.append(Named(file.name, x[row].cpu(), each))
             self._write(data, position, each)
             self._num_written += 1
 
@@ -148,6 +152,18 @@ class NamedPredictions(BasePredictionWriter):
     def _ask(net: nn.Module, x: Tensor) -> Tensor:
         with torch.inference_mode():
             return net(x).softmax(1)
+
+    @staticmethod
+    def _check_probabilities(found: Mapping[str, Any], files: Sequence[Path]) -> None:
+        """Raises ValueError where a net puts out NaN, or `predict_step` logits."""
+        for name, rows in found.items():
+            if isinstance(rows, Tensor) and rows.ndim == 2 and len(rows) == len(files):
+                check_answered("NamedPredictions", rows, files, when=f" ({name})" if name else "")
+            if not are_probabilities(rows) or len(rows) != len(files):
+                raise ValueError(
+                    f"NamedPredictions: predict_step must return the probabilities of each picture, ({len(files)}, "
+                    f"classes), in rows that sum to 1, as `softmax(1)` makes them of logits, got {described(rows)}"
+                )
 
     def _named(self, probabilities: Tensor, names: Sequence[str] | None) -> list[Likeliest]:
         if names is not None and len(names) != probabilities.shape[1]:

@@ -9,13 +9,13 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import rank_zero_warn
-from torch import Tensor
 
 from touchstone.options import check_count
 from touchstone.runs.run_folder import run_folder
 from touchstone.runs.shown import shown
 
 from .parts.names.class_names import class_names
+from .parts.names.probabilities import are_probabilities, described
 from .parts.records.table_file import TableFile
 
 
@@ -25,7 +25,8 @@ class Predictions(BasePredictionWriter):
     Columns: `sample`, its position in the dataset, or where nobody knows that, as in an iterable dataset, its place in
     the pass, counted over all processes in turn; then `class_1`, `probability_1` and so on. Of several data loaders
     the second has `predictions_1.csv`. Of several processes each writes what it saw into `predictions_rank_RANK.csv`,
-    and at the end the first one joins them.
+    and at the end the first one joins them. Of logits nothing is written, and a warning
+    says so.
 
     Args:
         top_k: classes for each sample, >= 1.
@@ -64,9 +65,10 @@ class Predictions(BasePredictionWriter):
     ) -> None:
         if not self._tables:
             return
-        if not isinstance(prediction, Tensor) or prediction.ndim != 2:
+        if not are_probabilities(prediction):
             rank_zero_warn(
-                "Predictions: predict_step must return probabilities `(N, classes)` to be written as a table"
+                "Predictions: predict_step must return probabilities `(N, classes)` to be written as a table, in rows "
+                f"that sum to 1, as `softmax(1)` makes them of logits, got {described(prediction)}"
             )
             return
         if batch_indices and len(batch_indices) != len(prediction):

@@ -23,6 +23,7 @@ from touchstone.runs.shown import shown
 from .parts.measures.feature_distance import feature_distance
 from .parts.names.class_by_name import ALREADY, check_class, class_by_name
 from .parts.passes.processes import gather
+from .parts.pictures.answered import check_answered
 from .parts.pictures.attack_picture import Attacked, attack_picture
 from .parts.pictures.top_classes import top_classes
 from .parts.records.begun import say_begun
@@ -77,7 +78,8 @@ class TargetedPictures(pl.Callback):
             `feature_distance`; None for no comparison.
 
     Raises:
-        ValueError: a value is outside its range, the name fits no class or several, or the net has no such layer.
+        ValueError: a value is outside its range, the name fits no class or several, the net has no such layer, or it
+            puts out NaN for a picture.
     """
 
     def __init__(
@@ -125,13 +127,16 @@ class TargetedPictures(pl.Callback):
             return
         data, x = trainer.datamodule, as_computed(x, pl_module)  # type: ignore[attr-defined]
         rows: list[list[list[str]]] = [[] for _ in x]
+        files = [data.files[position] for position in positions.tolist()]
         before = _logits(pl_module, x)
+        check_answered("TargetedPictures", before, files)
         predicted, target = before.argmax(1), torch.full((len(x),), self._number)
         for name, attack in self.attacks.items():
             if trainer.is_global_zero and (number := int((predicted != self._number).sum())):
                 say_begun(name, number)
             x_adv = self._climbed(attack, pl_module, x, predicted, positions)
             after = _logits(pl_module, x_adv)
+            check_answered("TargetedPictures", after, files, when=f" after the attack {name}")
             attacked = Attacked(x.cpu(), x_adv.cpu(), before.cpu(), after.cpu(), predicted.cpu(), target)
             features = self._feature_distance(pl_module, x, x_adv)
             for row in range(len(x)):
@@ -150,9 +155,9 @@ class TargetedPictures(pl.Callback):
             if sum(len(part.label) for part in self._drawn[name]) < self.num_images:
                 self._drawn[name].append(attacked)
         if self._table is not None:
-            for position, of_picture in zip(positions.tolist(), rows, strict=True):
+            for position, file, of_picture in zip(positions.tolist(), files, rows, strict=True):
                 for cells in of_picture:
-                    self._table.write(position, [shown(data.files[position]), *cells], TABLE)
+                    self._table.write(position, [shown(file), *cells], TABLE)
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         names = trainer.datamodule.class_names  # type: ignore[attr-defined]

@@ -35,6 +35,22 @@ class Classes(pl.LightningModule):
         return self(batch[0]).softmax(1)
 
 
+class NanWhereBright(Classes):
+    """The logit of the second class grows with the mean of a picture, and is NaN from a limit on."""
+
+    def __init__(self, limit: float) -> None:
+        super().__init__()
+        self.limit = limit
+
+    def forward(self, x: Tensor) -> Tensor:
+        bright = x.mean((1, 2, 3))
+        second = torch.where(bright < self.limit, 5 * bright - 5, torch.nan)
+        return torch.stack([bright * 0, second, bright * 0 - 1], 1)
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return torch.eye(3)[[0] * len(batch[0])]
+
+
 def bomb(path: Path, side: int) -> Path:
     """A PNG of a few bytes that says it has side x side pixels."""
 

@@ -26,7 +26,7 @@ from touchstone.lightning_modules import Classifier
 from touchstone.nets import TorchvisionNet
 
 from .oracles import images, own_labels, small_net
-from .picture_folders import Classes, needs_imagenet
+from .picture_folders import Classes, NanWhereBright, needs_imagenet
 
 ATTACK = L1Adam(threat=Linf(eps=1), step_size=0.01, num_steps=60, penalty=0.1)
 
@@ -126,6 +126,17 @@ def test_weights_in_bfloat16_are_led_about_as_far_as_those_in_float32(tmp_path: 
         assert row["reached"] == "True"
         lengths.append(float(row["l1"]))
     assert lengths[1] == pytest.approx(lengths[0], rel=0.5)  # logits are steps there
+
+
+def test_a_net_that_puts_out_nan_is_an_error_that_names_the_picture(tmp_path: Path) -> None:
+    Image.new("RGB", (16, 16), (140, 120, 120)).save(tmp_path / "a.png")
+    for value, when in ((0.0, ""), (0.55, " after the attack")):  # the mean of the picture is 0.5
+        data = PicturesDataModule(str(tmp_path), image_size=16, resize=16, class_names=["red", "green", "blue"])
+        callback = LeastVisible(["green"], attack=replace(ATTACK, penalty=0.001), num_rounds=2)
+        run = pl.Trainer(logger=False, callbacks=[callback], enable_progress_bar=False, accelerator="cpu")
+        message = rf"LeastVisible: the net puts out NaN for 1 of 1 pictures{when}, first for .*a\.png"
+        with pytest.raises(ValueError, match=message):
+            run.predict(NanWhereBright(value), data, return_predictions=False)
 
 
 def test_a_class_that_the_net_does_not_have_is_said_at_the_first_batch(tmp_path: Path) -> None:

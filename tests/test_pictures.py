@@ -86,6 +86,36 @@ def test_a_batch_of_damaged_files_alone_ends_no_run(
     assert f"{['0 pictures', '1 picture'][len(names) - 1]} predicted, 1 could not be read" in capsys.readouterr().out
 
 
+class Raw(Classes):
+    """Somebody's own, whose `predict_step` returns what the net puts out."""
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return self(batch[0])
+
+
+class Nan(Classes):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + torch.nan
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (
+            Raw(),
+            r"predict_step must return the probabilities .* `softmax\(1\)` .* got float32 \(1, 3\) from 0 to 9, of ",
+        ),
+        (Nan(), r"the net puts out NaN for 1 of 1 pictures, first for .*a\.png"),
+    ],
+)
+def test_what_is_no_probability_is_not_written_as_one(tmp_path: Path, module: Classes, message: str) -> None:
+    Image.new("RGB", (40, 40), (255, 0, 0)).save(tmp_path / "a.png")
+    data = PicturesDataModule(str(tmp_path), image_size=16, resize=16, class_names=["red", "green", "blue"])
+    run = pl.Trainer(logger=False, callbacks=[NamedPredictions()], enable_progress_bar=False, accelerator="cpu")
+    with pytest.raises(ValueError, match=f"NamedPredictions: {message}"):
+        run.predict(module, data, return_predictions=False)
+
+
 def test_the_classes_stand_below_their_picture() -> None:
     found = {"": [("tabby", 0.75), ("tiger cat", 0.2)], "random": [("tench", 0.0012), ("eel", 0.001)]}
     figure = named_picture([Named("a.jpg", torch.rand(3, 8, 8), found)] * 2)

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from touchstone.callbacks import Predictions
+from touchstone.callbacks.parts.names.probabilities import are_probabilities
 
 from .lightning_programs import OrdinaryModule, samples, trainer
 
@@ -50,6 +51,27 @@ def test_each_of_several_loaders_has_a_table_of_its_own(tmp_path: Path) -> None:
         with torch.no_grad():
             expected = module.eval()(part.tensors[0]).argmax(1).tolist()
         assert [(int(row["sample"]), int(row["class_1"])) for row in found] == list(enumerate(expected))
+
+
+class Raw(OrdinaryModule):
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        return 10 * self(batch[0]) - 5
+
+
+@pytest.mark.filterwarnings("ignore:`isinstance.treespec:FutureWarning")  # of Lightning
+def test_logits_are_not_written_as_probabilities(tmp_path: Path) -> None:
+    run = trainer(tmp_path, Predictions())
+    with pytest.warns(UserWarning, match=r"predict_step must return probabilities .* a row sums to -"):
+        run.predict(Raw(), DataLoader(samples(5), 5), return_predictions=False)
+    assert not Path(run.log_dir, "predictions.csv").exists()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("num_classes", [1, 2, 1000])
+def test_a_softmax_gives_probabilities_in_every_precision(dtype: torch.dtype, num_classes: int) -> None:
+    logits = 5 * torch.randn(8, num_classes, generator=torch.Generator().manual_seed(0))
+    assert are_probabilities(logits.to(dtype).softmax(1))
+    assert not are_probabilities(logits.to(dtype))
 
 
 def test_of_several_processes_samples_without_positions_are_numbered_in_turn(

@@ -15,13 +15,13 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 
 import train
-from touchstone.attacks import PGD, Linf
+from touchstone.attacks import PGD, AnyOf, Linf, Objective, Targeted
 from touchstone.attacks.dreaming.canvas import Canvas
 from touchstone.callbacks import TargetedPictures
 from touchstone.callbacks.parts.names.class_by_name import class_by_name
 from touchstone.datamodules import PicturesDataModule
 
-from .picture_folders import Classes, needs_imagenet
+from .picture_folders import Classes, NanWhereBright, needs_imagenet
 
 NAMES = ["red", "tiger cat", "tiger shark", "tabby", "Egyptian cat"]
 
@@ -143,6 +143,26 @@ def test_a_layer_that_there_is_not_is_said_before_any_attack(tmp_path: Path) -> 
     with pytest.raises(ValueError, match=r"Pictures\(feature_layers='net.9'\) must be a layer of Classes: net.0"):
         run.predict(Classes(), data)
     assert not callback._went
+
+
+@pytest.mark.parametrize(("limit", "when"), [(0.0, ""), (0.55, " after the attack a")])
+def test_a_net_that_puts_out_nan_is_an_error_that_names_the_picture(tmp_path: Path, limit: float, when: str) -> None:
+    """Of NaN, `argmax` says that it is the largest: the picture would count as one already, or as reached."""
+    Image.new("RGB", (16, 16), (128, 128, 128)).save(tmp_path / "a.png")
+    data = PicturesDataModule(str(tmp_path), image_size=16, resize=16, class_names=["red", "green", "blue"])
+    attacks = {"a": PGD(threat=Linf(eps=0.1), num_steps=10, random_start=False)}
+    run = pl.Trainer(
+        logger=False, callbacks=[TargetedPictures(1, attacks=attacks)], enable_progress_bar=False, accelerator="cpu"
+    )
+    message = rf"TargetedPictures: the net puts out NaN for 1 of 1 pictures{when}, first for .*a\.png"
+    with pytest.raises(ValueError, match=message):
+        run.predict(NanWhereBright(limit), data, return_predictions=False)
+
+
+@pytest.mark.parametrize("objective", [Targeted(1), AnyOf([1, 2])])
+def test_a_class_is_not_reached_by_nan_but_beside_one_that_is_ruled_out(objective: Objective) -> None:
+    logits = torch.tensor([[0.0, torch.nan, 1.0], [0.0, 2.0, torch.nan], [0.0, 2.0, -torch.inf]])
+    assert objective.reached(logits, torch.tensor([0, 0, 0])).tolist() == [False, False, True]
 
 
 def test_values_outside_their_range_are_refused() -> None:

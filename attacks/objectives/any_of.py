@@ -53,7 +53,8 @@ class AnyOf(Objective):
 
     def reached(self, logits: Tensor, y: Tensor) -> Tensor:
         predicted = logits.argmax(1)
-        return torch.isin(predicted, predicted.new_tensor(self.targets)) & (predicted != y)
+        decides = ~logits.isnan().any(1)  # argmax takes NaN for the largest
+        return torch.isin(predicted, predicted.new_tensor(self.targets)) & (predicted != y) & decides
 
     def check_classes(self, num_classes: int) -> None:
         self.loss.check_classes(num_classes, towards=True)

@@ -64,7 +64,8 @@ class Targeted(Objective):
 
     def reached(self, logits: Tensor, y: Tensor) -> Tensor:
         target = self.classes(logits)
-        return (logits.argmax(1) == target) & (target != y)
+        decides = ~logits.isnan().any(1)  # argmax takes NaN for the largest
+        return (logits.argmax(1) == target) & (target != y) & decides
 
     def aim(self, clean_logits: Callable[[], Tensor], y: Tensor, rng: SampleRng) -> Targeted:
         if not isinstance(self.target, str):
