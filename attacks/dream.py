@@ -49,10 +49,11 @@ def dream(
 
     Args:
         model: takes pixels in [0, 1], `(N, C, H, W)`, in any mode, on any device; gradients may be switched off.
-        layer: a layer by its name in `model.named_modules()`, as `features.7`, or by the end of it; with a colon one of
-            its channels or units, as `layer3.1.conv2:64`, `fc:76` (a class's logit), `conv1:5,12,12` (a channel at a
-            position); of tokens `(N, T, D)` a feature, or a feature of a token. An empty name is the model's output. Of
-            several layers the sum is climbed, in one forward, or by `each` every one for itself.
+        layer: a layer by its name in `model.named_modules()`, as `features.7`, or by the end of it, whose output begins
+            with an axis of the pictures; with a colon one of its channels or units, as `layer3.1.conv2:64`, `fc:76` (a
+            class's logit), `conv1:5,12,12` (a channel at a position); of tokens `(N, T, D)` a feature, or a feature of
+            a token. An empty name is the model's output. Of several layers the sum is climbed, in one forward, or by
+            `each` every one for itself.
         x: pictures to begin from, float `(N, C, H, W)` in [0, 1], or a shape, for noise: uniform, or if decorrelated
             with the spectrum of natural pictures.
         num_steps: steps for each octave, >= 1.
@@ -77,7 +78,8 @@ def dream(
 
     Raises:
         ValueError: there is no such layer (the message lists those that there are, the nearest first), channel or
-            unit, an option is of another type or outside its range, or the model does not take the size of an octave.
+            unit, its output does not begin with an axis of the pictures, an option is of another type or outside its
+            range, or the model does not take the size of an octave.
 
     Example:
         >>> pictures = dream(model, layer="features.7", x=(4, 3, 224, 224), jitter=8)

@@ -15,6 +15,7 @@ from touchstone.attacks.dream import start_of
 from touchstone.attacks.dreaming import octave_climb
 from touchstone.attacks.dreaming.layers import responses_to, select
 from touchstone.attacks.dreaming.options import ALLOWED
+from touchstone.callbacks.parts.measures.feature_distance import feature_distance
 
 SHAPE = (2, 3, 16, 16)
 
@@ -100,6 +101,33 @@ def test_channels_of_tokens_are_their_features() -> None:
     assert torch.allclose(found["linear"], output.mean((1, 2)))
     with pytest.raises(ValueError, match=r"has the shape \(4, 16\), channels first, so that there is no 4"):
         dream(net, "linear:4", x)
+
+
+class TokensFirst(nn.Module):
+    """Patches as tokens before pictures, `(T, N, D)`, as of torch's own transformer, and back again at the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.inner = nn.Conv2d(3, 4, 8, stride=8), nn.TransformerEncoderLayer(4, 2, 8)
+        self.windows, self.back = nn.Linear(4, 4), nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.inner(self.patches(x).flatten(2).permute(2, 0, 1))
+        tokens = self.windows(tokens.reshape(-1, 4)).reshape(tokens.shape)
+        return self.back(tokens.transpose(0, 1))
+
+
+@pytest.mark.parametrize("num_pictures", [1, 3, 4])
+@pytest.mark.parametrize("layer", ["inner", "inner:3", "windows"])
+def test_a_layer_that_puts_tokens_or_windows_first_is_refused(layer: str, num_pictures: int) -> None:
+    """Also of as many pictures as there are tokens, 4."""
+    net, x = TokensFirst(), torch.rand(num_pictures, 3, 16, 16)
+    name = layer.partition(":")[0]
+    with pytest.raises(ValueError, match=rf"dream\(layer='{name}'\): of \d samples it puts out \(.* choose a layer be"):
+        dream(net, layer, x, num_steps=1)
+    with pytest.raises(ValueError, match=rf"feature_distance\(layer='{name}'\): of \d samples it puts out"):
+        feature_distance(net, [name], x, x)
+    assert dream(net, ["patches:1", "back"], x, num_steps=1).shape == x.shape
 
 
 def test_the_forward_stops_at_the_layer_and_several_layers_share_it() -> None:

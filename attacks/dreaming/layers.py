@@ -155,16 +155,24 @@ class _Seen(Exception):
 
 
 @contextmanager
-def stopping_after(model: nn.Module, names: Sequence[str]) -> Iterator[Callable[[Tensor], dict[str, Tensor]]]:
+def stopping_after(
+    model: nn.Module, names: Sequence[str], *, call: str = "dream"
+) -> Iterator[Callable[[Tensor], dict[str, Tensor]]]:
     """Inside, the function `x -> outputs by name` runs the model until it has these layers' outputs, no further.
 
     Of a layer that a forward calls several times it is the first output. What follows a layer may write into its
-    output; the outputs are safe from that.
+    output; the outputs are safe from that. It raises ValueError where a layer is not run, puts out no floats, or no
+    row for each sample.
+
+    Args:
+        model: it is run.
+        names: of the layers.
+        call: who asks, for messages.
     """
     wanted = set(names)
     outputs: dict[str, Tensor] = {}
     handles = []
-    is_running = False
+    is_running = is_told = False
 
     def keep(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
@@ -172,7 +180,7 @@ def stopping_after(model: nn.Module, names: Sequence[str]) -> Iterator[Callable[
                 return
             if not isinstance(output, Tensor) or not output.is_floating_point():
                 raise ValueError(
-                    f"dream(layer={name!r}) must put out a tensor of floats, it puts out a {type(output).__name__}"
+                    f"{call}(layer={name!r}) must put out a tensor of floats, it puts out a {type(output).__name__}"
                 )
             is_last = len(outputs) + 1 == len(wanted)
             outputs[name] = output if is_last else output.clone()  # what comes after may work in place
@@ -181,7 +189,7 @@ def stopping_after(model: nn.Module, names: Sequence[str]) -> Iterator[Callable[
 
         return hook
 
-    def run(x: Tensor) -> dict[str, Tensor]:
+    def outputs_of(x: Tensor) -> dict[str, Tensor]:
         nonlocal is_running
         outputs.clear()
         is_running = True
@@ -192,9 +200,26 @@ def stopping_after(model: nn.Module, names: Sequence[str]) -> Iterator[Callable[
             is_running = False
         missing = [name for name in names if name not in outputs]
         if missing:
-            raise ValueError(f"dream(layer={missing[0]!r}): the model's forward does not run this layer")
+            raise ValueError(f"{call}(layer={missing[0]!r}): the model's forward does not run this layer")
         found = dict(outputs)
         outputs.clear()  # the graph is not to live longer than whoever asked for it
+        for name, output in found.items():
+            if output.ndim == 0 or len(output) != len(x):
+                raise ValueError(
+                    f"{call}(layer={name!r}): of {len(x)} samples it puts out {tuple(output.shape)}, which does not "
+                    "begin with an axis of the samples, as where tokens or windows come first: choose a layer before "
+                    "or behind it whose output does"
+                )
+        return found
+
+    def run(x: Tensor) -> dict[str, Tensor]:
+        nonlocal is_told
+        found = outputs_of(x)
+        # As many tokens as samples, `(T, N, D)`, look like samples of tokens; a sample alone tells them apart.
+        if not is_told and len(x) > 1 and any(each.shape[:2] == (len(x), len(x)) for each in found.values()):
+            is_told = True
+            with torch.no_grad():
+                outputs_of(x[:1])
         return found
 
     try:

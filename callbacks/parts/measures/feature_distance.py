@@ -28,10 +28,11 @@ def feature_distance(net: nn.Module, layers: Sequence[str], x: Tensor, other: Te
         The sum over the layers, each in [0, 4]: float `(N,)`; 0 for equal pictures.
 
     Raises:
-        ValueError: there is no such layer; the message lists those that there are.
+        ValueError: there is no such layer, and the message lists those that there are; or what a layer gives does not
+            begin with an axis of the pictures.
     """
     names = [select(net, layer, option="feature_distance(layer=...)").name for layer in layers]
-    with stopping_after(net, names) as run:
+    with stopping_after(net, names, call="feature_distance") as run:
         one, two = run(x), run(other)
     distances = [(_directions(one[name]) - _directions(two[name])).square().sum(1) for name in names]
     return torch.stack([each.flatten(1).mean(1) for each in distances]).sum(0)
