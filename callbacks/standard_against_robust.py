@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -34,9 +35,9 @@ class StandardAgainstRobust(Probe):
     """Climbs a class, dreams of a layer and takes input gradients, on the model and beside it on other nets.
 
     Logs `S/low_frequency/NET/KIND`: how much of the energy of a change lies at low frequencies, the mean over the
-    samples, for the kinds `ascent`, `dream` and `gradient` (of the cross-entropy). The picture
-    `standard_against_robust` shows the first samples. The changes of a net that was trained to be robust follow the
-    picture (Tsipras et al., "Robustness may be at odds with accuracy", 2019, section 3).
+    samples that changed at all, for the kinds `ascent`, `dream` and `gradient` (of the cross-entropy); nothing where
+    none did. The picture `standard_against_robust` shows the first samples. The changes of a net that was trained to be
+    robust follow the picture (Tsipras et al., "Robustness may be at odds with accuracy", 2019, section 3).
 
     Args:
         beside: the other nets by name, from pixels in [0, 1] to logits.
@@ -152,9 +153,11 @@ class StandardAgainstRobust(Probe):
         )
 
     def conclude(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str, loader_index: int) -> None:
-        means, folder = self.means(loader_index), run_folder(trainer)
+        folder = run_folder(trainer)
+        means = {name: share.double().nanmean() for name, share in self.gathered(loader_index).items() if name != "_id"}
         for name, value in means.items():
-            self.log_figure(trainer, module, f"{stage}/{name}", value, loader_index)
+            if not bool(value.isnan()):
+                self.log_figure(trainer, module, f"{stage}/{name}", value.float(), loader_index)
         shown = self._shown.pop(loader_index, {})
         if shown and trainer.is_global_zero:
             nets = {name: first(parts, self.num_pictures) for name, parts in shown.items()}
@@ -167,7 +170,8 @@ class StandardAgainstRobust(Probe):
 
     def _heading(self, name: str, means: Mapping[str, Tensor]) -> str:
         kinds = ("ascent", "dream", "gradient")
-        shares = [f"{kind} {float(means[f'low_frequency/{name}/{kind}']):.0%}" for kind in kinds]
+        found = {kind: float(means[f"low_frequency/{name}/{kind}"]) for kind in kinds}
+        shares = [f"{kind} {'of none' if math.isnan(share) else f'{share:.0%}'}" for kind, share in found.items()]
         return "low on average: " + ", ".join(shares)
 
     def _title(self, nets: Mapping[str, DoneTo]) -> str:

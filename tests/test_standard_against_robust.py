@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from touchstone.attacks import L2, PGD
+from touchstone.attacks import L2, PGD, Targeted
 from touchstone.callbacks import StandardAgainstRobust
 from touchstone.callbacks import standard_against_robust as module_under_test
 from touchstone.callbacks.parts.measures.low_frequency import low_frequency_share, share_of_white_noise
@@ -53,11 +53,38 @@ def test_the_share_is_that_of_a_fourier_sum_written_out() -> None:
     assert np.allclose(low_frequency_share(torch.tensor(change), 0.3), low / whole)
 
 
-def test_noise_has_the_share_that_is_said_of_it_and_nothing_has_none() -> None:
+def test_noise_has_the_share_that_is_said_of_it_and_nothing_is_no_share() -> None:
     noise = torch.randn(400, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     assert share_of_white_noise(8, 8, 0.25) == 13 / 64  # k * k + l * l <= 4 for whole numbers, in eighths
     assert float(low_frequency_share(noise, 0.25).mean()) == pytest.approx(13 / 64, abs=0.01)
-    assert low_frequency_share(torch.zeros(1, 3, 4, 4), 0.25).item() == 0
+    nothing, broken = torch.zeros(1, 3, 4, 4), torch.full((1, 3, 4, 4), torch.nan)
+    assert low_frequency_share(torch.cat([nothing, nothing + 1, broken]), 0.25).tolist() == [
+        pytest.approx(torch.nan, nan_ok=True), 1, torch.inf,
+    ]  # fmt: skip
+
+
+def test_a_sample_that_is_the_class_already_has_no_part_in_the_mean(tmp_path: Path) -> None:
+    """Against the shares of those that moved, one by one."""
+    module, attack = OrdinaryModule().eval(), PGD(threat=L2(eps=1.0), num_steps=3, random_start=False)
+    x, y = val_loader().dataset.tensors
+    with torch.no_grad():
+        module.net[-1].bias[2] += (module(x).max(1).values - module(x)[:, 2]).median()
+        is_one = (module(x).argmax(1) == 2) & (y != 2)
+    assert 0 < int(is_one.sum()) < len(x)
+    run = trainer(tmp_path, comparison(attack=attack))
+    run.validate(module, val_loader(), verbose=False)
+    moved = attack.with_objective(Targeted(2))(module.eval(), x[~is_one], y[~is_one]) - x[~is_one]
+    expected = float(low_frequency_share(moved, 0.25).mean())
+    assert float(run.callback_metrics["val/low_frequency/own/ascent"]) == pytest.approx(expected, abs=1e-5)
+
+
+def test_where_no_sample_moves_there_is_no_mean(tmp_path: Path) -> None:
+    module = OrdinaryModule()
+    module.net[-1].bias.data[2] = 1e6
+    run = trainer(tmp_path, comparison(attack=replace(ASCENT, random_start=False, to_the_end=False)))
+    run.validate(module, val_loader(), verbose=False)
+    found = {tag for tag in run.callback_metrics if "low_frequency/own" in tag}
+    assert found == {"val/low_frequency/own/dream", "val/low_frequency/own/gradient"}
 
 
 def test_comparing_does_not_change_training_nor_the_nets(tmp_path: Path) -> None:

@@ -17,13 +17,13 @@ def low_frequency_share(change: Tensor, cutoff: float) -> Tensor:
         cutoff: the length of the frequency vector, in cycles a pixel; along an axis there is none above 0.5.
 
     Returns:
-        float `(N,)` in [0, 1]; 0 where nothing changes.
+        float `(N,)` in [0, 1]; NaN where nothing changes, which has no share, infinite where a change is not finite.
     """
-    largest = change.abs().flatten(1).amax(1).clamp_min(torch.finfo(change.dtype).tiny)
+    largest = change.abs().flatten(1).amax(1)
     energy = torch.fft.fft2(change / largest[:, None, None, None]).abs().square().sum(1)
     low = _is_low(change.shape[2], change.shape[3], cutoff).to(change.device)
-    whole = energy.flatten(1).sum(1)
-    return (energy * low).flatten(1).sum(1) / whole.clamp_min(torch.finfo(change.dtype).tiny)
+    share = (energy * low).flatten(1).sum(1) / energy.flatten(1).sum(1)
+    return share.masked_fill(~largest.isfinite(), torch.inf)
 
 
 def share_of_white_noise(height: int, width: int, cutoff: float) -> float:

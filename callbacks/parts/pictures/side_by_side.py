@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -105,7 +106,7 @@ def _rows(
     nothing = [("", "black")] * len(done.label)
 
     def low(kind: str) -> list[tuple[str, str]]:
-        return [(f"{share:.0%} low", "dimgrey") for share in done.low[kind].tolist()]
+        return [("unchanged" if math.isnan(s) else f"{s:.0%} low", "dimgrey") for s in done.low[kind].tolist()]
 
     def change(images: Tensor, kind: str) -> tuple[str, Tensor, list[tuple[str, str]]]:
         difference = images - done.before
