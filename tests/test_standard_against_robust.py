@@ -87,6 +87,14 @@ def test_where_no_sample_moves_there_is_no_mean(tmp_path: Path) -> None:
     assert found == {"val/low_frequency/own/dream", "val/low_frequency/own/gradient"}
 
 
+@pytest.mark.parametrize(("size", "cutoff", "cycles"), [(20, 0.1, 2), (30, 0.3, 9), (40, 0.2, 8), (10, 0.1, 1)])
+def test_a_wave_at_the_cutoff_is_low(size: int, cutoff: float, cycles: int) -> None:
+    wave = torch.cos(2 * torch.pi * cycles * torch.arange(size, dtype=torch.float64) / size).expand(1, 1, size, size)
+    assert low_frequency_share(wave, cutoff).item() == pytest.approx(1)
+    waves = np.hypot(*np.meshgrid(np.fft.fftfreq(size), np.fft.fftfreq(size)))
+    assert share_of_white_noise(size, size, cutoff) == (waves <= cutoff + 1e-9).mean()
+
+
 def test_comparing_does_not_change_training_nor_the_nets(tmp_path: Path) -> None:
     def fit(name: str, *callbacks: pl.Callback) -> dict[str, Tensor]:
         pl.seed_everything(3)

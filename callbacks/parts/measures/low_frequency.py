@@ -33,5 +33,6 @@ def share_of_white_noise(height: int, width: int, cutoff: float) -> float:
 
 def _is_low(height: int, width: int, cutoff: float) -> Tensor:
     """Which of the frequencies of `fft2` are not above the cut-off, bool `(H, W)`."""
-    rows, columns = torch.fft.fftfreq(height).double(), torch.fft.fftfreq(width).double()
+    # In float32, a frequency at the cut-off may lie above it; on the CPU, since not every accelerator has float64.
+    rows, columns = (torch.fft.fftfreq(n, dtype=torch.float64, device="cpu") for n in (height, width))
     return torch.hypot(rows[:, None], columns) <= cutoff + 1e-9
