@@ -11,9 +11,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils.parametrize import type_before_parametrizations
 from torch.utils.hooks import RemovableHandle
 
+from . import handmade
 from .parts.circular import CircularPadding
 from .parts.dependence import Dependence, NoRuleError, Seen
 from .parts.evaluating import evaluating
@@ -52,8 +54,8 @@ def receptive_fields(net: nn.Module, input_size: int | Sequence[int] = 224) -> l
 
     Args:
         net: takes one batch, `(N, C, L)`, `(N, C, H, W)` or `(N, C, D, H, W)`; of a `DataParallel`, its module.
-        input_size: `(C, H, W)`, `(H, W)`, or one number for all axes; the channels are those of the first convolution
-            where they are not given.
+        input_size: `(C, H, W)`, `(H, W)`, or one number for all axes; the channels and the number of axes are those of
+            the first convolution where they are not given.
 
     Returns:
         A record for each layer, that is each module without children that puts out a tensor of the input, attention,
@@ -69,6 +71,8 @@ def receptive_fields(net: nn.Module, input_size: int | Sequence[int] = 224) -> l
     if isinstance(net, nn.DataParallel):  # which torch cannot call with other weights
         net = net.module
     shape = _input_shape(net, input_size)
+    is_whole = isinstance(input_size, Sequence) and len(input_size) == len(shape) - 1
+    advice = "" if is_whole else "; the size may be given with the channels first, as (C, H, W)"
     found: list[LayerSight] = []
     where = ["the net"]
 
@@ -114,7 +118,7 @@ def receptive_fields(net: nn.Module, input_size: int | Sequence[int] = 224) -> l
             reason = f"{error}" if isinstance(error, NoRuleError) else f"{type(error).__name__}: {error}"
             raise ValueError(
                 f"receptive_fields cannot follow {type(net).__name__} with an input {tuple(shape)} at {where[-1]}: "
-                f"{reason.splitlines()[0]}"
+                f"{reason.splitlines()[0]}{advice}"
             ) from error
         finally:
             for handle in handles:
@@ -154,34 +158,25 @@ def _record(name: str, kind: str, seen: Seen | None) -> LayerSight:
 
 
 def _input_shape(net: nn.Module, input_size: int | Sequence[int]) -> tuple[int, ...]:
-    """The shape of a batch of one."""
+    """The shape of a batch of one; what is not given is that of the first convolution."""
     sizes = (input_size,) if isinstance(input_size, int) else tuple(input_size)
-    kinds = [m for m in net.modules() if type(m).__name__[-2:] in ("1d", "2d", "3d")]
-    num_axes = int(type(kinds[0]).__name__[-2]) if kinds else len(sizes) - 1 if len(sizes) > 1 else 2
-    if (
-        not sizes
-        or any(not isinstance(size, int) or size < 1 for size in sizes)
-        or len(sizes)
-        not in (
-            1,
-            num_axes,
-            num_axes + 1,
-        )
-    ):
+    convolutions = [module for module in net.modules() if isinstance(module, (_ConvNd, handmade.Conv1d))]
+    axes = [len(module.kernel_size) if isinstance(module, _ConvNd) else 1 for module in convolutions]
+    num_axes = axes[0] if axes else len(sizes) - 1 if len(sizes) > 1 else 2
+    lengths = {1, num_axes, *(number + 1 for number in axes or [num_axes])}
+    if len(sizes) not in lengths or any(not isinstance(size, int) or size < 1 for size in sizes):
         raise ValueError(
             f"receptive_fields(input_size=...) must be one number >= 1, {num_axes} for the axes of the input, or "
             f"{num_axes + 1} with the channels first, got {input_size}"
         )
-    if len(sizes) == num_axes + 1:
+    if len(sizes) not in (1, num_axes):
         return (1, *sizes)
-    channels = (getattr(module, "in_channels", None) for module in net.modules())
-    first = next((number for number in channels if isinstance(number, int)), None)
-    if first is None:
+    if not convolutions:
         raise ValueError(
             "receptive_fields(input_size=...) must begin with the channels, since the net has no convolution that "
             f"tells them, got {input_size}"
         )
-    return (1, first, *(sizes * num_axes if len(sizes) == 1 else sizes))
+    return (1, int(convolutions[0].in_channels), *(sizes * num_axes if len(sizes) == 1 else sizes))
 
 
 def _has_children(module: nn.Module) -> bool:

@@ -351,6 +351,34 @@ def test_an_input_size_that_is_none_is_refused(size: int | tuple[int, ...]) -> N
         receptive_fields(nn.Sequential(nn.Conv2d(3, 3, 3)), size)
 
 
+class HeadFirst(nn.Module):
+    """What comes last in the forward is registered first, beside a name that says something else."""
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head, self.in_channels = head, 512
+        self.conv = nn.Conv2d(3, 8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        return self.head(y.mean(3) if isinstance(self.head, nn.Conv1d) else y.mean((2, 3)))
+
+
+def test_the_first_convolution_tells_the_input_whatever_is_registered_before_it() -> None:
+    net = HeadFirst(nn.BatchNorm1d(8))
+    for size in (20, (20, 20), (3, 20, 20)):
+        assert receptive_fields(net, size)[0].centre_sees == ((9, 11), (9, 11))
+
+
+def test_an_input_that_is_given_whole_is_taken_and_asked_for_where_a_guess_fails() -> None:
+    net = HeadFirst(nn.Conv1d(8, 2, 1))
+    assert receptive_fields(net, (3, 20, 20))[0].centre_sees == ((9, 11), (9, 11))
+    with pytest.raises(
+        ValueError, match=r"at conv: .*; the size may be given with the channels first, as \(C, H, W\)$"
+    ):
+        receptive_fields(net, 20)
+
+
 def test_the_table_has_a_line_for_each_layer() -> None:
     net = nn.Sequential(nn.Conv2d(3, 3, (3, 5), stride=2), nn.Flatten(), nn.Linear(3 * 42, 2))
     lines = table(receptive_fields(net, 16)).splitlines()
