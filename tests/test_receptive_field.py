@@ -226,6 +226,73 @@ def test_what_moves_positions_is_seen_where_its_gradient_is(make: Callable[[], n
         assert list(records[name].centre_sees) == seen_by_gradient(make(), name, size), size
 
 
+class WritesBehindAView(nn.Module):
+    """What is looked at was taken from a tensor before something wider was added to that."""
+
+    def __init__(self, view: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.view = view
+        self.narrow, self.wide = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(2, 4, 7, padding=3)
+        self.last = nn.Conv2d(2, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.narrow(x)
+        view = self.view(y)
+        y.add_(self.wide(x))
+        return self.last(view)
+
+
+class AddsToZeros(nn.Module):
+    """The same, of a tensor that does not depend on the input when the view is taken."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.last = nn.Conv2d(2, 2, 5), nn.Conv2d(2, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        zeros = torch.zeros_like(y)
+        view = zeros[:, :, 1:].transpose(2, 3)
+        zeros.add_(y)
+        return self.last(view)
+
+
+class ActsOnParts(nn.Module):
+    """An activation in place on some of the channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.act, self.last = nn.Conv2d(2, 4, 3), nn.ReLU(inplace=True), nn.Conv2d(4, 2, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        y.view(len(y), -1).mul_(2)
+        self.act(y[:, :2])
+        return self.last(y)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: WritesBehindAView(lambda y: y.view(1, 4, -1)[:, :2].view(1, 2, *y.shape[2:])),
+        lambda: WritesBehindAView(lambda y: y[:, 1:3]),
+        lambda: WritesBehindAView(lambda y: y[:, ::2, 1:].transpose(2, 3)),
+        AddsToZeros,
+        ActsOnParts,
+    ],
+)
+def test_a_view_sees_what_is_written_behind_it(make: Callable[[], nn.Module]) -> None:
+    record = receptive_fields(make(), (2, 14, 16))[-1]
+    assert record.name == "last"
+    assert list(record.centre_sees) == seen_by_gradient(make(), "last", (2, 14, 16))
+
+
+@pytest.mark.parametrize("view", [lambda y: y.chunk(2, 1)[1], lambda y: y.detach()[:, :2], lambda y: y[:, :2].detach()])
+def test_views_that_have_no_gradient_do_so_too(view: Callable[[Tensor], Tensor]) -> None:
+    expected = seen_by_gradient(WritesBehindAView(lambda y: y[:, :2]), "last", (2, 14, 14))
+    assert list(receptive_fields(WritesBehindAView(view), 14)[-1].centre_sees) == expected
+
+
 @pytest.mark.parametrize("convolution", [nn.Conv1d, nn.Conv2d, nn.Conv3d])
 @pytest.mark.parametrize("options", [{"scale_factor": 2}, {"scale_factor": 2.5}, {"size": 7}, {"size": 16}], ids=str)
 def test_the_exact_nearest_unit_is_seen_where_its_gradient_is(convolution: Any, options: dict[str, Any]) -> None:
@@ -316,6 +383,13 @@ class WritesOut(nn.Module):
         return y
 
 
+class WritesIntoADetached(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        y = x.clone()
+        y.detach().mul_(x.flip(2))
+        return y
+
+
 class WritesIntoAPart(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = x.clone()
@@ -330,6 +404,7 @@ class WritesIntoAPart(nn.Module):
         (lambda: nn.Sequential(nn.Conv2d(3, 3, 3), DecidesByValues()), "at 1: "),
         (lambda: nn.Sequential(nn.Conv2d(3, 3, 3), Sorts()), "at 1: sort: of it nothing is known"),
         (lambda: nn.Sequential(nn.Conv2d(3, 3, 3), WritesIntoAPart()), "writes into a part of a tensor"),
+        (lambda: nn.Sequential(nn.Conv2d(3, 3, 3), WritesIntoADetached()), "mul_ writes into a part of a tensor"),
         (lambda: nn.Sequential(nn.Conv2d(3, 3, 3), WritesOut()), "mul writes into a part of a tensor"),
         (lambda: nn.Sequential(nn.Conv2d(3, 3, 99)), "at 0: .*Kernel size can't be greater"),
         (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.GLU(2)), "at 1: glu: it cuts an axis"),

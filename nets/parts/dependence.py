@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves
 
+from .operations import CONSTANT, beside_the_input, filled_in, is_element_by_element, shows_its_input
 from .sight import Sight
 
 Atoms = tuple[tuple[int | None, int], ...]
@@ -143,18 +143,6 @@ def _broadcast(mine: Atoms, theirs: Atoms) -> Atoms:
     raise NoRuleError("it combines different axes of the input")
 
 
-UNTAGGED = (
-    *("hardswish", "prelu", "_prelu_kernel", "rrelu_with_noise"),
-    *("native_dropout", "log_sigmoid_forward", "as_strided_"),
-)
-"""Operations element by element that torch does not mark as such; the last changes the layout in memory."""
-
-CONSTANT = tuple(f"{kind}_like" for kind in ("zeros", "ones", "empty", "full", "rand", "randn", "randint")) + (
-    *(f"new_{kind}" for kind in ("zeros", "ones", "empty", "full")),
-)
-"""Operations that look at the shape of a tensor alone."""
-
-
 class Dependence(TorchDispatchMode):
     """While it is active, keeps for every tensor what it sees.
 
@@ -168,6 +156,8 @@ class Dependence(TorchDispatchMode):
         self.rules, self.report = rules, report
         self._seen: dict[int, tuple[Tensor, Seen]] = {}  # the tensors too, so that no address is used again
         self._values: dict[int, tuple[Tensor, Tensor]] = {}  # of whole numbers that were moved to the meta device
+        self._views: dict[int, list[_View]] = {}  # by the tensor whose memory they show
+        self._are_views: set[int] = set()
 
     def see(self, tensor: Any) -> Seen | None:
         """What a tensor sees; None for one that does not depend on the input."""
@@ -184,23 +174,39 @@ class Dependence(TorchDispatchMode):
         seen = [found for found in map(self.see, inputs) if found is not None]
         name = func.overloadpacket.__name__
         # A mask that is an index keeps its values, which say how many places there are.
-        given = (args, kwargs) if not seen or name == "index" else _beside_the_input(func, args, kwargs)
+        given = (args, kwargs) if not seen or name == "index" else beside_the_input(func, args, kwargs)
         output = func(*given[0], **given[1])
+        outputs = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+        if shows_its_input(func):
+            self._views.setdefault(id(inputs[0]), []).append(_View(inputs[0], func, args, kwargs, outputs))
+            self._are_views.update(map(id, outputs))
         if not seen or name in CONSTANT:
             if name == "_to_copy" and output.is_meta and not output.is_floating_point() and not args[0].is_meta:
                 self._values[id(output)] = (output, args[0])
             return output
         rule = self.rules.get(name)
         is_in_place = output is args[0] or output is kwargs.get("out", args)
-        if is_in_place and (output._is_view() or rule is not None):
-            raise NoRuleError(f"{name} writes into a part of a tensor")
-        outputs = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+        before = self.see(output) if is_in_place else None
+        self._look(func, args, kwargs, outputs)
+        # Views keep what they see where what is written in sees no more, as of an activation.
+        if is_in_place and (rule is not None or self.see(output) != before):
+            if rule is not None or output._is_view() or id(output) in self._are_views:
+                raise NoRuleError(f"{name} writes into a part of a tensor")
+            self._look_again(output)
+        if rule is not None and outputs:
+            self.report(name, outputs[0])
+        return output
+
+    def _look(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], outputs: Sequence[Tensor]) -> None:
+        """Says what the outputs of an operation see, by what its arguments do."""
+        name = func.overloadpacket.__name__
+        rule = self.rules.get(name)
         for tensor in outputs:
             try:
                 if rule is not None:
-                    result = rule(self.see, self._with_values(_filled_in(func, args, kwargs)), tensor)
-                elif torch.Tag.pointwise in func.tags or {name, name.rstrip("_")} & set(UNTAGGED):
-                    result = reduce(Seen.joined, seen)
+                    result = rule(self.see, self._with_values(filled_in(func, args, kwargs)), tensor)
+                elif is_element_by_element(func):
+                    result = reduce(Seen.joined, filter(None, map(self.see, tree_leaves((args, kwargs)))))
                 else:
                     raise NoRuleError("of it nothing is known")
             except NoRuleError as error:
@@ -209,9 +215,13 @@ class Dependence(TorchDispatchMode):
                 self.set(tensor, result)
             elif tensor is outputs[0]:  # the others are statistics, for a backward pass
                 raise NoRuleError(f"{name}: the shape of what it puts out is not understood")
-        if rule is not None and outputs:
-            self.report(name, outputs[0])
-        return output
+
+    def _look_again(self, written: Tensor) -> None:
+        """The views of a tensor that has been written into see what it sees now."""
+        for view in self._views.get(id(written), ()):
+            self._look(view.func, view.args, view.kwargs, view.outputs)
+            for output in view.outputs:
+                self._look_again(output)
 
     def _with_values(self, args: Sequence[Any]) -> list[Any]:
         """The arguments, with lists of places by their values where these are known."""
@@ -221,15 +231,18 @@ class Dependence(TorchDispatchMode):
         ]
 
 
-def _beside_the_input(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """The arguments on the meta device, constants of the net too; what is written into stays the tensor that it is."""
-    written = [id(args[0]), id(kwargs.get("out"))] if func._schema.is_mutable else []
-    return tree_map(
-        lambda leaf: leaf.to("meta") if isinstance(leaf, Tensor) and id(leaf) not in written else leaf, (args, kwargs)
-    )
+@dataclass(frozen=True)
+class _View:
+    """How views of a tensor's memory were taken.
 
+    Attributes:
+        of: the tensor, kept, so that no address is used again.
+        func, args, kwargs: the operation.
+        outputs: the views.
+    """
 
-def _filled_in(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
-    """All arguments of an operation in their order, with the defaults."""
-    named = [argument for argument in func._schema.arguments[len(args) :] if argument.name != "out"]
-    return [*args, *(kwargs.get(a.name, a.default_value if a.has_default_value() else None) for a in named)]
+    of: Tensor
+    func: Any
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any]
+    outputs: Sequence[Tensor]
