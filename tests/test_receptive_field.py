@@ -196,6 +196,17 @@ class Moved(nn.Module):
         return self.conv(self.function(x))
 
 
+class Shuffled(nn.Module):
+    """The channels in an order that a buffer keeps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("order", torch.tensor([1, 0]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, self.order] + x.index_select(1, self.order)
+
+
 @pytest.mark.parametrize(
     ("make", "name"),
     [
@@ -211,6 +222,13 @@ class Moved(nn.Module):
         (lambda: Moved(lambda x: x.roll((3, -4), (2, 3))), "conv"),
         (lambda: Moved(lambda x: x.roll(7, 3)), "conv"),
         (lambda: Moved(lambda x: x + x.flip(2)), "conv"),
+        (lambda: Moved(lambda x: torch.stack([x, x.roll(3, 2)]).sum(0)), "conv"),
+        (lambda: Moved(lambda x: torch.stack([x, torch.ones_like(x), x.flip(3)], -1).mean(-1)), "conv"),
+        (lambda: Moved(lambda x: torch.stack(x.unbind(1), 1)), "conv"),
+        (lambda: Moved(lambda x: x[:, [1, 0]]), "conv"),
+        (lambda: Moved(lambda x: x[:, torch.tensor([[1, 0], [0, 0]])].mean(2)), "conv"),
+        (lambda: nn.Sequential(nn.Conv2d(2, 2, 2), Shuffled(), nn.Conv2d(2, 2, 3)), "2"),
+        (lambda: nn.Sequential(Shuffled(), nn.Conv2d(2, 2, 3)), "1"),
         (lambda: Moved(lambda x: x + x.new_ones(x.shape[2:])), "conv"),
         (lambda: Moved(lambda x: x + 0.1 * torch.randn_like(x) + torch.randint_like(x, 2)), "conv"),
         (lambda: Moved(lambda x: torch.zeros(x.shape, dtype=x.dtype).add_(x)), "conv"),

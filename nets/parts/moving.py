@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from .dependence import CutAxisError, Seen, length
+from .dependence import Atoms, CutAxisError, NoRuleError, Seen, length
 from .looking import See, known, looking
 from .windows import flipped, gathered, rolled, shuffled, strided
 
@@ -19,6 +19,35 @@ def as_one_unit(see: See, args: Sequence[Any], output: Tensor) -> Seen:
     """For operations that take positions apart or put others beside them, after which there are no axes to follow."""
     parts = [seen for leaf in tree_leaves(args) if isinstance(leaf, Tensor) and (seen := see(leaf)) is not None]
     return reduce(Seen.joined, (seen.as_one_unit([1] * output.ndim) for seen in parts)).as_one_unit(output.shape)
+
+
+def is_no_axis(seen: Seen, dim: int) -> bool:
+    """Whether a dimension has no positions of the input in it, as the channels."""
+    return all(axis is None for axis, _ in seen.dims[dim])
+
+
+def plain(sizes: Sequence[int]) -> tuple[Atoms, ...]:
+    """Dimensions without positions of the input."""
+    return tuple(((None, size),) for size in sizes)
+
+
+def stack(see: See, args: Sequence[Any], output: Tensor) -> Seen:
+    """One beside the other along a new dimension; the others stay the axes that they were, if all have the same."""
+    dim = args[1] % output.ndim
+    try:
+        seen = reduce(Seen.joined, (each for each in map(see, args[0]) if each is not None))
+    except NoRuleError:  # of different axes
+        return as_one_unit(see, args, output)
+    return Seen((*seen.dims[:dim], *plain([len(args[0])]), *seen.dims[dim:]), seen.sights)
+
+
+def unbind(see: See, args: Sequence[Any], output: Tensor) -> Seen:
+    """The parts along a dimension, which is gone; where it is an axis, there are no axes to follow any more."""
+    x, dim = args
+    seen, dim = known(see, x), dim % x.ndim
+    if not is_no_axis(seen, dim):
+        return as_one_unit(see, args, output)
+    return Seen((*seen.dims[:dim], *seen.dims[dim + 1 :]), seen.sights)
 
 
 def reshape(see: See, args: Sequence[Any], output: Tensor) -> Seen:
@@ -84,10 +113,13 @@ def pixel_unshuffle(see: See, args: Sequence[Any], output: Tensor) -> Seen:
 
 
 def index(see: See, args: Sequence[Any], output: Tensor) -> Seen:
-    """By one tensor of places, `(units)` or `(units, places of each)`, along one axis."""
+    """By one tensor of places along one dimension, of an axis `(units)` or `(units, places of each)`."""
     x, places = args
     chosen = [dim for dim, each in enumerate(places) if each is not None]
     seen, place = known(see, x), places[chosen[0]]
+    after = chosen[0] + 1
+    if len(chosen) == 1 and see(place) is None and place.dtype != torch.bool and is_no_axis(seen, chosen[0]):
+        return Seen((*seen.dims[: chosen[0]], *plain(place.shape), *seen.dims[after:]), seen.sights)
     is_known = see(place) is None and not place.is_meta and place.dtype != torch.bool
     if len(chosen) > 1 or not is_known or place.ndim not in (1, 2):
         return as_one_unit(see, args, output)
@@ -95,9 +127,9 @@ def index(see: See, args: Sequence[Any], output: Tensor) -> Seen:
     if window is None or len(seen.dims[chosen[0]]) > 1:
         return as_one_unit(see, args, output)
     seen = seen.with_sight(chosen[0], lambda sight: sight.through(window))
-    after = chosen[0] + 1
-    more = tuple(((None, size),) for size in place.shape[1:])
-    return Seen((*seen.dims[:after], *more, *seen.dims[after:]), seen.sights).with_channels(output.shape)
+    return Seen((*seen.dims[:after], *plain(place.shape[1:]), *seen.dims[after:]), seen.sights).with_channels(
+        output.shape
+    )
 
 
 def index_select(see: See, args: Sequence[Any], output: Tensor) -> Seen:
