@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import copy
 import difflib
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 from urllib.error import URLError
 
 import torch
@@ -33,7 +34,7 @@ class TorchvisionNet(nn.Module):
 
     Attributes:
         preset: how the weights want pictures to be cut, which `PicturesDataModule` does; of random weights that of
-            torchvision's best.
+            torchvision's best for pictures of the size that the net takes.
 
     Raises:
         ValueError: there is no such model or weights, or they cannot be downloaded.
@@ -65,7 +66,7 @@ class TorchvisionNet(nn.Module):
                 f"TorchvisionNet(name={name!r}, weights={weights!r}): the weights cannot be downloaded ({error}); "
                 "weights: null begins with random ones, EfficientNetLite0 has them in a package"
             ) from error
-        made_for = (chosen or known["DEFAULT"]).transforms()
+        made_for = (chosen or _fitting(self.net, [known["DEFAULT"], *known])).transforms()
         self.normalize = Normalize(*(MEAN, STD) if chosen is None else (made_for.mean, made_for.std))
         self.preset = Preset(made_for.crop_size[0], made_for.resize_size[0], made_for.interpolation.value)
         self.net.to(memory_format=torch.channels_last)
@@ -76,9 +77,24 @@ class TorchvisionNet(nn.Module):
 
     def untrained(self) -> TorchvisionNet:
         """The model with its random initialisation, behind the same normalization."""
-        other = TorchvisionNet(self.name, weights=None)
-        other.normalize = copy.deepcopy(self.normalize).cpu()
+        from torchvision import models
+
+        with torch.device("meta"):
+            other = TorchvisionNet(self.name, weights=None)
+        side = getattr(self.net, "image_size", None)
+        other.net = models.get_model(self.name, weights=None, **({} if side is None else {"image_size": side}))
+        other.net.to(memory_format=torch.channels_last)
+        other.normalize, other.preset = copy.deepcopy(self.normalize).cpu(), self.preset
         return other
+
+
+def _fitting(net: nn.Module, known: Sequence[Any]) -> Any:
+    """The first weights that want pictures of the size that the net is built for; the first of all where it takes any.
+
+    A transformer has a place for each patch, and torchvision's best may be for larger pictures than its default net.
+    """
+    side = getattr(net, "image_size", None)
+    return next((each for each in known if side in (None, each.transforms().crop_size[0])), known[0])
 
 
 class EfficientNetLite0(nn.Module):

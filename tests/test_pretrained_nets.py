@@ -11,7 +11,10 @@ from PIL import Image
 from torch import nn
 
 from touchstone.nets import SmallCNN, TorchvisionNet, untrained
+from touchstone.nets.imagenet import MEAN, STD
 from touchstone.nets.last_layer import last_layer
+from touchstone.nets.normalize import Normalize
+from touchstone.nets.preset import Preset
 
 from .picture_folders import RED, needs_imagenet
 
@@ -64,6 +67,31 @@ def test_what_stands_beside_is_the_own_net_with_random_weights(run: Any, root: P
     assert ended.code == 0, ended.err
     assert "the net: 512 features enter the last layer, net.net.classifier.1" in ended.out
     assert "random: 512 features enter the last layer, net.classifier.1" in ended.out
+
+
+def net_on_meta(name: str) -> TorchvisionNet:
+    with torch.device("meta"):
+        net = TorchvisionNet(name, weights=None)
+    net.normalize = Normalize(MEAN, STD)
+    return net
+
+
+@pytest.mark.parametrize(("name", "resize"), [("vit_h_14", 224), ("vit_b_16", 256), ("swin_t", 232)])
+def test_pictures_are_cut_to_the_size_of_a_net_with_random_weights(name: str, resize: int) -> None:
+    """The best weights of the largest transformer are for 518 pixels, its own size is 224."""
+    net = net_on_meta(name)
+    assert (net.preset.image_size, net.preset.resize) == (224, resize)
+    assert getattr(net.net, "image_size", 224) == 224
+
+
+def test_an_untrained_transformer_takes_pictures_of_the_same_size() -> None:
+    from torchvision import models
+
+    net = net_on_meta("vit_b_16")
+    with torch.device("meta"):
+        net.net, net.preset = models.vit_b_16(image_size=384), Preset(384, 384)  # as with its weights of SWAG
+        other = net.untrained()
+    assert (other.net.image_size, other.preset) == (384, Preset(384, 384))
 
 
 @pytest.mark.parametrize("make", [lambda: SmallCNN(width=4), lambda: TorchvisionNet("resnet18", weights=None)])
