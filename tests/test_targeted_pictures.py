@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -19,6 +20,8 @@ from touchstone.attacks import PGD, AnyOf, Linf, Objective, Targeted
 from touchstone.attacks.dreaming.canvas import Canvas
 from touchstone.callbacks import TargetedPictures
 from touchstone.callbacks.parts.names.class_by_name import class_by_name
+from touchstone.cli.mistakes import UsageError
+from touchstone.cli.target import check_target
 from touchstone.datamodules import PicturesDataModule
 
 from .picture_folders import Classes, NanWhereBright, needs_imagenet
@@ -66,6 +69,25 @@ def test_names_of_imagenet_that_differ_in_case_are_two_classes() -> None:
 def test_a_class_that_is_none_or_several_says_so(wanted: Any, names: Any, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         class_by_name(wanted, names, "f(target=...)")
+
+
+FLOWERS = sorted(str(number) for number in range(1, 103))  # as folders of numbers are sorted
+
+
+@pytest.mark.parametrize("wanted", ["10", " 10 "])
+def test_a_number_that_is_the_name_of_another_class_is_refused_with_both_readings(wanted: str) -> None:
+    message = f"is the number of the class {FLOWERS[10]!r} and the name of class 1: a name in double quotes"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        class_by_name(wanted, FLOWERS, "--target")
+    with pytest.raises(UsageError, match=re.escape(message)):
+        check_target(int(wanted), SimpleNamespace(class_names=FLOWERS))
+
+
+def test_a_number_is_a_number_in_python_and_a_name_in_quotes() -> None:
+    assert FLOWERS.index("10") == class_by_name('"10"', FLOWERS, "--target") == 1
+    assert class_by_name(10, FLOWERS, "--target") == 10
+    digits = [str(number) for number in range(10)]
+    assert class_by_name("7", digits, "--target") == class_by_name('"7"', digits, "--target") == 7
 
 
 @pytest.mark.parametrize("batch_size", [1, 8])

@@ -38,6 +38,6 @@ def check_target(target: int | str | None, data: object) -> None:
     if target is None or names is None:
         return
     try:
-        class_by_name(target, names, "--target")
+        class_by_name(str(target), names, "--target")  # on a command line, a number may be meant as a name
     except ValueError as error:
         raise UsageError(str(error)) from None

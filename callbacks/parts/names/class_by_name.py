@@ -27,7 +27,8 @@ def class_by_name(wanted: str | int, names: Sequence[str] | None, call: str) -> 
 
     Args:
         wanted: its number, also as text; its name; or a part of one name only, in any case of letters. A name in its
-            own case comes first.
+            own case comes first. A text that is the number of one class and the name of another is refused; in double
+            quotes, a name is nothing else.
         names: of the classes; None where they have none.
         call: what asks, for the message.
 
@@ -39,10 +40,11 @@ def class_by_name(wanted: str | int, names: Sequence[str] | None, call: str) -> 
         if number < 0 or names is not None and number >= len(names):
             allowed = "a class number >= 0" if names is None else f"a class, 0 to {len(names) - 1}"
             raise ValueError(f"{call} must be {allowed}, got {number}")
+        _check_one_reading(wanted, number, names, call)
         return number
     if names is None:
         raise ValueError(f"{call} must be a number, since the data module has no class_names, got {wanted!r}")
-    text = wanted.strip()
+    text = wanted.strip().strip('"')
     lowered = [name.lower() for name in names]
     for fits in (
         [number for number, name in enumerate(names) if name == text],
@@ -58,3 +60,13 @@ def class_by_name(wanted: str | int, names: Sequence[str] | None, call: str) -> 
     near = difflib.get_close_matches(text.lower(), lowered, 5, 0)
     listed = ", ".join(names[lowered.index(name)] for name in near)
     raise ValueError(f"{call} must be a class, there is no {wanted!r}; the nearest are {listed}")
+
+
+def _check_one_reading(wanted: str | int, number: int, names: Sequence[str] | None, call: str) -> None:
+    """Raises ValueError where a text of digits, read as a number, is the name of another class."""
+    named = [place for place, name in enumerate(names or ()) if isinstance(wanted, str) and name == wanted.strip()]
+    if named and named != [number]:
+        raise ValueError(
+            f"{call} must be one class, {wanted!r} is the number of the class {names[number]!r} and the name of class "
+            f"{named[0]}: a name in double quotes, as '\"{names[number]}\"' or '\"{wanted.strip()}\"', is no number"
+        )
