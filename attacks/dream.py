@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from .dreaming.fourier import Fourier
 from .dreaming.layers import responses_to
 from .dreaming.octave_climb import OctaveClimb
 from .dreaming.options import check_options
+from .dreaming.stillness import why_still
 
 NOISE = 0.3  # standard deviation of the coefficients of a decorrelated start: a soft grey
 
@@ -74,12 +76,13 @@ def dream(
         The pictures, in [0, 1], a new tensor on the model's device; by `each` N for every layer, in their order.
 
     Warns:
-        UserWarning: no gradient comes from the layer, and pictures stay as they began.
+        UserWarning: pictures stay as they began, since no gradient comes from the layer, it leads out of [0, 1], or the
+            response is not finite.
 
     Raises:
         ValueError: there is no such layer (the message lists those that there are, the nearest first), channel or
-            unit, its output does not begin with an axis of the pictures, an option is of another type or outside its
-            range, or the model does not take the size of an octave.
+            unit, its output does not begin with an axis of the pictures, a layer is given twice and not by `each`, an
+            option is of another type or outside its range, or the model does not take the size of an octave.
 
     Example:
         >>> pictures = dream(model, layer="features.7", x=(4, 3, 224, 224), jitter=8)
@@ -97,6 +100,9 @@ def dream(
     }
     check_options({**options, "objective": objective})
     model, layers = module_of(model), [layer] if isinstance(layer, str) else list(layer)
+    twice = sorted({name for name in layers if layers.count(name) > 1})
+    if twice and not each:
+        raise ValueError(f"dream(layer=...) must be different layers, whose sum is climbed, got {twice[0]!r} twice")
     with buffers_kept(model), frozen_eval(model), responses_to(model, layers, objective) as responses:
         begin = start_of(model, x, seed=seed, decorrelated=decorrelated)
         number = None
@@ -104,13 +110,15 @@ def dream(
             places = {name: place for place, name in enumerate(dict.fromkeys(layers))}
             number = torch.tensor([places[name] for name in layers for _ in begin], device=begin.device)
             begin = begin.repeat(len(layers), 1, 1, 1)
-        pictures, has_moved = OctaveClimb(model=model, responses=responses, **options)(begin, number)
-    if not bool(has_moved.all()):
-        warnings.warn(
-            f"dream(layer={layer!r}): {int((~has_moved).sum())} of {len(begin)} pictures stay as they began, since no "
-            "gradient comes from there: another seed, or other pictures to begin from, may have one",
-            stacklevel=2,
-        )
+        climb = OctaveClimb(model=model, responses=responses, **options)
+        pictures, has_moved = climb(begin, number)
+        still = ~has_moved
+        if bool(still.any()):
+            reasons = why_still(partial(climb.gain, layer=None if number is None else number[still]), begin[still])
+            warnings.warn(
+                f"dream(layer={layer!r}): {int(still.sum())} of {len(begin)} pictures stay as they began; {reasons}",
+                stacklevel=2,
+            )
     return pictures
 
 

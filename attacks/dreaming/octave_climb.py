@@ -57,6 +57,11 @@ class OctaveClimb:
         pictures, has_moved = zip(*parts, strict=True)
         return torch.cat(pictures), torch.cat(has_moved)
 
+    def gain(self, pictures: Tensor, layer: Tensor | None) -> Tensor:
+        """What is climbed of pictures as they are, float `(N,)`: the sum of the layers' responses, or that of one."""
+        responses = self.responses(pictures).values()
+        return reduce(torch.add, responses) if layer is None else torch.stack([*responses]).gather(0, layer[None])[0]
+
     def _climb(self, begin: Tensor, layer: Tensor | None) -> tuple[Tensor, Tensor]:
         canvas = Canvas(box=None) if self.decorrelated else Canvas(smoothing=self.smoothing)
         detail = torch.zeros_like(begin)  # what the coarser octaves have changed
@@ -91,10 +96,7 @@ class OctaveClimb:
             num_measured += 1
             pictures = shown(points)
             moved = jittered(pictures, self.jitter, seed=self.seed, step=num_measured) if self.jitter else pictures
-            responses = self.responses(moved).values()
-            gain = (
-                reduce(torch.add, responses) if layer is None else torch.stack([*responses]).gather(0, layer[None])[0]
-            )
+            gain = self.gain(moved, layer)
             if self.variation_penalty:
                 gain = gain - self.variation_penalty * total_variation(pictures)
             return gain, rows < 0
