@@ -7,21 +7,16 @@ normalizer inside and mostly behind `module.`), state dicts as RobustBench has t
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from .normalize import Normalize
 from .parts.fill import fill
+from .parts.published_state import published_state
 from .parts.stored_weights import stored_weights
 
-WRAPPERS = ("model", "state_dict", "net", "model_state_dict")
-"""Keys of a checkpoint behind which the state dict may lie."""
-UNUSED = ("attacker.", "sub_block1.")
-"""What no prediction needs: the copy of the net that robustness keeps for its attacker, and a block of TRADES that no
-forward uses."""
 NORMALIZATIONS = (("new_mean", "new_std"), ("mean", "std"), ("mu", "sigma"))
 """How the two halves of a normalization are called, at the top or behind `normalizer.`, `normalize.` or the `0.` of an
 `nn.Sequential` with the net."""
@@ -37,11 +32,13 @@ class PublicCheckpoint(nn.Module):
         mean: of the normalization, for a file that holds none; None for the one in the file, or none at all. Where it
             takes the place of another one in the file, a warning says so.
         std: of the normalization, likewise.
+        key: of the file behind which the state dict lies, as `"ema"`, where it holds several; None for the only one
+            that fits, alone or behind `model`, `state_dict`, `net` or `model_state_dict`.
 
     Raises:
         ValueError: the file needs more than weights, or holds those of another architecture, others beside them, or
-            half a normalization; the message says how to convert it, or names the first keys that are missing,
-            unexpected or of another shape.
+            half a normalization, or several state dicts fit; the message says how to convert it, or names its keys, or
+            the first that are missing, unexpected or of another shape.
         FileNotFoundError: there is no such file.
 
     Shape:
@@ -58,10 +55,11 @@ class PublicCheckpoint(nn.Module):
         *,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        key: str | None = None,
     ) -> None:
         super().__init__()
         call = f"PublicCheckpoint(checkpoint={checkpoint!r})"
-        state = _state_dict(stored_weights(checkpoint, call), call)
+        state = published_state(stored_weights(checkpoint, call), net, key, call)
         if (mean is None) != (std is None):
             raise ValueError("PublicCheckpoint(mean=..., std=...): give both or none")
         stored = _normalization(state, set(net.state_dict()), call)
@@ -78,20 +76,6 @@ class PublicCheckpoint(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(self.normalize(x))
-
-
-def _state_dict(stored: Any, call: str) -> dict[str, Tensor]:
-    """The tensors by name, without those that no prediction needs."""
-    for key in WRAPPERS:
-        if isinstance(stored, Mapping) and isinstance(stored.get(key), Mapping):
-            stored = stored[key]
-            break
-    tensors = {str(k): v for k, v in stored.items() if isinstance(v, Tensor)} if isinstance(stored, Mapping) else {}
-    if not tensors:
-        raise ValueError(f"{call} must hold a state dict, alone or behind one of {', '.join(WRAPPERS)}")
-    while all(key.startswith("module.") for key in tensors):  # of DataParallel
-        tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
-    return {key: value for key, value in tensors.items() if not key.startswith(UNUSED)}
 
 
 def _normalization(state: dict[str, Tensor], wanted: set[str], call: str) -> Normalize | None:

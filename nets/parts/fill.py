@@ -33,7 +33,7 @@ def fill(
     named = {key: key.removeprefix(prefix) for key in state if key.startswith(prefix)}
     given = {name: state[key] for key, name in named.items()}
     others = [] if has_others else [key for key in state if key not in named]
-    missing = [key for key in wanted if key not in given and _is_needed(key)]
+    missing = [key for key in wanted if key not in given and is_needed(key)]
     unexpected = [name for name in given if name not in wanted] + others
     misshapen = [
         f"{key} {tuple(given[key].shape)} for {tuple(value.shape)}"
@@ -55,7 +55,7 @@ def fill(
 
 def _prefix(wanted: set[str], given: Sequence[str], call: str) -> str:
     """What stands before the names of a net's weights."""
-    needed = set(filter(_is_needed, wanted))
+    needed = set(filter(is_needed, wanted))
     found: Counter[str] = Counter()
     for key in given:
         for place in (0, *(at + 1 for at, letter in enumerate(key) if letter == ".")):
@@ -69,7 +69,8 @@ def _prefix(wanted: set[str], given: Sequence[str], call: str) -> str:
     return fitting[0] if fitting else max(COMMON, key=lambda prefix: found[prefix])
 
 
-def _is_needed(key: str) -> bool:
+def is_needed(key: str) -> bool:
+    """Whether a prediction needs it: all but the counters of batches."""
     return not key.endswith("num_batches_tracked")
 
 
