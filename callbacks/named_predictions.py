@@ -23,7 +23,7 @@ from .parts.passes.processes import gather
 from .parts.pictures.answered import check_answered
 from .parts.pictures.labelled_copy import labelled_copy
 from .parts.pictures.named_picture import Named, named_picture
-from .parts.records.publish import file_name, publish_picture
+from .parts.records.publish import plain_name, publish_picture
 from .parts.records.table_file import TableFile
 
 RANDOM = "random"
@@ -196,6 +196,6 @@ class NamedPredictions(BasePredictionWriter):
         self._table.write(position, [shown(data.files[position]), *values], ["file", *columns])
         if self.labelled:
             lines = [f"{label} {share:.1%}" for label, share in each[""]]
-            path = self._folder / "labelled" / f"{position:05d}_{file_name(data.files[position].stem)}.jpg"
+            path = self._folder / "labelled" / f"{position:05d}_{plain_name(data.files[position].stem)}.jpg"
             path.parent.mkdir(exist_ok=True)
             labelled_copy(data.picture(position), lines[:1]).save(path, quality=90)

@@ -252,6 +252,12 @@ def test_the_end_of_a_name_will_do_where_it_is_one_layers_only() -> None:
         ("0:a", SHAPE, {}, r"layer='0:a'\) must end in numbers"),
         ("0:1,99", SHAPE, {}, "for one sample has the shape"),
         ([], SHAPE, {}, "at least one layer"),
+        (
+            ["2", "4:1", "2"],
+            SHAPE,
+            {},
+            r"dream\(layer=...\) must be different layers, whose sum is climbed, got '2' twice",
+        ),
         ("0", (3, 16, 16), {}, r"must be pictures `\(N, C, H, W\)`"),
         (
             "0",
@@ -305,10 +311,29 @@ def test_a_picture_without_a_gradient_stays_and_it_is_said() -> None:
     nn.init.constant_(net[0].weight, 1.0)
     nn.init.constant_(net[0].bias, -5.0)
     x = torch.stack([torch.zeros(3, 8, 8), torch.full((3, 8, 8), 0.9)])  # of the first no unit is awake
-    with pytest.warns(UserWarning, match=r"dream\(layer='1'\): 1 of 2 pictures stay as they began"):
+    with pytest.warns(UserWarning, match=r"layer='1'\): 1 of 2 pictures stay as they began; of 1, no gradient"):
         dreamt = dream(net, "1", x, num_steps=2)
     assert torch.equal(dreamt[0], x[0])
     assert not torch.equal(dreamt[1], x[1])
+
+
+class SumsOfKinds(nn.Module):
+    """The sum of a picture's pixels; not a number where the first one is below a half."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.sum((1, 2, 3)) * torch.where(x[:, 0, 0, 0] < 0.5, torch.nan, 1.0))[:, None]
+
+
+def test_what_keeps_a_picture_as_it_began_is_said() -> None:
+    """White can only grow darker, and its sum only larger; of black the response is NaN; grey moves."""
+    white, black, grey = (torch.full((3, 8, 8), value) for value in (1.0, 0.0, 0.6))
+    with pytest.warns(UserWarning, match="3 of 4 pictures stay as they began; of 1, the response .* is NaN") as told:
+        dreamt = dream(SumsOfKinds(), "", torch.stack([white, black, white, grey]), num_steps=1)
+    assert "of 2, no step along their gradient leads anywhere inside [0, 1]" in str(told[0].message)
+    assert "no gradient comes" not in str(told[0].message)
+    assert [bool((dreamt[row] != start).any()) for row, start in enumerate((white, black, white, grey))] == [
+        *(False, False, False, True)
+    ]
 
 
 def test_the_layers_that_are_listed_are_those_that_a_forward_may_run() -> None:

@@ -243,6 +243,25 @@ def test_what_is_shown_of_a_name_does_nothing_and_is_not_empty_of_it(kind: str) 
     assert len(file_name(NAMES[kind]).encode()) <= 200
 
 
+def test_pictures_of_names_that_differ_in_a_sign_lie_in_files_of_their_own() -> None:
+    names = ["pgd 8/255", "pgd 8:255", "pgd_8_255", "pgd-8-255", "pgd/8/255", "pgd  8/255", "pgd(8,255)", "pgd 8/255 "]
+    assert len({file_name(f"attack/{name}") for name in names}) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("tag", "file"),
+    [
+        ("attack/pgd", "attack_pgd"),
+        ("deepdream/_fc:76", "deepdream__fc_76"),
+        ("deepdream/conv.1:5,12,12", "deepdream_conv.1_5_12_12"),
+        ("curves/dataloader_idx_1", "curves_dataloader_idx_1"),
+        ("attack/pgd/dataloader_idx_1", "attack_pgd_dataloader_idx_1"),
+    ],
+)
+def test_the_pictures_of_usual_tags_lie_where_they_are_looked_for(tag: str, file: str) -> None:
+    assert file_name(tag) == file
+
+
 def test_files_of_hostile_names_are_predicted_and_written_down_harmlessly(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

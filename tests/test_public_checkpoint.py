@@ -204,14 +204,41 @@ def test_a_net_keeps_a_buffer_that_is_called_like_a_mean(tmp_path: Path) -> None
         (small(mu=MEAN, sigma=0 * STD), r"a normalization that is none: Normalize\(std=...\) must be > 0"),
         ({**behind("a.", small()), **behind("b.", small())}, "of one net, those behind 'a.' and behind 'b.' fit"),
         ({k: v.long() for k, v in small().items()}, "mistyped weight torch.int64 for torch.float32"),
-        ({"epoch": 3}, "must hold a state dict"),
-        ([torch.zeros(1)], "must hold a state dict"),
+        ({"epoch": 3}, r"must hold a state dict, .* or behind key=..., got the keys epoch$"),
+        ({"epoch": 3, "ema": small(), "swa": {"a": torch.ones(1)}}, r"or behind key=..., got tensors behind ema, swa$"),
+        ([torch.zeros(1)], "must hold a state dict, .* got a list"),
     ],
 )
 def test_another_architecture_is_named_by_its_first_keys(tmp_path: Path, stored: Any, message: str) -> None:
     torch.save(stored, tmp_path / "a.pt")
     with pytest.raises(ValueError, match=message):
         PublicCheckpoint(nn.Linear(4, 3), str(tmp_path / "a.pt"))
+
+
+def test_of_several_state_dicts_that_fit_one_is_chosen_by_its_key(tmp_path: Path) -> None:
+    raw, averaged = small(), small()
+    torch.save({"epoch": 3, "model": raw, "ema": averaged, "optimizer": {"state": {}}}, tmp_path / "a.pt")
+    with pytest.raises(ValueError, match=r"of this net several times, behind model, ema: choose by key"):
+        PublicCheckpoint(nn.Linear(4, 3), str(tmp_path / "a.pt"))
+    for key, expected in (("model", raw), ("ema", averaged)):
+        net = PublicCheckpoint(nn.Linear(4, 3), str(tmp_path / "a.pt"), key=key)
+        assert torch.equal(net.net.weight, expected["weight"])
+    with pytest.raises(ValueError, match=r"behind key='emma', got tensors behind model, ema"):
+        PublicCheckpoint(nn.Linear(4, 3), str(tmp_path / "a.pt"), key="emma")
+
+
+def test_what_lies_beside_the_weights_is_no_second_net(tmp_path: Path) -> None:
+    stored = {"model": behind("module.model.", small()), "statistics": {"mean": MEAN}, "net": {"width": 3}}
+    torch.save(stored, tmp_path / "a.pt")
+    net = PublicCheckpoint(nn.Linear(4, 3), str(tmp_path / "a.pt"))
+    assert torch.equal(net.net.weight, stored["model"]["module.model.weight"])
+
+
+def test_an_averaged_model_of_torch_is_read(tmp_path: Path) -> None:
+    source = torch.optim.swa_utils.AveragedModel(nn.DataParallel(nn.Linear(4, 3)))
+    torch.save(source.state_dict(), tmp_path / "a.pt")
+    net = PublicCheckpoint(nn.Linear(4, 3), str(tmp_path / "a.pt"))
+    assert torch.equal(net.net.weight, source.module.module.weight)
 
 
 def test_a_damaged_file_and_half_a_normalization_are_refused(tmp_path: Path) -> None:

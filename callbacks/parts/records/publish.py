@@ -21,6 +21,9 @@ from touchstone.runs.whole_files import write_whole
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+USUAL = re.compile(r"[\w.-]+(/[\w.-]+(:\d+(,\d+)*)?)?(/dataloader_idx_\d+)?")
+"""Tags whose signs become `_`: a kind and a name, as `attack/pgd`, with a unit, as `deepdream/fc:76`, and a loader."""
+
 
 def publish_picture(trainer: pl.Trainer, folder: Path | None, tag: str, figure: Figure) -> None:
     """Shows a figure under `tag` and keeps it as `figures/TAG.png` of the run folder. For rank zero."""
@@ -52,12 +55,20 @@ def _take_names_as_text(figure: Figure) -> None:
             text.set_text("\n".join(map(shown, text.get_text().split("\n"))))
 
 
+def plain_name(text: str) -> str:
+    """A text as part of the name of a file: letters, digits, `_`, `-` and `.`, at most 180 bytes."""
+    return re.sub(r"[^\w.-]+", "_", text).encode()[:180].decode(errors="ignore")
+
+
 def file_name(tag: str) -> str:
-    """A tag as the name of a file: letters, digits, `_`, `-` and `.`, at most 200 bytes."""
-    name = re.sub(r"[^\w.-]+", "_", tag)
-    if len(name.encode()) <= 200:
+    """A tag as the name of a file, at most 200 bytes.
+
+    Where another sign had to go than those of a usual tag, a hash tells it from tags that look the same without.
+    """
+    name = plain_name(tag)
+    if USUAL.fullmatch(tag) and len(name) == len(tag):
         return name
-    return name.encode()[:180].decode(errors="ignore") + "_" + hashlib.sha256(tag.encode()).hexdigest()[:16]
+    return name + "_" + hashlib.sha256(tag.encode(errors="surrogatepass")).hexdigest()[:16]
 
 
 def publish_text(trainer: pl.Trainer, tag: str, text: str) -> None:
