@@ -21,6 +21,7 @@ from touchstone.runs.shown import shown
 from .parts.measures.change_size import ChangeSize
 from .parts.measures.price_search import price_search
 from .parts.names.class_by_name import ALREADY, check_class, class_by_name
+from .parts.passes.picture_data import check_picture_data
 from .parts.passes.processes import gather
 from .parts.pictures.answered import check_answered
 from .parts.pictures.attack_picture import Attacked, attack_picture
@@ -71,6 +72,7 @@ class LeastVisible(pl.Callback):
         self._taken: list[tuple[Tensor, Tensor]] = []
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        check_picture_data(trainer, "LeastVisible")
         names = getattr(trainer.datamodule, "class_names", None)  # type: ignore[attr-defined]
         self._numbers = [class_by_name(each, names, "LeastVisible(targets=...)") for each in self.targets]
         self._taken = []

@@ -19,6 +19,7 @@ from touchstone.runs.run_folder import run_folder
 from touchstone.runs.shown import shown
 
 from .parts.names.probabilities import are_probabilities, described
+from .parts.passes.picture_data import check_picture_data
 from .parts.passes.processes import gather
 from .parts.pictures.answered import check_answered
 from .parts.pictures.labelled_copy import labelled_copy
@@ -77,6 +78,7 @@ class NamedPredictions(BasePredictionWriter):
         self._damaged: list[str] = []
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        check_picture_data(trainer, "NamedPredictions", needs=("files", "picture", "class_names"))
         self._folder = folder = run_folder(trainer)
         if folder is not None:
             self._table = TableFile(folder / "predictions.csv", trainer.global_rank, trainer.world_size)

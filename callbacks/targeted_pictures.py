@@ -22,6 +22,7 @@ from touchstone.runs.shown import shown
 
 from .parts.measures.feature_distance import feature_distance
 from .parts.names.class_by_name import ALREADY, check_class, class_by_name
+from .parts.passes.picture_data import check_picture_data
 from .parts.passes.processes import gather
 from .parts.pictures.answered import check_answered
 from .parts.pictures.attack_picture import Attacked, attack_picture
@@ -103,6 +104,7 @@ class TargetedPictures(pl.Callback):
         self._drawn: dict[str, list[Attacked]] = {}
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        check_picture_data(trainer, "TargetedPictures")
         self._folder = folder = run_folder(trainer)
         if folder is not None:
             self._table = TableFile(folder / "targeted.csv", trainer.global_rank, trainer.world_size)

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import lightning.pytorch as pl
 import pytest
+import torch
 from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from touchstone.attacks import FGSM, L1Adam, Linf
 from touchstone.callbacks import LeastVisible, NamedPredictions, Predictions, TargetedPictures
@@ -55,6 +57,24 @@ def test_the_run_folder_is_asked_for_as_often_with_fewer_pictures(
     predict(tmp_path / "fewer", CALLBACKS[name](), num_pictures)
     assert num_asked > 0
     assert len(asked) == 2 * num_asked
+
+
+class Bare(pl.LightningDataModule):
+    """Knows no files."""
+
+    def predict_dataloader(self) -> DataLoader:
+        return DataLoader(torch.zeros(2, 3, 8, 8))
+
+
+@pytest.mark.parametrize("name", ["named", "targeted", "least_visible"])
+def test_what_is_needed_of_the_data_is_said_before_anything_is_predicted(name: str) -> None:
+    callback = CALLBACKS[name]()
+    run = pl.Trainer(logger=False, callbacks=[callback], enable_progress_bar=False, accelerator="cpu")
+    call = type(callback).__name__
+    with pytest.raises(ValueError, match=rf"^{call} needs a data module with files, .*Module, got none, but a data lo"):
+        run.predict(Classes(), DataLoader(torch.zeros(2, 3, 8, 8)))
+    with pytest.raises(ValueError, match=rf"^{call} needs a data module with .* got Bare without files, .*class_names"):
+        run.predict(Classes(), datamodule=Bare())
 
 
 def test_rows_that_nobody_can_tell_apart_are_an_error(tmp_path: Path) -> None:
