@@ -90,7 +90,9 @@ class _MaxPool(torch.autograd.Function):
 
 
 def _check_signals(layer: str, x: Tensor, channels: int | None = None) -> None:
-    """Raises ValueError where `x` is not `(N, channels, L)`: a product would repeat a single channel."""
+    """Raises ValueError where `x` is not float `(N, channels, L)`: a product would repeat a single channel."""
+    if not x.is_floating_point():
+        raise ValueError(f"{layer} takes signals of real floating point numbers, got {x.dtype}")
     if x.ndim != 3 or channels not in (None, x.shape[1]):
         wanted = "C" if channels is None else channels
         raise ValueError(f"{layer} takes signals (N, {wanted}, L), got the shape {tuple(x.shape)}")
@@ -108,7 +110,7 @@ class Conv1d(nn.Module):
         boundary: what lies outside the input: `"zeros"`, `"reflect"` (the input mirrored) or `"circular"`.
 
     Raises:
-        ValueError: a value is outside its range, or the input has another shape.
+        ValueError: a value is outside its range, or the input has another shape or is not real floating point.
 
     Shape:
         float `(N, in_channels, L)` to `(N, out_channels, L)`; to be mirrored, L must be > kernel_size / 2.
@@ -144,7 +146,7 @@ class MaxPool1d(nn.Module):
         kernel_size: samples that an output looks at, >= 1; of an even number one more lies after it than before.
 
     Raises:
-        ValueError: `kernel_size` is below 1, or the input has another shape.
+        ValueError: `kernel_size` is below 1, or the input has another shape or is not real floating point.
 
     Shape:
         float `(N, C, L)` to the same.

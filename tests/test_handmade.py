@@ -100,6 +100,12 @@ def test_sgd_is_torchs(options: dict[str, Any]) -> None:
         (lambda: handmade.Conv1d(1, 3, 3)(torch.rand(2, 4, 8)), r"takes signals \(N, 1, L\), got .* \(2, 4, 8\)"),
         (lambda: handmade.Conv1d(4, 3, 3)(torch.rand(2, 1, 8)), r"takes signals \(N, 4, L\), got .* \(2, 1, 8\)"),
         (lambda: handmade.Conv1d(1, 3, 3)(torch.rand(1, 8)), r"takes signals \(N, 1, L\), got .* \(1, 8\)"),
+        (
+            lambda: handmade.Conv1d(1, 3, 3)(torch.rand(1, 1, 8) + 1j),
+            "Conv1d takes signals of real .* got torch.complex64",
+        ),
+        (lambda: handmade.MaxPool1d(3)(torch.rand(1, 1, 8) + 1j), "MaxPool1d takes signals of real .* torch.complex64"),
+        (lambda: handmade.MaxPool1d(3)(torch.ones(1, 1, 8).long()), "MaxPool1d takes signals of real .* torch.int64"),
         (lambda: handmade.MaxPool1d(3)(torch.rand(1, 8)), r"takes signals \(N, C, L\), got .* \(1, 8\)"),
     ],
 )
