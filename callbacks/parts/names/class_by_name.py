@@ -64,7 +64,9 @@ def class_by_name(wanted: str | int, names: Sequence[str] | None, call: str) -> 
 
 def _check_one_reading(wanted: str | int, number: int, names: Sequence[str] | None, call: str) -> None:
     """Raises ValueError where a text of digits, read as a number, is the name of another class."""
-    named = [place for place, name in enumerate(names or ()) if isinstance(wanted, str) and name == wanted.strip()]
+    if names is None or not isinstance(wanted, str):
+        return
+    named = [place for place, name in enumerate(names) if name == wanted.strip()]
     if named and named != [number]:
         raise ValueError(
             f"{call} must be one class, {wanted!r} is the number of the class {names[number]!r} and the name of class "
