@@ -72,7 +72,6 @@ def receptive_fields(net: nn.Module, input_size: int | Sequence[int] = 224) -> l
         net = net.module
     shape = _input_shape(net, input_size)
     is_whole = isinstance(input_size, Sequence) and len(input_size) == len(shape) - 1
-    advice = "" if is_whole else "; the size may be given with the channels first, as (C, H, W)"
     found: list[LayerSight] = []
     where = ["the net"]
 
@@ -115,7 +114,10 @@ def receptive_fields(net: nn.Module, input_size: int | Sequence[int] = 224) -> l
             with dependence, CircularPadding(dependence):
                 torch.func.functional_call(net, weights, (x,))
         except Exception as error:  # whatever a net does that cannot be followed
-            reason = f"{error}" if isinstance(error, NoRuleError) else f"{type(error).__name__}: {error}"
+            has_no_rule = isinstance(error, NoRuleError)
+            reason = f"{error}" if has_no_rule else f"{type(error).__name__}: {error}"
+            is_guess = not is_whole and not has_no_rule
+            advice = "; the size may be given with the channels first, as (C, H, W)" if is_guess else ""
             raise ValueError(
                 f"receptive_fields cannot follow {type(net).__name__} with an input {tuple(shape)} at {where[-1]}: "
                 f"{reason.splitlines()[0]}{advice}"
