@@ -199,7 +199,7 @@ class Probe(pl.Callback):
     # The schedule.
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if not hasattr(self, "_try_out"):
+        if "_try_out" not in vars(self):
             raise ValueError(f"{type(self).__name__}.__init__ must call super().__init__(), as that of every Probe")
         if stage == "fit":
             check_order(self, trainer)
@@ -309,7 +309,8 @@ class Probe(pl.Callback):
         self._conclude_pass(trainer, pl_module, "test")
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self._left_out.let_go()
+        if "_left_out" in vars(self):  # not where a subclass forgets the constructor
+            self._left_out.let_go()
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage == "fit":

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from touchstone.attacks import frozen_eval
+from touchstone.attacks.core.buffers import buffers_kept
 from touchstone.nets.recurrent import Recurrent
 from touchstone.options import check_count, check_counts, check_positive
 from touchstone.runs.run_folder import run_folder
@@ -197,7 +198,7 @@ class RecurrentJacobian(pl.Callback):
         suffix: str,
     ) -> None:
         net = self.recurrent(module)
-        with frozen_eval(module):
+        with buffers_kept(module), frozen_eval(module):
             x = seen.x.clone()  # outside of inference mode
             found = lag_norms(net, x, self.lags, self.num_iterations, state=seen.state, lengths=seen.lengths)
             of_layers, bound = singular_values(net), vanishing_bound(net)

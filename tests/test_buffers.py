@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import lightning.pytorch as pl
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -59,6 +61,45 @@ class Various(nn.Module):
         self.norm.train()  # whose statistics change without a new version
         self.norm(x)
         return self.net(x) * self.ones
+
+
+class Filling(nn.Module):
+    """Fills a buffer that held nothing, makes one, and lets go of one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = small_net()
+        self.register_buffer("cache", None)
+        self.register_buffer("once", torch.ones(2), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.cache = x.mean(0)
+        self.register_buffer("made", torch.zeros(3), persistent=False)
+        if "once" in self._buffers:
+            del self.once
+        return self.net(x)
+
+
+def test_a_model_has_the_buffers_that_it_had() -> None:
+    x, model = images(12), Filling()
+    once, saved = model.once, list(model.state_dict())
+    evaluate(model, x, own_labels(small_net(), x), {"none": RandomNoise(threat=LINF)}, probe_masking=False)
+    assert dict(model.named_buffers(recurse=False)).keys() == {"once"}
+    assert model.once is once
+    assert list(model.state_dict()) == saved
+    model.cache = torch.ones(())
+    assert "cache" in model.state_dict()
+
+
+def test_a_buffer_that_can_only_be_read_is_not_written(tmp_path: Path) -> None:
+    """To write into a file that is mapped for reading ends the process."""
+    np.save(tmp_path / "table.npy", np.ones(3, np.float32))
+    x, model = images(12), small_net()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch, that it cannot be written
+        model.register_buffer("table", torch.from_numpy(np.load(tmp_path / "table.npy", mmap_mode="r")))
+    evaluate(model, x, own_labels(model, x), {"none": RandomNoise(threat=LINF)}, probe_masking=False)
+    assert model.table.tolist() == [1, 1, 1]
 
 
 def made_in_inference_mode() -> nn.Module:

@@ -48,7 +48,7 @@ def verdicts(folder: Path) -> dict[str, list[Any]]:
 def test_two_processes_give_the_figures_of_one(runs: Path, program: str) -> None:
     one, two = (figures(runs / program / number) for number in "12")
     assert {"val/loss", "val/accuracy", "grad_norm/val/input", "grad_norm/val/parameters"} <= set(one)
-    assert two == pytest.approx(one, rel=1e-5)
+    assert two == pytest.approx(one, rel=1e-5, nan_ok=True)  # where nothing is right, curves of the loss are NaN
 
 
 def test_two_processes_draw_the_curves_of_one(runs: Path) -> None:
@@ -58,7 +58,8 @@ def test_two_processes_draw_the_curves_of_one(runs: Path) -> None:
     assert two == one
     assert two["num_samples"] == 41
     assert {"val/curves/eps_0.02", "val/curves/steps_5", "val/curves/loss_5"} <= set(figures(runs / "ordinary" / "2"))
-    assert not list((runs / "one_sample").rglob("curves.json"))  # its sample is wrong before any attack
+    of_one_sample = json.loads((runs / "one_sample" / "2" / "version_0" / "curves.json").read_text())
+    assert set(of_one_sample["accuracy_at_eps"]) == {0.0}  # it is wrong before any attack
 
 
 @pytest.mark.parametrize("program", ["ordinary", "learned", "one_sample", "masked", "trained", "texts_by_class"])

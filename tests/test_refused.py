@@ -20,13 +20,13 @@ WEAK = FGSM(threat=Linf(eps=0.02))  # which leaves some standing
 class Refusing(nn.Module):
     """An honest net that refuses some batches."""
 
-    def __init__(self, refuses: Callable[[Tensor], bool]) -> None:
+    def __init__(self, refuses: Callable[[Tensor], bool], kind: type[Exception] = ValueError) -> None:
         super().__init__()
-        self.net, self.refuses = small_net(), refuses
+        self.net, self.refuses, self.kind = small_net(), refuses, kind
 
     def forward(self, x: Tensor) -> Tensor:
         if self.refuses(x):
-            raise ValueError("not these")
+            raise self.kind("not these")
         return self.net(x)
 
 
@@ -36,6 +36,11 @@ def is_alone(x: Tensor) -> bool:
 
 def is_grey(x: Tensor) -> bool:
     return bool((x == 0.5).all())
+
+
+def is_beyond(x: Tensor) -> bool:
+    """As no point inside the threat is."""
+    return bool(((x < 0.01) | (x > 0.99)).any())
 
 
 def test_a_net_that_refuses_a_single_image_is_probed_all_the_same() -> None:
@@ -53,6 +58,23 @@ def test_a_probe_that_the_model_refuses_costs_a_line() -> None:
     assert torch.equal(found.worst_case, expected.worst_case)
     line = "fgsm: a probe for masking came to nothing, since the model's forward failed: not these"
     assert [*expected.warnings, line] == found.warnings
+
+
+@pytest.mark.parametrize("kind", [ValueError, RuntimeError, IndexError])
+def test_a_probe_that_attacks_may_be_refused_by_any_error(kind: type[Exception]) -> None:
+    x = images(24) * 0.9 + 0.05
+    y = own_labels(small_net(), x)
+    report = evaluate(Refusing(is_beyond, kind), x, y, {"fgsm": WEAK})
+    assert 0 < report.worst_case.sum() < 24
+    assert any("came to nothing, since the model's forward failed" in line for line in report.warnings)
+
+
+def test_a_net_that_takes_one_image_at_a_time_is_measured() -> None:
+    x = images(12)
+    y = own_labels(small_net(), x)
+    expected = evaluate(small_net(), x, y, {"fgsm": WEAK})
+    found = evaluate(Refusing(lambda x: len(x) > 1), x, y, {"fgsm": WEAK}, batch_size=1)
+    assert torch.equal(found.worst_case, expected.worst_case)
 
 
 def test_an_error_in_a_probe_that_is_not_the_model_s_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from touchstone.attacks import PGD, EmbeddingBall, HotFlip, RandomFlips, TokenFlips, evaluate, frozen_eval
-from touchstone.attacks.core.renormalized import renormalized
 
 FLIPS = TokenFlips(1, vocab_size=10)
 
@@ -66,12 +65,37 @@ def test_gradients_of_weights_are_those_behind_torchs_own_look_up(net: Net) -> N
     torch.testing.assert_close(found, expected)
 
 
-def test_shared_weights_and_those_of_a_context_that_breaks_off_come_back(net: Net) -> None:
+def test_a_read_out_that_shares_the_table_says_what_the_model_alone_says(net: Net) -> None:
+    """It sees shortened vectors of the tokens that were looked up, and of no others."""
+
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding = net.embedding
+
+        def forward(self, tokens: Tensor) -> Tensor:
+            return self.embedding(input=tokens).tanh().mean(1) @ self.embedding.weight.T
+
+    tied, x = Tied(), torch.randint(0, 10, (12, 4))
+    alone = torch.cat([copy.deepcopy(tied)(text[None]) for text in x])
+    with frozen_eval(tied):
+        found = torch.cat([tied(text[None]) for text in x])
+    assert torch.equal(found, alone)
+
+
+def test_weights_that_are_computed_for_each_forward_are_shortened_as_ever(net: Net) -> None:
+    parametrized = nn.utils.parametrizations.weight_norm(net.embedding)
+    with frozen_eval(parametrized):
+        assert float(parametrized(torch.arange(10)).norm(dim=1).max()) == pytest.approx(1)
+
+
+def test_what_a_broken_forward_has_shortened_comes_back(net: Net) -> None:
+    """Also of a table that two share."""
     other = nn.EmbeddingBag(10, 6, max_norm=0.5, norm_type=1.0)
     other.weight = net.embedding.weight
     weight, storage = net.embedding.weight.detach().clone(), net.embedding.weight.data_ptr()
-    with pytest.raises(RuntimeError, match="broken"), renormalized(nn.ModuleList([net, other])):
-        raise RuntimeError("broken")
+    both = nn.Sequential(other, net)
+    with pytest.raises(IndexError, match="out of"), frozen_eval(both):
+        both(torch.arange(11)[None])
     assert torch.equal(net.embedding.weight, weight)
     assert net.embedding.weight.data_ptr() == storage
-    assert (net.embedding.max_norm, other.max_norm) == (1.0, 0.5)

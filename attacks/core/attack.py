@@ -126,7 +126,9 @@ class Attack(PerSample):
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng | None = None, *, training: bool = False
     ) -> Tensor:
-        """Attacks a batch, safely: in evaluation mode, with frozen weights, and everything restored after.
+        """Attacks a batch, safely: in evaluation mode, with frozen weights, and all that restored after.
+
+        What a model writes into its own buffers in evaluation mode stays, unless `buffers_kept` stands around the call.
 
         Args:
             model: any module from images to logits `(N, C)`.
@@ -181,6 +183,7 @@ class Attack(PerSample):
 
     def enter(self: Self, model: nn.Module, x: Tensor) -> tuple[Self, nn.Module, Tensor]:
         """The attack, the model and the samples where the threat is (`Threat.enter`)."""
+        self.threat.check_model_on(model, x)
         threat, model, x = self.threat.enter(model, x)
         return self if threat is self.threat else self.inside(threat), model, x
 

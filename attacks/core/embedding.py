@@ -47,12 +47,15 @@ def sizes_of_tables(model: nn.Module, tokens: Tensor) -> list[int]:
     """How many vectors each embedding has that a model looks these tokens up in, by a forward of them."""
     sizes, handles = [], []
 
-    def see(module: nn.Module, args: tuple[Any, ...]) -> None:
-        if isinstance(module, nn.Embedding) and torch.equal(args[0], tokens):
+    def see(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        (given,) = [*args, *kwargs.values()]
+        if isinstance(module, nn.Embedding) and torch.equal(given.flatten(), tokens.flatten()):
             sizes.append(module.num_embeddings)
 
     try:
-        handles += [m.register_forward_pre_hook(see) for m in model.modules() if isinstance(m, nn.Embedding)]
+        for module in model.modules():
+            if isinstance(module, nn.Embedding):
+                handles.append(module.register_forward_pre_hook(see, with_kwargs=True))
         model(tokens)
     finally:
         for handle in handles:

@@ -23,7 +23,7 @@ def frozen_eval(model: nn.Module, *, freeze: bool = True, training: bool = False
 
     Inside, batches from `torch.inference_mode` must be cloned before they can carry a gradient. Restored, module by
     module: the training flags and which parameters need a gradient; the random state of torch (CPU, and the
-    accelerators that hold the model), numpy and Python; and the weights of embeddings that shorten their vectors
+    accelerators that hold the model), numpy and Python; and what embeddings have shortened in their weights
     (`max_norm`). Not restored: values of buffers, as `buffers_kept` does, and of other parameters, for which `evaluate`
     looks itself, and what a model keeps outside of them.
 

@@ -1,32 +1,47 @@
-"""`renormalized`: embeddings that shorten their own vectors whenever these are looked up, held still."""
+"""`renormalized`: embeddings that shorten their own vectors whenever these are looked up get them back."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 @contextmanager
 def renormalized(model: nn.Module) -> Iterator[None]:
-    """Inside, each embedding with a `max_norm` gives what it would, from weights that no look-up changes.
+    """Inside, each forward of a model whose embeddings have a `max_norm` begins with the same weights.
 
-    Torch shortens the vectors of the tokens that are looked up, in the weights: every forward of another text would
-    leave another model. Here those of all tokens are shortened, in a copy that stands in for the weights; after it the
-    weights are what they were.
+    Torch shortens the vectors that are looked up, in the weights: every forward of another text would leave another
+    model. Here they are given back as soon as the model has answered.
     """
-    kept = []
+    shortened: list[tuple[Tensor, Tensor, Tensor]] = []  # the table, which of its vectors, and what they were
+
+    def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        assert isinstance(module.weight, Tensor)
+        tokens, table = kwargs.get("input", *args[:1]).flatten(), module.weight.data
+        shortened.append((table, tokens, table[tokens]))
+
+    def give_back(*_: Any) -> None:
+        while shortened:
+            table, tokens, vectors = shortened.pop()
+            table[tokens] = vectors
+
+    # Not where the weights are computed anew for each forward, as parametrized ones are.
+    tables = [
+        module
+        for module in model.modules()
+        if isinstance(module, (nn.Embedding, nn.EmbeddingBag))
+        and module.max_norm is not None
+        and "weight" in module._parameters
+    ]
+    handles = [table.register_forward_pre_hook(keep, with_kwargs=True) for table in tables]
+    if tables:
+        handles.append(model.register_forward_hook(give_back, always_call=True))
     try:
-        for module in model.modules():
-            if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.max_norm is not None:
-                weight, max_norm = module.weight, module.max_norm
-                kept.append((module, weight, weight.data, max_norm))
-                every_token = torch.arange(len(weight), device=weight.device)
-                weight.data = torch.embedding_renorm_(weight.data.clone(), every_token, max_norm, module.norm_type)
-                module.max_norm = None
         yield
     finally:
-        for module, weight, data, max_norm in reversed(kept):  # two of them may share their weights
-            weight.data, module.max_norm = data, max_norm
+        for handle in handles:
+            handle.remove()
+        give_back()

@@ -24,6 +24,9 @@ class Threat(PerSample, ABC):
         Here all are. Whoever attacks later asks it first, so that a training does not end with what was wrong before.
         """
 
+    def check_model_on(self, model: nn.Module, x: Tensor) -> None:
+        """Raises ValueError where the model does not take what may become of these samples; here it takes all."""
+
     def enter(self, model: nn.Module, x: Tensor) -> tuple[Threat, nn.Module, Tensor]:
         """The threat, the model and the samples as the attacker meets them.
 

@@ -59,8 +59,10 @@ class Probing:
     def counted(self) -> Iterator[None]:
         """What the model is asked inside is in the cost."""
         with metered(self.model) as meter:
-            yield
-        self.cost += meter.cost(0.0)
+            try:
+                yield
+            finally:
+                self.cost += meter.cost(0.0)
 
     def slope(self, points: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The margin by which the samples are wrong, `(N,)`, its gradient, like `points`, and its rounding, `(N,)`."""
@@ -73,8 +75,8 @@ class Probing:
     def is_differentiable(self) -> bool:
         """Whether the logits depend on the samples by a path that has a gradient, if only one of zeros."""
         with self.counted():
-            # Of two, since a norm over the batch refuses one.
-            return self.model(self.x[:2].clone().requires_grad_()).requires_grad
+            some = self.x[: min(2, self.look.batch_size)]  # of two, since a norm over the batch refuses one
+            return self.model(some.clone().requires_grad_()).requires_grad
 
     def errs(self, points: Tensor, rows: Tensor, where: str) -> Tensor:
         """Whether the model errs at points of so many rows, bool `(M,)`: not where its logits are no numbers.

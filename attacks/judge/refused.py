@@ -25,7 +25,7 @@ def unless_refused(model: nn.Module, name: str, probe: Callable[[], list[str]]) 
 
     def see(_: nn.Module, args: tuple[Any, ...], logits: Tensor | None) -> None:
         nonlocal has_failed
-        has_failed = logits is None
+        has_failed |= logits is None  # whoever meets an error may ask once more, what it was
 
     handle = model.register_forward_hook(see, always_call=True)
     try:

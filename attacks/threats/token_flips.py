@@ -11,7 +11,6 @@ from touchstone.options import check_counts
 
 from ..core.embedding import check_tokens, sizes_of_tables
 from ..core.sample_rng import SampleRng
-from ..core.threat import Threat
 from .free_tokens import FreeTokens
 
 
@@ -100,13 +99,12 @@ class TokenFlips(FreeTokens):
     def contains(self, x_adv: Tensor, x: Tensor) -> Tensor:
         return self.distance(x_adv, x) <= self.num_flips
 
-    def enter(self, model: nn.Module, x: Tensor) -> tuple[Threat, nn.Module, Tensor]:
+    def check_model_on(self, model: nn.Module, x: Tensor) -> None:
         tables = [module.num_embeddings for module in model.modules() if isinstance(module, nn.Embedding)]
         if len(x) and tables and max(tables) < self.vocab_size:  # unless these are of positions alone
             size = min(sizes_of_tables(model, x[:2]), default=self.vocab_size)
             if size < self.vocab_size:
                 raise ValueError(f"TokenFlips(vocab_size={self.vocab_size}): the model's embedding has {size}")
-        return self, model, x
 
     def check_input(self, x: Tensor) -> None:
         super().check_input(x)

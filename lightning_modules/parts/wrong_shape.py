@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from touchstone.attacks import frozen_eval
+from touchstone.attacks.core.buffers import buffers_kept
 from touchstone.attacks.core.out_of_memory import is_out_of_memory
 from touchstone.nets.preset import preset_of
 
@@ -65,7 +66,7 @@ def _side_that_fits(net: nn.Module, x: Tensor, channels: int) -> int | None:
 
 def _takes(net: nn.Module, x: Tensor, *shape: int) -> bool:
     try:
-        with frozen_eval(net), torch.no_grad():
+        with buffers_kept(net), frozen_eval(net), torch.no_grad():
             net(in_own_precision(net, x.new_zeros(1, *shape)))
     except ERRORS:
         return False
