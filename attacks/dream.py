@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -76,8 +75,8 @@ def dream(
         The pictures, in [0, 1], a new tensor on the model's device; by `each` N for every layer, in their order.
 
     Warns:
-        UserWarning: pictures stay as they began, since no gradient comes from the layer, it leads out of [0, 1], or the
-            response is not finite.
+        UserWarning: pictures stay as they began, since no gradient comes from the layer, it leads out of [0, 1], the
+            steps are too small, or the response is not finite.
 
     Raises:
         ValueError: there is no such layer (the message lists those that there are, the nearest first), channel or
@@ -114,7 +113,8 @@ def dream(
         pictures, has_moved = climb(begin, number)
         still = ~has_moved
         if bool(still.any()):
-            reasons = why_still(partial(climb.gain, layer=None if number is None else number[still]), begin[still])
+            slope = climb.slope(begin[still], None if number is None else number[still])
+            reasons = why_still(*slope, begin[still], climb.canvas)
             warnings.warn(
                 f"dream(layer={layer!r}): {int(still.sum())} of {len(begin)} pictures stay as they began; {reasons}",
                 stacklevel=2,

@@ -336,6 +336,25 @@ def test_what_keeps_a_picture_as_it_began_is_said() -> None:
     ]
 
 
+@pytest.mark.parametrize("options", [{}, {"decorrelated": True}, {"smoothing": 1.0}], ids=str)
+def test_steps_that_are_too_small_for_a_pixel_are_called_so(options: dict[str, Any]) -> None:
+    grey = torch.full((1, 3, 8, 8), 0.6)
+    with pytest.warns(
+        UserWarning, match="began; of 1, the steps are too small to change a pixel: take a larger"
+    ) as told:
+        dream(SumsOfKinds(), "", grey, num_steps=1, step_size=1e-12, **options)
+    assert "saturated" not in str(told[0].message)
+
+
+def test_why_pictures_stay_is_asked_of_as_few_at_once_as_are_climbed(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, sizes = SumsOfKinds(), []
+    net.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
+    monkeypatch.setattr(octave_climb, "PIXELS_AT_ONCE", 2 * 8 * 8)
+    with pytest.warns(UserWarning, match="5 of 5 pictures stay"):
+        dream(net, "", torch.ones(5, 3, 8, 8), num_steps=1)
+    assert max(sizes) == 2
+
+
 def test_the_layers_that_are_listed_are_those_that_a_forward_may_run() -> None:
     from touchstone.lightning_modules import Classifier
 

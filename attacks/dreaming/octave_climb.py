@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import reduce
@@ -11,7 +11,7 @@ from itertools import repeat
 import torch
 from torch import Tensor, nn
 
-from ..core.ascend import Measure, ascend
+from ..core.ascend import Measure, ascend, gradient_of
 from .canvas import Canvas
 from .fourier import Fourier
 from .jitter import jittered
@@ -50,12 +50,23 @@ class OctaveClimb:
             begin: the pictures, `(N, C, H, W)`.
             layer: the number of the layer whose response each one climbs, int64 `(N,)`; None for the sum of all.
         """
-        pixels = begin.shape[2] * begin.shape[3]
-        num_at_once = max(1, PIXELS_AT_ONCE // pixels) if begin.device.type == "cpu" else len(begin)
-        layers = repeat(None) if layer is None else layer.split(num_at_once)
-        parts = [self._climb(*part) for part in zip(begin.split(num_at_once), layers, strict=False)]
-        pictures, has_moved = zip(*parts, strict=True)
+        pictures, has_moved = zip(*(self._climb(*part) for part in _parts(begin, layer)), strict=True)
         return torch.cat(pictures), torch.cat(has_moved)
+
+    def slope(self, pictures: Tensor, layer: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The gain of pictures as they are, float `(N,)`, and its gradient, `(N, C, H, W)`."""
+        found = []
+        for part, number in _parts(pictures, layer):
+            points = part.detach().clone().requires_grad_()
+            gain = self.gain(points, number)
+            found.append((gain.detach(), gradient_of(gain, points)))
+        gains, gradients = zip(*found, strict=True)
+        return torch.cat(gains), torch.cat(gradients)
+
+    @property
+    def canvas(self) -> Canvas:
+        """Where the points may go, pixels or coefficients, and along what."""
+        return Canvas(box=None) if self.decorrelated else Canvas(smoothing=self.smoothing)
 
     def gain(self, pictures: Tensor, layer: Tensor | None) -> Tensor:
         """What is climbed of pictures as they are, float `(N,)`: the sum of the layers' responses, or that of one."""
@@ -63,7 +74,6 @@ class OctaveClimb:
         return reduce(torch.add, responses) if layer is None else torch.stack([*responses]).gather(0, layer[None])[0]
 
     def _climb(self, begin: Tensor, layer: Tensor | None) -> tuple[Tensor, Tensor]:
-        canvas = Canvas(box=None) if self.decorrelated else Canvas(smoothing=self.smoothing)
         detail = torch.zeros_like(begin)  # what the coarser octaves have changed
         has_moved = torch.zeros(len(begin), dtype=torch.bool, device=begin.device)
         sizes = octave_sizes((begin.shape[2], begin.shape[3]), self.num_octaves, self.octave_scale)
@@ -78,7 +88,7 @@ class OctaveClimb:
                     self._measure(shown, octave, layer),
                     points,
                     start=points,
-                    threat=canvas,
+                    threat=self.canvas,
                     num_steps=self.num_steps,
                     step_size=lambda step, threat: self.step_size,
                     early_stop=False,
@@ -102,6 +112,14 @@ class OctaveClimb:
             return gain, rows < 0
 
         return measure
+
+
+def _parts(pictures: Tensor, layer: Tensor | None) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """As many pictures as go through the net at once, with the numbers of their layers."""
+    pixels = pictures.shape[2] * pictures.shape[3]
+    num_at_once = max(1, PIXELS_AT_ONCE // pixels) if pictures.device.type == "cpu" else len(pictures)
+    layers = repeat(None) if layer is None else layer.split(num_at_once)
+    return zip(pictures.split(num_at_once), layers, strict=False)
 
 
 def _as_it_is(pictures: Tensor) -> Tensor:
