@@ -19,7 +19,7 @@ from .core.frozen_eval import frozen_eval
 from .core.sample_rng import SampleRng
 from .dreaming.canvas import Canvas
 from .dreaming.fourier import Fourier
-from .dreaming.layers import responses_to
+from .dreaming.layers import responses_to, select
 from .dreaming.octave_climb import OctaveClimb
 from .dreaming.options import check_options
 from .dreaming.stillness import why_still
@@ -99,9 +99,8 @@ def dream(
     }
     check_options({**options, "objective": objective})
     model, layers = module_of(model), [layer] if isinstance(layer, str) else list(layer)
-    twice = sorted({name for name in layers if layers.count(name) > 1})
-    if twice and not each:
-        raise ValueError(f"dream(layer=...) must be different layers, whose sum is climbed, got {twice[0]!r} twice")
+    if not each:
+        _check_different(model, layers)
     with buffers_kept(model), frozen_eval(model), responses_to(model, layers, objective) as responses:
         begin = start_of(model, x, seed=seed, decorrelated=decorrelated)
         number = None
@@ -120,6 +119,18 @@ def dream(
                 stacklevel=2,
             )
     return pictures
+
+
+def _check_different(model: nn.Module, layers: Sequence[str]) -> None:
+    """Raises ValueError where a layer is given twice, perhaps by its name and by the end of it."""
+    given: dict[tuple[str, tuple[int, ...]], str] = {}
+    for layer in layers:
+        chosen = select(model, layer)
+        same = given.get((chosen.name, chosen.index))
+        if same is not None:
+            twice = f"{layer!r} twice" if same == layer else f"{same!r} and {layer!r}, which are one"
+            raise ValueError(f"dream(layer=...) must be different layers, whose sum is climbed, got {twice}")
+        given[chosen.name, chosen.index] = layer
 
 
 def start_of(model: nn.Module, x: Tensor | Sequence[int], *, seed: int = 0, decorrelated: bool = False) -> Tensor:

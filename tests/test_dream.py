@@ -294,6 +294,21 @@ def test_what_cannot_be_dreamt_says_why(layer: Any, x: Any, options: dict[str, A
         dream(make_net(), layer, x, **options)
 
 
+@pytest.mark.parametrize(("first", "second"), [("body.2", "2"), ("2:1", "body.2:01"), ("body.2:1", "2:1")])
+def test_a_layer_under_two_names_is_given_twice(first: str, second: str) -> None:
+    net = nn.Sequential()
+    net.add_module("body", make_net())
+    with pytest.raises(ValueError, match=f"must be different layers, .* got '{first}' and '{second}', which are one$"):
+        dream(net, [first, second], SHAPE)
+    assert len(dream(net, [first, second], SHAPE, num_steps=1, each=True)) == 2 * SHAPE[0]
+
+
+@pytest.mark.parametrize("name", ["", "0"])
+def test_a_layer_that_is_given_twice_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"got '{name}' twice$"):
+        dream(make_net(), [name, name], SHAPE)
+
+
 @pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore:.*torch.jit:DeprecationWarning")
 @pytest.mark.parametrize("compiled", [torch.jit.script, lambda net: torch.jit.trace(net, torch.rand(SHAPE))])
 def test_layers_of_a_compiled_net_are_refused_and_its_output_is_climbed(compiled: Any) -> None:
