@@ -249,3 +249,16 @@ def test_methods_of_a_loss_or_objective_may_be_static_or_of_the_class() -> None:
     logits, y = torch.randn(5, 4), torch.tensor([0, 1, 2, 3, 0])
     torch.testing.assert_close(Static()(logits, y), CrossEntropy()(logits, y))
     torch.testing.assert_close(Static().towards(logits, y, y), -CrossEntropy()(logits, y))
+
+
+@pytest.mark.parametrize(
+    ("objective", "reached"),
+    [(Untargeted(), True), (Towards(target=1), True), (Targeted(target=1), False), (AnyOf([1, 2]), False)],
+    ids=repr,
+)
+@pytest.mark.parametrize("broken", [0, 1, 2])
+def test_where_a_logit_is_nan_no_class_is_answered(objective: Objective, reached: bool, broken: int) -> None:
+    logits, label = torch.tensor([[1.0, 3.0, 2.0], [1.0, 3.0, -torch.inf]]), torch.tensor([0, 0])
+    logits[0, broken] = torch.nan
+    assert objective.reached(logits, label).tolist() == [reached, True]
+    assert objective.correct(logits, torch.full_like(label, broken))[0].item() is False

@@ -1,4 +1,4 @@
-"""What a model's output is taken to be: one tensor of logits in full precision."""
+"""What a model's output is taken to be: one tensor of logits in full precision, and of those a class."""
 
 from __future__ import annotations
 
@@ -27,6 +27,16 @@ def logits_of(output: Any) -> Tensor:
     if not logits.is_floating_point():
         raise ValueError(f"the model must return floating point logits, got {logits.dtype}")
     return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def predicted(logits: Tensor) -> Tensor:
+    """The class that a model takes each sample for, int64 `(N,)`, of logits `(N, C)`; -1, no class, where one is NaN.
+
+    So that where a model gives NaN it is not right, and takes the sample for no class that somebody wants.
+    """
+    largest = logits.detach().argmax(1)  # for which it takes NaN
+    is_nan = logits.detach().gather(1, largest[:, None])[:, 0].isnan()
+    return largest.masked_fill(is_nan, -1)
 
 
 def half_precision(model: nn.Module) -> torch.dtype | None:

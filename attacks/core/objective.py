@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
+from .logits import predicted
 from .one_each import check_one_each
 from .per_sample import PerSample
 from .sample_rng import SampleRng
@@ -34,11 +35,11 @@ class Objective(PerSample, ABC):
 
     @abstractmethod
     def reached(self, logits: Tensor, y: Tensor) -> Tensor:
-        """Whether the attacker has what it wants: bool `(N,)`."""
+        """Whether the attacker has what it wants: bool `(N,)`; of a class `predicted` says what NaN counts as."""
 
     def correct(self, logits: Tensor, y: Tensor) -> Tensor:
         """Whether the model is right: bool `(N,)`."""
-        return logits.argmax(1) == y
+        return predicted(logits) == y
 
     def aim(self: Self, clean_logits: Callable[[], Tensor], y: Tensor, rng: SampleRng) -> Self:
         """The same objective with every choice made that depends on the unattacked samples.

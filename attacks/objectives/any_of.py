@@ -10,6 +10,7 @@ from torch import Tensor
 
 from touchstone.options import is_whole_number
 
+from ..core.logits import predicted
 from ..core.objective import Objective
 from .losses import CrossEntropy, Loss, check_loss
 
@@ -52,9 +53,8 @@ class AnyOf(Objective):
         return torch.stack(ways).amax(0)
 
     def reached(self, logits: Tensor, y: Tensor) -> Tensor:
-        predicted = logits.argmax(1)
-        decides = ~logits.isnan().any(1)  # argmax takes NaN for the largest
-        return torch.isin(predicted, predicted.new_tensor(self.targets)) & (predicted != y) & decides
+        label = predicted(logits)
+        return torch.isin(label, label.new_tensor(self.targets)) & (label != y)
 
     def check_classes(self, num_classes: int) -> None:
         self.loss.check_classes(num_classes, towards=True)

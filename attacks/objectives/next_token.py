@@ -8,6 +8,7 @@ from torch import Tensor
 
 from touchstone.options import is_whole_number
 
+from ..core.logits import predicted
 from ..core.objective import Objective
 
 
@@ -39,7 +40,7 @@ class NextToken(Objective):
 
     def reached(self, logits: Tensor, y: Tensor) -> Tensor:
         self._check(logits)
-        return (logits[:, -1].argmax(1) == self.target) & (y[:, -1] != self.target)
+        return (predicted(logits[:, -1]) == self.target) & (y[:, -1] != self.target)
 
     def _check(self, logits: Tensor) -> None:
         if self.target >= logits.shape[2]:

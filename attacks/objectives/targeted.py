@@ -11,6 +11,7 @@ from torch import Tensor
 
 from touchstone.options import check_choice, is_whole_number
 
+from ..core.logits import predicted
 from ..core.objective import Objective
 from ..core.sample_rng import SampleRng
 from .losses import CrossEntropy, Loss, check_loss
@@ -64,8 +65,7 @@ class Targeted(Objective):
 
     def reached(self, logits: Tensor, y: Tensor) -> Tensor:
         target = self.classes(logits)
-        decides = ~logits.isnan().any(1)  # argmax takes NaN for the largest
-        return (logits.argmax(1) == target) & (target != y) & decides
+        return (predicted(logits) == target) & (target != y)
 
     def aim(self, clean_logits: Callable[[], Tensor], y: Tensor, rng: SampleRng) -> Targeted:
         if not isinstance(self.target, str):

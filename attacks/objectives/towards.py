@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..core.logits import predicted
 from ..core.objective import Objective
 from .targeted import Targeted
 from .untargeted import Untargeted
@@ -30,7 +31,7 @@ class Towards(Targeted):
     """
 
     def reached(self, logits: Tensor, y: Tensor) -> Tensor:
-        return logits.argmax(1) != y
+        return predicted(logits) != y
 
 
 def check_targets(call: str, objective: Objective, num_targets: int) -> None:

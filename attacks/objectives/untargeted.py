@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..core.logits import predicted
 from ..core.objective import Objective
 from .losses import CrossEntropy, Loss, check_loss
 
@@ -27,7 +28,7 @@ class Untargeted(Objective):
         return self.loss(logits, y)
 
     def reached(self, logits: Tensor, y: Tensor) -> Tensor:
-        return logits.argmax(1) != y
+        return predicted(logits) != y
 
     def check_classes(self, num_classes: int) -> None:
         self.loss.check_classes(num_classes)
