@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
-from touchstone.attacks import L1, L2, Attack, HopSkipJump, RandomNoise, Square, Strongest, evaluate
+from touchstone.attacks import L1, L2, Attack, HopSkipJump, RandomNoise, Square, Strongest, dream, evaluate
 from touchstone.attacks.threats.ball import Ball
 
 from .judged import LINF, PGD_5, Called, Custom
@@ -143,6 +144,28 @@ def test_a_model_that_is_no_module_is_refused(net: nn.Module, x: Tensor, y: Tens
     for call in (lambda: evaluate(lambda x: x, x, y, {"pgd": PGD_5}), lambda: PGD_5(lambda x: x, x, y)):  # type: ignore[arg-type]
         with pytest.raises(ValueError, match=r"the model must be a torch.nn.Module .* got function: put a function"):
             call()
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda net, x, y: evaluate(net, x, y, {"pgd": PGD_5}),
+        lambda net, x, y: PGD_5(net, x, y),
+        lambda net, x, y: dream(net, "0", x, num_steps=1),
+    ],
+)
+@pytest.mark.parametrize(
+    ("lazy", "kind"),
+    [(partial(nn.LazyConv2d, 4, 3), "Conv2d"), (partial(nn.LazyBatchNorm2d, affine=False), "BatchNorm2d")],
+)
+def test_a_lazy_layer_that_has_seen_no_batch_is_named(
+    x: Tensor, y: Tensor, ask: Callable[..., object], lazy: Callable[[], nn.Module], kind: str
+) -> None:
+    net = nn.Sequential(nn.Identity(), lazy(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.LazyLinear(4))
+    with pytest.raises(ValueError, match=f"its layer '1', a Lazy{kind}, does not know .*: pass one batch"):
+        ask(net, x, y)
+    net.eval()(x)
+    ask(net, x, y)
 
 
 def test_a_model_in_several_precisions_that_does_not_convert_says_so(net: nn.Module, x: Tensor, y: Tensor) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from .per_sample import norms
 
@@ -31,13 +32,19 @@ def module_of(model: object) -> nn.Module:
     """`model` as a module that takes hooks.
 
     Raises:
-        ValueError: it is no module.
+        ValueError: it is no module, or a layer of it has no weights yet, as torch's lazy ones before their first batch.
     """
     if not isinstance(model, nn.Module):
         raise ValueError(
             f"the model must be a torch.nn.Module from images to logits, got {type(model).__name__}: "
             "put a function into the forward of a module"
         )
+    for name, layer in model.named_modules():
+        if any(is_lazy(tensor) for own in (layer.parameters, layer.buffers) for tensor in own(recurse=False)):
+            raise ValueError(
+                f"the model must have all its weights, and its layer {name!r}, a {type(layer).__name__}, does not know "
+                "their shapes yet: pass one batch through the model first, `model(x)`, in the mode of evaluation"
+            )
     return nn.Sequential(model) if isinstance(model, torch.jit.ScriptModule) else model
 
 
