@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from touchstone.options import check_flag
 
 from ..core.attack import Attack
-from ..core.buffers import buffers_kept
 from ..core.checks import (
     as_computed,
     check_batch,
@@ -20,10 +19,9 @@ from ..core.checks import (
     module_of,
     read_sample_ids,
 )
-from ..core.frozen_eval import frozen_eval
-from ..core.logits import logits_as_float
 from .evaluate_language import evaluate_language
 from .halving import Halving
+from .judging import judging
 from .language_report import LanguageReport
 from .preparing import check_prepare_on
 from .report import Report
@@ -149,12 +147,7 @@ def evaluate(
                 f"attack {name!r}: check_8bit=True rounds pixels of [0, 1] to a picture file, got {attack.threat!r}"
             )
 
-    with (
-        buffers_kept(model),
-        frozen_eval(model),
-        logits_as_float(model),
-        torch.autocast(x.device.type, enabled=False),
-    ):
+    with judging(model, x.device):
         # Clones made here can carry gradients even where the caller's tensors come from inference mode.
         given, x, y, ids = x, as_computed(x, model), y.to(torch.int64).clone(), ids.clone()
         trial = Trial(model, x, y, ids, attacks, seed=seed, halving=halving)

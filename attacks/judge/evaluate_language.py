@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from touchstone.options import check_flag
 
 from ..core.attack import Attack
-from ..core.buffers import buffers_kept
 from ..core.checks import (
     as_computed,
     check_batch,
@@ -22,14 +21,14 @@ from ..core.checks import (
     module_of,
     read_sample_ids,
 )
-from ..core.frozen_eval import frozen_eval, seed_random_state
-from ..core.logits import logits_as_float
+from ..core.frozen_eval import seed_random_state
 from ..core.same_answer import same_in_equal_batches
 from ..core.sample_rng import SampleRng
 from ..objectives.surprise import token_losses
 from .bench import Bench
 from .forwards import Forwards
 from .halving import Halving
+from .judging import judging
 from .language_report import LanguageReport
 from .meter import Cost
 from .running import check_batch_size_and_seed, check_names, naming
@@ -99,12 +98,7 @@ def evaluate_language(
         naming(name, attack.threat.check_input, x)
         naming(name, attack.check_rows, len(x))
 
-    with (
-        buffers_kept(model),
-        frozen_eval(model),
-        logits_as_float(model),
-        torch.autocast(x.device.type, enabled=False),
-    ):
+    with judging(model, x.device):
         x, y, ids = as_computed(x, model), y.to(torch.int64).clone(), ids.clone()
         look = Forwards(model, halving, check=check_token_logits)
         bench = Bench(model, SampleRng(seed, ids), look, halving, Untouched(model))

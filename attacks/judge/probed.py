@@ -9,14 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from ..core.attack import Attack
-from ..core.buffers import buffers_kept
 from ..core.checks import as_computed, module_of
-from ..core.frozen_eval import frozen_eval, seed_random_state
-from ..core.logits import logits_as_float
+from ..core.frozen_eval import seed_random_state
 from ..core.sample_rng import SampleRng
 from .diagnosis import NUM_LOOKED_AT, Diagnosis
 from .forwards import Forwards
 from .halving import Halving
+from .judging import judging
 from .meter import Cost
 from .report import Report
 
@@ -48,12 +47,7 @@ def probed(
         The report with the signs that were seen, and what it cost to look.
     """
     model, halving = module_of(model), batch_size if isinstance(batch_size, Halving) else Halving(batch_size)
-    with (
-        buffers_kept(model),
-        frozen_eval(model),
-        logits_as_float(model),
-        torch.autocast(x.device.type, enabled=False),
-    ):
+    with judging(model, x.device):
         x, y, ids = as_computed(x, model), y.to(torch.int64).clone(), sample_ids.to(x.device).clone()
         rows = torch.searchsorted(report.sample_id, ids.to(report.sample_id.device))
         look, rng = Forwards(model, halving), SampleRng(seed, ids)
