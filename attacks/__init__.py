@@ -1,8 +1,8 @@
 """Pure torch, no Lightning: attacks, what they may do, what they want, and the judge that measures them.
 
 In this folder every attack has a file of its name; beside them stand `smallest_eps.py` (how large an eps an attack
-needs), `dream.py`, and `cascade.py`, the climbs that `strongest.py` chooses from. `core/` holds what all are made of,
-`parts/` what some share, `threats/` and `objectives/` their choices, `dreaming/` what dreams are made of, `judge/` what
+needs) and `dream.py`. `core/` holds what all are made of, `parts/` what some share, `threats/` and `objectives/` their
+choices, `cascade/` what `strongest.py` chooses from, and by what, `dreaming/` what dreams are made of, `judge/` what
 runs attacks and trusts none.
 """
 

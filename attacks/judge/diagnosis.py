@@ -128,7 +128,14 @@ class Diagnosis:
         return signs
 
     def _probes(self, name: str, attack: Attack, stands: Tensor, robust: Tensor) -> Iterator[Callable[[], list[str]]]:
-        """What is tried for a threat: of samples that no attack turned, that one did, and that were right before."""
+        """What is tried for a threat, on a few samples each.
+
+        Args:
+            name: of the attack, for messages.
+            attack: by gradients, in this threat.
+            stands: which samples no attack in this threat turned, bool `(N,)`.
+            robust: which ones this attack left right, bool `(N,)`.
+        """
         probing = self._probing
         most = min(_NUM_PROBED, probing.look.batch_size)
         correct = probing.prediction == probing.y
