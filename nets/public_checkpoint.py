@@ -32,8 +32,8 @@ class PublicCheckpoint(nn.Module):
         mean: of the normalization, for a file that holds none; None for the one in the file, or none at all. Where it
             takes the place of another one in the file, a warning says so.
         std: of the normalization, likewise.
-        key: of the file behind which the state dict lies, as `"ema"`, where it holds several; None for the only one
-            that fits, alone or behind `model`, `state_dict`, `net` or `model_state_dict`.
+        key: of the file behind which the state dict lies, as `"ema"`, where it holds several, empty for the one behind
+            no key; None for the only one that fits, alone or behind `model`, `state_dict`, `net` or `model_state_dict`.
 
     Raises:
         ValueError: the file needs more than weights, or holds those of another architecture, others beside them, or

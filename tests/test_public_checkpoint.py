@@ -227,6 +227,51 @@ def test_of_several_state_dicts_that_fit_one_is_chosen_by_its_key(tmp_path: Path
         PublicCheckpoint(nn.Linear(4, 3), str(tmp_path / "a.pt"), key="emma")
 
 
+def test_weights_alone_and_behind_a_key_are_several_too(tmp_path: Path) -> None:
+    raw, averaged = small(), small()
+    torch.save({**raw, "ema": averaged}, tmp_path / "a.pt")
+    message = r"several times, alone and behind ema: choose by key=..., as key='ema', or key='' for those alone$"
+    with pytest.raises(ValueError, match=message):
+        PublicCheckpoint(nn.Linear(4, 3), str(tmp_path / "a.pt"))
+    for key, expected in (("", raw), ("ema", averaged)):
+        net = PublicCheckpoint(nn.Linear(4, 3), str(tmp_path / "a.pt"), key=key)
+        assert torch.equal(net.net.weight, expected["weight"])
+
+
+@pytest.mark.parametrize(
+    ("others", "where"), [({"model": {"a": torch.ones(1)}}, "behind 'model'"), ({"a": torch.ones(1)}, "behind no key")]
+)
+def test_a_key_behind_which_the_weights_would_fit_is_said(tmp_path: Path, others: Any, where: str) -> None:
+    torch.save({**others, "ema": small()}, tmp_path / "a.pt")
+    with pytest.raises(ValueError, match=f"behind 'ema', and others {where}: choose by key='ema'$"):
+        PublicCheckpoint(nn.Linear(4, 3), str(tmp_path / "a.pt"))
+
+
+def test_of_the_usual_keys_the_one_that_fits_is_taken(tmp_path: Path) -> None:
+    weights = small()
+    torch.save({"model": {"a": torch.ones(1)}, "net": weights}, tmp_path / "a.pt")
+    net = PublicCheckpoint(nn.Linear(4, 3), str(tmp_path / "a.pt"))
+    assert torch.equal(net.net.weight, weights["weight"])
+
+
+@pytest.mark.parametrize("keys", [("model", "net"), ("ema", "model")])
+def test_the_same_weights_behind_several_keys_are_one(tmp_path: Path, keys: tuple[str, str]) -> None:
+    weights = small()
+    torch.save({key: weights for key in keys}, tmp_path / "a.pt")
+    net = PublicCheckpoint(nn.Linear(4, 3), str(tmp_path / "a.pt"))
+    assert torch.equal(net.net.weight, weights["weight"])
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [(3, "the keys 0, 1, 2, 3, 4 and 4 more$"), ({"a": torch.ones(1)}, "behind 0, 1, 2, 3, 4 and 4 more$")],
+)
+def test_of_many_keys_the_first_are_listed(tmp_path: Path, value: Any, message: str) -> None:
+    torch.save({str(number): value for number in range(9)}, tmp_path / "a.pt")
+    with pytest.raises(ValueError, match=message):
+        PublicCheckpoint(nn.Linear(4, 3), str(tmp_path / "a.pt"))
+
+
 def test_what_lies_beside_the_weights_is_no_second_net(tmp_path: Path) -> None:
     stored = {"model": behind("module.model.", small()), "statistics": {"mean": MEAN}, "net": {"width": 3}}
     torch.save(stored, tmp_path / "a.pt")

@@ -47,7 +47,7 @@ def fill(
     ]
     wrong = {"missing": missing, "unexpected": unexpected, "misshapen": misshapen, "mistyped": mistyped}
     if any(wrong.values()):
-        parts = [f"{kind} {_some(keys)}" for kind, keys in wrong.items() if keys]
+        parts = [f"{kind} {first_of(keys)}" for kind, keys in wrong.items() if keys]
         behind = f", behind {prefix!r}" if prefix else ""
         raise ValueError(f"{call} does not fit {type(net).__name__}{behind}: {'; '.join(parts)}")
     net.load_state_dict(given, strict=False)
@@ -74,11 +74,12 @@ def is_needed(key: str) -> bool:
     return not key.endswith("num_batches_tracked")
 
 
+def first_of(keys: Sequence[str], number: int = NUM_NAMED) -> str:
+    """The first keys, and how many more there are."""
+    more = f" and {len(keys) - number} more" if len(keys) > number else ""
+    return ", ".join(keys[:number]) + more
+
+
 def _kind(value: Tensor) -> str:
     """Numbers of the same kind may differ in precision."""
     return "complex" if value.is_complex() else "real" if value.is_floating_point() else "whole"
-
-
-def _some(keys: Sequence[str]) -> str:
-    more = f" and {len(keys) - NUM_NAMED} more" if len(keys) > NUM_NAMED else ""
-    return ", ".join(keys[:NUM_NAMED]) + more

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from .fill import is_needed
+from .fill import first_of, is_needed
 
 WRAPPERS = ("model", "state_dict", "net", "model_state_dict")
 """Keys of a checkpoint behind which the state dict is looked for."""
@@ -16,6 +17,7 @@ UNUSED = ("attacker.", "sub_block1.")
 forward uses."""
 COUNTER = "n_averaged"
 """Nor the counter of torch's `AveragedModel`."""
+NUM_LISTED = 5  # keys that a message names
 
 
 def published_state(stored: Any, net: nn.Module, key: str | None, call: str) -> dict[str, Tensor]:
@@ -24,33 +26,48 @@ def published_state(stored: Any, net: nn.Module, key: str | None, call: str) -> 
     Args:
         stored: what the file holds.
         net: whose weights are looked for.
-        key: behind which they lie; None for the only state dict that fits, alone or behind one of `WRAPPERS`.
+        key: behind which they lie, empty for no key; None for the only state dict that fits, alone or behind one of
+            `WRAPPERS`.
         call: who asks, for messages.
 
     Raises:
-        ValueError: there is no state dict there, or several fit; the message names the keys that there are.
+        ValueError: there is no state dict there, or several fit, or one behind another key; the message names the keys
+            that there are.
     """
     wanted = set(net.state_dict())
-    behind = {name: _tensors(value, wanted) for name, value in stored.items()} if isinstance(stored, Mapping) else {}
-    behind = {str(name): tensors for name, tensors in behind.items() if tensors}
+    places = {str(name): _tensors(value, wanted) for name, value in _items(stored)}
+    places = {"": _tensors(stored, wanted), **places}
+    places = {name: tensors for name, tensors in places.items() if tensors}
     if key is not None:
-        if key not in behind:
-            raise ValueError(f"{call} must hold a state dict behind key={key!r}, got {_listed(behind, stored)}")
-        return behind[key]
-    fitting = [name for name, tensors in behind.items() if _fits(tensors, wanted)]
-    if len(fitting) > 1:
+        if key not in places:
+            raise ValueError(f"{call} must hold a state dict behind key={key!r}, got {_listed(places, stored)}")
+        return places[key]
+    fitting = [name for name, tensors in places.items() if _fits(tensors, wanted)]
+    if len(fitting) > 1 and not all(_are_equal(places[name], places[fitting[0]]) for name in fitting[1:]):
+        named = [name for name in fitting if name]
+        alone, or_alone = ("", "") if named == fitting else ("alone and ", ", or key='' for those alone")
         raise ValueError(
-            f"{call} holds the weights of this net several times, behind {', '.join(fitting)}: choose by key=..., as "
-            f"key={fitting[0]!r}"
+            f"{call} holds the weights of this net several times, {alone}behind {first_of(named, NUM_LISTED)}: choose "
+            f"by key=..., as key={named[0]!r}{or_alone}"
         )
-    known = [name for name in WRAPPERS if name in behind]
-    tensors = behind[known[0]] if known else _tensors(stored, wanted)
-    if not tensors:
+    usual = (*WRAPPERS, "")
+    found = [name for name in (*fitting, *usual) if name in usual and name in places]
+    if not found:
         raise ValueError(
             f"{call} must hold a state dict, alone or behind one of {', '.join(WRAPPERS)}, or behind key=..., got "
-            f"{_listed(behind, stored)}"
+            f"{_listed(places, stored)}"
         )
-    return tensors
+    if fitting and found[0] not in fitting:
+        beside = f"behind {found[0]!r}" if found[0] else "behind no key"
+        raise ValueError(
+            f"{call} holds the weights of this net behind {fitting[0]!r}, and others {beside}: choose by "
+            f"key={fitting[0]!r}"
+        )
+    return places[found[0]]
+
+
+def _items(stored: Any) -> Iterable[tuple[Any, Any]]:
+    return stored.items() if isinstance(stored, Mapping) else ()
 
 
 def _tensors(stored: Any, wanted: set[str]) -> dict[str, Tensor]:
@@ -72,10 +89,18 @@ def _fits(tensors: Mapping[str, Tensor], wanted: set[str]) -> bool:
     return any(all(prefix + name in tensors for name in needed) for prefix in ends)
 
 
-def _listed(behind: Mapping[str, Any], stored: Any) -> str:
-    """The keys that there are, those with tensors behind them first."""
+def _are_equal(tensors: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> bool:
+    """Whether they are the same weights under the same names."""
+    return tensors.keys() == others.keys() and all(
+        own.dtype == other.dtype and torch.equal(own, other)
+        for own, other in ((tensors[name], others[name]) for name in tensors)
+    )
+
+
+def _listed(places: Mapping[str, Any], stored: Any) -> str:
+    """The first keys that there are, of those with tensors behind them where there are such."""
     if not isinstance(stored, Mapping):
         return f"a {type(stored).__name__}"
-    if behind:
-        return f"tensors behind {', '.join(behind)}"
-    return f"the keys {', '.join(map(str, stored)) or 'none'}"
+    if behind := [name for name in places if name]:
+        return f"tensors behind {first_of(behind, NUM_LISTED)}"
+    return f"the keys {first_of([*map(str, stored)], NUM_LISTED) or 'none'}"
