@@ -79,7 +79,7 @@ class RobustnessCurves(Probe):
         every_n_epochs: int = 1,
         max_samples: int | None = None,
         normalization: tuple[Sequence[float], Sequence[float]] | None = None,
-        batch_keys: tuple[str, str] | None = None,
+        batch_keys: tuple[str | int, str | int] | None = None,
     ) -> None:
         super().__init__(
             every_n_epochs=every_n_epochs,

@@ -61,7 +61,7 @@ class DeepDream(Probe):
         name: str | None = None,
         every_n_epochs: int = 1,
         normalization: tuple[Sequence[float], Sequence[float]] | None = None,
-        batch_keys: tuple[str, str] | None = None,
+        batch_keys: tuple[str | int, str | int] | None = None,
     ) -> None:
         check_count("DeepDream(num_pictures=...)", num_pictures)
         super().__init__(

@@ -48,7 +48,7 @@ class InputGradients(Probe):
         num_images: int = 8,
         every_n_epochs: int = 1,
         normalization: tuple[Sequence[float], Sequence[float]] | None = None,
-        batch_keys: tuple[str, str] | None = None,
+        batch_keys: tuple[str | int, str | int] | None = None,
     ) -> None:
         check_count("InputGradients(num_images=...)", num_images)
         super().__init__(

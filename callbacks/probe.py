@@ -39,7 +39,8 @@ class Probe(pl.Callback):
         max_samples: measure only the first samples of the dataset, >= 1; None for all.
         normalization: mean and standard deviation per channel, if the batches come normalized; then `measure`
             gets pixels in [0, 1] all the same, and a model that takes them.
-        batch_keys: the keys of images and labels, if the batches are dicts or named tuples.
+        batch_keys: the keys of images and labels, if the batches are dicts or named tuples; of other tuples and lists
+            their places, from 0, where these are not the first two.
 
     Raises:
         ValueError: a value is outside its range.
@@ -65,14 +66,17 @@ class Probe(pl.Callback):
         every_n_epochs: int = 1,
         max_samples: int | None = None,
         normalization: tuple[Sequence[float], Sequence[float]] | None = None,
-        batch_keys: tuple[str, str] | None = None,
+        batch_keys: tuple[str | int, str | int] | None = None,
     ) -> None:
         name = type(self).__name__
         check_count(f"{name}(every_n_epochs=...)", every_n_epochs)
         check_count(f"{name}(max_samples=...)", max_samples, none_means="all samples")
         self.every_n_epochs = every_n_epochs
         self.max_samples = max_samples
-        if batch_keys is not None and (not isinstance(batch_keys, (tuple, list)) or len(batch_keys) != 2):
+        if batch_keys is not None and (
+            not isinstance(batch_keys, (tuple, list))
+            or [isinstance(key, str | int) and not isinstance(key, bool) for key in batch_keys] != [True, True]
+        ):
             raise ValueError(f"{name}(batch_keys=...) must be two keys, (images, labels), got {batch_keys!r}")
         self._normalized = NormalizedBatches(normalization, name)
         self.normalization, self.normalize = self._normalized.normalization, self._normalized.normalize
@@ -81,7 +85,7 @@ class Probe(pl.Callback):
         self._values: dict[int, dict[str, list[Tensor]]] = {}
         self._fresh: set[str] = set()
         self._has_seen_samples = False
-        self._left_out = LeftOut(self.batch_keys)
+        self._left_out = LeftOut(name, self.batch_keys)
         self._try_out = TryOut(self)
 
     def measure(self, model: nn.Module, x: Tensor, y: Tensor) -> Mapping[str, Tensor]:
@@ -238,6 +242,7 @@ class Probe(pl.Callback):
             self._try_out.at_sanity_check(model, samples)
 
     def _conclude_pass(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
+        self._left_out.let_go()
         # A process may have no samples of a loader, or none at all, and yet must take part in what all do together.
         self._has_seen_samples = trainer.strategy.reduce_boolean_decision(self._has_seen_samples, all=False)
         if trainer.sanity_checking:

@@ -69,7 +69,7 @@ class RobustAccuracy(Probe):
         per_class: log `S/robust_recall/A/NAME` too, the accuracy after attack A, or in the `worst_case`, of each class.
         normalization: mean and standard deviation per channel, if the batches come normalized; the attacks then
             work in pixels all the same, so that eps keeps its meaning.
-        batch_keys: the keys of images and labels, if the batches are dicts or named tuples.
+        batch_keys: the keys of images and labels, if the batches are dicts or named tuples; of others their places.
 
     Attributes:
         num_attacked: samples of the first loader that has some, behind the last figures of this entry; 0 where another
@@ -102,7 +102,7 @@ class RobustAccuracy(Probe):
         warm_start: bool = False,
         per_class: bool = False,
         normalization: tuple[Sequence[float], Sequence[float]] | None = None,
-        batch_keys: tuple[str, str] | None = None,
+        batch_keys: tuple[str | int, str | int] | None = None,
     ) -> None:
         super().__init__(
             every_n_epochs=every_n_epochs,

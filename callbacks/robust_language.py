@@ -66,7 +66,7 @@ class RobustLanguage(Probe):
         num_texts: int = 4,
         every_n_epochs: int = 1,
         max_samples: int | None = None,
-        batch_keys: tuple[str, str] | None = None,
+        batch_keys: tuple[str | int, str | int] | None = None,
     ) -> None:
         super().__init__(every_n_epochs=every_n_epochs, max_samples=max_samples, batch_keys=batch_keys)
         check_names(attacks)

@@ -72,7 +72,7 @@ class StandardAgainstRobust(Probe):
         max_samples: int | None = 64,
         every_n_epochs: int = 1,
         normalization: tuple[Sequence[float], Sequence[float]] | None = None,
-        batch_keys: tuple[str, str] | None = None,
+        batch_keys: tuple[str | int, str | int] | None = None,
     ) -> None:
         super().__init__(
             every_n_epochs=every_n_epochs,

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -16,14 +17,16 @@ from .samples import images_and_labels
 class LeftOut:
     """Looks at a batch of each data loader, and at how the module calls itself with it; warns once of each.
 
-    At no more of them, since a compiled module is compiled anew where it has another hook.
+    Not at the calls of a compiled module, which would be compiled once more and show nothing.
 
     Args:
-        keys: of the samples and their labels in batches that are dicts or named tuples.
+        asked_by: the class that measures, for messages.
+        keys: of the samples and their labels in batches, as in `Probe`.
     """
 
-    def __init__(self, keys: Sequence[str] | None) -> None:
-        self._keys = keys
+    def __init__(self, asked_by: str, keys: Sequence[str | int] | None) -> None:
+        self._asked_by, self._keys = asked_by, keys
+        self._batch: Any = None
         self._labels: Tensor | None = None  # those of the batch: a forward that has the loss in it may take them
         self._handle: RemovableHandle | None = None
         self._seen: set[int] = set()
@@ -34,39 +37,42 @@ class LeftOut:
         self._seen.clear()
 
     def watch(self, module: nn.Module, batch: Any, loader_index: int) -> None:
-        """Begins to look at the module's own calls, those of a batch, where it is the first of its loader."""
+        """Begins to look at the module's own call, that of a batch, where it is the first of its loader."""
         self.let_go()
         if loader_index in self._seen:
             return
         self._seen.add(loader_index)
-        self._labels = None
+        try:
+            _, self._labels = images_and_labels(batch, self._keys)
+        except ValueError:  # the measurement says so
+            return
         if self._keys is None and isinstance(batch, (tuple, list)) and len(batch) > 2:
             self._say(
                 "batch",
                 f"the batch is a {type(batch).__name__} of {len(batch)}: what is measured takes its first for the "
-                "samples, its second for their labels, and leaves the rest out; if others are meant, make the batches "
-                "dicts or named tuples, and say which, `batch_keys=(samples, labels)`",
+                "samples, its second for their labels, and leaves the rest out; say which these are, "
+                "`batch_keys=(0, 1)` for those",
             )
-        else:
-            try:
-                self._labels = images_and_labels(batch, self._keys)[1]
-            except ValueError:  # the measurement says so
-                return
-        if "call" not in self._said:
-            self._handle = module.register_forward_pre_hook(self._look, with_kwargs=True)
+        if "call" not in self._said and getattr(module, "_compiler_ctx", None) is None:
+            self._batch, self._handle = batch, module.register_forward_pre_hook(self._look, with_kwargs=True)
 
     def let_go(self) -> None:
         """Looks no more."""
+        self._batch = self._labels = None
         if self._handle is not None:
             self._handle.remove()
             self._handle = None
 
     def _look(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if any(value is self._batch for value in args):
+            return  # on several processes a module is called with the batch first, and forward stands for the step
+        labels = self._labels
+        self.let_go()  # a callback may call the module too, later
         try:
             given = inspect.signature(module.forward).bind(*args, **kwargs).arguments
         except (TypeError, ValueError):  # which the call itself tells
             return
-        names = [name for name, value in _tensors(given) if value is not self._labels]
+        names = [name for name, value in _tensors(given) if not _are_those(value, labels)]
         if len(names) > 1:
             what = " and ".join(map(repr, dict.fromkeys(names[1:])))
             self._say(
@@ -79,15 +85,18 @@ class LeftOut:
     def _say(self, what: str, message: str) -> None:
         if what not in self._said:
             self._said.add(what)
-            rank_zero_warn(message)
+            rank_zero_warn(f"{self._asked_by}: {message}")
+
+
+def _are_those(value: Tensor, labels: Tensor | None) -> bool:
+    """Whether these are the labels, perhaps as other numbers or in another shape."""
+    if labels is None or value.numel() != labels.numel() or value.device != labels.device:
+        return False
+    return value is labels or torch.equal(value.flatten().double(), labels.flatten().double())
 
 
 def _tensors(given: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of a call with the names of their parameters, in the order of these.
-
-    Only one level of tuples and dicts, `*args` and `**kwargs`: on several processes a module is first called with a
-    whole batch, and forward stands for the step.
-    """
+    """The tensors of a call with the names of their parameters, in the order of these; of `**kwargs` too."""
     for name, value in given.items():
         if isinstance(value, Tensor):
             yield name, value

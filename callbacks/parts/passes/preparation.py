@@ -36,14 +36,14 @@ class Preparation:
         suite: attacks by name.
         num_samples: how many samples of the training data they learn from, at most.
         seed: seeds what they draw, and what the dataset draws.
-        batch_keys: the keys of images and labels, if the batches are dicts or named tuples.
+        batch_keys: the keys of images and labels, if the batches are dicts or named tuples; of others their places.
 
     Attributes:
         attacks: the suite, ready where it has been prepared.
     """
 
     def __init__(
-        self, suite: Mapping[str, Attack], num_samples: int, seed: int, batch_keys: tuple[str, ...] | None
+        self, suite: Mapping[str, Attack], num_samples: int, seed: int, batch_keys: tuple[str | int, ...] | None
     ) -> None:
         self._suite, self._num_samples, self._seed, self._batch_keys = dict(suite), num_samples, seed, batch_keys
         self._learning = [name for name, attack in suite.items() if attack.needs_samples]

@@ -54,7 +54,7 @@ class SampleStream:
         trainer: says how many processes there are.
         loader: the data loader of the pass.
         max_samples: only samples with a smaller id are passed on; None for all.
-        batch_keys: the keys of images and labels in batches that are dicts or named tuples.
+        batch_keys: the keys of images and labels in batches that are dicts or named tuples, or their places in others.
 
     Attributes:
         caveat: what is to be known of ids that are no positions in the dataset, in words; None where they are.
@@ -62,7 +62,7 @@ class SampleStream:
     """
 
     def __init__(
-        self, trainer: pl.Trainer, loader: Any, max_samples: int | None, batch_keys: Sequence[str] | None
+        self, trainer: pl.Trainer, loader: Any, max_samples: int | None, batch_keys: Sequence[str | int] | None
     ) -> None:
         self._batch_keys = batch_keys
         sampler = _sampler(loader)
@@ -126,13 +126,13 @@ def _caveat(trainer: pl.Trainer, sampler: Any) -> str | None:
     )
 
 
-def images_and_labels(batch: Any, keys: Sequence[str] | None) -> tuple[Tensor, Tensor]:
+def images_and_labels(batch: Any, keys: Sequence[str | int] | None) -> tuple[Tensor, Tensor]:
     """The images and labels in a batch: the first two of a tuple or list, or those of a dict with the given keys.
 
-    Of a named tuple the keys, where they are given, are the names of its fields.
+    Of a named tuple the keys, where they are given, are the names of its fields, and of other tuples and lists places.
 
     Raises:
-        ValueError: the batch is something else, or lacks a key; or it is a tuple or list, and there are keys.
+        ValueError: the batch is something else, or lacks a key or place.
     """
     if keys is not None and hasattr(batch, "_fields"):
         batch = batch._asdict()
@@ -147,11 +147,14 @@ def images_and_labels(batch: Any, keys: Sequence[str] | None) -> tuple[Tensor, T
             raise ValueError(f"batch_keys: the batch has no {missing[0]!r}, its keys are {list(batch)}")
         return batch[keys[0]], batch[keys[1]]
     if isinstance(batch, (tuple, list)) and keys is not None:
-        raise ValueError(
-            f"batch_keys={tuple(keys)} must be keys of a dict, or fields of a named tuple, and the batch is a "
-            f"{type(batch).__name__} of {len(batch)} without names: leave the option out if its first two are the "
-            "images and the labels"
-        )
+        places = [key for key in keys if isinstance(key, int) and 0 <= key < len(batch)]
+        if len(places) < len(keys):
+            raise ValueError(
+                f"batch_keys={tuple(keys)} must be keys of a dict, fields of a named tuple, or places from 0 to "
+                f"{len(batch) - 1}, and the batch is a {type(batch).__name__} of {len(batch)} without names: leave the "
+                "option out if its first two are the images and the labels"
+            )
+        return batch[places[0]], batch[places[1]]
     if isinstance(batch, (tuple, list)) and len(batch) >= 2:
         return batch[0], batch[1]
     raise ValueError(f"the batch must be (images, labels) or a dict of them, got {type(batch).__name__}")
