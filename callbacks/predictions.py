@@ -15,7 +15,7 @@ from touchstone.runs.run_folder import run_folder
 from touchstone.runs.shown import shown
 
 from .parts.names.class_names import class_names
-from .parts.names.probabilities import are_probabilities, described
+from .parts.names.probabilities import are_shares, described
 from .parts.records.table_file import TableFile
 
 
@@ -25,8 +25,8 @@ class Predictions(BasePredictionWriter):
     Columns: `sample`, its position in the dataset, or where nobody knows that, as in an iterable dataset, its place in
     the pass, counted over all processes in turn; then `class_1`, `probability_1` and so on. Of several data loaders
     the second has `predictions_1.csv`. Of several processes each writes what it saw into `predictions_rank_RANK.csv`,
-    and at the end the first one joins them. Of logits nothing is written, and a warning
-    says so.
+    and at the end the first one joins them. Classes that do not exclude one another may each have a probability of
+    their own, as `sigmoid` gives them. Of logits outside [0, 1] nothing is written, and a warning says so.
 
     Args:
         top_k: classes for each sample, >= 1.
@@ -41,10 +41,12 @@ class Predictions(BasePredictionWriter):
         self.top_k = top_k
         self._tables: list[TableFile] = []  # one for each data loader
         self._num_seen: Counter[int] = Counter()  # of each loader, where its samples have no positions
+        self._has_warned = False
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         folder = run_folder(trainer)
         self._num_seen.clear()
+        self._has_warned = False
         if folder is not None:
             names = ["predictions", *(f"predictions_{i}" for i in range(1, trainer.predict_loop.num_dataloaders))]
             self._tables = [TableFile(folder / f"{n}.csv", trainer.global_rank, trainer.world_size) for n in names]
@@ -65,11 +67,13 @@ class Predictions(BasePredictionWriter):
     ) -> None:
         if not self._tables:
             return
-        if not are_probabilities(prediction):
-            rank_zero_warn(
-                "Predictions: predict_step must return probabilities `(N, classes)` to be written as a table, in rows "
-                f"that sum to 1, as `softmax(1)` makes them of logits, got {described(prediction)}"
-            )
+        if not are_shares(prediction):
+            if not self._has_warned:  # the numbers of the next batch are others, and so would the warning be
+                rank_zero_warn(
+                    "Predictions: predict_step must return probabilities `(N, classes)` to be written as a table, in "
+                    f"[0, 1], as `softmax(1)` or `sigmoid()` makes them of logits, got {described(prediction)}"
+                )
+            self._has_warned = True
             return
         if batch_indices and len(batch_indices) != len(prediction):
             raise ValueError(

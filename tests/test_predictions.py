@@ -61,9 +61,24 @@ class Raw(OrdinaryModule):
 @pytest.mark.filterwarnings("ignore:`isinstance.treespec:FutureWarning")  # of Lightning
 def test_logits_are_not_written_as_probabilities(tmp_path: Path) -> None:
     run = trainer(tmp_path, Predictions())
-    with pytest.warns(UserWarning, match=r"predict_step must return probabilities .* a row sums to -"):
-        run.predict(Raw(), DataLoader(samples(5), 5), return_predictions=False)
+    with pytest.warns(UserWarning, match=r"predict_step must return probabilities .* a row sums to -") as given:
+        run.predict(Raw(), DataLoader(samples(5), 2), return_predictions=False)
+    assert len([one for one in given if "Predictions" in str(one.message)]) == 1
     assert not Path(run.log_dir, "predictions.csv").exists()  # type: ignore[arg-type]
+
+
+class Independent(OrdinaryModule):
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        return self(batch[0]).sigmoid()
+
+
+def test_shares_of_classes_that_do_not_exclude_one_another_are_written(tmp_path: Path) -> None:
+    run, module, given = trainer(tmp_path, Predictions(top_k=1)), Independent(), samples(5)
+    run.predict(module, DataLoader(given, 3), return_predictions=False)
+    with torch.no_grad():
+        expected = 1 / (1 + (-module.eval()(given.tensors[0]).amax(1)).exp())
+    found = [float(row["probability_1"]) for row in rows(Path(run.log_dir, "predictions.csv"))]  # type: ignore[arg-type]
+    assert found == pytest.approx(expected.tolist(), abs=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])

@@ -1,4 +1,4 @@
-"""`are_probabilities`: whether what a `predict_step` returned can be written as shares of classes."""
+"""`are_shares` and `are_probabilities`: whether what a `predict_step` returned says how likely classes are."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ from torch import Tensor
 TOLERANCE = 1e-2  # of a sum of many numbers in half precision
 
 
-def are_probabilities(rows: Any) -> bool:
-    """Whether this is a tensor `(N, classes)` whose rows lie in [0, 1] and sum to 1; NaN does not."""
+def are_shares(rows: Any) -> bool:
+    """Whether this is a tensor `(N, classes)` in [0, 1], each class perhaps on its own; NaN is not."""
     if not isinstance(rows, Tensor) or rows.ndim != 2 or not rows.is_floating_point():
         return False
-    shares = rows.float()
-    return bool((shares >= 0).all() and ((shares.sum(1) - 1).abs() <= TOLERANCE).all())
+    return bool(((rows >= 0) & (rows <= 1)).all())
+
+
+def are_probabilities(rows: Any) -> bool:
+    """Whether these are shares of which each row sums to 1."""
+    return are_shares(rows) and bool(((rows.float().sum(1) - 1).abs() <= TOLERANCE).all())
 
 
 def described(rows: Any) -> str:
