@@ -19,6 +19,7 @@ from touchstone.options import check_flags
 
 from .parts.passes.before_training import check_forward
 from .parts.passes.measuring import measuring
+from .parts.passes.no_pass import is_to_measure
 from .parts.passes.processes import add_up
 from .parts.passes.samples import Samples
 from .parts.passes.watched_input import watched_input
@@ -142,7 +143,7 @@ class GradientNorm(Probe):
         return self.validation
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.validation:
+        if self.validation and is_to_measure(trainer):
             try:
                 check_forward(pl_module, "GradientNorm")
             except ValueError as error:

@@ -27,6 +27,7 @@ from .parts.passes.before_training import (
 from .parts.passes.closer_look import CloserLook
 from .parts.passes.entries import common_suite
 from .parts.passes.loaders import loader_suffix
+from .parts.passes.no_pass import is_to_measure
 from .parts.passes.preparation import Preparation
 from .parts.passes.recalls import recalls_after_attacks
 from .parts.passes.samples import Samples
@@ -191,8 +192,9 @@ class RobustAccuracy(Probe):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """By now the data module has the vocabulary that it will have, that of a checkpoint where there is one."""
-        check_vocabulary(self._suite, trainer)
-        check_forward(pl_module, type(self).__name__)
+        if is_to_measure(trainer):
+            check_vocabulary(self._suite, trainer)
+            check_forward(pl_module, type(self).__name__)
 
     on_validation_start = on_test_start = on_fit_start
 

@@ -16,6 +16,7 @@ from touchstone.runs.run_folder import run_folder
 
 from .parts.passes.before_training import check_forward, check_input, check_model, check_vocabulary
 from .parts.passes.loaders import loader_suffix
+from .parts.passes.no_pass import is_to_measure
 from .parts.passes.processes import gather_costs
 from .parts.passes.samples import Samples
 from .parts.passes.try_out import TrainingSamples
@@ -98,8 +99,9 @@ class RobustLanguage(Probe):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """By now the data module has the vocabulary that it will have, that of a checkpoint where there is one."""
-        check_vocabulary(self.attacks, trainer)
-        check_forward(pl_module, type(self).__name__)
+        if is_to_measure(trainer):
+            check_vocabulary(self.attacks, trainer)
+            check_forward(pl_module, type(self).__name__)
 
     on_validation_start = on_test_start = on_fit_start
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from touchstone.options import check_between
 
 from .parts.passes.measuring import measuring
+from .parts.passes.no_pass import is_to_measure
 from .parts.passes.processes import gather
 from .parts.passes.samples import Samples
 from .parts.passes.watched_units import has_units, watched_units
@@ -68,7 +69,7 @@ class Saturation(Probe):
         self._counted: dict[int, dict[tuple[str, int], Flat]] = {}  # by data loader; by name and number of units
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not has_units(pl_module):
+        if is_to_measure(trainer) and not has_units(pl_module):
             raise ValueError(_NO_UNITS)
 
     def see(self, model: nn.Module, samples: Samples, loader_index: int) -> None:

@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch.nn.functional as F
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from touchstone.callbacks import GradientNorm, RobustAccuracy
+from touchstone.attacks import RandomFlips, Surprise, TokenFlips
+from touchstone.callbacks import GradientNorm, RobustAccuracy, RobustLanguage, Saturation
 
 from .lightning_programs import OrdinaryModule, events, samples, train_loader, trainer, val_loader
 from .measured_runs import ATTACKS
@@ -104,3 +107,33 @@ def test_pictures_are_drawn_at_the_first_and_the_last_measurement(
     measuring = RobustAccuracy({"fgsm": ATTACKS["fgsm"]}, num_images=1, **options)
     trainer(tmp_path, measuring, **fitting).fit(OrdinaryModule(), train_loader(), val_loader())
     assert [image.step for image in events(tmp_path).Images("attack/fgsm")] == [5 * epoch - 1 for epoch in epochs]
+
+
+class WithLengths(OrdinaryModule):
+    """A forward that no measurement can call, and no unit that saturates."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Flatten(), nn.LazyLinear(10))
+        self.net(samples(1).tensors[0])
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        return self.net(x)
+
+    def _loss(self, batch: Any) -> Tensor:
+        return F.cross_entropy(self(batch[0], batch[1]), batch[1])
+
+
+@pytest.mark.parametrize("options", [{"limit_val_batches": 0}, {}])
+@pytest.mark.filterwarnings("ignore:.*will measure nothing", "ignore:.*could not attack", "ignore:You defined a `val")
+def test_a_fit_without_a_validation_is_refused_by_no_measurement(tmp_path: Path, options: dict[str, Any]) -> None:
+    flips = RandomFlips(threat=TokenFlips(num_flips=1, vocab_size=3), objective=Surprise())
+    callbacks = GradientNorm(), RobustAccuracy(attacks=ATTACKS), RobustLanguage(attacks={"flips": flips}), Saturation()
+    validation = [val_loader()] if options else []
+    for callback in callbacks:
+        run = trainer(tmp_path, callback, max_epochs=1, limit_train_batches=1, **options)
+        run.fit(WithLengths(), train_loader(), *validation)
+        with pytest.raises(ValueError, match=r"must take the samples alone|has no tanh"):
+            trainer(tmp_path, callback, max_epochs=1, num_sanity_val_steps=0).fit(
+                WithLengths(), train_loader(), val_loader()
+            )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import lightning.pytorch as pl
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 if TYPE_CHECKING:
@@ -22,6 +23,11 @@ def say_who_measures_nothing(trainer: pl.Trainer, probes: Sequence[Probe]) -> No
     for probe in probes:
         if reason := why_too_late(trainer, probe.every_n_epochs):
             rank_zero_info(f"{type(probe).__name__} will measure nothing in this fit: {reason}")
+
+
+def is_to_measure(trainer: pl.Trainer) -> bool:
+    """Whether what begins may have a pass to measure, which a fit without a validation has not."""
+    return trainer.state.fn != TrainerFn.FITTING or trainer.enable_validation
 
 
 def why_no_pass(trainer: pl.Trainer) -> str | None:
