@@ -84,6 +84,7 @@ class Probe(pl.Callback):
         self._streams: dict[int, SampleStream] = {}
         self._values: dict[int, dict[str, list[Tensor]]] = {}
         self._fresh: set[str] = set()
+        self._said_nan: set[str] = set()
         self._has_seen_samples = False
         self._left_out = LeftOut(name, self.batch_keys)
         self._try_out = TryOut(self)
@@ -108,11 +109,11 @@ class Probe(pl.Callback):
         """Takes in the next samples of the pass."""
         with measuring(model, samples) as (x, y):
             measured = self.measure(model, x, y)
-        check_measured(type(self).__name__, measured, len(samples))
         self.keep(samples, measured, loader_index)
 
     def keep(self, samples: Samples, measured: Mapping[str, Tensor], loader_index: int) -> None:
         """Keeps what was measured of the next samples of the pass, one value per sample, `(N,)`, by name."""
+        check_measured(type(self).__name__, measured, len(samples))
         kept = self._values.setdefault(loader_index, {})
         named = {"_id": samples.ids, **measured}
         if kept and kept.keys() != named.keys():
@@ -141,7 +142,8 @@ class Probe(pl.Callback):
         """The mean of what was kept by each name, over the samples of all processes; a collective that drops it."""
         values = self.gathered(loader_index)
         for name, value in values.items():
-            if num_broken := int(value.isnan().sum()):
+            if name not in self._said_nan and (num_broken := int(value.isnan().sum())):
+                self._said_nan.add(name)
                 who = f"{type(self).__name__}: {name!r}"
                 rank_zero_warn(f"{who} is NaN for {num_broken} of {len(value)} samples, and so is the mean of all")
         return {name: value.double().mean().float() for name, value in values.items() if name != "_id"}
@@ -211,6 +213,7 @@ class Probe(pl.Callback):
         self._left_out.begin()
         self._try_out.begin()
         self._fresh.clear()
+        self._said_nan.clear()
 
     def takes_part(self) -> bool:
         """Whether it measures validations and tests at all: not where another does so for it."""

@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
 from touchstone.callbacks import GradientNorm, Probe
+from touchstone.callbacks.parts.passes.samples import Samples
 from touchstone.lightning_modules import Classifier
 
 from .lightning_programs import OrdinaryModule, train_loader, trainer, val_loader
@@ -48,17 +49,26 @@ def test_whatever_else_is_returned_names_the_measurement(tmp_path: Path, returne
         trainer(tmp_path, Wrong()).validate(OrdinaryModule(), val_loader(), verbose=False)
 
 
+def test_what_a_probe_keeps_on_its_own_is_one_value_per_sample_too(tmp_path: Path) -> None:
+    class Seeing(Probe):
+        def see(self, model: nn.Module, samples: Samples, loader_index: int) -> None:
+            self.keep(samples, {"a": samples.x.flatten(1)[:, :2]}, loader_index)
+
+    with pytest.raises(ValueError, match=r"Seeing.measure: 'a' must have one value per sample, \(10,\), got \(10, 2\)"):
+        trainer(tmp_path, Seeing()).validate(OrdinaryModule(), val_loader(), verbose=False)
+
+
 def test_a_mean_that_is_nan_says_of_how_many_samples(tmp_path: Path) -> None:
     class Broken(Probe):
         def measure(self, model: nn.Module, x: Tensor, y: Tensor) -> dict[str, Tensor]:
             return {"a": torch.where(torch.arange(len(x)) == 0, torch.nan, 1.0)}
 
-    run = trainer(tmp_path, Broken())
+    run = trainer(tmp_path, Broken(), max_epochs=2)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        run.validate(OrdinaryModule(), val_loader(), verbose=False)
+        run.fit(OrdinaryModule(), train_loader(), val_loader())
     said = "Broken: 'a' is NaN for 3 of 23 samples, and so is the mean of all"
-    assert said in [str(warning.message) for warning in caught]
+    assert [str(warning.message) for warning in caught].count(said) == 1
     assert run.callback_metrics["val/a"].isnan()
 
 
