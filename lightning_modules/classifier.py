@@ -171,7 +171,8 @@ class Classifier(pl.LightningModule):
         if not len(x):  # of damaged files alone; not every net takes none
             return x.new_zeros(0, 0)
         with wrong_shape_is_said(self.net, x, remedy="--data.image_size {side}"):
-            return self(x).softmax(1)
+            logits = self(x)
+        return logits.softmax(1, dtype=torch.promote_types(logits.dtype, torch.float32))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         callbacks: list[Any] = [] if self._trainer is None else self._trainer.callbacks  # type: ignore[attr-defined]

@@ -115,9 +115,11 @@ class LanguageModel(pl.LightningModule):
         self._check_vocabulary()
         if self.sample_tokens and not self._writes_samples() and not self._has_said_none:
             self._has_said_none = True
+            lacks = f"; here it lacks {' and '.join(self._missing())}" if self._vocabulary() is not None else ""
             rank_zero_warn(
                 "LanguageModel writes no samples, which need a data module whose `vocabulary` turns texts into tokens "
-                "and back, as that of TextDataModule does; where none are wanted, LanguageModel(sample_tokens=0)"
+                f"and back, as that of TextDataModule does{lacks}; where none are wanted, "
+                "LanguageModel(sample_tokens=0)"
             )
 
     def on_test_start(self) -> None:
@@ -165,7 +167,8 @@ class LanguageModel(pl.LightningModule):
 
     def predict_step(self, batch: Batch | Tensor, batch_idx: int) -> Tensor:
         """The probabilities of the token after each window, `(B, V)`."""
-        return self(batch[0] if isinstance(batch, (tuple, list)) else batch)[:, -1].float().softmax(1)
+        logits = self(batch[0] if isinstance(batch, (tuple, list)) else batch)[:, -1]
+        return logits.softmax(1, dtype=torch.promote_types(logits.dtype, torch.float32))
 
     def on_validation_epoch_end(self) -> None:
         self._log_figures("val")
@@ -267,8 +270,12 @@ class LanguageModel(pl.LightningModule):
 
     def _writes_samples(self) -> bool:
         """Not where loaders of one's own, or the words of another data module, say nothing of tokens."""
-        vocabulary = self._vocabulary()
-        return self.sample_tokens > 0 and all(hasattr(vocabulary, name) for name in ("encode", "decode", "names"))
+        return self.sample_tokens > 0 and not self._missing()
+
+    def _missing(self) -> list[str]:
+        """What samples need and the vocabulary lacks: names only where the prompt is chosen from them."""
+        needed = ("encode", "decode", "names") if self.prompt is None else ("encode", "decode")
+        return [name for name in needed if not hasattr(self._vocabulary(), name)]
 
     def _num_characters(self) -> Any:
         return getattr(self._vocabulary(), "num_characters", None)

@@ -62,14 +62,24 @@ def test_the_figures_of_a_language_model_are_means_over_many_batches(tmp_path: P
     assert found["test/perplexity"] == pytest.approx(np.exp(loss), rel=1e-4)
 
 
-@pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
-def test_predicted_probabilities_of_a_net_of_half_precision_add_up_to_one(tmp_path: Path, precision: Any) -> None:
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("bf16-true", torch.float32), ("16-true", torch.float32), ("64-true", torch.float64)]
+)
+@pytest.mark.parametrize("kind", [Classifier, LanguageModel])
+def test_predicted_probabilities_add_up_to_one_in_float32_or_wider(
+    tmp_path: Path, precision: Any, dtype: torch.dtype, kind: Any
+) -> None:
     torch.manual_seed(0)
-    module = LanguageModel(RecurrentLM(300, cell="gru", dim=4, hidden=4), sample_tokens=0)
-    run = trainer(tmp_path, precision=precision)
-    (probabilities,) = run.predict(module, DataLoader(torch.randint(300, (5, 6)), 5))  # type: ignore[misc]
-    assert probabilities.dtype == torch.float32  # type: ignore[union-attr]
-    torch.testing.assert_close(probabilities.sum(1), torch.ones(5))  # type: ignore[union-attr]
+    if kind is LanguageModel:
+        module, x = (
+            LanguageModel(RecurrentLM(300, cell="gru", dim=4, hidden=4), sample_tokens=0),
+            torch.ones(5, 6).long(),
+        )
+    else:
+        module, x = Classifier(nn.Linear(6, 300)), torch.rand(5, 6)
+    (probabilities,) = trainer(tmp_path, precision=precision).predict(module, DataLoader(x, 5))  # type: ignore[misc]
+    assert probabilities.dtype == dtype  # type: ignore[union-attr]
+    torch.testing.assert_close(probabilities.sum(1), torch.ones(5, dtype=dtype))  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("convert", [nn.Module.half, nn.Module.bfloat16, lambda module: module.to(torch.bfloat16)])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -338,6 +339,37 @@ def test_loaders_of_ones_own_train_without_samples_and_it_is_said_once(tmp_path:
     assert "LanguageModel writes no samples, which need a data module" in said[0]
     assert run.global_step == 6
     assert "val/perplexity" in run.callback_metrics
+
+
+class OwnVocabulary:
+    """Turns texts into tokens and back, and has no name for a token."""
+
+    def __len__(self) -> int:
+        return 256
+
+    def encode(self, text: str) -> np.ndarray:
+        return np.frombuffer(text.encode(), np.uint8)
+
+    def decode(self, ids: list[int]) -> str:
+        return bytes(ids).decode(errors="replace")
+
+
+@pytest.mark.parametrize("prompt", [None, "a"])
+def test_a_vocabulary_without_names_is_enough_for_a_prompt_of_ones_own(tmp_path: Path, prompt: str | None) -> None:
+    class OwnData(pl.LightningDataModule):
+        vocabulary = OwnVocabulary()
+
+        def val_dataloader(self) -> DataLoader:
+            tokens = torch.randint(256, (4, 9), generator=torch.Generator().manual_seed(0))
+            return DataLoader(TensorDataset(tokens[:, :-1], tokens[:, 1:]), 4)
+
+    module, run = LanguageModel(RecurrentLM(256, dim=4, hidden=4), prompt=prompt, sample_tokens=5), trainer(tmp_path)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run.validate(module, OwnData(), verbose=False)
+    said = [str(warning.message) for warning in caught if "writes no samples" in str(warning.message)]
+    assert Path(str(run.log_dir), "samples.txt").exists() == (prompt is not None) == (not said)
+    assert all("; here it lacks names;" in message for message in said)
 
 
 @pytest.mark.parametrize(
