@@ -62,6 +62,7 @@ def test_names_of_imagenet_that_differ_in_case_are_two_classes() -> None:
         ("tigre cat", NAMES, "there is no 'tigre cat'; the nearest are tiger cat"),
         (5, NAMES, "a class, 0 to 4, got 5"),
         (-1, NAMES, "got -1"),
+        ("-1", NAMES, "must be a class, 0 to 4, got -1"),
         (-1, None, "must be a class number >= 0, got -1"),
         ("cat", None, "must be a number"),
     ],
@@ -74,8 +75,8 @@ def test_a_class_that_is_none_or_several_says_so(wanted: Any, names: Any, messag
 FLOWERS = sorted(str(number) for number in range(1, 103))  # as folders of numbers are sorted
 
 
-@pytest.mark.parametrize("wanted", ["10", " 10 "])
-def test_a_number_that_is_the_name_of_another_class_is_refused_with_both_readings(wanted: str) -> None:
+@pytest.mark.parametrize("wanted", ["10", " 10 ", 10])  # a parser makes 10 of "10"
+def test_a_number_that_is_the_name_of_another_class_is_refused_with_both_readings(wanted: str | int) -> None:
     message = f"is the number of the class {FLOWERS[10]!r} and the name of class 1: a name in double quotes"
     with pytest.raises(ValueError, match=re.escape(message)):
         class_by_name(wanted, FLOWERS, "--target")
@@ -83,11 +84,17 @@ def test_a_number_that_is_the_name_of_another_class_is_refused_with_both_reading
         check_target(int(wanted), SimpleNamespace(class_names=FLOWERS))
 
 
-def test_a_number_is_a_number_in_python_and_a_name_in_quotes() -> None:
+def test_a_name_in_quotes_is_nothing_else() -> None:
     assert FLOWERS.index("10") == class_by_name('"10"', FLOWERS, "--target") == 1
-    assert class_by_name(10, FLOWERS, "--target") == 10
     digits = [str(number) for number in range(10)]
-    assert class_by_name("7", digits, "--target") == class_by_name('"7"', digits, "--target") == 7
+    for wanted in (7, "7", '"7"'):
+        assert class_by_name(wanted, digits, "--target") == 7
+    assert class_by_name("-1", ["-1", "0"], "--target") == class_by_name(-1, ["-1", "0"], "--target") == 0
+
+
+@pytest.mark.parametrize("wanted", ['6"', '"6""'])
+def test_quotes_that_belong_to_a_name_stay(wanted: str) -> None:
+    assert class_by_name(wanted, ['16"', '6"'], "--target") == 1
 
 
 @pytest.mark.parametrize("batch_size", [1, 8])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 
 from touchstone.options import is_whole_number
@@ -27,48 +28,48 @@ def class_by_name(wanted: str | int, names: Sequence[str] | None, call: str) -> 
 
     Args:
         wanted: its number, also as text; its name; or a part of one name only, in any case of letters. A name in its
-            own case comes first. A text that is the number of one class and the name of another is refused; in double
-            quotes, a name is nothing else.
+            own case comes first. What is the number of one class and the name of another is refused, as a number too,
+            which the parser of a config makes of a text of digits; in a pair of double quotes, a name is nothing else.
         names: of the classes; None where they have none.
         call: what asks, for the message.
 
     Raises:
         ValueError: there is no such class, or the name fits several, which are listed.
     """
-    if not isinstance(wanted, str) or wanted.isascii() and wanted.strip().isdigit():
-        number = int(wanted)
+    text = str(wanted).strip()
+    if re.fullmatch("[0-9]+", text) or re.fullmatch("-[0-9]+", text) and text not in (names or ()):
+        number = int(text)
         if number < 0 or names is not None and number >= len(names):
             allowed = "a class number >= 0" if names is None else f"a class, 0 to {len(names) - 1}"
             raise ValueError(f"{call} must be {allowed}, got {number}")
-        _check_one_reading(wanted, number, names, call)
+        _check_one_reading(text, number, names, call)
         return number
     if names is None:
         raise ValueError(f"{call} must be a number, since the data module has no class_names, got {wanted!r}")
-    text = wanted.strip().strip('"')
+    plain = text[1:-1] if len(text) > 1 and text[0] == text[-1] == '"' else text
     lowered = [name.lower() for name in names]
     for fits in (
         [number for number, name in enumerate(names) if name == text],
-        [number for number, name in enumerate(lowered) if name == text.lower()],
-        [number for number, name in enumerate(lowered) if text.lower() in name],
+        [number for number, name in enumerate(names) if name == plain],
+        [number for number, name in enumerate(lowered) if name == plain.lower()],
+        [number for number, name in enumerate(lowered) if plain.lower() in name],
     ):
         if len(fits) == 1:
             return fits[0]
         if fits:
             listed = ", ".join(f"{names[number]} ({number})" for number in fits[:NUM_LISTED])
             more = f" and {len(fits) - NUM_LISTED} more" if len(fits) > NUM_LISTED else ""
-            raise ValueError(f"{call} must be one class, {text!r} fits {len(fits)}: {listed}{more}")
-    near = difflib.get_close_matches(text.lower(), lowered, 5, 0)
+            raise ValueError(f"{call} must be one class, {plain!r} fits {len(fits)}: {listed}{more}")
+    near = difflib.get_close_matches(plain.lower(), lowered, 5, 0)
     listed = ", ".join(names[lowered.index(name)] for name in near)
     raise ValueError(f"{call} must be a class, there is no {wanted!r}; the nearest are {listed}")
 
 
-def _check_one_reading(wanted: str | int, number: int, names: Sequence[str] | None, call: str) -> None:
-    """Raises ValueError where a text of digits, read as a number, is the name of another class."""
-    if names is None or not isinstance(wanted, str):
-        return
-    named = [place for place, name in enumerate(names) if name == wanted.strip()]
-    if named and named != [number]:
+def _check_one_reading(text: str, number: int, names: Sequence[str] | None, call: str) -> None:
+    """Raises ValueError where digits, read as a number, are the name of another class."""
+    named = [place for place, name in enumerate(names or ()) if name == text]
+    if names is not None and named and named != [number]:
         raise ValueError(
-            f"{call} must be one class, {wanted!r} is the number of the class {names[number]!r} and the name of class "
-            f"{named[0]}: a name in double quotes, as '\"{names[number]}\"' or '\"{wanted.strip()}\"', is no number"
+            f"{call} must be one class, {text!r} is the number of the class {names[number]!r} and the name of class "
+            f"{named[0]}: a name in double quotes, as '\"{names[number]}\"' or '\"{text}\"', is no number"
         )
