@@ -254,6 +254,8 @@ def test_pictures_of_names_that_differ_in_a_sign_lie_in_files_of_their_own() -> 
         ("attack/pgd", "attack_pgd"),
         ("deepdream/_fc:76", "deepdream__fc_76"),
         ("deepdream/conv.1:5,12,12", "deepdream_conv.1_5_12_12"),
+        ("deepdream/fc/wide", "deepdream_fc_wide"),
+        ("deepdream/_fc:76/wide", "deepdream__fc_76_wide"),
         ("curves/dataloader_idx_1", "curves_dataloader_idx_1"),
         ("attack/pgd/dataloader_idx_1", "attack_pgd_dataloader_idx_1"),
     ],

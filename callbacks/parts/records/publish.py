@@ -21,12 +21,14 @@ from touchstone.runs.whole_files import write_whole
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-USUAL = re.compile(r"[\w.-]+(/[\w.-]+(:\d+(,\d+)*)?)?(/dataloader_idx_\d+)?")
-"""Tags whose signs become `_`: a kind and a name, as `attack/pgd`, with a unit, as `deepdream/fc:76`, and a loader."""
+_PART, _UNIT = r"[\w.-]+", r"(:\d+(,\d+)*)?"
+USUAL = re.compile(rf"({_PART}(/{_PART}{_UNIT})?|deepdream/{_PART}{_UNIT}/{_PART})(/dataloader_idx_\d+)?")
+"""Tags whose signs become `_`: a kind and a name, as `attack/pgd`, with a unit, as `deepdream/fc:76`, and a loader; of
+a dream what its callback is called too, as `deepdream/fc:76/wide`."""
 
 
 def publish_picture(trainer: pl.Trainer, folder: Path | None, tag: str, figure: Figure) -> None:
-    """Shows a figure under `tag` and keeps it as `figures/TAG.png` of the run folder. For rank zero."""
+    """Shows a figure under `tag` and keeps it in the run folder, in `figures/`, named by `file_name`. For rank zero."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
