@@ -148,7 +148,7 @@ class ExactResume(pl.Callback):
             metric = modules.get(name)
             if isinstance(metric, Metric):
                 for part, value in state["parts"].items():
-                    setattr(metric, part, _on(pl_module.device, value))
+                    setattr(metric, part, _at_least_as_wide(_on(pl_module.device, value), getattr(metric, part)))
                 metric._update_count, metric._computed = state["num_updates"], None
         if "figures" in mine:
             trainer.callback_metrics.update(_on(pl_module.device, mine["figures"]["figures"]))
@@ -231,6 +231,13 @@ def _process_states(module: pl.LightningModule) -> dict[str, Any]:
         for name, part in module.named_modules()
         if hasattr(part, "process_state")
     }
+
+
+def _at_least_as_wide(value: Any, now: Any) -> Any:
+    """A state of a metric, in the precision that it has now where that is wider: an older checkpoint's may be half."""
+    if isinstance(value, torch.Tensor) and isinstance(now, torch.Tensor):
+        return value.to(torch.promote_types(value.dtype, now.dtype))
+    return value
 
 
 def _on(device: torch.device, value: Any) -> Any:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
+from torchmetrics import MeanMetric
 
 from touchstone.lightning_modules import Classifier, LanguageModel
 from touchstone.lightning_modules.parts.full_mean import FullMean
@@ -100,6 +101,17 @@ def test_a_mean_that_is_made_where_half_precision_is_the_default_has_its_digits(
         mean = FullMean()
     mean.update(torch.tensor(1 / 3))
     assert float(mean.compute()) == pytest.approx(1 / 3, abs=1e-7)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_what_a_mean_of_half_precision_had_added_up_is_taken_up_in_float32(dtype: torch.dtype) -> None:
+    half, mean = MeanMetric().set_dtype(dtype), FullMean()
+    half.update(torch.tensor(0.5))
+    half.persistent(True)
+    mean.load_state_dict(half.state_dict())
+    for _ in range(999):
+        mean.update(torch.tensor(0.7))
+    assert float(mean.compute()) == pytest.approx(0.6998, abs=1e-5)
 
 
 def test_a_mean_in_float64_stays_there() -> None:

@@ -231,3 +231,22 @@ def test_steps_that_were_not_finite_are_counted_over_the_whole_run(tmp_path: Pat
             run.fit(classifier(), DataLoader(broken, 8), ckpt_path=ckpt_path, weights_only=True)
         counts.append(found.num_found)
     assert counts == [NUM_BATCHES, NUM_BATCHES]
+
+
+def test_the_sums_of_an_older_checkpoint_in_half_precision_go_on_in_float32(tmp_path: Path) -> None:
+    fitted(tmp_path / "whole", Classifier(small_net(0)))
+    older = torch.load(kept(tmp_path / "whole", 2), weights_only=True)
+    (state,) = older["touchstone/exact_resume"]["of_ranks"]
+    for metric in state["metrics"].values():
+        metric["parts"] = {name: value.bfloat16() for name, value in metric["parts"].items()}
+    torch.save(older, tmp_path / "older.ckpt")
+
+    class Looking(pl.Callback):
+        def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+            found.extend(
+                p.dtype for name in state["metrics"] for p in pl_module.get_submodule(name).metric_state.values()
+            )
+
+    found: list[torch.dtype] = []
+    fitted(tmp_path / "resumed", Classifier(small_net(0)), Looking(), ckpt_path=tmp_path / "older.ckpt", max_epochs=1)
+    assert set(found) == {torch.float32}

@@ -30,6 +30,11 @@ class FullMean(MeanMetric):
 
         return super()._apply(move, exclude_state)
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *others)
+        for state in self._defaults:  # a half one, of a checkpoint whose mean was another
+            setattr(self, state, getattr(self, state).to(_wide(getattr(self, state).dtype)))
+
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
