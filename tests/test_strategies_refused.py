@@ -137,7 +137,6 @@ def test_awp_around_a_strategy_that_cannot_learn_again_is_refused() -> None:
     ("learned", "problem"),
     [
         (lambda loss, logits: loss, r"Learned\(loss, logits\), got a Tensor"),
-        (lambda loss, logits: None, r"Learned\(loss, logits\), got a NoneType"),
         (lambda loss, logits: Learned(loss.item(), logits), "a tensor as loss, got a float"),
         (lambda loss, logits: Learned(loss * torch.ones(8), logits), r"a loss of shape \(\), .*, got \(8,\)"),
         (lambda loss, logits: Learned(loss, logits[:3]), r"logits of shape \(8, classes\), .*, got \(3, 4\)"),
@@ -154,3 +153,19 @@ def test_a_strategy_of_one_s_own_that_returns_something_else_is_named(
 
     with pytest.raises(ValueError, match=f"Own.learn must return {problem}"):
         trainer(tmp_path, max_epochs=1).fit(Classifier(small_net(7), strategy=Own()), train_loader(), val_loader())
+
+
+@pytest.mark.filterwarnings("ignore:`training_step` returned `None`")
+def test_a_batch_may_be_left_out_and_a_loss_have_one_axis(tmp_path: Path) -> None:
+    class Own(Strategy):
+        num_seen = 0
+
+        def learn(self, model: nn.Module, x: Tensor, y: Tensor, criterion: Criterion, rng: SampleRng) -> Any:
+            self.num_seen += 1
+            logits = model(x)
+            return None if self.num_seen == 2 else Learned(criterion(logits, y)[None], logits)
+
+    run = trainer(tmp_path, max_epochs=1, limit_train_batches=3)
+    run.fit(Classifier(small_net(7), strategy=Own()), train_loader(), val_loader())
+    assert run.callback_metrics["train/loss"].isfinite()
+    assert run.global_step == 3  # Lightning steps, without a gradient
