@@ -1,4 +1,4 @@
-"""`refuse_logged`: a figure of a measurement never takes the place of one that the program logs itself."""
+"""`refuse_logged`: a figure of a measurement never takes the place of one that the program has logged before it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import lightning.pytorch as pl
 
 
 def refuse_logged(trainer: pl.Trainer, tag: str, who: str) -> None:
-    """Raises ValueError where the running pass has a figure under this tag, from the module or a callback.
+    """Raises ValueError where the running pass has a figure under this tag by now, from the module or a callback.
+
+    At the end of an epoch callbacks come first: what the module logs there is not known yet.
 
     Lightning would keep the last of the two, and weights would be ranked by it. Two that are logged in one hook, it
     refuses itself, or takes the mean of.
