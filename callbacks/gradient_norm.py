@@ -85,7 +85,7 @@ class GradientNorm(Probe):
             return
         ids = {id(first), *map(id, owned)}
         named = {name: p for name, p in pl_module.named_parameters() if id(p) in ids}
-        norms = _norms([p.grad.detach() for p in named.values() if p.grad is not None])
+        norms = _norms([_grad(p).detach() for p in named.values()])
         self._look_for_damage(trainer, list(named), norms)
         if not logs:
             return
@@ -230,13 +230,19 @@ def _with_remedy(error: ValueError) -> ValueError:
     return ValueError(f"{error}; to measure the training alone: GradientNorm(validation=False)")
 
 
+def _grad(parameter: nn.Parameter) -> Tensor:
+    """The gradient of a parameter that has one."""
+    assert parameter.grad is not None
+    return parameter.grad
+
+
 def _shows_damage(first: nn.Parameter) -> bool:
     """Whether the first layer's gradient is not finite, as it is wherever a later one broke the backward pass.
 
     Asked at every step on the CPU only: an accelerator would have to be waited for.
     """
-    assert first.grad is not None
-    return first.grad.device.type == "cpu" and not cmath.isfinite(first.grad.sum().item())  # or complex
+    grad = _grad(first)
+    return grad.device.type == "cpu" and not cmath.isfinite(grad.sum().item())  # or complex
 
 
 def _norms(tensors: Sequence[Tensor]) -> Tensor:
