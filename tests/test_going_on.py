@@ -7,14 +7,15 @@ import os
 import shutil
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
+from unittest.mock import Mock, patch
 
 import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
 
+from touchstone.cli.resuming import _advice
 from touchstone.runs.durable import DurableCheckpointIO
-from touchstone.runs.find_checkpoint import FoundCheckpoint, find_checkpoint
+from touchstone.runs.find_checkpoint import FoundCheckpoint, find_checkpoint, folder_of, runs_with_checkpoint, step_of
 
 from .command_lines import BEST, TINY, write
 
@@ -223,6 +224,21 @@ def test_runs_whose_folders_have_names_are_named_with_the_option_that_takes_one(
             f"of this name; 'mine' has one: name the run, as by {option}",
         )
         assert run(*command, *option.split()).code == 0
+
+
+@pytest.mark.parametrize("folder", ["version_007", "version_12"])
+def test_the_version_that_is_advised_is_that_of_the_run(tmp_path: Path, folder: str) -> None:
+    for name in (folder, "version_other", "with_last"):
+        (tmp_path / name / "checkpoints").mkdir(parents=True)
+        torch.save({"global_step": 3}, tmp_path / name / "checkpoints" / "last.ckpt")
+    with patch("touchstone.runs.find_checkpoint.step_of", wraps=step_of) as opened:
+        others, path = runs_with_checkpoint(tmp_path, "last")
+    assert opened.call_count == 1
+    assert others == [folder, "version_other", "with_last"]
+    assert path is not None
+    advised = _advice(others, path, by_version=True).rpartition(" ")[2]
+    version = int(advised) if advised.isdecimal() else advised  # as the option takes it
+    assert folder_of(tmp_path, version) == path.parent.parent
 
 
 def test_a_damaged_last_is_named_and_the_newest_good_one_is_taken(run: Any, fitted: Path) -> None:

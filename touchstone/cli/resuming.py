@@ -16,7 +16,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_only
 
-from ..runs.find_checkpoint import FoundCheckpoint, checkpoints_of_others, find_checkpoint, folder_of, step_of
+from ..runs.find_checkpoint import FoundCheckpoint, find_checkpoint, folder_of, runs_with_checkpoint, step_of
 from .loader import Loader
 from .mistakes import UsageError
 
@@ -61,12 +61,13 @@ def name_checkpoint(config: Namespace, *, to_fit: bool) -> FoundCheckpoint | Non
     except ValueError as error:
         raise UsageError(str(error)) from None
     if found is None:
-        where, others = f"no run in {str(experiment)!r} has a", checkpoints_of_others(experiment, name)
+        where, (others, path) = f"no run in {str(experiment)!r} has a", runs_with_checkpoint(experiment, name)
         if version is not None and to_fit:
             where = f"the run {str(folder_of(experiment, version))!r}, which the logger's version names, has no"
         elif others:
             where = f"no run in {str(experiment)!r} whose folder has a number, version_N, has a"
-        advice = _advice(others, by_version=to_fit and not isinstance(logger, list)) if others else ""
+        by_version = to_fit and not isinstance(logger, list)
+        advice = "" if path is None else _advice(others, path, by_version=by_version)
         raise UsageError(f"--ckpt_path {name}: {where} checkpoint of this name{advice}")
     for problem in found.damaged:
         note(problem)
@@ -75,12 +76,17 @@ def name_checkpoint(config: Namespace, *, to_fit: bool) -> FoundCheckpoint | Non
     return found if to_fit else None
 
 
-def _advice(others: dict[str, Path], *, by_version: bool) -> str:
+def _advice(others: list[str], path: Path, *, by_version: bool) -> str:
     """How a run is named whose folder is none of `version_N`, and in which `fit` goes on."""
-    (folder, path), have = next(iter(others.items())), "has one" if len(others) == 1 else "have one each"
+    have = "has one" if len(others) == 1 else "have one each"
+    option = f"--{VERSION} {_as_option(others[0])}" if by_version else f"--ckpt_path {path}"
+    return f"; {', '.join(map(repr, others[:5]))} {have}: name the run, as by {option}"
+
+
+def _as_option(folder: str) -> str:
+    """The version by which an option names a run: its number, but for one with zeros in front, which a parser drops."""
     number = folder.removeprefix("version_")
-    option = f"--{VERSION} {number if number.isdecimal() else folder}" if by_version else f"--ckpt_path {path}"
-    return f"; {', '.join(map(repr, list(others)[:5]))} {have}: name the run, as by {option}"
+    return number if number.isdecimal() and str(int(number)) == number else folder
 
 
 def options_to_go_on(config: Namespace, folder: Path) -> str:
@@ -89,10 +95,10 @@ def options_to_go_on(config: Namespace, folder: Path) -> str:
     experiment, version = _experiment_folder(logger), _version(logger)
     if experiment is not None and version is not None and folder_of(experiment, version) == folder:
         return "--ckpt_path last"
-    number = folder.name.removeprefix("version_")
-    if experiment != folder.parent or isinstance(logger, list) or not number.isdecimal():  # no option names the run
+    is_numbered = folder.name.removeprefix("version_").isdecimal()
+    if experiment != folder.parent or isinstance(logger, list) or not is_numbered:  # no option names the run
         return f"--ckpt_path {folder / 'checkpoints' / 'last.ckpt'}"
-    return f"--ckpt_path last --{VERSION} {number}"
+    return f"--ckpt_path last --{VERSION} {_as_option(folder.name)}"
 
 
 def keep_version(config: Namespace, found: FoundCheckpoint) -> None:

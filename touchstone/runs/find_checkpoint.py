@@ -57,14 +57,18 @@ def folder_of(experiment: Path, version: int | str) -> Path:
     return experiment / (version if isinstance(version, str) else f"version_{version}")
 
 
-def checkpoints_of_others(experiment: Path, name: str) -> dict[str, Path]:
-    """By folder, whatever it is called, the file of this name in it, `"best"`, or of `"last"` the first to look at."""
-    found = {}
+def runs_with_checkpoint(experiment: Path, name: str) -> tuple[list[str], Path | None]:
+    """The folders, whatever they are called, with a file of this name, `"best"`, or for `"last"` with any.
+
+    And of the first of them that file, or the first to look at; None where there is none.
+    """
+    found: dict[str, list[Path]] = {}
     for folder in sorted(experiment.glob("*/checkpoints")):
         paths = [path for path in folder.glob("*.ckpt") if name == "last" or path.stem == name]
         if paths:
-            found[folder.parent.name] = _newest_first(paths)[0]
-    return found
+            found[folder.parent.name] = paths
+    of_first = next(iter(found.values()), None)  # those of one run alone: to order them is to open them
+    return list(found), None if of_first is None else _newest_first(of_first)[0]
 
 
 def _candidates(experiment: Path, name: str, version: int | str | None) -> Iterator[tuple[int | str, Path]]:
