@@ -233,6 +233,16 @@ def test_steps_that_were_not_finite_are_counted_over_the_whole_run(tmp_path: Pat
     assert counts == [NUM_BATCHES, NUM_BATCHES]
 
 
+def test_averages_of_weights_in_float64_are_the_same_wherever_the_callback_stands(tmp_path: Path) -> None:
+    found = []
+    for number, order in enumerate((1, -1)):
+        module, callbacks = Classifier(small_net(0)), [EMAWeightAveraging(decay=0.9), ExactResume()][::order]
+        torch.manual_seed(0)
+        trainer(tmp_path / str(number), *callbacks, precision="64-true").fit(module, train_loader(), val_loader())
+        found.append(weights(module))
+    torch.testing.assert_close(*found, rtol=0, atol=0)
+
+
 def test_the_sums_of_an_older_checkpoint_in_half_precision_go_on_in_float32(tmp_path: Path) -> None:
     fitted(tmp_path / "whole", Classifier(small_net(0)))
     older = torch.load(kept(tmp_path / "whole", 2), weights_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lightning.pytorch as pl
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.plugins.precision import DoublePrecision
 
 
@@ -10,7 +11,12 @@ def widen_before_loading(trainer: pl.Trainer, module: pl.LightningModule) -> Non
     """Puts the module in float64 where the trainer is about to.
 
     Lightning does so only after it has loaded the checkpoint, which float32 parameters have rounded by then. One in
-    fewer bits loses none in them.
+    fewer bits loses none in them. So it is with the averages of weights, which a callback that was set up before has
+    made of the module as it was then.
     """
-    if isinstance(trainer.precision_plugin, DoublePrecision):
-        trainer.precision_plugin.convert_module(module)
+    if not isinstance(trainer.precision_plugin, DoublePrecision):
+        return
+    trainer.precision_plugin.convert_module(module)
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, WeightAveraging) and callback._average_model is not None:
+            trainer.precision_plugin.convert_module(callback._average_model)
