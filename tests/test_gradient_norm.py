@@ -329,3 +329,17 @@ def test_in_a_net_of_half_precision_the_gradients_of_many_batches_add_up(tmp_pat
     run = trainer(tmp_path, GradientNorm(max_samples=None), precision="bf16-true")
     run.validate(module, DataLoader(TensorDataset(tokens[:, :-1], tokens[:, 1:]), 2), verbose=False)
     assert float(run.callback_metrics["grad_norm/val/parameters"]) == pytest.approx(float(expected.norm()), rel=1e-2)
+
+
+def test_in_a_net_of_half_precision_the_norm_of_a_gradient_at_an_embedding_has_its_digits(tmp_path: Path) -> None:
+    module = OrdinaryModule()
+    embedding, read_out = torch.nn.Embedding(3, 6), torch.nn.Linear(6, 2, bias=False)
+    with torch.no_grad():
+        embedding.weight.zero_()
+        read_out.weight.copy_(torch.tensor([[0.0], [1.0]]))
+    module.net = torch.nn.Sequential(embedding, torch.nn.Flatten(), read_out)
+    texts = TensorDataset(torch.ones(4, 1, dtype=torch.int64), torch.tensor([0, 1, 0, 1]))
+    run = trainer(tmp_path, GradientNorm(), precision="bf16-true")
+    run.validate(module, DataLoader(texts, 2), verbose=False)
+    # Both classes are as likely, so that each gradient is half the difference of the rows of the weights.
+    assert float(run.callback_metrics["grad_norm/val/input"]) == pytest.approx(0.5 * 6**0.5, rel=1e-6)

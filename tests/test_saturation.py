@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from touchstone.callbacks import AttentionMaps, Saturation
 from touchstone.callbacks.attention_maps import attention_maps, maps_picture
+from touchstone.callbacks.parts.passes.real_steps import RealSteps
 from touchstone.lightning_modules import Classifier
 from touchstone.nets import GRU, LSTM, RNN, TextClassifier, TransformerBlock
 from touchstone.nets.graph import GraphNet
@@ -263,6 +264,28 @@ def test_the_padding_of_what_is_packed_does_not_count(
     flat = torch.cat(values).abs() > 0.3
     assert found["saturation/val/net.tanh"] == pytest.approx(float(flat.float().mean()), rel=1e-6)
     assert found["saturation/val/net.tanh/dead"] == pytest.approx(float(flat.all(0).float().mean()), rel=1e-6)
+
+
+@pytest.mark.parametrize("lengths", [(4, 2), (3, 1)])
+def test_what_was_packed_says_nothing_of_more_steps_than_a_net_has_read_since(lengths: tuple[int, int]) -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = GRU(2, 2), GRU(2, 2)
+
+        def forward(self, x: Tensor) -> None:
+            self.first(pack_padded_sequence(x, (4, 2), batch_first=True))
+            seen.append(watch.of(torch.zeros(2, 6, 3)))
+            self.second(x, lengths=lengths)
+            seen.append(watch.of(torch.zeros(2, 6, 3)))
+
+    seen: list[Tensor | None] = []
+    net = Twice()
+    watch = RealSteps(net)
+    net(torch.zeros(2, 5, 2))
+    assert seen[0] is not None
+    assert seen[0].sum(1).tolist() == [4, 2]
+    assert seen[1] is None
 
 
 class TimeFirst(nn.Module):
