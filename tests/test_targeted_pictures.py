@@ -86,6 +86,7 @@ def test_a_number_that_is_the_name_of_another_class_is_refused_with_both_reading
 
 def test_a_name_in_quotes_is_nothing_else() -> None:
     assert FLOWERS.index("10") == class_by_name('"10"', FLOWERS, "--target") == 1
+    assert FLOWERS.index("102") == class_by_name("102", FLOWERS, "--target")  # no class has that number
     digits = [str(number) for number in range(10)]
     for wanted in (7, "7", '"7"'):
         assert class_by_name(wanted, digits, "--target") == 7

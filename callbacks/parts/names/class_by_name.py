@@ -37,9 +37,10 @@ def class_by_name(wanted: str | int, names: Sequence[str] | None, call: str) -> 
         ValueError: there is no such class, or the name fits several, which are listed.
     """
     text = str(wanted).strip()
-    if re.fullmatch("[0-9]+", text) or re.fullmatch("-[0-9]+", text) and text not in (names or ()):
-        number = int(text)
-        if number < 0 or names is not None and number >= len(names):
+    number = int(text) if re.fullmatch("-?[0-9]+", text) else None
+    is_a_class = number is not None and number >= 0 and (names is None or number < len(names))
+    if number is not None and (is_a_class or text not in (names or ())):
+        if not is_a_class:
             allowed = "a class number >= 0" if names is None else f"a class, 0 to {len(names) - 1}"
             raise ValueError(f"{call} must be {allowed}, got {number}")
         _check_one_reading(text, number, names, call)
