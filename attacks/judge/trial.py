@@ -69,8 +69,8 @@ class Trial:
 
     def diagnose_the_model(self, *, look_again: bool) -> None:
         """Enters what the model itself shows into the report; `look_again` as in `Diagnosis.of_the_model`."""
-        unchanged = self._bench.untouched.ignore_changes()
-        self._report.observed.extend(self._diagnosis.of_the_model(unchanged, look_again=look_again))
+        changed = self._bench.untouched.ignore_changes()
+        self._report.observed.extend(self._diagnosis.of_the_model(changed, look_again=look_again))
 
     def prepare(self, samples: tuple[Tensor, Tensor] | None) -> None:
         """Lets attacks learn that need it; what that costs is in their own."""
