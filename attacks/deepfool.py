@@ -73,8 +73,8 @@ class DeepFool(Attack):
         logits = model(points)
         others = logits.detach().scatter(1, y[:, None], -torch.inf)
         others = others.topk(min(self.num_classes, logits.shape[1]) - 1, dim=1).indices
-        gaps = logits.gather(1, others) - logits.gather(1, y[:, None])
-        gaps = gaps.to(points.dtype)  # negative: the true class is ahead
+        gaps = logits.gather(1, others) - logits.gather(1, y[:, None])  # negative: the true class is ahead
+        gaps = gaps.to(points.dtype)
         shortest = torch.full_like(gaps[:, 0].detach(), torch.inf)
         change = torch.zeros_like(points)
         for rank in range(gaps.shape[1]):

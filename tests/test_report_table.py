@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +22,25 @@ from .lightning_programs import trainer
 pytestmark = pytest.mark.usefixtures("here")
 
 
-def test_the_table_names_each_threat_where_they_differ_and_prints_warnings(capsys: Any) -> None:
-    attack = {"robust_accuracy": 0.5, "ci95": [0.4, 0.6], "success": 0.25, "num_backwards": 160, "threat": "Linf(0.1)"}
-    report = {
+def report_of(attacks: dict[str, Any], warnings: Sequence[str] = ()) -> dict[str, Any]:
+    """Of a test of 100 samples."""
+    return {
         "stage": "test",
         "num_samples": 100,
         "clean_accuracy": 0.8,
         "clean_ci95": [0.7, 0.9],
         "worst_case": 0.5,
         "worst_case_ci95": [0.4, 0.6],
-        "attacks": {"one": attack, "two": {**attack, "threat": "L2(1.0)"}},
-        "warnings": ["the gradient of [1, 2] is zero"],
+        "attacks": attacks,
+        "warnings": list(warnings),
     }
+
+
+def test_the_table_names_each_threat_where_they_differ_and_prints_warnings(capsys: Any) -> None:
+    attack = {"robust_accuracy": 0.5, "ci95": [0.4, 0.6], "success": 0.25, "num_backwards": 160, "threat": "Linf(0.1)"}
+    report = report_of(
+        {"one": attack, "two": {**attack, "threat": "L2(1.0)"}}, warnings=["the gradient of [1, 2] is zero"]
+    )
     print_end(Path("logs/x"), report, None)
     out = capsys.readouterr().out
     assert "L2(1.0)" in out
@@ -50,16 +58,7 @@ def test_however_narrow_the_terminal_names_give_way_and_figures_stay(
     monkeypatch.setenv("COLUMNS", str(num_columns))
     name = "pgd_linf_8_255_20_steps_5_restarts_of_which_the_worst_counts"
     figures = {"robust_accuracy": 0.512, "ci95": [0.41, 0.61], "success": 0.253, "num_backwards": 160, "threat": "L"}
-    report = {
-        "stage": "test",
-        "num_samples": 100,
-        "clean_accuracy": 0.8,
-        "clean_ci95": [0.7, 0.9],
-        "worst_case": 0.5,
-        "worst_case_ci95": [0.4, 0.6],
-        "attacks": {name: figures},
-        "warnings": [],
-    }
+    report = report_of({name: figures})
     print_end(None, report, None)
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= num_columns

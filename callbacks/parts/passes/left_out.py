@@ -50,8 +50,8 @@ class LeftOut:
             self._say(
                 "batch",
                 f"the batch is a {type(batch).__name__} of {len(batch)}: what is measured takes its first for the "
-                "samples, its second for their labels, and leaves the rest out; say which these are, "
-                "`batch_keys=(0, 1)` for those",
+                "samples, its second for their labels, and leaves the rest out; `batch_keys=(0, 1)` says that these "
+                "are they, `(0, 2)` that the third are the labels",
             )
         if "call" not in self._said and getattr(module, "_compiler_ctx", None) is None:
             self._batch, self._handle = batch, module.register_forward_pre_hook(self._look, with_kwargs=True)
@@ -92,7 +92,8 @@ def _are_those(value: Tensor, labels: Tensor | None) -> bool:
     """Whether these are the labels, perhaps as other numbers or in another shape."""
     if labels is None or value.numel() != labels.numel() or value.device != labels.device:
         return False
-    return value is labels or torch.equal(value.flatten().double(), labels.flatten().double())
+    one, other = (tensor.detach().cpu().flatten() for tensor in (value, labels))  # since not every device has float64
+    return value is labels or torch.equal(one.double(), other.double())
 
 
 def _tensors(given: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:

@@ -50,7 +50,7 @@ def watched_units(model: nn.Module, keep: Keep) -> Iterator[None]:
         def look(net: GraphNet, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             read = net.adjacency.any(0)
             read[: net.num_inputs] = False
-            if net.rho in _OF_GRAPHS and bool(read.any()):
+            if bool(read.any()):
                 sums = net.sums(*args, **kwargs)
                 give(name, _OF_GRAPHS[net.rho], net.rho(sums[:, read]))
 
@@ -58,9 +58,11 @@ def watched_units(model: nn.Module, keep: Keep) -> Iterator[None]:
 
     handles: list[Any] = []
     for name, module in model.named_modules():
+        if not _gives_units(module):
+            continue
         if type(module) in KINDS:
             handles.append(module.register_forward_hook(of_module(name, KINDS[type(module)])))
-        elif isinstance(module, FeedForward) and module.activation == "relu":
+        elif isinstance(module, FeedForward):
             handles.append(module.second.register_forward_pre_hook(of_feed_forward(name)))
         elif isinstance(module, Recurrent):
             handles.append(Gates(module, of_recurrent(name)))
@@ -77,15 +79,15 @@ def watched_units(model: nn.Module, keep: Keep) -> Iterator[None]:
 
 def has_units(model: nn.Module) -> bool:
     """Whether the model has any units that `watched_units` could hand out."""
-    return any(
-        type(module) in KINDS
-        or isinstance(module, Recurrent)
-        or isinstance(module, FeedForward)
-        and module.activation == "relu"
-        or isinstance(module, GraphNet)
-        and module.rho in _OF_GRAPHS
-        for module in model.modules()
-    )
+    return any(map(_gives_units, model.modules()))
+
+
+def _gives_units(module: nn.Module) -> bool:
+    if isinstance(module, FeedForward):
+        return module.activation == "relu"
+    if isinstance(module, GraphNet):
+        return module.rho in _OF_GRAPHS
+    return type(module) in KINDS or isinstance(module, Recurrent)
 
 
 class _AxisOfLayer:

@@ -21,10 +21,9 @@ from touchstone.runs.whole_files import write_whole
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_PART, _UNIT = r"[\w.-]+", r"(:\d+(,\d+)*)?"
-USUAL = re.compile(rf"({_PART}(/{_PART}{_UNIT})?|deepdream/{_PART}{_UNIT}/{_PART})(/dataloader_idx_\d+)?")
-"""Tags whose signs become `_`: a kind and a name, as `attack/pgd`, with a unit, as `deepdream/fc:76`, and a loader; of
-a dream what its callback is called too, as `deepdream/fc:76/wide`."""
+USUAL = re.compile(r"[\w.-]+(/[\w.-]+(:\d+(,\d+)*)?(/[\w.-]+)?)?(/dataloader_idx_\d+)?")
+"""Tags whose signs become `_`: a kind and a name, as `attack/pgd`, with a unit, as `deepdream/fc:76`, and what else it
+is called, as `deepdream/fc:76/wide`; and a loader."""
 
 
 def publish_picture(trainer: pl.Trainer, folder: Path | None, tag: str, figure: Figure) -> None:
