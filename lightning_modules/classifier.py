@@ -20,10 +20,10 @@ from touchstone.attacks.core.logits import logits_of
 from touchstone.options import check_choice, check_kind
 
 from .adversarial_training import Criterion, Learned, Strategy
+from .adversarial_training.parts.check_learned import check_learned
 from .adversarial_training.parts.remembering import without_memories
 from .every_sample_once import EverySampleOnce
 from .parameter_groups import weight_decay_groups
-from .parts.check_learned import check_learned
 from .parts.classifier_loss import ClassifierLoss
 from .parts.full_mean import FullMean
 from .parts.own_precision import in_own_precision

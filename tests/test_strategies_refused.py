@@ -151,21 +151,28 @@ def test_a_strategy_of_one_s_own_that_returns_something_else_is_named(
             logits = model(x)
             return learned(criterion(logits, y), logits)
 
-    with pytest.raises(ValueError, match=f"Own.learn must return {problem}"):
-        trainer(tmp_path, max_epochs=1).fit(Classifier(small_net(7), strategy=Own()), train_loader(), val_loader())
+    for strategy in (Own(), AWP(Own()), Mixed(Own())):
+        classifier = Classifier(small_net(7), strategy=strategy)
+        with pytest.raises(ValueError, match=f"Own.learn must return {problem}"):
+            trainer(tmp_path, max_epochs=1).fit(classifier, train_loader(), val_loader())
 
 
 @pytest.mark.filterwarnings("ignore:`training_step` returned `None`")
-def test_a_batch_may_be_left_out_and_a_loss_have_one_axis(tmp_path: Path) -> None:
+@pytest.mark.parametrize("around", [lambda own: own, AWP, Mixed])
+def test_a_batch_may_be_left_out_and_a_loss_have_one_axis(tmp_path: Path, around: Callable[..., Strategy]) -> None:
     class Own(Strategy):
         num_seen = 0
 
         def learn(self, model: nn.Module, x: Tensor, y: Tensor, criterion: Criterion, rng: SampleRng) -> Any:
             self.num_seen += 1
-            logits = model(x)
-            return None if self.num_seen == 2 else Learned(criterion(logits, y)[None], logits)
+
+            def take() -> Learned:
+                logits = model(x)
+                return Learned(criterion(logits, y)[None], logits, again=take)
+
+            return None if self.num_seen == 2 else take()
 
     run = trainer(tmp_path, max_epochs=1, limit_train_batches=3)
-    run.fit(Classifier(small_net(7), strategy=Own()), train_loader(), val_loader())
+    run.fit(Classifier(small_net(7), strategy=around(Own())), train_loader(), val_loader())
     assert run.callback_metrics["train/loss"].isfinite()
     assert run.global_step == 3  # Lightning steps, without a gradient

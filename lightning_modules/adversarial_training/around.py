@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from touchstone.attacks import SampleRng
 from touchstone.options import check_kind
 
+from .parts.check_learned import check_learned
 from .strategy import Criterion, Learned, Strategy
 
 
@@ -26,8 +27,10 @@ class Around(Strategy):
     def samples(self, x: Tensor, y: Tensor, repeat: int) -> tuple[Tensor, Tensor]:
         return self.strategy.samples(x, y, repeat)
 
-    def learn(self, model: nn.Module, x: Tensor, y: Tensor, criterion: Criterion, rng: SampleRng) -> Learned:
-        return self.strategy.learn(model, x, y, criterion, rng)
+    def learn(self, model: nn.Module, x: Tensor, y: Tensor, criterion: Criterion, rng: SampleRng) -> Learned | None:
+        learned = self.strategy.learn(model, x, y, criterion, rng)
+        check_learned(self.strategy, learned, len(x))
+        return learned
 
     def after_backward(self, model: nn.Module) -> None:
         self.strategy.after_backward(model)

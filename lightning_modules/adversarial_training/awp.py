@@ -48,11 +48,13 @@ class AWP(Around):
         self.gamma = gamma
         self._kept: dict[Tensor, tuple[Tensor, RemovableHandle]] = {}
 
-    def learn(self, model: nn.Module, x: Tensor, y: Tensor, criterion: Criterion, rng: SampleRng) -> Learned:
+    def learn(self, model: nn.Module, x: Tensor, y: Tensor, criterion: Criterion, rng: SampleRng) -> Learned | None:
         self.restore_weights()  # where the last backward pass broke off
         weights = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
         with buffers_kept(model):
-            learned = self.strategy.learn(model, x, y, criterion, rng)
+            learned = super().learn(model, x, y, criterion, rng)
+            if learned is None:  # it leaves the batch out
+                return None
             gradients = list(torch.autograd.grad(learned.loss, weights, allow_unused=True, materialize_grads=True))
         if learned.again is None:
             raise ValueError(

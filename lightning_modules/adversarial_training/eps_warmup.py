@@ -37,7 +37,7 @@ class EpsWarmup(Remembering, Around):
         self.num_batches = num_batches
         self.memory = {"num_seen": torch.tensor(0)}
 
-    def learn(self, model: nn.Module, x: Tensor, y: Tensor, criterion: Criterion, rng: SampleRng) -> Learned:
+    def learn(self, model: nn.Module, x: Tensor, y: Tensor, criterion: Criterion, rng: SampleRng) -> Learned | None:
         num_seen = int(self.memory["num_seen"])
         if num_seen < self.num_batches:
             self.memory = {"num_seen": torch.tensor(num_seen + 1)}

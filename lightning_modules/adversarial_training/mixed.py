@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from torch import Tensor, nn
 
@@ -37,13 +38,17 @@ class Mixed(Around):
         check_between("Mixed(clean_share=...)", clean_share, 0, 1)
         self.clean_share = clean_share
 
-    def learn(self, model: nn.Module, x: Tensor, y: Tensor, criterion: Criterion, rng: SampleRng) -> Learned:
-        def mixed(learn: Callable[[], Learned]) -> Learned:
+    def learn(self, model: nn.Module, x: Tensor, y: Tensor, criterion: Criterion, rng: SampleRng) -> Learned | None:
+        learn_other = partial(super().learn, model, x, y, criterion, rng)
+
+        def mixed(learn: Callable[[], Learned | None]) -> Learned | None:
             # By then the other part has its gradient: autograd goes from the last pass to the first.
             of_clean = criterion(recomputed(model, x, before_again=self.strategy.restore_weights), y)
             learned = learn()
+            if learned is None:  # it leaves the batch out
+                return None
             loss = self.clean_share * of_clean + (1 - self.clean_share) * learned.loss
             again = learned.again
             return Learned(loss, learned.logits, None if again is None else lambda: mixed(again))
 
-        return mixed(lambda: self.strategy.learn(model, x, y, criterion, rng))
+        return mixed(learn_other)

@@ -46,7 +46,7 @@ class Learned:
 
     loss: Tensor
     logits: Tensor
-    again: Callable[[], Learned] | None = None
+    again: Callable[[], Learned | None] | None = None
 
 
 class Strategy(nn.Module):
@@ -66,8 +66,8 @@ class Strategy(nn.Module):
         """What to learn from, given a batch and how often it has come already in a row, 0 to `num_repeats` - 1."""
         return x, y
 
-    def learn(self, model: nn.Module, x: Tensor, y: Tensor, criterion: Criterion, rng: SampleRng) -> Learned:
-        """Turns a batch into a loss.
+    def learn(self, model: nn.Module, x: Tensor, y: Tensor, criterion: Criterion, rng: SampleRng) -> Learned | None:
+        """Turns a batch into a loss; None leaves the batch out.
 
         Args:
             model: images to logits `(N, C)`, in the modes of training.

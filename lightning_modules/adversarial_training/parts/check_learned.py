@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..adversarial_training import Learned, Strategy
+from ..strategy import Learned, Strategy
 
 
 def check_learned(strategy: Strategy, learned: Any, num_samples: int) -> None:
