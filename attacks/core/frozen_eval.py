@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.backends import cudnn
 
+from .checkpoints import checkpoints_not_reentrant
 from .renormalized import renormalized
 
 _PURPOSES = {"measure": 0, "attack": 0x9E3779B9, "measure again": 0x3C6EF372}
@@ -25,7 +26,8 @@ def frozen_eval(model: nn.Module, *, freeze: bool = True, training: bool = False
     module: the training flags and which parameters need a gradient; the random state of torch (CPU, and the
     accelerators that hold the model), numpy and Python; and what embeddings have shortened in their weights
     (`max_norm`). Not restored: values of buffers, as `buffers_kept` does, and of other parameters, for which `evaluate`
-    looks itself, and what a model keeps outside of them.
+    looks itself, and what a model keeps outside of them. Activations that the model computes twice to save memory are
+    so by checkpoints that let a gradient be taken of anything (`checkpoints_not_reentrant`).
 
     Args:
         model: any module; partly frozen and partly training ones come back as they were.
@@ -59,6 +61,7 @@ def frozen_eval(model: nn.Module, *, freeze: bool = True, training: bool = False
                 stack.enter_context(torch.autocast(kind, enabled=False))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
+        stack.enter_context(checkpoints_not_reentrant())
         stack.enter_context(renormalized(model))
         try:
             if not training:

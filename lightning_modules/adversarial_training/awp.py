@@ -8,6 +8,7 @@ from torch.utils.hooks import RemovableHandle
 
 from touchstone.attacks import SampleRng
 from touchstone.attacks.core.buffers import buffers_kept
+from touchstone.attacks.core.checkpoints import checkpoints_not_reentrant
 from touchstone.options import check_positive
 
 from .around import Around
@@ -51,7 +52,7 @@ class AWP(Around):
     def learn(self, model: nn.Module, x: Tensor, y: Tensor, criterion: Criterion, rng: SampleRng) -> Learned | None:
         self.restore_weights()  # where the last backward pass broke off
         weights = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
-        with buffers_kept(model):
+        with buffers_kept(model), checkpoints_not_reentrant():
             learned = super().learn(model, x, y, criterion, rng)
             if learned is None:  # it leaves the batch out
                 return None
