@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.overrides import TorchFunctionMode
 
+from .transforms import inside_a_transform
+
 WIDTH = 0.3  # of the mean size of what a layer's units are given
 
 _FARTHEST = 1e3  # what lies beyond is a mask, such as -1e4 where attention may not look, and counts for nothing
@@ -75,8 +77,8 @@ class past_saturation(TorchFunctionMode):  # noqa: N801, as torch's own contexts
 
     def _is_a_layer(self, x: Tensor) -> bool:
         """Whether it is one row per sample, on the way from the samples, and no part that a transform sees of it."""
-        is_wrapped = not torch.compiler.is_compiling() and torch._C._functorch.is_functorch_wrapped_tensor(x)
-        return x.requires_grad and x.ndim > 1 and x.shape[0] == self.num_samples and not is_wrapped
+        is_one_each = x.requires_grad and x.ndim > 1 and x.shape[0] == self.num_samples
+        return is_one_each and not inside_a_transform()
 
 
 def _width_of(x: Tensor) -> Tensor:

@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.overrides import TorchFunctionMode
 
+from .transforms import inside_a_transform
+
 WIDTH = 0.1  # of the mean size of what a layer's units are given
 
 _RELUS: frozenset[Callable[..., Tensor]] = frozenset({F.relu, torch.relu, Tensor.relu})
@@ -26,7 +28,8 @@ class smooth_backward(TorchFunctionMode):  # noqa: N801, as torch's own contexts
 
     A unit at rest passes no gradient, and where many are at rest, as in nets trained to be robust, no step along the
     gradient wakes them. The sigmoid is so wide that units a tenth of the mean size below 0 still pass a quarter. Each
-    sample has its own width for each layer, so that its gradient is the same in any batch.
+    sample has its own width for each layer, so that its gradient is the same in any batch. Inside `vmap` and other
+    transforms of `torch.func`, which may hide the axis of the samples, a ReLU is left as it is.
     """
 
     def __torch_function__(
@@ -34,7 +37,8 @@ class smooth_backward(TorchFunctionMode):  # noqa: N801, as torch's own contexts
     ) -> Any:
         given = (*args, *(kwargs or {}).values())
         is_relu = func in _RELUS or func in _RELUS_IN_PLACE
-        if is_relu and given[0].ndim > 1:  # what has no axis beside that of the samples is no layer's output
+        # What has no axis beside that of the samples is no layer's output.
+        if is_relu and given[0].ndim > 1 and not inside_a_transform():
             in_place = func in _RELUS_IN_PLACE or func is F.relu and True in given[1:]
             return (_SmoothInPlace if in_place else _Smooth).apply(given[0])
         return func(*args, **(kwargs or {}))
