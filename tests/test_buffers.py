@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -91,6 +92,38 @@ def test_a_model_has_the_buffers_that_it_had() -> None:
     assert "cache" in model.state_dict()
 
 
+class Deciding(nn.Module):
+    """Takes a shift from its first batch, into a buffer that it makes then, or had; and remembers that it did."""
+
+    def __init__(self, *, makes: bool) -> None:
+        super().__init__()
+        self.net, self.makes, self.is_ready = small_net(), makes, False
+        if not makes:
+            self.register_buffer("shift", torch.zeros(1, 6, 6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.is_ready:
+            shift = x.detach().mean(0)
+            if self.makes:
+                self.register_buffer("shift", shift)
+            else:
+                self.shift.copy_(shift)
+            self.is_ready = True
+        return self.net(x - self.shift)
+
+
+@pytest.mark.filterwarnings("ignore:signs of gradient masking")
+@pytest.mark.parametrize("makes", [True, False])
+def test_the_first_batch_decides_that_a_model_is_given_after_it_was_looked_at(makes: bool) -> None:
+    x, model, fresh = images(12), Deciding(makes=makes).eval(), Deciding(makes=makes).eval()
+    evaluate(model, x, own_labels(small_net(), x), {"pgd": PGD_5})
+    dream(model, "net.0", x[:1], num_steps=1)
+    assert not model.is_ready
+    others = images(12, seed=1)
+    assert torch.equal(model(others), fresh(others))
+    assert torch.equal(model.shift, others.mean(0))
+
+
 def test_a_buffer_that_can_only_be_read_is_not_written(tmp_path: Path) -> None:
     """To write into a file that is mapped for reading ends the process."""
     np.save(tmp_path / "table.npy", np.ones(3, np.float32))
@@ -124,8 +157,12 @@ def test_a_backward_pass_may_come_after_a_look_at_the_model() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:signs of gradient masking")
-@pytest.mark.parametrize("in_place", [True, False])
-def test_training_is_the_same_with_callbacks_that_measure(tmp_path: Path, in_place: bool) -> None:
+@pytest.mark.parametrize(
+    "make",
+    [partial(Counting, in_place=True), partial(Counting, in_place=False), partial(Deciding, makes=True)],
+    ids=["in place", "in its place", "at first"],
+)
+def test_training_is_the_same_with_callbacks_that_measure(tmp_path: Path, make: Callable[[], nn.Module]) -> None:
     measuring: list[pl.Callback] = [
         RobustAccuracy({"pgd": PGD_5}, num_images=1),
         GradientNorm(),
@@ -136,9 +173,9 @@ def test_training_is_the_same_with_callbacks_that_measure(tmp_path: Path, in_pla
     ]
     ends = []
     for callbacks in ([], measuring):
-        module = Classifier(Counting(in_place=in_place))
+        module = Classifier(make())
         torch.manual_seed(3)
-        trainer(tmp_path, *callbacks, max_epochs=2).fit(module, train_loader(), val_loader())
+        trainer(tmp_path, *callbacks, max_epochs=2, num_sanity_val_steps=0).fit(module, train_loader(), val_loader())
         ends.append(weights(module))
     assert ends[0].keys() == ends[1].keys()
     assert [name for name in ends[0] if not torch.equal(ends[0][name], ends[1][name])] == []

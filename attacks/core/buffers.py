@@ -5,24 +5,46 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+
 
 @dataclass(frozen=True, eq=False)
 class Buffers:
-    """The buffers of one module as they were: which it had, those of them that are not saved, and what they held."""
+    """The buffers of one module as they were: which it had, those of them that are not saved, and what they held.
+
+    And what it knew of them: where it makes or writes a buffer, it may keep in a plain attribute that it did, as for
+    one that its first batch decides.
+    """
 
     owner: nn.Module
     tensors: dict[str, Tensor | None]
     not_saved: set[str]
     values: dict[str, Tensor]
+    versions: dict[str, int]
+    attributes: dict[str, Any]
 
-    def put(self) -> None:
-        """Makes them that again, in place, since a compiled net may know the tensors."""
+    def put(self, *, attributes: bool = False) -> bool:
+        """Makes them that again, in place, since a compiled net may know the tensors.
+
+        Args:
+            attributes: whether to put back what the module knew even where it seems to have made and written nothing.
+
+        Returns:
+            Whether that was put back.
+        """
         now = dict(self.owner._buffers.items())
-        if [(name, id(tensor)) for name, tensor in now.items()] != [(n, id(t)) for n, t in self.tensors.items()]:
+        are_others = [(name, id(tensor)) for name, tensor in now.items()] != [
+            (name, id(tensor)) for name, tensor in self.tensors.items()
+        ]
+        attributes = attributes or are_others or _versions_of(self.tensors) != self.versions
+        if attributes:
+            self._put_attributes()
+        if are_others:
             self.owner._buffers.clear()
             self.owner._buffers.update(self.tensors)
             self.owner._non_persistent_buffers_set = set(self.not_saved)
@@ -32,24 +54,32 @@ class Buffers:
             if not _is_still(tensor, value):
                 with torch.inference_mode(tensor.is_inference()):
                     tensor.data.copy_(value)  # no new version, which a backward pass that is to come would refuse
+        return attributes
+
+    def _put_attributes(self) -> None:
+        now = vars(self.owner)
+        for name in _attributes_of(self.owner).keys() - self.attributes.keys():
+            del now[name]
+        now.update(self.attributes)
 
 
 @contextmanager
 def buffers_kept(model: nn.Module, *, begin: Sequence[Buffers] = ()) -> Iterator[None]:
-    """Leaves all buffers as they were: those that the model has, and what they hold.
+    """Leaves all buffers as they were: those that the model has, what they hold, and what modules know that wrote any.
 
     Args:
         model: has them.
         begin: what they are inside, at first; none for what they are.
     """
-    before = buffers_of(model)
+    before, others = buffers_of(model), set[nn.Module]()
     try:
         for buffers in begin:
-            buffers.put()
+            if buffers.put():
+                others.add(buffers.owner)
         yield
     finally:
         for buffers in before:
-            buffers.put()
+            buffers.put(attributes=buffers.owner in others)
 
 
 def buffers_of(model: nn.Module) -> list[Buffers]:
@@ -58,8 +88,19 @@ def buffers_of(model: nn.Module) -> list[Buffers]:
     for owner in model.modules():
         tensors = dict(owner._buffers.items())
         values = {name: tensor.detach().clone() for name, tensor in tensors.items() if tensor is not None}
-        found.append(Buffers(owner, tensors, set(getattr(owner, "_non_persistent_buffers_set", ())), values))
+        not_saved = set(getattr(owner, "_non_persistent_buffers_set", ()))
+        found.append(Buffers(owner, tensors, not_saved, values, _versions_of(tensors), _attributes_of(owner)))
     return found
+
+
+def _versions_of(tensors: dict[str, Tensor | None]) -> dict[str, int]:
+    """How often each of these was written in place, as far as that is counted."""
+    return {name: t._version for name, t in tensors.items() if t is not None and not t.is_inference()}
+
+
+def _attributes_of(owner: nn.Module) -> dict[str, Any]:
+    """What a module keeps beside weights, buffers, layers, hooks and its mode."""
+    return {name: value for name, value in vars(owner).items() if name not in _OF_EVERY_MODULE}
 
 
 def _is_still(tensor: Tensor, value: Tensor) -> bool:
