@@ -7,7 +7,7 @@ Source: Mordvintsev, Olah and Tyka, "Inceptionism: going deeper into neural netw
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -98,7 +98,8 @@ def dream(
         "seed": seed,
     }
     check_options({**options, "objective": objective})
-    model, layers = module_of(model), [layer] if isinstance(layer, str) else list(layer)
+    model = module_of(model)
+    layers = [layer] if isinstance(layer, str) or not isinstance(layer, Iterable) else list(layer)
     if not each:
         _check_different(model, layers)
     with buffers_kept(model), frozen_eval(model), responses_to(model, layers, objective) as responses:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from touchstone.options import check_counts
+from touchstone.options import check_counts, check_kind
 
 from .core.ascend import ascend, cosine_steps
 from .core.attack import Attack
@@ -52,6 +52,7 @@ class FeatureDistance(Attack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_kind("FeatureDistance(layer=...)", self.layer, str)
         check_counts(self, "num_steps")
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:

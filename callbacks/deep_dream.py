@@ -13,7 +13,7 @@ from touchstone.attacks import dream, frozen_eval
 from touchstone.attacks.core.buffers import buffers_kept
 from touchstone.attacks.dream import start_of
 from touchstone.attacks.dreaming.layers import responses_to, select
-from touchstone.options import check_choice, check_count
+from touchstone.options import check_choice, check_count, check_names
 from touchstone.runs.run_folder import run_folder
 
 from .parts.names.dream_options import check_dream_options, try_dream
@@ -70,7 +70,8 @@ class DeepDream(Probe):
             normalization=normalization,
             batch_keys=batch_keys,
         )
-        if isinstance(layers, str) or not layers or len(set(layers)) < len(layers):
+        check_names("DeepDream(layers=...)", layers, "different layers")
+        if len(set(layers)) < len(layers):
             raise ValueError(f"DeepDream(layers=...) must be a list of different layers, at least one, got {layers!r}")
         check_choice("DeepDream(start=...)", start, ("noise", "images"))
         check_dream_options("DeepDream(options=...)", options or {})

@@ -161,6 +161,7 @@ def test_batches_that_are_only_for_training_are_trained_on(tmp_path: Path) -> No
     [
         ({"layers": []}, "at least one"),
         ({"layers": "net.0"}, "a list of different layers"),
+        ({"layers": [4]}, r"a list of different layers, at least one, got \[4\]"),
         ({"layers": ["a", "a"]}, "a list of different layers"),
         ({"layers": ["a"], "num_pictures": 0}, ">= 1"),
         ({"layers": ["a"], "start": "nose"}, "'noise', 'images', got 'nose'; did you mean 'noise'"),

@@ -252,6 +252,10 @@ def test_the_end_of_a_name_will_do_where_it_is_one_layers_only() -> None:
         ("0:a", SHAPE, {}, r"layer='0:a'\) must end in numbers"),
         ("0:1,99", SHAPE, {}, "for one sample has the shape"),
         ([], SHAPE, {}, "at least one layer"),
+        (4, SHAPE, {}, r"^dream\(layer=...\) must be a layer by its name, such as 'features.7', got 4$"),
+        (["0", 4], SHAPE, {}, r"^dream\(layer=...\) must be a layer by its name, such as 'features.7', got 4$"),
+        ([4], SHAPE, {"each": True}, r"^dream\(layer=...\) must be a layer by its name, .* got 4$"),
+        (nn.ReLU(), SHAPE, {}, r"^dream\(layer=...\) must be a layer by its name, .* got ReLU\(\)$"),
         (
             ["2", "4:1", "2"],
             SHAPE,

@@ -63,5 +63,7 @@ def test_a_layer_that_is_not_there_is_an_error_that_names_the_nearest() -> None:
     net, x = nn.Sequential(nn.Flatten(), nn.Linear(36, 3)), images(2)
     with pytest.raises(ValueError, match=r"FeatureDistance\(layer=...\) must be a layer of the model, got '7'; did"):
         FeatureDistance(threat=Linf(eps=0.1), layer="7")(net, x, own_labels(net, x))
+    with pytest.raises(ValueError, match=r"FeatureDistance\(layer=...\) must be an instance of str, got 7"):
+        FeatureDistance(threat=Linf(eps=0.1), layer=7)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"FeatureDistance\(num_steps=...\) must be >= 1, got 0"):
         FeatureDistance(threat=Linf(eps=0.1), layer="1", num_steps=0)

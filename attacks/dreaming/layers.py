@@ -68,9 +68,11 @@ def select(model: nn.Module, layer: str, *, option: str = "dream(layer=...)") ->
         option: what it was given as, for messages, as `dream(layer=...)`.
 
     Raises:
-        ValueError: there is no such layer (the message lists those that there are, the nearest first), or it is in a
-            program of TorchScript.
+        ValueError: it is no name, there is no such layer (the message lists those that there are, the nearest first),
+            or it is in a program of TorchScript.
     """
+    if not isinstance(layer, str):
+        raise ValueError(f"{option} must be a layer by its name, such as 'features.7', got {layer!r:.80}")
     asked, (name, colon, numbers) = option.replace("...", repr(layer)), layer.partition(":")
     names = [known for known, _ in model.named_modules()]
     ends = [known for known in names if known.endswith(f".{name}")]
