@@ -15,7 +15,7 @@ from touchstone.attacks import L1, L2, Attack, HopSkipJump, RandomNoise, Square,
 from touchstone.attacks.threats.ball import Ball
 
 from .judged import LINF, PGD_5, Called, Custom
-from .oracles import small_net
+from .oracles import own_labels, small_net
 
 
 class Silent(torch.autograd.Function):
@@ -172,6 +172,40 @@ def test_a_model_in_several_precisions_that_does_not_convert_says_so(net: nn.Mod
     net[5].bfloat16()
     with pytest.raises(ValueError, match=r"several precisions \(bfloat16, float32\) .* use `model.float\(\)`"):
         evaluate(net, x, y, {"pgd": PGD_5})
+
+
+class OfOneNumber(nn.Module):
+    """Keeps something of its first batch that is as long as that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.scale = small_net(), None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.scale is None:
+            self.scale = torch.ones_like(x)
+        return self.net(x * self.scale)
+
+
+@pytest.mark.parametrize("probe_masking", [True, False])
+def test_a_model_that_takes_one_number_of_samples_is_named(x: Tensor, probe_masking: bool) -> None:
+    y = own_labels(small_net(), x)
+    with pytest.raises(ValueError, match=rf"the model took {len(x)} samples and refuses \d+ of the same \(The size of"):
+        evaluate(OfOneNumber(), x, y, {"none": RandomNoise(threat=LINF)}, probe_masking=probe_masking)
+
+
+def test_a_model_that_fails_of_itself_on_another_number_of_samples_says_why(x: Tensor) -> None:
+    asked = []
+
+    def fail_later(x: Tensor) -> Tensor:
+        asked.append(len(x))
+        if len(asked) > 1:
+            raise RuntimeError("out of order")
+        return x.flatten(1)[:, :4]
+
+    with pytest.raises(RuntimeError, match=r"^out of order$"):
+        evaluate(Called(fail_later), x, x.flatten(1)[:, :4].argmax(1), {"none": RandomNoise(threat=LINF)})
+    assert asked[1] < asked[0] == asked[2] == len(x)
 
 
 def test_a_model_that_keeps_inference_tensors_is_told_what_to_do(x: Tensor) -> None:

@@ -25,12 +25,12 @@ class Forwards:
         self, model: nn.Module, halving: Halving, *, check: Callable[[Tensor, Tensor, str], None] = check_logits
     ) -> None:
         self._model, self._halving, self._check = model, halving, check
-        self._counted = [0]
+        self._taken: list[int] = []
 
     @property
     def num_forwards(self) -> int:
         """Samples forwarded so far."""
-        return self._counted[0]
+        return sum(self._taken)
 
     @property
     def batch_size(self) -> int:
@@ -44,13 +44,13 @@ class Forwards:
     def at(self, model: nn.Module) -> Forwards:
         """The same for another model, counted together."""
         other = Forwards(model, self._halving, check=self._check)
-        other._counted = self._counted
+        other._taken = self._taken
         return other
 
     def unchecked(self) -> Forwards:
         """The same for logits that may be anything, counted together."""
         other = Forwards(self._model, self._halving, check=lambda logits, ids, where: None)
-        other._counted = self._counted
+        other._taken = self._taken
         return other
 
     @torch.no_grad()
@@ -64,7 +64,7 @@ class Forwards:
             batch_size: samples in a forward, if it is to be fewer.
 
         Raises:
-            ValueError: what the model returned are no finite logits.
+            ValueError: what the model returned are no finite logits, or it takes only so many samples.
         """
         parts: list[Tensor] = []
 
@@ -72,7 +72,7 @@ class Forwards:
             logits = self._forward(x[rows])
             self._check(logits, ids[rows], f"{where}, batch {len(parts)}")
             parts.append(logits)
-            self._counted[0] += len(logits)
+            self._taken.append(len(logits))
 
         self._halving.run(len(x), forward, batch_size)
         dtype = x.dtype if x.is_floating_point() else torch.float32
@@ -86,12 +86,29 @@ class Forwards:
     def _forward(self, x: Tensor) -> Tensor:
         try:
             return self._model(x)
-        except RuntimeError as error:
-            precisions = {
-                str(p.dtype).removeprefix("torch.") for p in self._model.parameters() if p.is_floating_point()
-            }
-            if len(precisions) < 2 or is_out_of_memory(error):
+        except Exception as error:
+            if is_out_of_memory(error):
                 raise
+            taken = next((number for number in reversed(self._taken) if number != len(x)), None)
+            if taken and self._takes(x[torch.arange(taken, device=x.device) % len(x)]):
+                raise ValueError(
+                    f"the model took {taken} samples and refuses {len(x)} of the same ({error}): it must take any "
+                    "number of them"
+                ) from error
+            if isinstance(error, RuntimeError):
+                self._check_precisions(x, error)
+            raise
+
+    def _takes(self, x: Tensor) -> bool:
+        try:
+            self._model(x)
+        except Exception:  # whatever a model raises
+            return False
+        return True
+
+    def _check_precisions(self, x: Tensor, error: RuntimeError) -> None:
+        precisions = {str(p.dtype).removeprefix("torch.") for p in self._model.parameters() if p.is_floating_point()}
+        if len(precisions) >= 2:
             raise ValueError(
                 f"the model's weights have several precisions ({', '.join(sorted(precisions))}) and its forward fails "
                 f"on {x.dtype} images: {error}; use `model.float()`, or convert between the layers"
