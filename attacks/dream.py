@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .core.buffers import buffers_kept
-from .core.checks import check_device, computing_dtype, module_of
+from .core.checks import check_device, computing_dtype, module_of, plain
 from .core.frozen_eval import frozen_eval
 from .core.sample_rng import SampleRng
 from .dreaming.canvas import Canvas
@@ -157,7 +157,7 @@ def start_of(model: nn.Module, x: Tensor | Sequence[int], *, seed: int = 0, deco
             Canvas().check_input(x)
         except ValueError as error:
             raise ValueError(f"dream(x=...): {error}") from None
-        return x.detach().to(dtype).clone()
+        return plain(x).to(dtype).clone()
     like, rng = torch.empty(shape, dtype=dtype, device=device), SampleRng.numbered(shape[0], seed)
     if not decorrelated:
         return rng.uniform(like)

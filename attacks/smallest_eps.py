@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from touchstone.options import check_count
 
 from .core.attack import Attack
-from .core.checks import check_batch, read_sample_ids
+from .core.checks import check_batch, plain, read_sample_ids
 from .core.eps import check_width, parse_number
 from .core.per_sample import widest
 from .judge.evaluate import evaluate
@@ -95,7 +95,7 @@ def smallest_eps(
             probe_masking=False,
         )
         turned, x_adv = report.success["attack"], report.x_adv["attack"]
-        distance = part.threat.distance(x_adv, x[rows].detach().to(x_adv)).to(eps)
+        distance = part.threat.distance(x_adv, plain(x[rows]).to(x_adv)).to(eps)
         falls[rows] = torch.where(turned, falls[rows].minimum(distance).minimum(eps[rows]), falls[rows])
         stands[rows] = torch.where(turned, stands[rows], eps[rows])
         if not number:

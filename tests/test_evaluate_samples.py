@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from touchstone.attacks import Linf, RandomNoise, evaluate, evaluate_language
+from touchstone.attacks import Linf, RandomNoise, dream, evaluate, evaluate_language, smallest_eps
 
 from .judged import PGD_5, Called
 from .oracles import images
@@ -33,6 +33,24 @@ def test_images_that_are_none_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         evaluate(net, change_x(x), y, {"pgd": PGD_5})
+
+
+class Kind(torch.Tensor):
+    """Whatever is computed of it is one, as of torchvision's `Mask` of pixels that are classes."""
+
+
+def test_tensors_of_a_kind_of_their_own_are_measured_as_plain_ones(net: nn.Module, x: Tensor, y: Tensor) -> None:
+    ids = torch.arange(len(x))
+    expected = evaluate(net, x, y, {"pgd": PGD_5}, keep_adversarial=True)
+    own = [tensor.as_subclass(Kind) for tensor in (x, y, ids)]
+    report = evaluate(net, own[0], own[1], {"pgd": PGD_5}, sample_ids=own[2], keep_adversarial=True)
+    assert "pgd" in str(report)
+    of_pgd = (report.robust, report.success, report.x_adv, report.margin_left)
+    found = [report.clean_correct, report.worst_case, report.label, report.sample_id, *(part["pgd"] for part in of_pgd)]
+    found += [PGD_5(net, own[0], own[1]), dream(net, "0", own[0], num_steps=1)]
+    found += [smallest_eps(net, own[0], own[1], PGD_5, largest=0.1, num_rounds=2)]
+    assert [type(tensor) for tensor in found] == [torch.Tensor] * len(found)
+    assert torch.equal(report.x_adv["pgd"], expected.x_adv["pgd"])
 
 
 @pytest.mark.parametrize(

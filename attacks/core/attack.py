@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..objectives.untargeted import Untargeted  # from above: so an attack that names no objective still has one
-from .checks import as_computed, check_batch, check_device, check_labels, module_of
+from .checks import as_computed, as_labels, check_batch, check_device, check_labels, module_of
 from .frozen_eval import frozen_eval, seed_random_state
 from .global_noise import noticing_global_noise
 from .logits import logits_as_float
@@ -204,7 +204,7 @@ class Attack(PerSample):
         self.threat.check_input(x)
         with frozen_eval(model, training=training), logits_as_float(model):
             # A clone made here carries gradients even if the caller's tensors come from inference mode.
-            x, y = as_computed(x, model), y.to(torch.int64).clone()
+            x, y = as_computed(x, model), as_labels(y)
             try:
                 yield model, x, y
             except (IndexError, RuntimeError):

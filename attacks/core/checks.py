@@ -24,8 +24,22 @@ def is_whole(values: Tensor) -> bool:
 
 
 def as_computed(x: Tensor, model: nn.Module) -> Tensor:
-    """Samples without their history, in the dtype that the model computes in; whole numbers, as tokens are, stay."""
-    return x.detach().to(computing_dtype(model) if x.is_floating_point() else x.dtype).clone()
+    """Samples without their history, in the dtype that the model computes in; whole numbers, as tokens are, stay.
+
+    A tensor of a kind of its own, as torchvision's `Image`, becomes a plain one: whatever is computed of it would be of
+    that kind too.
+    """
+    return plain(x).to(computing_dtype(model) if x.is_floating_point() else x.dtype).clone()
+
+
+def as_labels(y: Tensor) -> Tensor:
+    """Labels of one's own, int64, as `as_computed` makes samples."""
+    return plain(y).to(torch.int64).clone()
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """The same numbers without their history, and of no kind of their own."""
+    return tensor.detach().as_subclass(Tensor)
 
 
 def module_of(model: object) -> nn.Module:
@@ -86,7 +100,7 @@ def read_sample_ids(given: Tensor | Sequence[int] | None, y: Tensor) -> Tensor:
         raise ValueError(f"sample_ids must be integers `(N,)`, got {given!r:.80}") from None
     if ids.shape != y.shape or not is_whole(ids) and len(ids):  # an empty list is one of floats to torch
         raise ValueError(f"sample_ids must be integers {tuple(y.shape)}, got {ids.dtype} {tuple(ids.shape)}")
-    return ids.to(y.device, torch.int64)
+    return plain(ids).to(y.device, torch.int64)
 
 
 def check_labels(y: Tensor, num_classes: int, sample_ids: Tensor | None = None) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, overload
 
-import torch
 from torch import Tensor, nn
 
 from touchstone.options import check_flag
@@ -13,6 +12,7 @@ from touchstone.options import check_flag
 from ..core.attack import Attack
 from ..core.checks import (
     as_computed,
+    as_labels,
     check_batch,
     check_device,
     check_unchanged,
@@ -149,7 +149,7 @@ def evaluate(
 
     with judging(model, x.device):
         # Clones made here can carry gradients even where the caller's tensors come from inference mode.
-        given, x, y, ids = x, as_computed(x, model), y.to(torch.int64).clone(), ids.clone()
+        given, x, y, ids = x, as_computed(x, model), as_labels(y), ids.clone()
         trial = Trial(model, x, y, ids, attacks, seed=seed, halving=halving)
         if x._version:
             check_unchanged(x, as_computed(given, model), ids)

@@ -14,6 +14,7 @@ from touchstone.options import check_flag
 from ..core.attack import Attack
 from ..core.checks import (
     as_computed,
+    as_labels,
     check_batch,
     check_device,
     check_labels,
@@ -99,7 +100,7 @@ def evaluate_language(
         naming(name, attack.check_rows, len(x))
 
     with judging(model, x.device):
-        x, y, ids = as_computed(x, model), y.to(torch.int64).clone(), ids.clone()
+        x, y, ids = as_computed(x, model), as_labels(y), ids.clone()
         look = Forwards(model, halving, check=check_token_logits)
         bench = Bench(model, SampleRng(seed, ids), look, halving, Untouched(model))
         seed_random_state(seed, x.device)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.attack import Attack
-from ..core.checks import as_computed, module_of
+from ..core.checks import as_computed, as_labels, module_of
 from ..core.frozen_eval import seed_random_state
 from ..core.sample_rng import SampleRng
 from .diagnosis import NUM_LOOKED_AT, Diagnosis
@@ -48,7 +48,7 @@ def probed(
     """
     model, halving = module_of(model), batch_size if isinstance(batch_size, Halving) else Halving(batch_size)
     with judging(model, x.device):
-        x, y, ids = as_computed(x, model), y.to(torch.int64).clone(), sample_ids.to(x.device).clone()
+        x, y, ids = as_computed(x, model), as_labels(y), sample_ids.to(x.device).clone()
         rows = torch.searchsorted(report.sample_id, ids.to(report.sample_id.device))
         look, rng = Forwards(model, halving), SampleRng(seed, ids)
         seed_random_state(seed, x.device)
