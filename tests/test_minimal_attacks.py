@@ -85,6 +85,26 @@ def test_finds_the_nearest_point_of_a_linear_model(
     assert np.median(ratio) <= median
 
 
+@pytest.mark.parametrize("num_features", [1, 2, 8])
+@pytest.mark.parametrize("threat", [L2(eps=3), Linf(eps=1)])
+def test_the_boundary_is_met_from_few_features_too(num_features: int, threat: L2 | Linf) -> None:
+    """Of a sum of features that may be half of the largest the distance is that to it over the dual norm of ones."""
+
+    class Sum(torch.nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            gap = x.sum(1) - num_features / 2
+            return torch.stack([-gap, gap], 1)
+
+    x = 0.2 + 0.25 * torch.rand(20, num_features, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    attack = HopSkipJump(threat=threat, minimal=True)
+    x_adv = attack(Sum().double(), x, torch.zeros(20, dtype=torch.int64))
+    gap = num_features / 2 - x.sum(1).numpy()
+    distance = gap / (num_features if isinstance(threat, Linf) else num_features**0.5)
+    ratio = np.linalg.norm((x_adv - x).numpy(), ord=threat.p, axis=1) / distance
+    assert ratio.min() >= 1 - 1e-6
+    assert ratio.max() <= 1.02
+
+
 def test_deepfool_follows_the_box() -> None:
     """Where pixels meet the box the others must make up for them: the nearest point by scipy."""
     from scipy.optimize import minimize
