@@ -78,9 +78,9 @@ class APGD(Attack):
             raise ValueError(f"APGD(rho=...) must be in (0, 1), got {self.rho:g}")
 
     def check_classes(self, num_classes: int) -> None:
+        if isinstance(self.objective, Untargeted) and self.num_targets:
+            self.objective.loss.check_classes(num_classes, towards=True)  # first: it may need more
         self.objective.check_classes(num_classes)
-        if isinstance(self.objective, Untargeted):
-            self.objective.loss.check_classes(num_classes, towards=self.num_targets > 0)
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:
         if self.num_restarts == 1 and self.num_targets == 0:

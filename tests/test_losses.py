@@ -122,6 +122,14 @@ def test_too_few_classes_are_an_error(objective: Untargeted | Targeted | AnyOf, 
         evaluate(net, x, net(x).argmax(1), {"a": APGD(threat=Linf(eps=0.1), objective=objective)})
 
 
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_towards_several_classes_it_is_said_at_once_how_many_there_must_be(num_classes: int) -> None:
+    net, x = LinearModel(num_features=36, num_classes=num_classes), images(4, dtype=torch.float64)
+    attack = APGD(threat=Linf(eps=0.1), objective=Untargeted(loss=DLR()), num_targets=3)
+    with pytest.raises(ValueError, match=f"towards a class needs a model of 4 classes or more, .* has {num_classes};"):
+        evaluate(net, x, net(x).argmax(1), {"a": attack})
+
+
 def test_towards_counts_any_wrong_class() -> None:
     logits = torch.tensor([[9.0, 1, 2, 3], [1, 9, 2, 3], [1, 2, 9, 3], [1, 2, 3, 9], [1, 2, 3, 9]])
     label = torch.tensor([0, 0, 0, 0, 3])
