@@ -155,6 +155,17 @@ def test_the_cost_is_what_a_hook_on_the_model_counts(attack: Attack, x: Tensor) 
     assert sum(backwards) == report.cost["a"].num_backwards + report.judge_cost.num_backwards
 
 
+def test_what_the_judge_asks_of_a_model_for_the_threat_is_no_cost_of_the_attack(x: Tensor) -> None:
+    net, threat = text_net(), EmbeddingBall(eps=0.5)
+    y, few = own_labels(net, x), 3
+    attacks = {"noise": RandomNoise(threat=threat), "steps": PGD(threat=threat, num_steps=few, early_stop=False)}
+    report = evaluate(net, x, y, attacks, probe_masking=False)
+    assert report.cost["noise"].num_forwards == 0
+    assert report.cost["steps"].num_forwards == report.cost["steps"].num_backwards == few * len(x)
+    # Before, after each attack, and for each two to ask whether the model reads more than its embedding.
+    assert report.judge_cost.num_forwards == (1 + 2 + 2 * 2) * len(x)
+
+
 @every_attack
 def test_an_empty_batch_gives_an_empty_report(attack: Attack, x: Tensor) -> None:
     report = evaluate(text_net(), x[:0], torch.zeros(0, dtype=torch.int64), {"a": attack})

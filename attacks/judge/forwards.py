@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,14 @@ from torch import Tensor, nn
 from ..core.checks import check_logits
 from ..core.out_of_memory import is_out_of_memory
 from .halving import Halving
+
+
+@dataclass
+class _Tally:
+    """Samples forwarded so far, and how many the last forward took."""
+
+    num_forwards: int = 0
+    last: int | None = None
 
 
 class Forwards:
@@ -25,12 +34,16 @@ class Forwards:
         self, model: nn.Module, halving: Halving, *, check: Callable[[Tensor, Tensor, str], None] = check_logits
     ) -> None:
         self._model, self._halving, self._check = model, halving, check
-        self._taken: list[int] = []
+        self._tally = _Tally()
 
     @property
     def num_forwards(self) -> int:
         """Samples forwarded so far."""
-        return sum(self._taken)
+        return self._tally.num_forwards
+
+    def count(self, num_forwards: int) -> None:
+        """Counts samples that the judge has forwarded by other ways."""
+        self._tally.num_forwards += num_forwards
 
     @property
     def batch_size(self) -> int:
@@ -44,13 +57,13 @@ class Forwards:
     def at(self, model: nn.Module) -> Forwards:
         """The same for another model, counted together."""
         other = Forwards(model, self._halving, check=self._check)
-        other._taken = self._taken
+        other._tally = self._tally
         return other
 
     def unchecked(self) -> Forwards:
         """The same for logits that may be anything, counted together."""
         other = Forwards(self._model, self._halving, check=lambda logits, ids, where: None)
-        other._taken = self._taken
+        other._tally = self._tally
         return other
 
     @torch.no_grad()
@@ -72,7 +85,8 @@ class Forwards:
             logits = self._forward(x[rows])
             self._check(logits, ids[rows], f"{where}, batch {len(parts)}")
             parts.append(logits)
-            self._taken.append(len(logits))
+            self.count(len(logits))
+            self._tally.last = len(logits)
 
         self._halving.run(len(x), forward, batch_size)
         dtype = x.dtype if x.is_floating_point() else torch.float32
@@ -89,8 +103,8 @@ class Forwards:
         except Exception as error:
             if is_out_of_memory(error):
                 raise
-            taken = next((number for number in reversed(self._taken) if number != len(x)), None)
-            if taken and self._takes(x[torch.arange(taken, device=x.device) % len(x)]):
+            taken = self._tally.last
+            if taken not in (None, len(x)) and self._takes(x[torch.arange(taken, device=x.device) % len(x)]):
                 raise ValueError(
                     f"the model took {taken} samples and refuses {len(x)} of the same ({error}): it must take any "
                     "number of them"
