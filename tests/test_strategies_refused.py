@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from touchstone.attacks import (
+    APGD,
     FAB,
     FGSM,
     L0,
@@ -57,6 +58,7 @@ BAD: list[tuple[Callable[[], Any], str]] = [
     (lambda: TRADES(InBfloat16(attack=FGSM(threat=LINF))), r"TRADES\(attack=...\) must begin beside the images"),
     (lambda: TRADES(L1Adam(threat=LINF)), r"TRADES\(attack=...\) must begin beside the images, .* got L1Adam"),
     (lambda: TRADES(PGD(threat=LINF, random_start=False)), r"TRADES\(attack=...\) must begin beside the images"),
+    (lambda: TRADES(APGD(threat=LINF, num_targets=3)), r" as PGD, and APGD without num_targets, do, got APGD, which"),
     (lambda: TRADES(FAB(threat=LINF)), r"TRADES\(attack=...\) must climb what it is told to, .* got FAB"),
     (lambda: PGDAT(Universal(threat=LINF)), r"PGDAT\(attack=...\) must be ready, .* got Universal, which learns"),
     (lambda: PGDAT(AT_THE_EMBEDDING), r"PGDAT learns from attacked samples, .* got EmbeddingBall\(eps=0.5\)"),

@@ -52,8 +52,8 @@ class TRADES(InnerAttack):
             attack.with_objective(_Divergence(torch.full((1, 2), 0.5)))
         except (TypeError, ValueError) as error:
             raise ValueError(
-                "TRADES(attack=...) must climb what it is told to, here the divergence, as PGD and APGD do, got "
-                f"{type(attack).__name__}, which chooses that itself"
+                "TRADES(attack=...) must climb what it is told to, here the divergence, as PGD, and APGD without "
+                f"num_targets, do, got {type(attack).__name__}, which chooses that itself"
             ) from error
         if attack.begins_at_the_sample:
             raise ValueError(
