@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from .core.attack import Attack
 from .core.said_of import said_of
 from .core.sample_rng import SampleRng
+from .core.threat import Threat
 from .core.wrapping import Wrapping
 
 
@@ -28,12 +29,13 @@ class Transfer(Wrapping):
     attack, as is whether it learns from samples first: then it learns on the source.
 
     Args:
-        attack: what is run on the source.
+        attack: what is run on the source; not inside an `EmbeddingBall`, whose vectors are those of one net.
         source: images to logits of the same classes, in any mode; on another device it is moved to that of the
             images for each call, and moved back. `touchstone.nets.Trained` is one with weights from a file.
 
     Raises:
-        ValueError: `attack` is no attack, or `source` no module; or, when called, the source fails.
+        ValueError: `attack` is no attack, or inside an `EmbeddingBall`, or `source` no module; or, when called, the
+            source fails.
 
     Example:
         >>> transfer = Transfer(attack=PGD(threat=Linf(eps="8/255")), source=another_net)
@@ -47,6 +49,11 @@ class Transfer(Wrapping):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if type(self.threat).enter is not Threat.enter:
+            raise ValueError(
+                "Transfer(attack=...) must be inside a threat to the samples themselves, such as Linf or TokenFlips, "
+                f"not `{type(self.threat).__name__}`, whose vectors another net does not take, got {self.attack!r:.80}"
+            )
         if not isinstance(self.source, nn.Module):
             raise ValueError(f"Transfer(source=...) must be a torch.nn.Module, got {self.source!r:.80}")
 

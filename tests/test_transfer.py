@@ -8,7 +8,18 @@ import pytest
 import torch
 from torch import nn
 
-from touchstone.attacks import PGD, Linf, SampleRng, Square, Targeted, Transfer, Universal, evaluate
+from touchstone.attacks import (
+    PGD,
+    EmbeddingBall,
+    InBfloat16,
+    Linf,
+    SampleRng,
+    Square,
+    Targeted,
+    Transfer,
+    Universal,
+    evaluate,
+)
 
 from .oracles import LinearModel, images, own_labels, small_net
 
@@ -108,5 +119,9 @@ def test_what_is_wrong_on_the_source_is_said_of_the_source() -> None:
 def test_values_of_the_wrong_kind_are_refused() -> None:
     with pytest.raises(ValueError, match=r"Transfer\(attack=...\) must be an attack such as PGD\(...\), got Linf"):
         Transfer(attack=LINF, source=small_net())  # type: ignore[arg-type]
+    at_the_embedding = PGD(threat=EmbeddingBall(eps=0.5))
+    for attack in (at_the_embedding, InBfloat16(attack=at_the_embedding)):
+        with pytest.raises(ValueError, match="not `EmbeddingBall`, whose vectors another net does not take, got "):
+            Transfer(attack=attack, source=small_net())
     with pytest.raises(ValueError, match=r"Transfer\(source=...\) must be a torch.nn.Module, got 'net'"):
         Transfer(attack=PGD(threat=LINF), source="net")  # type: ignore[arg-type]
