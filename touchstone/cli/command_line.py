@@ -19,6 +19,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
+import touchstone.datamodules
+import touchstone.datamodules.augmentations
+import touchstone.lightning_modules  # noqa: F401  # like the others: what is loaded goes by its name, and help shows it
 from touchstone.attacks import frozen_eval
 from touchstone.callbacks import ExactResume, LogsMayFail, Predictions, RobustAccuracy, RunRecord
 from touchstone.callbacks.not_finite import NotFinite
@@ -29,6 +32,7 @@ from ..runs.find_checkpoint import FoundCheckpoint, step_of
 from ..runs.logs import LostLogs
 from ..runs.run_folder import run_folder
 from .checkpoint_errors import check_checkpoint, explain_mismatch
+from .class_help import Parser, explain_class_help
 from .common_pass import check_common_pass
 from .devices import read_devices
 from .given import Given, check_configs, merge_given, replaced_callbacks
@@ -37,6 +41,7 @@ from .loader import install_loader
 from .log_folder import about_log_folder
 from .mistakes import UsageError, nearest
 from .noise import NOISE, NOISE_OUTSIDE_FIT, quieten
+from .option_help import describe_options
 from .other_processes import EndTogether
 from .own_signals import OwnSignals
 from .progress_bar import EpochLines
@@ -87,6 +92,7 @@ class CommandLine(LightningCLI):
             check_configs(arguments[1:])
         super().__init__(
             args=self.arguments,
+            parser_class=Parser,
             save_config_callback=RunRecord,
             trainer_defaults={"enable_model_summary": False},  # `fit` says in a line what is trained
             parser_kwargs={"exit_on_error": False, "allow_abbrev": False, "description": DESCRIPTION},
@@ -103,6 +109,8 @@ class CommandLine(LightningCLI):
         super()._add_subcommands(parser, **{name: {**kwargs.get(name, {}), "description": HELP[name]} for name in HELP})
         for choice in parser._subcommands_action._choices_actions:  # type: ignore[union-attr]
             choice.help = HELP[choice.dest]
+        for name, of_subcommand in self._subcommand_parsers.items():
+            describe_options(of_subcommand, name)
 
     # What the user gave.
 
@@ -174,7 +182,9 @@ class CommandLine(LightningCLI):
         given = self._given()
         if given is None:
             return UsageError(in_one_line(error))
-        return explain(self._subcommand_parsers[self.arguments[0]], given, error, construct=construct)
+        parser = self._subcommand_parsers[self.arguments[0]]
+        of_help = None if construct else explain_class_help(parser, self.arguments[1:], error)
+        return of_help or explain(parser, given, error, construct=construct)
 
     def _given(self) -> Given | None:
         """What was given to the subcommand; None where options stand before it, whose places are not known."""
