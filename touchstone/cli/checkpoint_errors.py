@@ -14,8 +14,6 @@ from touchstone.nets.trained import OF_LIGHTNING
 from ..runs.durable import damage
 from .mistakes import UsageError, nearest_file
 
-LIGHTNING_FINDS = ("hpc", "registry")
-
 
 def check_checkpoint(name: str | None, *, to_fit: bool = False) -> None:
     """Checks that `--ckpt_path` names a Lightning checkpoint.
@@ -27,7 +25,7 @@ def check_checkpoint(name: str | None, *, to_fit: bool = False) -> None:
     Raises:
         UsageError: it does not.
     """
-    if name is None or name.startswith(LIGHTNING_FINDS) or "://" in name:
+    if name is None or "://" in name:
         return
     if not name:
         raise UsageError("--ckpt_path needs a file, last or best")
