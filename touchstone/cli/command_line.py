@@ -44,6 +44,7 @@ from .noise import NOISE, NOISE_OUTSIDE_FIT, quieten
 from .option_help import describe_options
 from .other_processes import EndTogether
 from .own_signals import OwnSignals
+from .parameters_to_train import ParametersToTrain
 from .progress_bar import EpochLines
 from .refused_late import refused_late
 from .report_table import print_end, read_health
@@ -214,7 +215,8 @@ class CommandLine(LightningCLI):
             callbacks = [*callbacks, ExactResume()]
         if self.subcommand == "fit" and not any(isinstance(callback, NotFinite) for callback in callbacks):
             callbacks = [*callbacks, NotFinite(waits=False)]
-        config.callbacks = [EndTogether(), *callbacks, LogsMayFail(), OwnSignals(), StopAfterStep(self.stopping)]
+        ours = [LogsMayFail(), OwnSignals(), StopAfterStep(self.stopping), ParametersToTrain()]
+        config.callbacks = [EndTogether(), *callbacks, *ours]
         plugins = config.get("plugins") or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
@@ -249,9 +251,6 @@ class CommandLine(LightningCLI):
         self._run(self.trainer.predict, arguments)
 
     def _fit(self, **arguments: Any) -> None:
-        num_parameters = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
-        if self.trainer.is_global_zero:
-            print(f"{type(self.model).__name__} with {num_parameters:,} parameters to train", flush=True)
         checkpoint = arguments.get("ckpt_path")
         step = None if checkpoint is None else step_of(Path(checkpoint))
         self.trainer.fit(**arguments)
