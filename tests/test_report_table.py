@@ -37,9 +37,10 @@ def report_of(attacks: dict[str, Any], warnings: Sequence[str] = ()) -> dict[str
 
 
 def test_the_table_names_each_threat_where_they_differ_and_prints_warnings(capsys: Any) -> None:
-    attack = {"robust_accuracy": 0.5, "ci95": [0.4, 0.6], "success": 0.25, "num_backwards": 160, "threat": "Linf(0.1)"}
+    attack = {"robust_accuracy": 0.5, "ci95": [0.4, 0.6], "success": 0.25, "num_forwards": 1640, "num_backwards": 160}
     report = report_of(
-        {"one": attack, "two": {**attack, "threat": "L2(1.0)"}}, warnings=["the gradient of [1, 2] is zero"]
+        {"one": {**attack, "threat": "Linf(0.1)"}, "two": {**attack, "threat": "L2(1.0)"}},
+        warnings=["the gradient of [1, 2] is zero"],
     )
     print_end(Path("logs/x"), report, None)
     out = capsys.readouterr().out
@@ -47,7 +48,11 @@ def test_the_table_names_each_threat_where_they_differ_and_prints_warnings(capsy
     assert "the gradient of [1, 2] is zero" in out
     assert "tensorboard" not in out
     table = report_table(report)
-    assert list(table.columns[4].cells) == ["", "2.0", "2.0", ""]  # 160 gradients for the 80 samples that were right
+    assert "worst case: right under every attack, each within its own threat" in out
+    assert [table.columns[place].header for place in (4, 5)] == ["forwards", "gradients"]
+    assert list(table.columns[4].cells) == ["", "20.5", "20.5", ""]  # 1640 for the 80 samples that were right
+    assert list(table.columns[5].cells) == ["", "2.0", "2.0", ""]
+    assert "forwards, gradients: mean over the 80 of 100 samples that were right before" in out
     assert list(table.columns[2].cells)[0] == "70.0 - 90.0 %"
 
 
@@ -57,14 +62,15 @@ def test_however_narrow_the_terminal_names_give_way_and_figures_stay(
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(num_columns))
     name = "pgd_linf_8_255_20_steps_5_restarts_of_which_the_worst_counts"
-    figures = {"robust_accuracy": 0.512, "ci95": [0.41, 0.61], "success": 0.253, "num_backwards": 160, "threat": "L"}
+    figures = {"robust_accuracy": 0.512, "ci95": [0.41, 0.61], "success": 0.253, "threat": "L"}
+    figures |= {"num_forwards": 800_160, "num_backwards": 160}  # as a black box asks
     report = report_of({name: figures})
     print_end(None, report, None)
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= num_columns
     cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines if "│" in line]
     assert name in "".join(row[0] for row in cells)
-    assert ["51.2 %", "41.0 - 61.0 %", "25.3 %", "2.0"] in [row[1:] for row in cells]
+    assert ["51.2 %", "41.0 - 61.0 %", "25.3 %", "10002.0", "2.0"] in [row[1:] for row in cells]
 
 
 def test_reports_of_further_data_loaders_are_named(tmp_path: Path, capsys: Any) -> None:
@@ -90,18 +96,21 @@ def test_a_language_model_has_a_table_in_bits_per_character(capsys: Any) -> None
         "bits_per_character/flips_before": 2.4,
         "bits_per_character/flips": 3.1234,
         "attack_success/flips": 0.26,
-        "attacks": {"flips": {"threat": "TokenFlips(3)", "objective": "NextToken(target=3)", "num_backwards": 75}},
+        "attacks": {"flips": {"threat": "TokenFlips(3)", "objective": "NextToken(target=3)"}},
     }
+    report["attacks"]["flips"] |= {"num_forwards": 510, "num_backwards": 75}
     print_end(None, None, None, language=report)
     out = capsys.readouterr().out
     assert "50 validation texts, bits per character" in out
     assert "every attack within TokenFlips(3)" in out
     row = next(line for line in out.splitlines() if "flips" in line)
-    assert [cell.strip() for cell in row.strip("│").split("│")] == ["flips", "2.400", "3.123", "26.0 %", "1.5"]
+    assert [cell.strip() for cell in row.strip("│").split("│")] == ["flips", "2.400", "3.123", "26.0 %", "10.2", "1.5"]
+    assert "forwards, gradients: mean over the texts" in out
+    assert "worst case" not in out
 
 
 def test_an_attack_that_has_no_goal_has_no_success(capsys: Any) -> None:
-    attack = {"threat": "TokenFlips(3)", "objective": repr(Surprise()), "num_backwards": 75}
+    attack = {"threat": "TokenFlips(3)", "objective": repr(Surprise()), "num_forwards": 75, "num_backwards": 75}
     figures = {f"bits_per_character/{name}": 2.0 for name in ("clean", "flips_before", "flips")}
     report = {"stage": "val", "num_texts": 50, **figures, "attack_success/flips": 0.0, "attacks": {"flips": attack}}
     print_end(None, None, None, language=report)

@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
 
 class ParametersToTrain(pl.Callback):
-    """Says, as the first epoch begins, how many parameters learn; the last of the callbacks, behind those that freeze."""
+    """Says, as the first epoch begins, how many parameters learn; it stands behind the callbacks that freeze."""
 
     def __init__(self) -> None:
         self._is_said = False

@@ -10,7 +10,11 @@ from touchstone.attacks import Surprise
 from touchstone.callbacks.parts.records.report_files import STAGES
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
+
+NARROW = 80
+"""Columns of a terminal below which a table has no room to spare."""
 
 
 def read_health(folder: Path, since: float = 0.0) -> list[str]:
@@ -31,15 +35,14 @@ def report_table(report: Mapping[str, Any]) -> Table:
 
     stage = STAGES.get(report["stage"], report["stage"])
     table = Table(title=f"{report['num_samples']} {stage} samples", title_justify="left", title_style="bold")
-    _add_columns(table, "accuracy", "95 % interval", "success", cost="gradients / sample")
+    _add_columns(table, "accuracy", "95 % interval", "success")
     table.add_row("none (clean)", *_accuracy(report["clean_accuracy"], report["clean_ci95"]))
-    num_attacked = max(1, round(report["clean_accuracy"] * report["num_samples"]))  # the rest was wrong before
     for name, attack in report["attacks"].items():
         table.add_row(
             name,
             *_accuracy(attack["robust_accuracy"], attack["ci95"]),
             _percent(attack["success"]),
-            f"{attack['num_backwards'] / num_attacked:.1f}",
+            *_cost(attack, max(1, _num_attacked(report))),
         )
     table.add_row("worst case", *_accuracy(report["worst_case"], report["worst_case_ci95"]), style="bold")
     return table
@@ -59,7 +62,7 @@ def language_table(report: Mapping[str, Any]) -> Table:
     stage = STAGES.get(report["stage"], report["stage"])
     title = f"{report['num_texts']} {stage} texts, bits per character"
     table = Table(title=title, title_justify="left", title_style="bold")
-    _add_columns(table, "before", "after", "success", cost="gradients / text")
+    _add_columns(table, "before", "after", "success")
     table.add_row("none (clean)", f"{report['bits_per_character/clean']:.3f}")
     for name, attack in report["attacks"].items():
         table.add_row(
@@ -67,19 +70,29 @@ def language_table(report: Mapping[str, Any]) -> Table:
             f"{report[f'bits_per_character/{name}_before']:.3f}",
             f"{report[f'bits_per_character/{name}']:.3f}",
             "" if attack["objective"] == repr(Surprise()) else _percent(report[f"attack_success/{name}"]),
-            f"{attack['num_backwards'] / report['num_texts']:.1f}",
+            *_cost(attack, report["num_texts"]),
         )
     return table
 
 
+def about_cost(report: Mapping[str, Any]) -> str:
+    """What forwards and gradients are the mean of."""
+    if "num_texts" in report:
+        return "forwards, gradients: mean over the texts"
+    of_all = f"{_num_attacked(report)} of {report['num_samples']}"
+    return f"forwards, gradients: mean over the {of_all} samples that were right before"
+
+
 def threats(report: Mapping[str, Any]) -> list[str]:
-    """What the attacks may do, a line for each threat."""
+    """What the attacks may do, a line for each threat, and what the worst case is over where they differ."""
     names: dict[str, list[str]] = {}
     for name, attack in report["attacks"].items():
         names.setdefault(attack["threat"], []).append(name)
     if len(names) == 1:
         return [f"every attack within {threat}" for threat in names]
-    return [f"{', '.join(attacks)}: within {threat}" for threat, attacks in names.items()]
+    lines = [f"{', '.join(attacks)}: within {threat}" for threat, attacks in names.items()]
+    of_several = "worst case: right under every attack, each within its own threat"
+    return [*lines, of_several] if "worst_case" in report else lines
 
 
 def print_end(
@@ -107,14 +120,14 @@ def print_end(
     if is_lost:
         console.print("[yellow]no table:[/] the last report could not be written, and one in the run folder is older")
     elif report is not None:
-        console.print(report_table(report))
-        for line in threats(report):
+        _print_table(console, report_table(report))
+        for line in (*threats(report), about_cost(report)):
             console.print(f"[dim]{escape(line)}[/]")
         for warning in report["warnings"]:
             console.print(f"[yellow]sign of masking:[/] {escape(warning)}")
     if language is not None:
-        console.print(language_table(language))
-        for line in threats(language):
+        _print_table(console, language_table(language))
+        for line in (*threats(language), about_cost(language)):
             console.print(f"[dim]{escape(line)}[/]")
     if folder is None:
         return
@@ -132,12 +145,26 @@ def print_end(
         console.print(f"to view it: tensorboard --logdir {escape(str(log_folder))}{make}", soft_wrap=True)
 
 
-def _add_columns(table: Table, *headings: str, cost: str) -> None:
-    """Those of an attack's name, of figures, and of what it cost: where all are too wide, names and `cost` give way."""
+def _print_table(console: Console, table: Table) -> None:
+    """Where a terminal is narrow, without the space beside the cells, so that figures stay whole."""
+    if console.width < NARROW:
+        table.padding = 0
+    console.print(table)
+
+
+def _add_columns(table: Table, *headings: str) -> None:
+    """Those of an attack's name, of figures, and of what it cost: where all are too wide, names give way."""
     table.add_column("attack", overflow="fold", min_width=8)
-    for heading in headings:
+    for heading in (*headings, "forwards", "gradients"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column(cost, justify="right", min_width=len("gradients"))
+
+
+def _num_attacked(report: Mapping[str, Any]) -> int:
+    return round(report["clean_accuracy"] * report["num_samples"])  # the rest was wrong before
+
+
+def _cost(attack: Mapping[str, Any], num: int) -> tuple[str, str]:
+    return f"{attack['num_forwards'] / num:.1f}", f"{attack['num_backwards'] / num:.1f}"
 
 
 def _accuracy(share: float, interval: list[float]) -> tuple[str, str]:
