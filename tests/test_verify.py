@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from touchstone.callbacks.parts.passes.samples import Samples
 from touchstone.callbacks.parts.records.origin import as_text, samples_fingerprint, weights_fingerprint
 from touchstone.cli.differences import differences, notes
 
-from .command_lines import BEST, with_value, write
+from .command_lines import BEST, TINY, with_value, write
 from .test_fuzz_configs import places
 
 RUN = "logs/tiny/version_0"
@@ -37,6 +39,27 @@ def test_a_run_whose_verdicts_are_the_stored_ones_is_verified(run: Any, copied: 
     assert ended.out.endswith("verified: every figure and verdict is the stored one\n")
     assert "run folder" not in ended.out
     assert [folder.name for folder in Path("logs/tiny").iterdir()] == ["version_0"]
+
+
+@pytest.mark.filterwarnings("ignore:signs of gradient masking")  # after two steps
+def test_the_attacks_stand_in_the_order_of_the_run(run: Any) -> None:
+    config = copy.deepcopy(TINY)
+    suite = config["trainer"]["callbacks"][0]["init_args"]
+    suite["attacks"] = {name: suite["attacks"]["fgsm"] for name in ("second", "third", "first")}
+    fitted, verified = run("fit", "--config", write(config)), run("verify", RUN)
+    assert (fitted.code, verified.code) == (0, 0)
+    for ended in (fitted, verified):
+        assert re.findall(r"│ (second|third|first) ", ended.out) == ["second", "third", "first"]
+
+
+def test_the_help_tells_the_exit_codes_apart(run: Any, copied: Path) -> None:
+    said = " ".join(run("verify", "--help").out.split())
+    assert (
+        "Exits with 0 where every one is the stored one, with 1 where one differs, and with 2 where the folder" in said
+    )
+    assert run("verify", "logs/none").code == 2
+    (copied / "report.json").write_text("{")
+    assert run("verify", RUN).code == 2
 
 
 def test_a_run_of_several_processes_is_measured_in_one(run: Any, copied: Path) -> None:

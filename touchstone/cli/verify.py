@@ -26,7 +26,8 @@ NAME = "verify"
 HELP = """usage: python train.py verify RUN_FOLDER [OPTIONS]
 
 Measures a run's last evaluation again, from its config and the checkpoint with the weights that were measured, and says
-which figure of its reports and which verdict differs. Exits with 0 where every one is the stored one, else with 1.
+which figure of its reports and which verdict differs. Exits with 0 where every one is the stored one, with 1 where one
+differs, and with 2 where the folder is missing, damaged, or without an evaluation: then nothing is measured.
 It measures in one process on one device, however many the run had: verdicts do not depend on them.
 
   RUN_FOLDER  such as logs/digits/version_0
@@ -61,7 +62,7 @@ def verify(arguments: Sequence[str], stopping: Stopping) -> int:
     print(f"measuring {folder} again: {report['stage']}, {what}, {checkpoint}", flush=True)
     with tempfile.TemporaryDirectory() as elsewhere:
         config = Path(elsewhere, "config.yaml")
-        config.write_text(yaml.safe_dump(_config(folder, elsewhere)), encoding="utf-8")
+        config.write_text(yaml.safe_dump(_config(folder, elsewhere), sort_keys=False), encoding="utf-8")
         options = ["--config", str(config), "--ckpt_path", str(checkpoint), *arguments[1:]]
         CommandLine([SUBCOMMANDS[report["stage"]], *options], stopping, shows_folder=False)
         again = Path(elsewhere, NAME, "version_0")
