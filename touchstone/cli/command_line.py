@@ -40,7 +40,7 @@ from .jobs import JOBS
 from .loader import install_loader
 from .log_folder import about_log_folder
 from .mistakes import UsageError, nearest
-from .noise import NOISE, NOISE_OUTSIDE_FIT, quieten
+from .noise import NOISE, NOISE_OUTSIDE_FIT, quieten, warnings_in_a_line
 from .option_help import describe_options
 from .other_processes import EndTogether
 from .own_signals import OwnSignals
@@ -91,14 +91,15 @@ class CommandLine(LightningCLI):
         self.goes_on: FoundCheckpoint | None = None  # in the folder of an earlier run, with its checkpoint
         if arguments[0] in self.subcommands():
             check_configs(arguments[1:])
-        super().__init__(
-            args=self.arguments,
-            parser_class=Parser,
-            save_config_callback=RunRecord,
-            trainer_defaults={"enable_model_summary": False},  # `fit` says in a line what is trained
-            parser_kwargs={"exit_on_error": False, "allow_abbrev": False, "description": DESCRIPTION},
-            auto_configure_optimizers=False,
-        )
+        with warnings_in_a_line():  # a user's own program, which builds no CommandLine, keeps its format
+            super().__init__(
+                args=self.arguments,
+                parser_class=Parser,
+                save_config_callback=RunRecord,
+                trainer_defaults={"enable_model_summary": False},  # `fit` says in a line what is trained
+                parser_kwargs={"exit_on_error": False, "allow_abbrev": False, "description": DESCRIPTION},
+                auto_configure_optimizers=False,
+            )
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
         """The subcommand that the arguments begin with, or all: a parser for each takes its time."""

@@ -1,10 +1,15 @@
-"""`quieten`: what Lightning says, and nobody who runs this program can act on, is not printed."""
+"""`quieten`: what Lightning says, and nobody who runs this program can act on, is not printed.
+
+`warnings_in_a_line` prints those that remain so that an error behind them is found.
+"""
 
 from __future__ import annotations
 
 import logging
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 NOISE = (
     r"💡 Tip: For seamless cloud",  # its own products
@@ -29,6 +34,27 @@ def quieten(noise: tuple[str, ...]) -> None:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).handlers, logging.getLogger(name).propagate = [], True
     logging.getLogger("lightning").handlers = [_Printed()]
+
+
+@contextmanager
+def warnings_in_a_line() -> Iterator[None]:
+    """A block in which a warning is a line of stderr, without the line of source that it comes from."""
+    before = warnings.formatwarning
+    warnings.formatwarning = _in_a_line
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
+
+
+def _in_a_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """What is said to a user stands alone; what Python or a library finds in code needs the place."""
+    text = " ".join(str(message).split())
+    if issubclass(category, UserWarning):
+        return f"warning: {text}\n"
+    return f"warning: {category.__name__}: {text} ({filename}, line {lineno})\n"
 
 
 class _Printed(logging.Handler):
