@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,6 +43,24 @@ def test_add_on_does_not_change_training(add_on: str, fits: Fits) -> None:
         for more in ((), (f"callbacks/{add_on}",))
     )
     assert all(torch.equal(alone[name], watched[name]) for name in alone)
+
+
+@pytest.mark.parametrize("add_on", ["strongest", "curves"])
+def test_the_eps_of_an_add_on_for_digits_is_changed_by_the_option_that_it_names(run: Any, add_on: str) -> None:
+    """The words behind an option are those of the shell, and nothing else of the config changes."""
+    text = (ROOT / f"configs/callbacks/{add_on}.yaml").read_text()
+    (options,) = re.findall(r"^#   (--trainer\.callbacks\.att.*)$", text, flags=re.MULTILINE)
+    before, after = (
+        yaml.safe_load(run("fit", *given("digits.yaml", f"callbacks/{add_on}.yaml"), *more, "--print_config").out)
+        for more in ([], shlex.split(options))
+    )
+    last = before["trainer"]["callbacks"][-1]["init_args"]
+    attack = last["attack"] if add_on == "curves" else last["attacks"]["strongest"]
+    assert attack["init_args"]["threat"]["init_args"]["eps"] == 0.15
+    attack["init_args"]["threat"]["init_args"]["eps"] = "8/255"
+    if add_on == "curves":
+        last["eps"] = ["2/255", "4/255", "8/255"]
+    assert after == before
 
 
 def test_the_one_step_experiment_is_the_same_for_any_net_as_for_the_published_one(root: Path) -> None:

@@ -43,9 +43,9 @@ class Parser(LightningArgumentParser):
         self._of_class = theclass
         return super().add_class_arguments(theclass, *args, **kwargs)
 
-    def format_help(self) -> str:
+    def format_help(self, *args: Any, **kwargs: Any) -> str:
         """The help; where it is of a class alone, with the names of those below it."""
-        text = super().format_help()
+        text = super().format_help(*args, **kwargs)
         if not (self.description or "").startswith("Help for ") or not inspect.isclass(self._of_class):
             return text
         below = [name for name in _known_below(self._of_class) if _last(name) != self._of_class.__name__]
