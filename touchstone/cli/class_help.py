@@ -77,6 +77,8 @@ def explain_class_help(parser: ArgumentParser, arguments: Sequence[str], error: 
     Returns:
         The usage error; None where it failed for something else.
     """
+    if unknown := re.search(r"nrecognized arguments: (--\S+\.help)(?=[\s=]|$)", str(error)):
+        return UsageError(f"there is no option {unknown[1]}: only what is a class has help of its own")
     said = re.search(r"(--\S+\.help): (.*)", str(error))
     if said is None:
         return None
@@ -102,6 +104,8 @@ def _asked(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def _why_not(name: str) -> str:
+    if not name:
+        return "a class is needed"
     if "." in name:
         try:
             find(name)
