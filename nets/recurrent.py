@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from touchstone.options import check_between, check_choice, check_counts, check_flags
 
-from .parts.recurrent_scan import RHO, gru_scan, lstm_scan, rnn_scan
+from .parts.recurrent_scan import RHO, gru_scan, is_transformed, lstm_scan, rnn_scan
 from .parts.recurrent_steps import State, gru_step, lstm_step, rnn_step, unroll
 from .parts.without_autocast import autocast_off
 
@@ -45,8 +45,9 @@ class Recurrent(nn.Module):
         num_layers: layers L, each reading the outputs of the one below, >= 1.
         dropout: share of the outputs of every layer but the last that training sets to zero, in [0, 1).
         bias: whether there are `bias_ih_l*` and `bias_hh_l*`.
-        hand_written: whether to use the fast layers; False for the plain steps, which `torch.func` can differentiate
-            and `torch.export.export(strict=True)` can follow.
+        hand_written: whether to use the fast layers, which leave forward-mode derivatives and `torch.func` to the
+            plain steps; False for the plain steps throughout, which give batched gradients and
+            `torch.export.export(strict=True)` can follow.
         batch_first, bidirectional, proj_size: torch's options, of which there is one choice: True, False and 0.
 
     Attributes:
@@ -170,7 +171,7 @@ class Recurrent(nn.Module):
         # By its operations, where a scan writes into buffers. Of what dynamo compiles, a scan stays a scan.
         is_exported = torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
         is_recorded = x.is_meta or torch.jit.is_tracing() or is_exported
-        if self.hand_written and not is_recorded:
+        if self.hand_written and not is_recorded and not is_transformed():
             return self._scan(x, state, weights)
         states = self._unroll(x, state, weights)
         if self.listener is None:

@@ -12,38 +12,9 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from touchstone.nets.recurrent import GRU, LSTM, RNN, detach_state
 
-CASES = {
-    "rnn": (RNN, nn.RNN, {}),
-    "relu": (RNN, nn.RNN, {"nonlinearity": "relu"}),
-    "lstm": (LSTM, nn.LSTM, {}),
-    "gru": (GRU, nn.GRU, {}),
-}
-every_cell = pytest.mark.parametrize("case", CASES)
+from .recurrent_pairs import CASES, LAYERS, B, D, H, T, as_tuple, assert_equal, every_cell, inputs, pair
+
 both_ways = pytest.mark.parametrize("hand_written", [True, False])
-B, T, D, H, LAYERS = 3, 7, 4, 5, 2
-TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
-
-
-def pair(case: str, dtype: torch.dtype = torch.float64, **options: Any) -> tuple[Any, nn.RNNBase]:
-    """One of ours with the weights of one of torch's."""
-    torch.manual_seed(0)
-    own, of_torch, extra = CASES[case]
-    oracle = of_torch(D, H, LAYERS, batch_first=True, **extra).to(dtype)
-    net = own(D, H, LAYERS, **extra, **options).to(dtype)
-    net.load_state_dict(oracle.state_dict())
-    return net, oracle
-
-
-def as_tuple(state: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return (state,) if isinstance(state, Tensor) else state
-
-
-def inputs(case: str, dtype: torch.dtype = torch.float64, num_steps: int = T) -> tuple[Tensor, Any]:
-    """A batch of sequences and an initial state, both of which want gradients."""
-    torch.manual_seed(1)
-    parts = [torch.randn(LAYERS, B, H, dtype=dtype, requires_grad=True) for _ in range(1 + (case == "lstm"))]
-    x = torch.randn(B, num_steps, D, dtype=dtype, requires_grad=True)
-    return x, tuple(parts) if case == "lstm" else parts[0]
 
 
 def gradients(net: nn.Module, x: Tensor, state: Any, run: Any) -> dict[str, Tensor]:
@@ -54,10 +25,6 @@ def gradients(net: nn.Module, x: Tensor, state: Any, run: Any) -> dict[str, Tens
     wanted = {"x": x, **{f"state {i}": part for i, part in enumerate(as_tuple(state))}, **dict(net.named_parameters())}
     loss = sum((value * torch.randn(value.shape, dtype=value.dtype)).sum() for value in values)
     return dict(zip(wanted, torch.autograd.grad(loss, list(wanted.values())), strict=True))
-
-
-def assert_equal(own: Any, expected: Any, dtype: torch.dtype = torch.float64) -> None:
-    torch.testing.assert_close(own, expected, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
 
 
 @both_ways
@@ -251,24 +218,6 @@ def test_an_exported_layer_computes_what_that_of_torch_does(case: str) -> None:
     x, other = (torch.randn(B, T, D, dtype=torch.float64) for _ in range(2))
     exported = torch.export.export(net, (x,)).module()
     assert_equal(exported(other), oracle(other))
-
-
-@every_cell
-def test_the_plain_steps_give_batched_gradients(case: str) -> None:
-    net, oracle = pair(case, hand_written=False)
-    x, _ = inputs(case)
-    (found,) = torch.autograd.grad(net(x)[0][0, -1], x, torch.eye(H).double(), is_grads_batched=True)
-    expected = [torch.autograd.grad(oracle(x)[0][0, -1, unit], x)[0] for unit in range(H)]
-    assert_equal(found, torch.stack(expected))
-
-
-@every_cell
-def test_the_plain_steps_can_be_differentiated_by_torch_func(case: str) -> None:
-    net, _ = pair(case, hand_written=False)
-    x, _ = inputs(case)
-    jacobian = torch.func.jacrev(lambda x: net(x)[0][:, -1].sum(0))(x.detach())
-    expected = torch.autograd.functional.jacobian(lambda x: pair(case)[0](x)[0][:, -1].sum(0), x)
-    assert_equal(jacobian, expected)
 
 
 @both_ways

@@ -5,8 +5,9 @@ buffers are allocated once; and gates are planes of their own, `(K, T, B, H)`, s
 over contiguous memory. A step of the backward is short because what it multiplies the arriving gradient with, the
 slope of each gate, is computed for all steps before the loop.
 
-A second derivative (`create_graph=True`) goes through `recurrent_steps`. Forward-mode derivatives, `torch.func` and
-batched gradients (`is_grads_batched`, `functional.jacobian(vectorize=True)`) are not supported: a module takes
+A second derivative (`create_graph=True`) goes through `recurrent_steps`, and so must forward-mode derivatives and
+`torch.func`: `is_transformed` tells a module. Batched gradients (`is_grads_batched`,
+`functional.jacobian(vectorize=True)`) are not supported, since they are seen in the backward alone: a module takes
 `hand_written=False` for them.
 """
 
@@ -18,7 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
+from torch.autograd import Function, forward_ad
 from torch.autograd.function import FunctionCtx
 
 from .recurrent_steps import gru_step, lstm_step, rnn_step, unroll
@@ -26,6 +27,11 @@ from .without_autocast import without_autocast
 
 sigmoid_slope, tanh_slope = torch.ops.aten.sigmoid_backward, torch.ops.aten.tanh_backward
 RHO: dict[str, Callable[..., Tensor]] = {"tanh": torch.tanh, "relu": torch.relu}
+
+
+def is_transformed() -> bool:
+    """Whether forward-mode derivatives or a transform of `torch.func` are at work, for which a scan has no rule."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def rnn_scan(x: Tensor, h0: Tensor, w_ih: Tensor, w_hh: Tensor, b: Tensor, *, nonlinearity: str) -> Tensor:
