@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from touchstone.options import check_between, check_counts, check_flags, check_positive
 
+from .parts.made import check_made
+
 KeysValues = tuple[Tensor, Tensor]
 """Keys and values of the tokens so far, each `(B, N, S, K)`."""
 
@@ -31,6 +33,8 @@ class Attention(nn.Module):
         rotary: whether queries and keys are turned by their positions; K must be even.
         dropout: share of the attention weights that training sets to zero, in [0, 1).
         bias: whether the four linear maps have one.
+        device: where the parameters are made, as for torch's layers; None for torch's default.
+        dtype: of the parameters, floating point; None for torch's default.
 
     Raises:
         ValueError: a value is outside its range.
@@ -46,10 +50,13 @@ class Attention(nn.Module):
         rotary: bool = False,
         dropout: float = 0.0,
         bias: bool = True,
+        device: torch.device | str | int | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         check_counts(self, dim=dim, num_heads=num_heads)
         check_flags(self, causal=causal, rotary=rotary, bias=bias)
+        check_made(self, device=device, dtype=dtype)
         if dim % num_heads:
             raise ValueError(f"Attention(num_heads=...) must divide dim, got {num_heads} and dim {dim}")
         check_positive(self, alpha=alpha, none_means="the root of dim / num_heads")
@@ -60,8 +67,8 @@ class Attention(nn.Module):
         self.dim, self.num_heads, self.dropout = dim, num_heads, dropout
         self.alpha = head_dim**0.5 if alpha is None else alpha
         self.causal, self.rotary = causal, rotary
-        self.qkv = nn.Linear(dim, 3 * dim, bias=bias)
-        self.out = nn.Linear(dim, dim, bias=bias)
+        self.qkv = nn.Linear(dim, 3 * dim, bias=bias, device=device, dtype=dtype)
+        self.out = nn.Linear(dim, dim, bias=bias, device=device, dtype=dtype)
 
     def forward(
         self,

@@ -19,6 +19,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from touchstone.options import check_between, check_choice, check_counts, check_flags
 
+from .parts.made import check_made
 from .parts.recurrent_scan import RHO, gru_scan, is_transformed, lstm_scan, rnn_scan
 from .parts.recurrent_steps import State, gru_step, lstm_step, rnn_step, unroll
 from .parts.without_autocast import autocast_off
@@ -49,6 +50,8 @@ class Recurrent(nn.Module):
             plain steps; False for the plain steps throughout, which give batched gradients and
             `torch.export.export(strict=True)` can follow.
         batch_first, bidirectional, proj_size: torch's options, of which there is one choice: True, False and 0.
+        device: where the parameters are made, as for torch's layers; None for torch's default.
+        dtype: of the parameters, floating point; None for torch's default.
 
     Attributes:
         listener: called with what every layer of a forward gives, if it is not None.
@@ -72,6 +75,8 @@ class Recurrent(nn.Module):
         batch_first: bool = True,
         bidirectional: bool = False,
         proj_size: int = 0,
+        device: torch.device | str | int | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         name = type(self).__name__
@@ -84,16 +89,17 @@ class Recurrent(nn.Module):
         check_counts(name, input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
         check_between(f"{name}(dropout=...)", dropout, 0, 1, "[)")
         check_flags(name, bias=bias, hand_written=hand_written, batch_first=batch_first)
+        check_made(self, device=device, dtype=dtype)
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.dropout, self.bias, self.hand_written = dropout, bias, hand_written
         self.listener: Listener | None = None
-        num_rows = self.num_gates * hidden_size
+        num_rows, empty = self.num_gates * hidden_size, partial(torch.empty, device=device, dtype=dtype)
         for layer in range(num_layers):
             width = hidden_size if layer else input_size
-            self.register_parameter(f"weight_ih_l{layer}", nn.Parameter(torch.empty(num_rows, width)))
-            self.register_parameter(f"weight_hh_l{layer}", nn.Parameter(torch.empty(num_rows, hidden_size)))
+            self.register_parameter(f"weight_ih_l{layer}", nn.Parameter(empty(num_rows, width)))
+            self.register_parameter(f"weight_hh_l{layer}", nn.Parameter(empty(num_rows, hidden_size)))
             for part in ("ih", "hh") if bias else ():
-                self.register_parameter(f"bias_{part}_l{layer}", nn.Parameter(torch.empty(num_rows)))
+                self.register_parameter(f"bias_{part}_l{layer}", nn.Parameter(empty(num_rows)))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from touchstone.options import check_between, check_choice, check_counts, check_flags
 
 from .attention import Attention, KeysValues
+from .parts.made import check_made
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu}
 KINDS = ("linear", "conv")
@@ -30,6 +32,8 @@ class FeedForward(nn.Module):
         kind: `"linear"`, or `"conv"` for the same net as `nn.Conv1d` with a kernel of 1.
         dropout: share of the hidden units that training sets to zero, in [0, 1).
         bias: whether both layers have one.
+        device: see `Attention`, as is the next.
+        dtype: of the parameters.
 
     Raises:
         ValueError: a value is outside its range.
@@ -47,20 +51,24 @@ class FeedForward(nn.Module):
         kind: Literal["linear", "conv"] = "linear",
         dropout: float = 0.0,
         bias: bool = True,
+        device: torch.device | str | int | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         check_counts(self, dim=dim, hidden=hidden)
         check_choice("FeedForward(activation=...)", activation, tuple(ACTIVATIONS))
         check_choice("FeedForward(kind=...)", kind, KINDS)
         check_flags(self, bias=bias)
+        check_made(self, device=device, dtype=dtype)
         check_between("FeedForward(dropout=...)", dropout, 0, 1, "[)")
         self.activation, self.kind, self.dropout = activation, kind, dropout
+        made: dict[str, Any] = {"bias": bias, "device": device, "dtype": dtype}
         self.first: nn.Module
         self.second: nn.Module
         if kind == "linear":
-            self.first, self.second = nn.Linear(dim, hidden, bias=bias), nn.Linear(hidden, dim, bias=bias)
+            self.first, self.second = nn.Linear(dim, hidden, **made), nn.Linear(hidden, dim, **made)
         else:
-            self.first, self.second = nn.Conv1d(dim, hidden, 1, bias=bias), nn.Conv1d(hidden, dim, 1, bias=bias)
+            self.first, self.second = nn.Conv1d(dim, hidden, 1, **made), nn.Conv1d(hidden, dim, 1, **made)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.mT if self.kind == "conv" else x
@@ -81,9 +89,11 @@ class TransformerBlock(nn.Module):
         dropout: share of the attention weights, of the hidden units and of what either part adds that training sets
             to zero, in [0, 1).
         bias: whether linear maps and norms have one.
-        alpha: see `Attention`, as are the next two.
+        alpha: see `Attention`, as are the next four.
         causal: whether a token looks only at itself and at earlier ones.
         rotary: whether queries and keys are turned by their positions.
+        device: where the parameters are made.
+        dtype: of the parameters.
 
     Raises:
         ValueError: a value is outside its range.
@@ -103,18 +113,18 @@ class TransformerBlock(nn.Module):
         alpha: float | None = None,
         causal: bool = False,
         rotary: bool = False,
+        device: torch.device | str | int | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         check_choice("TransformerBlock(norm=...)", norm, ("pre", "post"))
         check_choice("TransformerBlock(feed_forward=...)", feed_forward, KINDS)
-        self.attention = Attention(
-            dim, num_heads, alpha=alpha, causal=causal, rotary=rotary, dropout=dropout, bias=bias
-        )
+        check_made(self, device=device, dtype=dtype)
+        made: dict[str, Any] = {"bias": bias, "device": device, "dtype": dtype}
+        self.attention = Attention(dim, num_heads, alpha=alpha, causal=causal, rotary=rotary, dropout=dropout, **made)
         hidden = 4 * dim if hidden is None else hidden
-        self.feed_forward = FeedForward(
-            dim, hidden, activation=activation, kind=feed_forward, dropout=dropout, bias=bias
-        )
-        self.norm_1, self.norm_2 = nn.LayerNorm(dim, bias=bias), nn.LayerNorm(dim, bias=bias)
+        self.feed_forward = FeedForward(dim, hidden, activation=activation, kind=feed_forward, dropout=dropout, **made)
+        self.norm_1, self.norm_2 = nn.LayerNorm(dim, **made), nn.LayerNorm(dim, **made)
         self.norm, self.dropout = norm, dropout
 
     def forward(
