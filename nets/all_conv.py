@@ -23,7 +23,8 @@ class AllConvNet(nn.Sequential):
         ValueError: a value is outside its range.
 
     Shape:
-        float `(N, in_channels, H, W)`, H and W >= 4, to logits `(N, num_classes)`.
+        float `(N, in_channels, H, W)`, H and W >= 1, to logits `(N, num_classes)`. In training an image alone in its
+        batch must be larger than 4 x 4, since BatchNorm needs two values.
     """
 
     def __init__(self, num_classes: int = 10, *, in_channels: int = 3, width: int = 96) -> None:

@@ -63,7 +63,8 @@ class PreActResNet(nn.Module):
         ValueError: a value is outside its range.
 
     Shape:
-        float `(N, in_channels, H, W)`, H and W >= 8, to logits `(N, num_classes)`.
+        float `(N, in_channels, H, W)`, H and W >= 1, to logits `(N, num_classes)`. In training an image alone in its
+        batch must be larger than 8 x 8, since BatchNorm needs two values.
     """
 
     def __init__(self, depth: int = 18, *, num_classes: int = 10, in_channels: int = 3) -> None:

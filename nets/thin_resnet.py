@@ -73,7 +73,8 @@ class ThinResNet(nn.Module):
         ValueError: a value is outside its range.
 
     Shape:
-        float `(N, in_channels, H, W)`, H and W >= 4, to logits `(N, num_classes)`.
+        float `(N, in_channels, H, W)`, H and W >= 1, to logits `(N, num_classes)`. In training an image alone in its
+        batch must be larger than 4 x 4, since BatchNorm needs two values.
     """
 
     def __init__(

@@ -1,11 +1,13 @@
-"""A net of one class, which would always be right, and layers without units are refused."""
+"""A net of one class, which would always be right, and layers without units are refused; how small an image may be."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 from torch import nn
 
 from touchstone.nets import (
@@ -36,6 +38,21 @@ NETS: list[Callable[..., nn.Module]] = [
 def test_one_class_is_refused(make: Callable[..., nn.Module]) -> None:
     with pytest.raises(ValueError, match=rf"{make.__name__}\(num_classes=...\) must be >= 2, got 1"):
         make(num_classes=1)
+
+
+@pytest.mark.parametrize("make", [AirbenchNet, AllConvNet, PreActResNet, ResNet9, ThinResNet, WideResNet])
+def test_the_smallest_image_is_the_one_that_is_documented(make: Callable[..., nn.Module]) -> None:
+    (smallest,) = map(int, re.findall(r"H and W >= (\d+)", make.__doc__ or ""))
+    net, x = make(), torch.rand(2, 3, smallest, smallest)
+    assert net(x).shape == net.eval()(x[:1]).expand(2, -1).shape == (2, 10)
+    if smallest > 1:
+        with pytest.raises(RuntimeError, match="[Oo]utput size|Kernel size"):
+            net(x[..., 1:, 1:])
+    alone = re.findall(r"larger than (\d+) x", make.__doc__ or "")
+    for side in map(int, alone):
+        net.train()(torch.rand(1, 3, side + 1, side + 1))
+        with pytest.raises(ValueError, match="more than 1 value per channel"):
+            net(torch.rand(1, 3, side, side))
 
 
 @pytest.mark.parametrize(
