@@ -64,7 +64,7 @@ def measure(
     return found
 
 
-def draw(rows: Sequence[Measured], path: Path) -> None:
+def draw(rows: Sequence[Measured], path: Path, title: str) -> None:
     """Accuracy, and parameters and time as shares of those of the whole net, over the rank."""
     whole, factored = rows[0], rows[1:]
     figure = Figure(figsize=(9, 3.6), layout="constrained")
@@ -82,7 +82,8 @@ def draw(rows: Sequence[Measured], path: Path) -> None:
     for axes, label in ((left, "accuracy"), (right, "share of the net as it was")):
         axes.set(xlabel="rank r of the layers", ylabel=label, ylim=(0, None))
         axes.legend(fontsize=8)
-    figure.suptitle(machine(), fontsize=6)
+    figure.suptitle(title, fontsize=10)
+    figure.text(0.995, 0.005, machine(), fontsize=6, ha="right", va="bottom")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
 
@@ -115,7 +116,9 @@ def main(
     x, y = images.x[:num_samples].float() / 255, images.y[:num_samples]
     net = PublicCheckpoint(ThinResNet(20), checkpoint, mean=MEAN, std=STD).eval()
     rows = measure(net, x, y, Linf(eps=eps), ranks=RANKS, num_turns=num_turns, clock=clock)
-    draw(rows, Path(picture))
+    error = 100 * math.sqrt(0.25 / len(y))
+    title = f"ResNet-20, {len(y)} images (standard error up to {error:.1f} points), Linf eps {eps * 255:g}/255"
+    draw(rows, Path(picture), title)
     cells = [
         (
             "as it was" if row.rank is None else row.rank,
@@ -126,8 +129,6 @@ def main(
         )
         for row in rows
     ]
-    error = 100 * math.sqrt(0.25 / len(y))
-    title = f"ResNet-20, {len(y)} images (standard error up to {error:.1f} points), Linf eps {eps * 255:g}/255"
     show(title, ("rank", "accuracy", "after PGD-20", "parameters", "forward, ms"), cells)
 
 

@@ -226,7 +226,7 @@ def test_accuracy_parameters_and_speed_are_measured_over_the_rank(benchmark: Any
     assert rows[0].accuracy == 1
     assert all(row.robust_accuracy <= row.accuracy for row in rows)
     assert rows[1].num_parameters <= rows[2].num_parameters <= rows[0].num_parameters
-    module.draw(rows, tmp_path / "low_rank.png")
+    module.draw(rows, tmp_path / "low_rank.png", "A small net")
     assert (tmp_path / "low_rank.png").stat().st_size > 5000
 
 
