@@ -34,7 +34,8 @@ class Finetuning(BaseFinetuning):
 
     Raises:
         ValueError: a value is outside its range; or, when the fit begins, a pattern matches no layer, or layers are to
-            be let go on several processes, which would not share their gradients.
+            be let go on several processes, which would not share their gradients. A `Classifier` raises it where the
+            layer that gives the logits does not learn from the start: the one that `NewHead` names, else the last one.
 
     Example:
         >>> Finetuning(train=["net.net.fc"], unfreeze={2: ["net.net.layer4.*"]})

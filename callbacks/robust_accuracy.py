@@ -50,7 +50,8 @@ class RobustAccuracy(Probe):
     default, or repeat them.
 
     Args:
-        attacks: attacks by name; the names become tags.
+        attacks: attacks by name; the names become tags, of letters, digits, `_`, `-` and `.`, and neither `worst_case`
+            nor `clean`.
         every_n_epochs: during `fit`, attack at the validations of every n-th epoch, >= 1.
         max_samples: attack only the first samples of the dataset, >= 1; None for all.
         batch_size: samples attacked at a time, >= 1, whatever the loader's batch size. Where so many do not fit into

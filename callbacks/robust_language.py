@@ -40,7 +40,8 @@ class RobustLanguage(Probe):
     where it knows none the figures are bits per token.
 
     Args:
-        attacks: attacks by name, with the objective `Surprise` or `NextToken`; the names become tags.
+        attacks: attacks by name, with the objective `Surprise` or `NextToken`; the names become tags, of
+            letters, digits, `_`, `-` and `.`, and neither `worst_case` nor `clean`.
         batch_size: texts attacked at a time, >= 1, whatever the loader's batch size; halved for good, with a warning,
             where they do not fit into memory.
         seed: seeds the random starts, together with each text's position in the dataset.

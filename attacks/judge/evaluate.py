@@ -85,7 +85,7 @@ def evaluate(
         model: any module from images to logits `(N, C)`, in any mode.
         x: images, float `(N, ...)`, inside the box of the attacks' threats; half precision is computed in float32.
         y: the true classes, int64 `(N,)`; for a language model the tokens that follow, `(N, T)`.
-        attacks: attacks by name.
+        attacks: attacks by name, of letters, digits, `_`, `-` and `.`, and neither `worst_case` nor `clean`.
         characters_per_token: for language models, see `evaluate_language`; None for bits per token.
         seed: seeds the random starts, together with the sample's id, and whatever the model draws itself.
         prepare_on: other images and their classes, for attacks that learn from samples before they attack
