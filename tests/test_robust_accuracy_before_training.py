@@ -55,7 +55,10 @@ def test_logits_that_are_not_finite_are_said_with_the_positions_of_their_batch(t
 
 def test_without_a_sanity_check_the_first_training_batch_is_looked_at(tmp_path: Path) -> None:
     run = trainer(tmp_path, RobustAccuracy(ATTACKS), num_sanity_val_steps=0)
-    message = r"could not attack the training samples, nor any that are like them: attack 'noise': images must lie in"
+    message = (
+        "could not attack the samples of a training batch, and validation samples like these will fail in the same "
+        "way: attack 'noise': images must lie in"
+    )
     with pytest.raises(UserWarning, match=message):  # made an error
         run.fit(OrdinaryModule(), wrong_batches(lambda x, y: (255 * x, y)), val_loader())
 

@@ -103,6 +103,9 @@ class TrainingSamples(StandIn):
             probe.try_input(samples)
         except ValueError as error:
             name = type(probe).__name__
-            rank_zero_warn(f"{name} could not attack the training samples, nor any that are like them: {error}")
+            rank_zero_warn(
+                f"{name} could not attack the samples of a training batch, and validation samples like these will fail "
+                f"in the same way: {error}"
+            )
             return None
         return model, samples
