@@ -7,9 +7,9 @@ margin that is soft on the scale of each sample's own margin, the less the neare
 saturates nor depends on the scale of the logits; restarts where the ends of earlier climbs scatter, since where they
 all end alike another one ends there too; gradients that see units at rest, or beyond where they saturate, beside plain
 ones (`core/smooth_backward.py`, `core/past_saturation.py`); climbs of each class above the other wrong ones, where no
-class is nearer than another; inside L2, L1 and L0 effort where the boundary is out of sight from inside, and inside
-Linf where ends scatter; and inside L1 steps to the corners of ball and box, or along the gradient itself where the
-margin bends (`cascade/closing_in.py`).
+class is nearer than another; climbs from beyond eps towards the nearest class; inside L2, L1 and L0 effort where the
+boundary is out of sight from inside; and inside L1 steps to the corners of ball and box, or along the gradient itself
+where the margin bends (`cascade/closing_in.py`).
 
 What is spent on a sample depends on that sample alone, so that its verdict is the same in any batch.
 """
@@ -46,6 +46,7 @@ _MORE_CLASSES = 5  # the same of a thorough budget
 _LEVEL_CLASSES = 9  # the same where none is nearer than another
 _NUM_HIDDEN = 2  # the same where the boundary is out of sight from inside
 _NUM_SATURATED = 2  # the same where units saturate
+_NUM_BEYOND = 2  # the same from beyond, inside Linf
 _TIE = 1e-3  # of the first margin
 _LIKELY_STEPS = 20  # of a climb of the likelihood
 _SHARE = 0.3  # of the pixels, the first windows around the best point
@@ -76,12 +77,14 @@ class Strongest(Attack):
 
     Linf
         - all: a climb of 8 steps
-        - near 0.6, near 0.3: climbs of 12 and 40 steps
-        - near 0.7 and scattered: from beyond, in a ball of 2 eps that shrinks to eps, for 20 and 40 steps
+        - near 0.6: a climb of 12 steps
+        - near 0.35: from beyond, in a ball of 2 eps that shrinks to eps, towards the nearest class, for 15 steps
+        - near 0.15: a climb of 40 steps
         - in sight or torn: towards each of 3 classes, for 5 steps
         - level: each of 9 classes above the other wrong ones, for 10 steps
+        - near 0.2: from beyond, towards each of 2 classes, for 15 steps
         - near 0.08: from the best point, short climbs and small windows in turns
-        - near 0.15: towards each of 3 classes, for 10 steps; cross-entropy
+        - near 0.15: cross-entropy
         - blind, or at a tie: cross-entropy; still blind: a black box
         - `max_passes` >= 400: near 0.35, cross-entropy; in sight, each of 5 classes for longer; every survivor, from
           beyond and by two climbs; near 0.2, windows while they help; scattered, climbs of 100 steps while the budget
@@ -91,8 +94,9 @@ class Strongest(Attack):
     L2 and L0
         - all: a climb of 5 steps
         - in sight or torn: towards each of 3 classes; level: as inside Linf
-        - every survivor: from afar, in a ball of 8 eps that shrinks to eps
-        - out of sight: from afar again where they are known to fall not far outside, and towards each of 2 classes
+        - every survivor: from afar, in a ball of 8 eps that shrinks to eps, towards the nearest class
+        - out of sight: from afar again where they are known to fall not far outside, towards any class and the nearest,
+          and from inside towards each of 2 classes
         - blind, or at a tie: as inside Linf
         - in sight, near 0.2, 0.1 and 0.05: climbs of 20, 40 and 60 steps
         - `max_passes` >= 400: in sight, towards each of 5 classes, and where scattered for 100 steps; those known to
@@ -161,21 +165,19 @@ class Strongest(Attack):
     # Below, the numbers given to `near` are shares of the first margin: the dearer what follows, the smaller.
 
     def _inside_linf(self, survivors: Survivors, climbs: Climbs) -> None:
-        """In Linf a larger ball is of use where the ends scatter: from beyond a plateau the gradients lead back."""
+        """From beyond a plateau the gradient towards a class leads back to where it wins; from inside it may not."""
         near = survivors.near
         climbs.inside(near(0.6), num_steps=12, gain=_SMOOTH)
-        climbs.inside(near(0.3), num_steps=40, gain=_SMOOTH)
-        hopeful = partial(survivors.scattered, _HOPE_AT_ONCE, within=0.7)
-        climbs.from_afar(hopeful(), num_steps=20, factor=_BEYOND)
-        climbs.from_afar(hopeful(), num_steps=40, factor=_BEYOND, gain=_SMOOTH)
+        climbs.from_afar(near(0.35), num_steps=15, factor=_BEYOND, gain=Gain(rank=0))
+        climbs.inside(near(0.15), num_steps=40, gain=_SMOOTH)
         for rank in range(_NUM_CLASSES):
             climbs.inside(_in_sight_or_torn(survivors), num_steps=5, gain=Gain(rank=rank, smooth=rank == 1))
         _towards_each(survivors, climbs)
+        for rank in range(_NUM_BEYOND):
+            climbs.from_afar(near(0.2), num_steps=15, factor=_BEYOND, gain=Gain(rank=rank))
         rows = near(0.08)
         for _ in range(3):
             rows = climbs.refine(rows)
-        for rank in range(_NUM_CLASSES):
-            climbs.inside(near(0.15), num_steps=10, gain=Gain(rank=rank, smooth=rank == 1))
         climbs.the_likelihood(near(0.15), num_steps=_LIKELY_STEPS)
         self._without_gradients(survivors, climbs)
         if self.max_passes >= _THOROUGH:
@@ -272,13 +274,13 @@ class Strongest(Attack):
         def outside(factor: float) -> Tensor:
             return without(survivors.within(factor), in_sight)
 
-        climbs.from_afar(survivors.near(torch.inf), num_steps=20, factor=_FAR, gain=_SMOOTH)
+        climbs.from_afar(survivors.near(torch.inf), num_steps=20, factor=_FAR, gain=Gain(rank=0, smooth=True))
         climbs.from_afar(outside(1.5), num_steps=30, factor=_FAR, gain=_SMOOTH)
         for rank in range(_NUM_HIDDEN):
             climbs.inside(outside(1.1), num_steps=10, gain=Gain(rank=rank, smooth=True))
         self._without_gradients(survivors, climbs)
-        for _ in range(2):
-            climbs.from_afar(outside(1.25), num_steps=30, factor=_FAR, gain=_SMOOTH)
+        for gain in (Gain(rank=0, smooth=True), _SMOOTH):
+            climbs.from_afar(outside(1.25), num_steps=30, factor=_FAR, gain=gain)
         climbs.inside(near(0.2), num_steps=20, gain=_SHARP)
         climbs.inside(near(0.1), num_steps=40, gain=Gain(rank=0))
         climbs.inside(near(0.05), num_steps=60, gain=_SHARP)
