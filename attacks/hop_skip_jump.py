@@ -34,8 +34,8 @@ class HopSkipJump(Attack):
     """From a random image that reaches the objective to the boundary, and along it nearer to the sample.
 
     A sample for which no random image reaches the objective stays as it is. The boundary is met by 12 bisections at
-    least, to a 4096th of the distance: by the paper's share, which is chosen for images, two features would have 2 or
-    3 bisections and a single one none, so that points would stay far beyond the boundary.
+    least, to a 4096th of the distance: by the paper's share, which is chosen for images, samples of up to some 160
+    features would have fewer, and a single feature none, so that points would stay far beyond the boundary.
 
     Args:
         threat: what the attacker may do, Linf or L2, with a box.

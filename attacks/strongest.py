@@ -95,9 +95,9 @@ class Strongest(Attack):
         - all: a climb of 5 steps
         - in sight or torn: towards each of 3 classes; level: as inside Linf
         - every survivor: from afar, in a ball of 8 eps that shrinks to eps, towards the nearest class
-        - out of sight: from afar again where they are known to fall not far outside, towards any class and the nearest,
-          and from inside towards each of 2 classes
+        - out of sight: from afar again where they are known to fall not far outside, and from inside towards each of 2
         - blind, or at a tie: as inside Linf
+        - out of sight, known to fall nearer yet: from afar towards the nearest class, and towards any
         - in sight, near 0.2, 0.1 and 0.05: climbs of 20, 40 and 60 steps
         - `max_passes` >= 400: in sight, towards each of 5 classes, and where scattered for 100 steps; those known to
           fall within 1.5 eps, from afar while the budget lasts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import CheckpointFunction, checkpoint
 
 from touchstone.attacks import FAB, L2, PGD, DeepFool, Linf, SampleRng, Strongest, dream, evaluate, frozen_eval
+from touchstone.attacks.core.checkpoints import checkpoints_not_reentrant
+from touchstone.attacks.core.past_saturation import past_saturation
+from touchstone.attacks.core.smooth_backward import smooth_backward
 from touchstone.callbacks import GradientNorm, InputGradients, RobustAccuracy
 from touchstone.lightning_modules import AWP, PGDAT
 from touchstone.lightning_modules.adversarial_training import Criterion
@@ -44,8 +48,7 @@ def test_attacks_work_as_on_the_net_without_checkpoints(attack: PGD) -> None:
     net = small_net()
     reports = [evaluate(model, X, Y, {"a": attack}, keep_adversarial=True) for model in (net, Twice(net))]
     assert reports[0].success["a"].any()
-    if not isinstance(attack, Strongest):  # torch recomputes outside of the contexts that smooth a backward pass
-        torch.testing.assert_close(reports[1].x_adv["a"], reports[0].x_adv["a"])
+    torch.testing.assert_close(reports[1].x_adv["a"], reports[0].x_adv["a"])
     assert torch.equal(reports[0].robust["a"], reports[1].robust["a"])
     assert all(p.grad is None for p in net.parameters())
 
@@ -62,6 +65,43 @@ def test_gradients_of_input_and_weights_are_those_of_the_net_without_and_no_grad
     assert all(tensor.grad is None for tensor in wanted)
     with pytest.raises(RuntimeError, match="use_reentrant"):
         torch.autograd.grad(Twice(net)(leaf).sum(), leaf)  # outside, torch's checkpoints are what they were
+
+
+@pytest.mark.parametrize("mode", [smooth_backward, lambda: past_saturation(len(X))])
+@pytest.mark.parametrize("unit", [nn.ReLU, nn.Tanh])
+def test_what_is_computed_again_is_so_in_the_contexts_of_the_first_time(mode: Any, unit: type[nn.Module]) -> None:
+    net, leaf = nn.Sequential(nn.Flatten(), nn.Linear(36, 20), unit(), nn.Linear(20, 4)).double(), X.double() * 9
+    leaf.requires_grad_()
+
+    def gradient(model: nn.Module) -> Tensor:
+        with frozen_eval(model):
+            with mode():
+                gain = model(leaf).square().sum()
+            return torch.autograd.grad(gain, leaf)[0]
+
+    torch.testing.assert_close(gradient(Twice(net)), gradient(net))
+
+
+def test_torch_has_its_checkpoints_back_whatever_ends_first() -> None:
+    one, other = checkpoints_not_reentrant(), checkpoints_not_reentrant()
+    one.__enter__()
+    other.__enter__()
+    in_thread: list[bool] = []
+
+    def look() -> None:
+        leaf = X.clone().requires_grad_()
+        try:
+            torch.autograd.grad(Twice(small_net())(leaf).sum(), leaf)
+        except RuntimeError as error:
+            in_thread.append("use_reentrant" in str(error))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    one.__exit__(None, None, None)
+    other.__exit__(None, None, None)
+    assert in_thread == [True]
+    assert "apply" not in vars(CheckpointFunction)
 
 
 @pytest.mark.parametrize("layer", ["net.0", "net.2", ""])

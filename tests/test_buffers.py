@@ -95,33 +95,37 @@ def test_a_model_has_the_buffers_that_it_had() -> None:
 class Deciding(nn.Module):
     """Takes a shift from its first batch, into a buffer that it makes then, or had; and remembers that it did."""
 
-    def __init__(self, *, makes: bool) -> None:
+    def __init__(self, *, how: str) -> None:
         super().__init__()
-        self.net, self.makes, self.is_ready = small_net(), makes, False
-        if not makes:
-            self.register_buffer("shift", torch.zeros(1, 6, 6))
+        self.net, self.how, self.is_ready = small_net(), how, False
+        if how != "made":
+            (self.net if how == "of a part" else self).register_buffer("shift", torch.zeros(1, 6, 6))
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.is_ready:
             shift = x.detach().mean(0)
-            if self.makes:
+            if self.how == "made":
                 self.register_buffer("shift", shift)
-            else:
+            elif self.how == "written":
                 self.shift.copy_(shift)
+            elif self.how == "written unseen":
+                self.shift.data.copy_(shift)
+            else:
+                self.net.shift.copy_(shift)
             self.is_ready = True
-        return self.net(x - self.shift)
+        return self.net(x - (self.net if self.how == "of a part" else self).shift)
 
 
 @pytest.mark.filterwarnings("ignore:signs of gradient masking")
-@pytest.mark.parametrize("makes", [True, False])
-def test_the_first_batch_decides_that_a_model_is_given_after_it_was_looked_at(makes: bool) -> None:
-    x, model, fresh = images(12), Deciding(makes=makes).eval(), Deciding(makes=makes).eval()
+@pytest.mark.parametrize("how", ["made", "written", "written unseen", "of a part"])
+def test_the_first_batch_decides_that_a_model_is_given_after_it_was_looked_at(how: str) -> None:
+    x, model, fresh = images(12), Deciding(how=how).eval(), Deciding(how=how).eval()
     evaluate(model, x, own_labels(small_net(), x), {"pgd": PGD_5})
     dream(model, "net.0", x[:1], num_steps=1)
     assert not model.is_ready
     others = images(12, seed=1)
     assert torch.equal(model(others), fresh(others))
-    assert torch.equal(model.shift, others.mean(0))
+    assert torch.equal((model.net if how == "of a part" else model).shift, others.mean(0))
 
 
 def test_a_buffer_that_can_only_be_read_is_not_written(tmp_path: Path) -> None:
@@ -159,7 +163,7 @@ def test_a_backward_pass_may_come_after_a_look_at_the_model() -> None:
 @pytest.mark.filterwarnings("ignore:signs of gradient masking")
 @pytest.mark.parametrize(
     "make",
-    [partial(Counting, in_place=True), partial(Counting, in_place=False), partial(Deciding, makes=True)],
+    [partial(Counting, in_place=True), partial(Counting, in_place=False), partial(Deciding, how="made")],
     ids=["in place", "in its place", "at first"],
 )
 def test_training_is_the_same_with_callbacks_that_measure(tmp_path: Path, make: Callable[[], nn.Module]) -> None:

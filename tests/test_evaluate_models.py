@@ -190,8 +190,22 @@ class OfOneNumber(nn.Module):
 @pytest.mark.parametrize("probe_masking", [True, False])
 def test_a_model_that_takes_one_number_of_samples_is_named(x: Tensor, probe_masking: bool) -> None:
     y = own_labels(small_net(), x)
-    with pytest.raises(ValueError, match=rf"the model took {len(x)} samples and refuses \d+ of the same \(The size of"):
+    with pytest.raises(ValueError, match=rf"the model took {len(x)} samples and refuses \d+ \(The size of"):
         evaluate(OfOneNumber(), x, y, {"none": RandomNoise(threat=LINF)}, probe_masking=probe_masking)
+
+
+def test_a_model_that_fails_for_once_keeps_its_error(x: Tensor) -> None:
+    num_calls, net = 0, small_net()
+
+    def failing_at_the_fourth(x: Tensor) -> Tensor:
+        nonlocal num_calls
+        num_calls += 1
+        if num_calls == 4:
+            raise RuntimeError("connection lost")
+        return net(x)
+
+    with pytest.raises(RuntimeError, match="^connection lost$"):
+        evaluate(Called(failing_at_the_fourth), x, own_labels(net, x), {"none": RandomNoise(threat=LINF)})
 
 
 def test_a_model_that_fails_of_itself_on_another_number_of_samples_says_why(x: Tensor) -> None:

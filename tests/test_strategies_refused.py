@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +159,20 @@ def test_a_strategy_of_one_s_own_that_returns_something_else_is_named(
         classifier = Classifier(small_net(7), strategy=strategy)
         with pytest.raises(ValueError, match=f"Own.learn must return {problem}"):
             trainer(tmp_path, max_epochs=1).fit(classifier, train_loader(), val_loader())
+
+
+@pytest.mark.parametrize("again", [lambda: 3, lambda: 1 / 0, lambda: None])
+def test_weights_are_back_where_learning_once_more_gives_nothing(again: Callable[[], Any]) -> None:
+    class Own(Strategy):
+        def learn(self, *args: Any) -> Learned:
+            learned = super().learn(*args)
+            return Learned(learned.loss, learned.logits, again)
+
+    net, x, y = net_and_batch()
+    before = copy.deepcopy(net.state_dict())
+    with suppress(ValueError, ZeroDivisionError):
+        assert AWP(Own()).learn(net, x, y, Criterion(), RNG) is None
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
 @pytest.mark.filterwarnings("ignore:`training_step` returned `None`")

@@ -17,8 +17,7 @@ _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 class Buffers:
     """The buffers of one module as they were: which it had, those of them that are not saved, and what they held.
 
-    And what it knew of them: where it makes or writes a buffer, it may keep in a plain attribute that it did, as for
-    one that its first batch decides.
+    And its plain attributes, of which one may say that a buffer was made or written.
     """
 
     owner: nn.Module
@@ -28,23 +27,24 @@ class Buffers:
     versions: dict[str, int]
     attributes: dict[str, Any]
 
-    def put(self, *, attributes: bool = False) -> bool:
+    @property
+    def are_written(self) -> bool:
+        """Whether there are other buffers now, or they hold something else, as far as that is seen without waiting."""
+        return (
+            self._are_others
+            or _versions_of(self.tensors) != self.versions
+            or any(_differs(self.tensors[name], value) for name, value in self.values.items())
+        )
+
+    def put(self, *, attributes: bool) -> None:
         """Makes them that again, in place, since a compiled net may know the tensors.
 
         Args:
-            attributes: whether to put back what the module knew even where it seems to have made and written nothing.
-
-        Returns:
-            Whether that was put back.
+            attributes: whether to put back what the module knew, too.
         """
-        now = dict(self.owner._buffers.items())
-        are_others = [(name, id(tensor)) for name, tensor in now.items()] != [
-            (name, id(tensor)) for name, tensor in self.tensors.items()
-        ]
-        attributes = attributes or are_others or _versions_of(self.tensors) != self.versions
         if attributes:
             self._put_attributes()
-        if are_others:
+        if self._are_others:
             self.owner._buffers.clear()
             self.owner._buffers.update(self.tensors)
             self.owner._non_persistent_buffers_set = set(self.not_saved)
@@ -54,7 +54,11 @@ class Buffers:
             if not _is_still(tensor, value):
                 with torch.inference_mode(tensor.is_inference()):
                     tensor.data.copy_(value)  # no new version, which a backward pass that is to come would refuse
-        return attributes
+
+    @property
+    def _are_others(self) -> bool:
+        now = [(name, id(tensor)) for name, tensor in self.owner._buffers.items()]
+        return now != [(name, id(tensor)) for name, tensor in self.tensors.items()]
 
     def _put_attributes(self) -> None:
         now = vars(self.owner)
@@ -65,21 +69,25 @@ class Buffers:
 
 @contextmanager
 def buffers_kept(model: nn.Module, *, begin: Sequence[Buffers] = ()) -> Iterator[None]:
-    """Leaves all buffers as they were: those that the model has, what they hold, and what modules know that wrote any.
+    """Leaves all buffers as they were: those that the model has, and what they hold.
+
+    Where any was made or written, the plain attributes of all modules are put back too, since one of them may say that
+    it was, as where a first batch decides a buffer. What changes inside a dict or a list stays.
 
     Args:
         model: has them.
         begin: what they are inside, at first; none for what they are.
     """
-    before, others = buffers_of(model), set[nn.Module]()
+    before = buffers_of(model)
+    are_written = any(buffers.are_written for buffers in begin)
     try:
         for buffers in begin:
-            if buffers.put():
-                others.add(buffers.owner)
+            buffers.put(attributes=are_written)
         yield
     finally:
+        are_written = are_written or any(buffers.are_written for buffers in before)
         for buffers in before:
-            buffers.put(attributes=buffers.owner in others)
+            buffers.put(attributes=are_written)
 
 
 def buffers_of(model: nn.Module) -> list[Buffers]:
@@ -101,6 +109,12 @@ def _versions_of(tensors: dict[str, Tensor | None]) -> dict[str, int]:
 def _attributes_of(owner: nn.Module) -> dict[str, Any]:
     """What a module keeps beside weights, buffers, layers, hooks and its mode."""
     return {name: value for name, value in vars(owner).items() if name not in _OF_EVERY_MODULE}
+
+
+def _differs(tensor: Tensor | None, value: Tensor) -> bool:
+    """Whether a buffer on a CPU holds something else; elsewhere one would have to wait for the answer."""
+    assert tensor is not None
+    return tensor.device.type == "cpu" and tensor.layout == torch.strided and not torch.equal(tensor, value)
 
 
 def _is_still(tensor: Tensor, value: Tensor) -> bool:

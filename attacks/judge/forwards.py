@@ -86,7 +86,7 @@ class Forwards:
             self._check(logits, ids[rows], f"{where}, batch {len(parts)}")
             parts.append(logits)
             self.count(len(logits))
-            self._tally.last = len(logits)
+            self._tally.last = len(x[rows])
 
         self._halving.run(len(x), forward, batch_size)
         dtype = x.dtype if x.is_floating_point() else torch.float32
@@ -104,18 +104,18 @@ class Forwards:
             if is_out_of_memory(error):
                 raise
             taken = self._tally.last
-            if taken not in (None, len(x)) and self._takes(x[torch.arange(taken, device=x.device) % len(x)]):
+            if taken not in (None, len(x)) and self._takes(x[0], taken) and not self._takes(x[0], len(x)):
                 raise ValueError(
-                    f"the model took {taken} samples and refuses {len(x)} of the same ({error}): it must take any "
-                    "number of them"
+                    f"the model took {taken} samples and refuses {len(x)} ({error}): it must take any number of them"
                 ) from error
             if isinstance(error, RuntimeError):
                 self._check_precisions(x, error)
             raise
 
-    def _takes(self, x: Tensor) -> bool:
+    def _takes(self, sample: Tensor, num_samples: int) -> bool:
+        """Whether the model takes one sample so many times."""
         try:
-            self._model(x)
+            self._model(sample.expand(num_samples, *sample.shape).clone())
         except Exception:  # whatever a model raises
             return False
         return True

@@ -12,6 +12,7 @@ from touchstone.attacks.core.checkpoints import checkpoints_not_reentrant
 from touchstone.options import check_positive
 
 from .around import Around
+from .parts.check_learned import check_learned
 from .strategy import Criterion, Learned, Strategy
 
 
@@ -63,7 +64,15 @@ class AWP(Around):
                 "the same images once more"
             )
         self._perturb(weights, gradients)
-        return learned.again()
+        try:
+            learned = learned.again()
+            check_learned(self.strategy, learned, len(x))
+        except BaseException:
+            self.restore_weights()
+            raise
+        if learned is None:
+            self.restore_weights()
+        return learned
 
     def _perturb(self, weights: list[nn.Parameter], gradients: list[Tensor]) -> None:
         """Moves the weights; each is back as soon as it has its gradient, and its copy gone: that needs memory too."""

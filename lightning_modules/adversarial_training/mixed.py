@@ -11,6 +11,7 @@ from touchstone.attacks import SampleRng
 from touchstone.options import check_between
 
 from .around import Around
+from .parts.check_learned import check_learned
 from .parts.recomputed import recomputed
 from .strategy import Criterion, Learned, Strategy
 
@@ -39,12 +40,13 @@ class Mixed(Around):
         self.clean_share = clean_share
 
     def learn(self, model: nn.Module, x: Tensor, y: Tensor, criterion: Criterion, rng: SampleRng) -> Learned | None:
-        learn_other = partial(super().learn, model, x, y, criterion, rng)
+        learn_other = partial(self.strategy.learn, model, x, y, criterion, rng)
 
         def mixed(learn: Callable[[], Learned | None]) -> Learned | None:
             # By then the other part has its gradient: autograd goes from the last pass to the first.
             of_clean = criterion(recomputed(model, x, before_again=self.strategy.restore_weights), y)
             learned = learn()
+            check_learned(self.strategy, learned, len(x))
             if learned is None:  # it leaves the batch out
                 return None
             loss = self.clean_share * of_clean + (1 - self.clean_share) * learned.loss
