@@ -116,6 +116,6 @@ def test_a_transfer_in_a_config_takes_the_weights_of_another_run(
     (tmp_path / "transfer.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks+": [entry]}}))
     assert train.main(["test", *given("digits.yaml"), "--config", "transfer.yaml", "--ckpt_path", trained]) == 0
     newest = max(tmp_path.rglob("verdicts.npz"), key=lambda path: path.stat().st_mtime)
-    verdicts = np.load(newest)
-    assert (verdicts["robust_transfer"] == verdicts["robust_pgd"]).all()
+    with np.load(newest) as verdicts:
+        assert (verdicts["robust_transfer"] == verdicts["robust_pgd"]).all()
     assert not json.loads((newest.parent / "report.json").read_text())["attacks"]["transfer"]["num_forwards"]

@@ -104,6 +104,8 @@ def test_the_help_of_a_base_names_what_is_below_it(run: Any, asked: list[str]) -
         ("--data.help touchstone.nets.SmallCNN", "is not a subclass of LightningDataModule; there is "),
         ("--modle.help Classifier", "there is no option --modle.help: "),
         ("--model.help LanguageModel --model.sampling.help", "there is no option --model.sampling.help: "),
+        ("--model.net.help SmallCNN", "there is no option --model.net.help: only what is a class has help"),
+        ("--model.help Classifier --model.net.help LSTM", "called LSTM, give the path of one: torch.nn."),
         ("--trainer.callbacks.help", "--trainer.callbacks.help: a class is needed; there is "),
         ("--trainer.callbacks.help RobustAcc", "'RobustAcc' is no class for it; there is RobustAccuracy, "),
         ("--model.help Classifier --model.net.help SmalCNN", "--model.net.help: 'SmalCNN' is no class for it; "),

@@ -39,7 +39,7 @@ def test_fit_ends_with_one_table_and_where_everything_lies(run: Any) -> None:
     assert "fgsm" in ended.out
     assert "run folder: logs/tiny/version_0" in ended.out
     assert "tensorboard --logdir logs" in ended.out
-    assert re.search(r"epoch 1/1  val clean 0\.\d+  val robust 0\.\d+  train loss \d.*  train acc 0\.", ended.out)
+    assert re.search("epoch 1/1  clean .*  robust .*  loss ", ended.out)
     assert "litlogger" not in ended.out
     assert Path(BEST).is_file()
 
@@ -106,7 +106,7 @@ def test_a_language_model_shows_its_figures_in_the_lines_of_epochs_and_at_the_en
     config["trainer"] |= {"callbacks": [measures], "max_epochs": 1, "limit_val_batches": 1, "log_every_n_steps": 1}
     config["data"]["init_args"] |= {"files": ["text.txt"], "token_folder": "tokens", "context": 16, "batch_size": 4}
     fitted = run("fit", "--config", write(config))
-    assert re.search(r"^epoch 1/1  train loss \d.*val/loss \d", fitted.out, re.MULTILINE)
+    assert re.search(r"^epoch 1/1  loss \d.*val/loss \d", fitted.out, re.MULTILINE)
     validated = run("validate", "--config", "tiny.yaml")
     assert (fitted.code, validated.code) == (0, 0)
     for shown in ("2 validation texts", "val/loss", "val/perplexity", "val/bits_per_character "):

@@ -39,7 +39,7 @@ def test_what_a_callback_has_frozen_is_not_counted(run: Any, unfreeze: dict[int,
         "init_args": {"train": ["net.classifier.3"], "unfreeze": unfreeze},
     }
     config = with_value([finetuning], "trainer", "callbacks")
-    line = f"Classifier with {num_trained:,} of {NUM_ALL:,} parameters to train from the start"
+    line = f"Classifier with {num_trained:,} of {NUM_ALL:,} parameters to train in epoch 1"
     assert said(run, config) == line
 
 

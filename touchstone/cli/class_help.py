@@ -26,7 +26,17 @@ from .mistakes import UsageError
 KNOWN = ", known subclasses: "
 COUNTLESS = {"torch.nn.Module", "torch.Tensor"}
 OF_OTHER_KIND = "touchstone.lightning_modules."  # of all modules: these go where they have an option of their own
-TO_INHERIT = {"lightning.LightningModule", "lightning.LightningDataModule", "lightning.Callback"}
+TO_INHERIT = {
+    "lightning.Callback",
+    "lightning.LightningDataModule",
+    "lightning.LightningModule",
+    "torch.optim.Optimizer",
+    "torch.optim.lr_scheduler.LRScheduler",
+    "touchstone.attacks.Attack",
+    "touchstone.attacks.Objective",
+    "touchstone.attacks.Threat",
+    "touchstone.callbacks.Probe",
+}
 MOST_NAMES = 12
 
 
@@ -77,8 +87,12 @@ def explain_class_help(parser: ArgumentParser, arguments: Sequence[str], error: 
     Returns:
         The usage error; None where it failed for something else.
     """
-    if unknown := re.search(r"nrecognized arguments: (--\S+\.help)(?=[\s=]|$)", str(error)):
-        return UsageError(f"there is no option {unknown[1]}: only what is a class has help of its own")
+    if unknown := re.search(r"nrecognized arguments: --(\S+\.help)(?=[\s=]|$)", str(error)):
+        option = next((asked for asked, _ in _asked(arguments) if asked.endswith(unknown[1])), f"--{unknown[1]}")
+        return UsageError(
+            f"there is no option {option}: only what is a class has help of its own, and one inside another class "
+            "stands behind it, as in --model.help Classifier --model.net.help SmallCNN"
+        )
     said = re.search(r"(--\S+\.help): (.*)", str(error))
     if said is None:
         return None
@@ -88,6 +102,8 @@ def explain_class_help(parser: ArgumentParser, arguments: Sequence[str], error: 
         names = [] if action is None else _known(action)
         path = next((path for path in names if _last(path) == name), name)
         if asked == option:
+            if several := re.search(r"to avoid ambiguity: (.*?)\.?$", reason):
+                return UsageError(f"{option}: several classes are called {name}, give the path of one: {several[1]}")
             reason = reason if "is not a" in reason else _why_not(name)
             return UsageError(f"{option}: {reason}{_nearest_first(name, names)}")
         parser = ArgumentParser(exit_on_error=False)
@@ -115,7 +131,9 @@ def _why_not(name: str) -> str:
 
 
 def _nearest_first(name: str, paths: Sequence[str]) -> str:
-    """`"; there is ..."` with the names of classes."""
+    """`"; there is ..."` with the names of classes; of no name all, and first those of this project."""
+    if not name:
+        return f"; there is {', '.join(map(_last, sorted(paths, key=lambda p: not p.startswith('touchstone.'))))}"
     wanted = _last(name).lower()
     near = sorted(map(_last, paths), key=lambda one: -difflib.SequenceMatcher(None, wanted, one.lower()).ratio())
     more = ", ..." if len(near) > MOST_NAMES else ""
@@ -139,7 +157,7 @@ def _choice(paths: Any) -> list[str]:
     offered = {path for path in ours if hasattr(sys.modules.get(path.rpartition(".")[0]), "__path__")}
     if COUNTLESS & set(paths):
         return [path for path in paths if path in offered and not path.startswith(OF_OTHER_KIND)]
-    return [path for path in paths if path in offered or not (path in ours or path in TO_INHERIT)]
+    return [path for path in paths if path not in TO_INHERIT and (path in offered or path not in ours)]
 
 
 def _last(path: str) -> str:

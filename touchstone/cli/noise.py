@@ -10,7 +10,13 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
+import lightning.fabric
+import lightning.pytorch
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+LIGHTNING = tuple(Path(package.__path__[0]) for package in (lightning.pytorch, lightning.fabric))
 NOISE = (
     r"💡 Tip: For seamless cloud",  # its own products
     r"TPU available: False",
@@ -50,11 +56,17 @@ def warnings_in_a_line() -> Iterator[None]:
 def _in_a_line(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
-    """What is said to a user stands alone; what Python or a library finds in code needs the place."""
+    """What this project or Lightning says to a user stands alone; what is found in other code needs the place."""
     text = " ".join(str(message).split())
-    if issubclass(category, UserWarning):
+    if issubclass(category, UserWarning) and _is_said_to_users(Path(filename)):
         return f"warning: {text}\n"
     return f"warning: {category.__name__}: {text} ({filename}, line {lineno})\n"
+
+
+def _is_said_to_users(file: Path) -> bool:
+    if file.is_relative_to(ROOT) and "site-packages" not in file.relative_to(ROOT).parts:  # where .venv may lie
+        return True
+    return any(file.is_relative_to(folder) for folder in LIGHTNING)
 
 
 class _Printed(logging.Handler):

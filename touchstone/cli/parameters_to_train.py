@@ -22,6 +22,6 @@ class ParametersToTrain(pl.Callback):
         num_all = sum(parameter.numel() for parameter in parameters)
         num_learning = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
         count = f"{num_all:,}" if num_learning == num_all else f"{num_learning:,} of {num_all:,}"
-        when = "" if num_learning == num_all else " from the start"
+        when = "" if num_learning == num_all else f" in epoch {trainer.current_epoch + 1}"
         Tqdm.write(f"{type(pl_module).__name__} with {count} parameters to train{when}")  # above a bar that is open
         sys.stdout.flush()

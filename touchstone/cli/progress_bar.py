@@ -8,19 +8,20 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import TQDMProgressBar
 
-# What Touchstone shows in the bar, first what is left of it in a narrow terminal; the tags of others keep their names.
+# What Touchstone shows in the bar, in words so short that all fit into 80 columns, first what is left of it in a
+# narrow terminal; the tags of others keep their names.
 SHORT_NAMES = {
-    "val/clean_accuracy": "val clean",
-    "val/robust_accuracy/worst_case": "val robust",
-    "train/loss": "train loss",
-    "train/accuracy": "train acc",
+    "val/clean_accuracy": "clean",
+    "val/robust_accuracy/worst_case": "robust",
+    "train/loss": "loss",
+    "train/accuracy": "acc",
 }
 
 
 class EpochLines(TQDMProgressBar):
     """A bar for each epoch in a terminal, where the finished ones stay; a plain line for each in a log file."""
 
-    BAR_FORMAT = "{desc} {n_fmt}/{total_fmt} |{bar}| {elapsed}{postfix}"  # leaves room for three figures at 80 columns
+    BAR_FORMAT = "{desc} {n_fmt}/{total_fmt} |{bar}| {elapsed}{postfix}"  # leaves room for the metrics at 80 columns
 
     def __init__(self) -> None:
         self._in_terminal = sys.stdout.isatty()
