@@ -266,7 +266,7 @@ def test_a_budget_larger_than_the_text_is_found_in_the_sanity_check(data: TextDa
 
 def test_without_a_sanity_check_the_first_training_texts_are_looked_at(data: TextDataModule, tmp_path: Path) -> None:
     run = trainer(tmp_path, RobustLanguage({"a": TOO_MANY}), num_sanity_val_steps=0)
-    message = "RobustLanguage could not attack the training samples, nor any .* have only 16 tokens"
+    message = "RobustLanguage could not attack the samples of a training batch, .* have only 16 tokens"
     with pytest.raises(UserWarning, match=message):  # made an error
         run.fit(untrained(), datamodule=data)
 
@@ -277,7 +277,7 @@ def test_an_objective_for_classes_is_refused() -> None:
         RobustLanguage(attacks)
 
 
-@pytest.mark.filterwarnings("ignore:RobustAccuracy could not attack the training samples")
+@pytest.mark.filterwarnings("ignore:RobustAccuracy could not attack the samples of a training batch")
 @pytest.mark.parametrize("num_sanity_val_steps", [0, 1])
 def test_the_callback_for_classes_says_which_one_is_for_language_models(
     data: TextDataModule, tmp_path: Path, num_sanity_val_steps: int
