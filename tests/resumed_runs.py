@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -75,15 +77,24 @@ def config(num_workers: int = 0, **trainer: Any) -> dict[str, Any]:
     return given
 
 
-def what_is_left(folder: Path) -> dict[str, Any]:
-    """Weights, optimizer, verdicts, figures and curves at the end of the run in a folder."""
+def _curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Steps and values by tag, of files in the order in which they were written.
+
+    TensorBoard goes by their names, in which those that one process writes within a second have the numbers 9 and 10.
+    """
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+    with TemporaryDirectory() as copies:
+        written = sorted(folder.glob("events.out.tfevents.*"), key=lambda file: file.stat().st_mtime_ns)
+        for number, file in enumerate(written):
+            shutil.copy(file, Path(copies, f"events.out.tfevents.{number:03}"))
+        events = EventAccumulator(copies, size_guidance={"scalars": 0}).Reload()
+        return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def what_is_left(folder: Path) -> dict[str, Any]:
+    """Weights, optimizer, verdicts, figures and curves at the end of the run in a folder."""
     stored = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
-    accumulator = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
-    curves = {
-        tag: [(event.step, event.value) for event in accumulator.Scalars(tag)] for tag in accumulator.Tags()["scalars"]
-    }
     report = json.loads((folder / "report.json").read_text())
     for attack in report["attacks"].values():
         attack.pop("seconds")
@@ -95,7 +106,7 @@ def what_is_left(folder: Path) -> dict[str, Any]:
         "report": report,
         "verdicts": {name: column.tolist() for name, column in np.load(folder / "verdicts.npz").items()},
         "checkpoints": sorted(path.name for path in (folder / "checkpoints").iterdir()),
-        "curves": curves,
+        "curves": _curves(folder),
     }
 
 
