@@ -46,4 +46,4 @@ class Linf(Ball):
 
     def _project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         eps = self.radius(x)
-        return self.clip(torch.minimum(torch.maximum(x_adv, x - eps), x + eps))
+        return self.clip(torch.clamp(x_adv, x - eps, x + eps))
