@@ -289,9 +289,9 @@ class Strongest(Attack):
                 climbs.inside(survivors.standing(in_sight), num_steps=20, gain=Gain(rank=rank, smooth=rank == 1))
             hopeful = survivors.scattered(_HOPE_AT_ONCE, within=0.1)
             climbs.inside(among(hopeful, in_sight), num_steps=100, gain=Gain(rank=0))
-            while len(survivors.affordable(survivors.within(1.5), num_steps=60)):
-                climbs.from_afar(survivors.within(1.5), num_steps=30, factor=_FAR, gain=_SMOOTH)
-                climbs.from_afar(survivors.within(1.5), num_steps=30, factor=None)
+            while len(rows := survivors.affordable(survivors.within(1.5), num_steps=60)):
+                climbs.from_afar(rows, num_steps=30, factor=_FAR, gain=_SMOOTH)
+                climbs.from_afar(survivors.standing(rows), num_steps=30, factor=None)
 
 
 def _in_sight_or_torn(survivors: Survivors) -> Tensor:
