@@ -9,6 +9,7 @@ from torch.utils.hooks import RemovableHandle
 from touchstone.attacks import SampleRng
 from touchstone.attacks.core.buffers import buffers_kept
 from touchstone.attacks.core.checkpoints import checkpoints_not_reentrant
+from touchstone.attacks.core.per_sample import unit_length
 from touchstone.options import check_positive
 
 from .around import Around
@@ -79,9 +80,8 @@ class AWP(Around):
         for w in weights:
             gradient = gradients.pop(0)
             kept = w.detach().clone()
-            tiny = torch.finfo(gradient.dtype).tiny
             with torch.no_grad():
-                w.add_(gradient * (self.gamma * w.norm() / gradient.norm().clamp_min(tiny)))
+                w.add_(self.gamma * w.norm() * unit_length(gradient[None])[0])
             self._kept[w] = kept, w.register_post_accumulate_grad_hook(self._restore)
 
     def after_backward(self, model: nn.Module) -> None:
