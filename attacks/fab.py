@@ -19,7 +19,7 @@ from .core.attack import Attack
 from .core.gain import gain_of
 from .core.in_turn import in_turn
 from .core.objective import Objective
-from .core.per_sample import leave_every, norms, per_sample, wide, widest
+from .core.per_sample import leave_every, lengths, norms, per_sample, wide, widest
 from .core.sample_rng import SampleRng
 from .core.threat import Threat
 from .objectives.losses import Margin
@@ -153,7 +153,8 @@ class FAB(Attack):
             gain = logits.gather(1, other[:, None])[:, 0] - own
             grad = gradient_of(gain, here, keep_graph=number + 2 < logits.shape[1])
             grad = self._ball.masked(grad, 0.0)
-            far = gain.detach().abs() / norms(grad, dual).clamp_min(torch.finfo(grad.dtype).tiny)
+            length = lengths(grad) if dual == 2 else norms(grad, dual)
+            far = gain.detach().abs() / length.clamp_min(torch.finfo(grad.dtype).tiny)
             closer = far < nearest
             nearest = torch.where(closer, far, nearest)
             gap = torch.where(closer, gain.detach(), gap)

@@ -290,14 +290,15 @@ def test_without_early_stop_the_nearest_point_of_all_restarts_and_targets_is_kep
         assert torch.allclose(several(model, x[part], y[part], rng.take(part)), got[part], atol=1e-5)
 
 
-def test_fab_does_not_depend_on_the_scale_of_the_logits() -> None:
+@pytest.mark.parametrize("scale", [1e6, 1e200, 1e-200])
+def test_fab_does_not_depend_on_the_scale_of_the_logits(scale: float) -> None:
     model = LinearModel(num_classes=3)
     x = torch.rand(30, 1, 3, 4, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
     y, attack = model(x).argmax(1), FAB(threat=L2(eps=0.2), num_steps=10)
     plain = attack(model, x, y)
     with torch.no_grad():
-        model.linear.weight.mul_(1e6)
-        model.linear.bias.mul_(1e6)
+        model.linear.weight.mul_(scale)
+        model.linear.bias.mul_(scale)
     assert torch.allclose(attack(model, x, y), plain, atol=1e-6)
 
 
