@@ -16,6 +16,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from touchstone.attacks import FGSM, PGD, Threat
+from touchstone.attacks.core.logits import predicted
 from touchstone.options import check_between, check_choice, check_count
 
 from .probe import Probe
@@ -96,7 +97,7 @@ class CatastrophicOverfitting(Probe):
         for name, attack in self._attacks.items():
             x_adv = attack(model, x, y)
             with torch.no_grad():
-                measured[name] = (model(x_adv).argmax(1) == y).float()
+                measured[name] = (predicted(model(x_adv)) == y).float()
         return measured
 
     def conclude(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str, loader_index: int) -> None:

@@ -6,6 +6,8 @@ import lightning.pytorch as pl
 import torch
 from torch import nn
 
+from touchstone.attacks.core.logits import predicted
+
 from .parts.passes.measuring import measuring
 from .parts.passes.recalls import recalls
 from .parts.passes.samples import Samples
@@ -25,7 +27,7 @@ class PerClass(Probe):
 
     def see(self, model: nn.Module, samples: Samples, loader_index: int) -> None:
         with measuring(model, samples) as (x, y), torch.no_grad():
-            right = model(x).argmax(1) == y
+            right = predicted(model(x)) == y
         self.keep(samples, {"right": right, "label": y}, loader_index)
 
     def conclude(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str, loader_index: int) -> None:

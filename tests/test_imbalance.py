@@ -220,6 +220,21 @@ def test_recall_of_each_class_and_its_mean_are_those_of_scikit_learn(tmp_path: P
     assert balanced != pytest.approx(float(run.callback_metrics["val/accuracy"]), abs=1e-3)
 
 
+class Diverged(Classifier):
+    """A net whose weights are no numbers any more."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) * torch.nan
+
+
+def test_where_logits_are_nan_no_class_is_recalled(tmp_path: Path) -> None:
+    run = trainer(tmp_path, PerClass())
+    run.validate(Diverged(small_net(7)), val_loader(), verbose=False)
+    figures = {tag: float(value) for tag, value in run.callback_metrics.items()}
+    assert {figures[f"val/recall/{number}"] for number in range(4)} == {0.0}
+    assert figures["val/balanced_accuracy"] == 0
+
+
 def val_loader_of(x: torch.Tensor, y: torch.Tensor) -> torch.utils.data.DataLoader:
     return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), 10)
 
