@@ -37,8 +37,8 @@ class Probe(pl.Callback):
     Args:
         every_n_epochs: during `fit`, measure at the validations of every n-th epoch, >= 1.
         max_samples: measure only the first samples of the dataset, >= 1; None for all.
-        normalization: mean and standard deviation per channel, if the batches come normalized; then `measure`
-            gets pixels in [0, 1] all the same, and a model that takes them.
+        normalization: mean and standard deviation per channel, the second axis of a batch, or one of each for all, if
+            the batches come normalized; then `measure` gets pixels in [0, 1] all the same, and a model that takes them.
         batch_keys: the keys of images and labels, if the batches are dicts or named tuples; of other tuples and lists
             their places, from 0, where these are not the first two.
 

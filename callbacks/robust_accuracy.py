@@ -69,8 +69,8 @@ class RobustAccuracy(Probe):
             one forward more for each sample, and no attack on those that it turns. Accuracy is never higher for it,
             and a validation or test by itself never uses it. Memory and checkpoints: `WarmStarts`.
         per_class: log `S/robust_recall/A/NAME` too, the accuracy after attack A, or in the `worst_case`, of each class.
-        normalization: mean and standard deviation per channel, if the batches come normalized; the attacks then
-            work in pixels all the same, so that eps keeps its meaning.
+        normalization: mean and standard deviation per channel, as in `Probe`, if the batches come normalized; the
+            attacks then work in pixels all the same, so that eps keeps its meaning.
         batch_keys: the keys of images and labels, if the batches are dicts or named tuples; of others their places.
 
     Attributes:

@@ -69,6 +69,20 @@ def test_one_number_is_a_normalization_of_all_channels() -> None:
     torch.testing.assert_close(batches.pixels((x - 0.3) / 0.4), x)
 
 
+@pytest.mark.parametrize("shape", [(7,), (3, 9), (3, 4, 5), (3, 4, 5, 6), (3, 3, 5, 6)], ids=str)
+@pytest.mark.parametrize("is_one_for_all", [False, True])
+def test_channels_are_the_second_axis_of_batches_of_any_shape(shape: tuple[int, ...], is_one_for_all: bool) -> None:
+    """Vectors, signals, images and films; of two, so that a channel may not be taken for a sample."""
+    x, num = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0)), 1 if is_one_for_all else shape[0]
+    mean, std = torch.linspace(0.2, 0.8, num), torch.linspace(0.5, 0.1, num)
+    of_channels = [part.view(num, *[1] * (len(shape) - 1)) for part in (mean, std)]
+    normalized = (x - of_channels[0]) / of_channels[1]
+    batches = NormalizedBatches((mean.tolist(), std.tolist()), "Mine")
+    torch.testing.assert_close(batches.pixels(normalized), x)
+    model = batches.of_pixels(nn.Identity(), x.device)
+    torch.testing.assert_close(model(x), normalized)
+
+
 def test_a_normalization_may_be_of_tensors() -> None:
     given = GradientNorm(normalization=(torch.tensor([0.5, 0.25]), torch.tensor([1, 2])))
     assert given.normalization == ((0.5, 0.25), (1.0, 2.0))

@@ -13,6 +13,32 @@ from touchstone.nets import Normalize
 NUM_TOLD_BY = 8  # images without a dark pixel tell pixels from normalized batches; one alone may be a bright picture
 
 
+class _OfBatches(nn.Module):
+    """A normalization of batches `(N, C, ...)` of any shape; each of the D numbers of `(N, D)` is a channel.
+
+    Args:
+        mean: one number per channel, or one for all.
+        std: the same.
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.num_channels, self.black_is_below_0 = len(mean), max(mean) > 0
+        self.of_images = Normalize(mean, std)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.of_images(_as_images(x)).reshape(x.shape)
+
+    def undo(self, normalized: Tensor) -> Tensor:
+        """The pixels that `forward` would turn into `normalized`."""
+        return self.of_images.undo(_as_images(normalized)).reshape(normalized.shape)
+
+
+def _as_images(x: Tensor) -> Tensor:
+    """What each channel of `(N, C, ...)` holds, as an image of it: `(N, C, H, W)`."""
+    return x if x.ndim == 4 else x.reshape(*x.shape[:2], math.prod(x.shape[2:]), 1)
+
+
 class NormalizedBatches:
     """Undoes a normalization of batches, and looks whether they were normalized by it.
 
@@ -31,7 +57,7 @@ class NormalizedBatches:
     def __init__(self, normalization: Sequence[Sequence[float]] | None, asked_by: str) -> None:
         self._option = f"{asked_by}(normalization=...)"
         self.normalization = None if normalization is None else self._read(normalization)
-        self.normalize = None if self.normalization is None else Normalize(*self.normalization)
+        self.normalize = None if self.normalization is None else _OfBatches(*self.normalization)
         self.begin()
 
     def _read(self, given: Sequence[Sequence[float]]) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -62,16 +88,15 @@ class NormalizedBatches:
         """
         if self.normalize is None:
             return x
-        num_channels = len(self.normalize.mean)
-        if num_channels > 1 and x.ndim > 3 and x.shape[-3] != num_channels:  # grey would become colours by broadcasting
+        num_channels = self.normalize.num_channels
+        if num_channels > 1 and x.shape[1] != num_channels:  # grey would become colours by broadcasting
             raise ValueError(
                 f"{self._option} has numbers for {num_channels} channels, and the images {tuple(x.shape)} have "
-                f"{x.shape[-3]}: give a mean and a std for each channel, or one of each for all"
+                f"{x.shape[1]}: give a mean and a std for each channel, or one of each for all"
             )
-        is_there_below_0 = bool((self.normalize.mean > 0).any())  # a value that a black pixel has
         self._num_seen += len(x)
         self._were_beyond_pixels |= bool(len(x)) and (float(x.min()) < 0 or float(x.max()) > 1)
-        if is_there_below_0 and not self._were_beyond_pixels and self._num_seen >= NUM_TOLD_BY:
+        if self.normalize.black_is_below_0 and not self._were_beyond_pixels and self._num_seen >= NUM_TOLD_BY:
             raise ValueError(
                 f"{self._option}: the batches lie in [0, 1] and hold no value below 0, so that they are "
                 "pixels already; leave the option out"
