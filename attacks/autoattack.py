@@ -30,6 +30,8 @@ from .threats.linf import Linf
 
 Version = Literal["standard", "plus", "rand"]
 
+_NUM_DRAWS = 20  # of a model that draws random numbers
+
 
 @dataclass(frozen=True, kw_only=True)
 class AutoAttack(Attack):
@@ -64,6 +66,7 @@ class AutoAttack(Attack):
         super().__post_init__()
         check_counts(self, "num_steps", "num_queries")
         check_choice("AutoAttack(version=...)", self.version, get_args(Version))
+        object.__setattr__(self, "num_eot_samples", _NUM_DRAWS if self.version == "rand" else 1)
 
     def attacks(self) -> list[Attack]:
         """What is run, in this order."""
@@ -72,8 +75,8 @@ class AutoAttack(Attack):
         is_l1 = isinstance(threat, L1)
         if self.version == "rand":
             return [
-                APGD(threat=threat, num_steps=num_steps, num_eot_samples=20),
-                APGD(threat=threat, num_steps=num_steps, num_eot_samples=20, objective=dlr),
+                APGD(threat=threat, num_steps=num_steps, num_eot_samples=_NUM_DRAWS),
+                APGD(threat=threat, num_steps=num_steps, num_eot_samples=_NUM_DRAWS, objective=dlr),
             ]
         square = Square(threat=threat, num_queries=self.num_queries, schedule_queries=2 * self.num_queries)
         fab_t = FAB(threat=threat, num_steps=num_steps, num_targets=9)

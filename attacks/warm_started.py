@@ -69,6 +69,6 @@ class WarmStarted(Wrapping):
         rows = change.flatten(1).any(1).nonzero()[:, 0]
         if len(rows):
             # One lucky draw of a model that draws must not keep the attack from a sample.
-            num_draws = getattr(self.attack, "num_eot_samples", 1)
-            _, turned[rows] = gain_of(model, self.objective, y, num_eot_samples=num_draws)(points[rows], rows)
+            measure = gain_of(model, self.objective, y, num_eot_samples=self.num_eot_samples)
+            _, turned[rows] = measure(points[rows], rows)
         return points, turned

@@ -17,6 +17,8 @@ from touchstone.attacks import (
     L2,
     PGD,
     Attack,
+    AutoAttack,
+    InBfloat16,
     Linf,
     RandomNoise,
     SampleRng,
@@ -110,6 +112,31 @@ def test_a_lucky_draw_of_a_model_that_draws_keeps_no_attack_from_a_sample() -> N
     ]
     assert 4 < turned[0].sum() < 24
     assert not turned[1].any()
+
+
+EOT_7 = PGD(threat=LINF, num_steps=1, num_eot_samples=7)
+
+
+@pytest.mark.parametrize(
+    ("attack", "num_draws"),
+    [
+        (EOT_7, 7),
+        (InBfloat16(attack=EOT_7), 7),
+        (Warm(attack=EOT_7, perturbation=torch.zeros(1, 1, 6, 6)), 7),
+        (AutoAttack(threat=LINF, version="rand"), 20),
+        (AutoAttack(threat=LINF), 1),
+    ],
+    ids=["pgd", "bfloat16", "warm", "autoattack rand", "autoattack"],
+)
+def test_a_trial_draws_as_often_as_the_attack_that_is_run_does(
+    net: nn.Module, x: Tensor, y: Tensor, attack: Attack, num_draws: int
+) -> None:
+    found = evaluate(net, x, y, {"a": Strongest(threat=LINF)}, keep_adversarial=True)
+    fallen = found.success["a"]
+    x, y, change = x[fallen], y[fallen], (found.x_adv["a"] - x)[fallen]
+    report = evaluate(net, x, y, {"a": Warm(attack=attack, perturbation=change)})
+    assert not report.robust["a"].any()
+    assert report.cost["a"].num_forwards == num_draws * len(x)
 
 
 def test_nothing_is_tried_where_nothing_is_known(net: nn.Module, x: Tensor, y: Tensor) -> None:

@@ -34,6 +34,9 @@ class Attack(PerSample):
 
     threat: Threat
     objective: Objective = Untargeted()
+    num_eot_samples: int = 1
+    """Over how many draws of a model that draws random numbers it averages; what is tried before it does so too."""
+
     kind: ClassVar[Literal["control", "one step", "gradient", "black box"]] = "gradient"
     """What the signs of masking go by: every other kind should beat a control, and a gradient attack all others."""
     supports: ClassVar[tuple[type[Threat], ...]] = (Threat,)

@@ -18,6 +18,7 @@ class Wrapping(Attack):
     of_the_attack: ClassVar[tuple[str, ...]] = (
         "threat",
         "objective",
+        "num_eot_samples",
         "kind",
         "pools",
         "flat_when_reached",
