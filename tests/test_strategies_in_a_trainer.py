@@ -132,6 +132,41 @@ def test_the_loader_that_free_was_given_repeats_nothing_for_others(combine: Any,
     assert num_steps == [5, 15, 10, 5]
 
 
+class Data(pl.LightningDataModule):
+    def train_dataloader(self) -> DataLoader:
+        return train_loader()
+
+    def val_dataloader(self) -> DataLoader:
+        return val_loader()
+
+    test_dataloader = val_dataloader
+
+
+class BringsData(Classifier):
+    """A module that has its data itself."""
+
+    def train_dataloader(self) -> DataLoader:
+        return train_loader()
+
+    def val_dataloader(self) -> DataLoader:
+        return val_loader()
+
+
+@pytest.mark.parametrize("brings_data", [False, True])
+def test_a_trainer_goes_on_with_free_and_then_without_it(brings_data: bool, tmp_path: Path) -> None:
+    """Lightning says anew for each fit whose training data it takes, but not by which method."""
+    make, data = (BringsData, None) if brings_data else (Classifier, Data())
+    module = make(small_net(7), sgd, strategy=Free(LINF, num_repeats=3))
+    run, num_steps = trainer(tmp_path, max_epochs=1, num_sanity_val_steps=0, limit_val_batches=1), []
+    for model in (module, module, make(small_net(7), sgd)):
+        before = run.global_step
+        run.fit(model, datamodule=data)
+        num_steps.append(run.global_step - before)
+        run.test(model, val_loader(), verbose=False)
+        run.fit_loop.max_epochs += 1  # type: ignore[operator]
+    assert num_steps == [15, 15, 5]
+
+
 def test_stochastic_averages_are_left_alone_by_the_pass_that_measures_their_statistics(tmp_path: Path) -> None:
     """Lightning's callback passes the training data once more behind the last epoch, without a backward pass."""
     average = StochasticWeightAveraging(swa_lrs=0.05, swa_epoch_start=2)
