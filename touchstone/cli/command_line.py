@@ -43,6 +43,7 @@ from .mistakes import UsageError, nearest
 from .noise import NOISE, NOISE_OUTSIDE_FIT, quieten, warnings_in_a_line
 from .option_help import describe_options
 from .other_processes import EndTogether
+from .own_folder import claim_folder
 from .own_signals import OwnSignals
 from .parameters_to_train import ParametersToTrain
 from .progress_bar import EpochLines
@@ -277,8 +278,9 @@ class CommandLine(LightningCLI):
         started, folder, is_new = time.time(), None, False
         arguments = {**arguments, "weights_only": True}  # a checkpoint is data, and runs no code
         try:
+            is_new = claim_folder(self.trainer)
             folder = run_folder(self.trainer)  # where nothing is logged, none: the current one is the user's
-            is_new = folder is not None and not folder.exists()
+            is_new = is_new or folder is not None and not folder.exists()
             job(**arguments)
         except BaseException as error:
             _close_bars()

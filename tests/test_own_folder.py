@@ -1,0 +1,53 @@
+"""Runs that begin at the same time have a folder each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from touchstone.cli.own_folder import claim_folder
+from touchstone.datamodules import DigitsDataModule
+
+from .command_lines import TINY, after_two_steps, write
+
+
+@after_two_steps
+def test_a_run_that_begins_while_another_prepares_its_data_has_a_folder_of_its_own(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = []
+
+    def another_begins(data: DigitsDataModule) -> None:
+        begun.append(TensorBoardLogger("logs", "tiny").version)
+
+    monkeypatch.setattr(DigitsDataModule, "prepare_data", another_begins)
+    assert run("fit", "--config", write(TINY)).code == 0
+    assert begun == [1]
+    assert sorted(path.name for path in Path("logs/tiny").iterdir()) == ["version_0"]
+
+
+@pytest.mark.parametrize("kind", [TensorBoardLogger, CSVLogger])
+def test_of_two_that_have_counted_the_same_runs_the_second_counts_again(kind: type, tmp_path: Path) -> None:
+    first, second = (Trainer(logger=kind(tmp_path, "mine"), accelerator="cpu") for _ in range(2))
+    claims = [claim_folder(first)]
+    logger: Any = second.logger
+    versions = iter([0])
+    count = logger._get_next_version
+    logger._get_next_version = lambda: next(versions, count())  # the first count is from before the other run
+    claims.append(claim_folder(second))
+    assert claims == [True, True]
+    assert [Path(trainer.log_dir or "").name for trainer in (first, second)] == ["version_0", "version_1"]
+    assert (tmp_path / "mine" / "version_1").is_dir()
+
+
+def test_a_folder_that_the_config_names_or_that_cannot_be_made_is_left_to_the_run(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "version_0").write_text("a file")
+    for options in ({"version": 3}, {"version": "named"}, {}):
+        assert not claim_folder(Trainer(logger=TensorBoardLogger(tmp_path, "mine", **options), accelerator="cpu"))
+    assert not claim_folder(Trainer(logger=False, accelerator="cpu"))
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine", "version_0"]

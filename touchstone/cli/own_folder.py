@@ -1,0 +1,32 @@
+"""`claim_folder`: runs that begin at the same time have a folder each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+
+def claim_folder(trainer: Trainer) -> bool:
+    """Makes the folder of a run whose number its logger counts, and lets it count again where another run was faster.
+
+    Else Lightning makes it when the data are prepared, which takes as long as a large text needs to be encoded. A
+    folder that the config names, that several processes share, or that cannot be made, is left to the run.
+
+    Returns:
+        Whether it was made.
+    """
+    logger = next(iter(trainer.loggers), None)
+    if not isinstance(logger, (TensorBoardLogger, CSVLogger)) or logger._version is not None or trainer.world_size > 1:
+        return False
+    counted = None
+    while logger.version != counted:  # a file of this name is no folder, and would be counted for ever
+        try:
+            Path(logger.log_dir).mkdir(parents=True)
+            return True
+        except FileExistsError:
+            counted, logger._version = logger.version, None
+        except OSError:
+            break
+    return False
