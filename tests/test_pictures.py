@@ -157,6 +157,15 @@ def test_a_label_is_readable_at_any_size() -> None:
         assert max(copy.size) < 1200
 
 
+def test_a_label_is_readable_in_any_script() -> None:
+    def ink(label: str) -> bytes:
+        return labelled_copy(Image.new("RGB", (60, 50), "white"), [label]).tobytes()
+
+    for letters in ("éèñłő", "собак", "αβγδε", "בגדהו"):
+        assert len({ink(letter) for letter in letters}) == len(letters)
+    assert ink("猫") == ink(r"\u732b")  # as other pictures show what the font has no sign for
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [
