@@ -227,7 +227,8 @@ class LanguageModel(pl.LightningModule):
             self._carried[stage] = detach_state(after), len(x)
         else:
             logits = self(x)
-        loss = F.cross_entropy(logits.flatten(0, 1).float(), y.flatten())
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        loss = F.cross_entropy(logits.flatten(0, 1), y.flatten())
         self._metric(stage).update(loss.detach(), weight=y.numel())
         self._log_loss(stage)
         return loss

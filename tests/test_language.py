@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.cli import ReduceLROnPlateau
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from touchstone.datamodules import TextDataModule
 from touchstone.lightning_modules import LanguageModel, WarmupCosine
@@ -174,3 +177,13 @@ def test_a_loss_that_is_not_finite_is_no_mean_of_the_others(tmp_path: Path) -> N
     run.validate(module, datamodule=data, verbose=False)
     assert math.isnan(float(run.callback_metrics["val/loss"]))
     assert math.isnan(float(run.callback_metrics["val/perplexity"]))
+
+
+def test_a_step_in_double_precision_has_all_its_digits(tmp_path: Path) -> None:
+    module = small_lm(optimizer=partial(torch.optim.SGD, lr=1.0), sample_tokens=0)
+    net, (x, y) = copy.deepcopy(module.net).double(), torch.arange(32).reshape(2, 2, 8)
+    loader = DataLoader(TensorDataset(x, y), 2)
+    trainer(tmp_path, precision="64-true", max_epochs=1).fit(module, loader, loader)
+    F.cross_entropy(net(x).mT, y).backward()
+    for ours, before in zip(module.net.parameters(), net.parameters(), strict=True):
+        torch.testing.assert_close(ours, before - before.grad, rtol=0, atol=1e-14)
