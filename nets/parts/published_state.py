@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -12,6 +12,8 @@ from .fill import first_of, is_needed
 
 WRAPPERS = ("model", "state_dict", "net", "model_state_dict")
 """Keys of a checkpoint behind which the state dict is looked for."""
+AROUND = ("module.", "_orig_mod.")
+"""What `DataParallel`, and its like, and `torch.compile` put before every name."""
 UNUSED = ("attacker.", "sub_block1.")
 """What no prediction needs: the copy of the net that robustness keeps for its attacker, and a block of TRADES that no
 forward uses."""
@@ -71,15 +73,21 @@ def _items(stored: Any) -> Iterable[tuple[Any, Any]]:
 
 
 def _tensors(stored: Any, wanted: set[str]) -> dict[str, Tensor]:
-    """Those of a state dict that a prediction may need, without what `DataParallel` puts before their names."""
+    """Those of a state dict that a prediction may need, without what those `AROUND` a net put before their names."""
     if not isinstance(stored, Mapping):
         return {}
     given = {str(name): value for name, value in stored.items() if isinstance(value, Tensor)}
     if COUNTER not in wanted:
         given.pop(COUNTER, None)
-    while given and all(name.startswith("module.") for name in given):
-        given = {name.removeprefix("module."): value for name, value in given.items()}
+    while around := next((prefix for prefix in AROUND if _stands_around(prefix, given, wanted)), None):
+        given = {name.removeprefix(around): value for name, value in given.items()}
     return {name: value for name, value in given.items() if not name.startswith(UNUSED)}
+
+
+def _stands_around(prefix: str, given: Collection[str], wanted: set[str]) -> bool:
+    """Whether it begins every name that is given, and none of the net's own."""
+    begins = [name.startswith(prefix) for name in given]
+    return bool(begins) and all(begins) and not any(name.startswith(prefix) for name in wanted)
 
 
 def _fits(tensors: Mapping[str, Tensor], wanted: set[str]) -> bool:
