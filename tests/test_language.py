@@ -15,6 +15,7 @@ from lightning.pytorch.cli import ReduceLROnPlateau
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from touchstone.callbacks import GradientNorm, RecurrentJacobian, Saturation
 from touchstone.datamodules import TextDataModule
 from touchstone.lightning_modules import LanguageModel, WarmupCosine
 from touchstone.nets import RecurrentLM
@@ -187,3 +188,12 @@ def test_a_step_in_double_precision_has_all_its_digits(tmp_path: Path) -> None:
     F.cross_entropy(net(x).mT, y).backward()
     for ours, before in zip(module.net.parameters(), net.parameters(), strict=True):
         torch.testing.assert_close(ours, before - before.grad, rtol=0, atol=1e-14)
+
+
+def test_texts_of_one_token_are_measured_as_others(tmp_path: Path) -> None:
+    """Back-propagation through a single step, with the state carried on."""
+    data = text_data(tmp_path, context=1, order="streams", batch_size=40)
+    module = LanguageModel(RecurrentLM(256, dim=8, hidden=16), carry_state=True, sample_tokens=0)
+    run = trainer(tmp_path, GradientNorm(), RecurrentJacobian(), Saturation())
+    run.validate(module, datamodule=data, verbose=False)
+    assert run.callback_metrics["grad_norm/val/input"] > 0

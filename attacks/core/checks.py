@@ -74,13 +74,14 @@ def check_batch(x: Tensor, y: Tensor) -> None:
         raise ValueError(f"images must be a batch `(N, ...)`, got the shape {tuple(x.shape)}")
     if not is_whole(y):
         raise ValueError(f"labels must be class numbers, int64 `(N,)`, got {y.dtype}; for one-hot use `y.argmax(1)`")
-    if y.ndim == 2 and y.shape[1] == 1:
+    is_text = x.ndim == 2 and not x.is_floating_point()  # perhaps of one token each
+    if y.ndim == 2 and y.shape[1] == 1 and not (is_text and x.shape == y.shape):
         raise ValueError(f"labels must be `(N,)`, got a column {tuple(y.shape)}; use `y[:, 0]`")
     if y.ndim == 0:
         raise ValueError(
             "images and labels must be batches, `(N, ...)` and `(N,)`; for one image give `x[None], y[None]`"
         )
-    of_tokens = x.ndim == 3 if x.is_floating_point() else x.ndim == 2
+    of_tokens = is_text or x.ndim == 3 and x.is_floating_point()
     if y.ndim != 1 and not (of_tokens and y.shape == x.shape[:2]):
         raise ValueError(f"labels must be class numbers `(N,)`, got the shape {tuple(y.shape)}; one-hot? `y.argmax(1)`")
     if len(y) != len(x):
