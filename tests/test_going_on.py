@@ -107,6 +107,19 @@ def test_fit_goes_on_with_last_in_the_folder_of_its_run(run: Any) -> None:
     assert "run folder: logs/tiny/mine" in named.out
 
 
+@pytest.mark.parametrize("root", [(), ("--trainer.default_root_dir", "mine")])
+def test_a_run_goes_on_that_says_nothing_of_loggers(run: Any, root: tuple[str, ...]) -> None:
+    config = with_last()
+    config["trainer"]["logger"] = None
+    given = ("fit", "--config", write(config), *root)
+    assert run(*given).code == 0
+    (found,) = Path().glob("**/lightning_logs")
+    ended = run(*given, "--ckpt_path", "last", "--trainer.max_epochs", "2")
+    assert ended.code == 0
+    assert ended.err.startswith(f"note: --ckpt_path last is {found}/version_0/checkpoints/last.ckpt")
+    assert [folder.name for folder in found.iterdir()] == ["version_0"]
+
+
 def test_the_config_of_a_folder_in_which_a_fit_went_on_is_that_of_a_new_run(run: Any) -> None:
     assert run("fit", "--config", write(with_last())).code == 0
     kept = Path("logs/tiny/version_0/config.yaml")

@@ -48,7 +48,9 @@ def name_checkpoint(config: Namespace, *, to_fit: bool) -> FoundCheckpoint | Non
     if name not in ("best", "last"):
         return None
     logger = config.get("trainer.logger")
-    experiment, version = _experiment_folder(logger), _version(logger)
+    is_default = logger is None or logger is True  # then Lightning makes one
+    experiment = _default_folder(config) if is_default else _experiment_folder(logger)
+    version = _version(logger)
     if experiment is None:
         raise UsageError(
             f"--ckpt_path {name} looks among the runs of a TensorBoardLogger or CSVLogger, and trainer.logger has none "
@@ -66,7 +68,7 @@ def name_checkpoint(config: Namespace, *, to_fit: bool) -> FoundCheckpoint | Non
             where = f"the run {str(folder_of(experiment, version))!r}, which the logger's version names, has no"
         elif others:
             where = f"no run in {str(experiment)!r} whose folder has a number, version_N, has a"
-        by_version = to_fit and not isinstance(logger, list)
+        by_version = to_fit and isinstance(logger, Namespace)
         advice = "" if path is None else _advice(others, path, by_version=by_version)
         raise UsageError(f"--ckpt_path {name}: {where} checkpoint of this name{advice}")
     for problem in found.damaged:
@@ -117,6 +119,11 @@ def _first(logger: Any) -> Namespace | None:
     first = next(iter(logger), None) if isinstance(logger, list) else logger
     kinds = ("TensorBoardLogger", "CSVLogger")
     return first if isinstance(first, Namespace) and str(first.get("class_path")).endswith(kinds) else None
+
+
+def _default_folder(config: Namespace) -> Path:
+    """Where the folders of runs lie whose config says nothing of loggers."""
+    return Path(config.get("trainer.default_root_dir") or "", "lightning_logs")
 
 
 def _experiment_folder(logger: Any) -> Path | None:
