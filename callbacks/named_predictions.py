@@ -147,8 +147,12 @@ class NamedPredictions(BasePredictionWriter):
 
     def _say_nets(self, module: pl.LightningModule, x: Tensor) -> None:
         for name, net in {"the net": module, **self.beside}.items():
-            layer, num_features = last_layer(net, x[:1])
-            print(f"{name}: {num_features:,} features enter the last layer, {layer}", flush=True)
+            try:
+                layer, num_features = last_layer(net, x[:1])
+                said = f"{num_features:,} features enter the last layer, {layer}"
+            except ValueError as error:  # which is no reason to predict nothing
+                said = f"how many features enter the last layer is not known ({error})"
+            print(f"{name}: {said}", flush=True)
 
     @staticmethod
     def _ask(net: nn.Module, x: Tensor) -> Tensor:

@@ -18,22 +18,27 @@ def last_layer(net: nn.Module, x: Tensor) -> tuple[str, int]:
         x: a batch that it takes, N >= 1.
 
     Raises:
-        ValueError: the net runs no such layer.
+        ValueError: the net runs no such layer, or a program of TorchScript, which shows no layer's input.
 
     Example:
         >>> last_layer(torchvision.models.resnet50(), torch.zeros(1, 3, 224, 224))
         ('fc', 2048)
     """
+    if any(isinstance(module, torch.jit.ScriptModule) for module in net.modules()):
+        raise ValueError(
+            f"last_layer: of {type(net).__name__}, TorchScript has compiled layers, whose inputs none sees"
+        )
     found: list[tuple[str, int]] = []
 
     def see(name: str) -> Any:
-        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            found.append((name, args[0].shape[-1 if isinstance(module, nn.Linear) else 1]))
+        def hook(module: nn.Module, args: tuple[Any, ...], options: dict[str, Any], output: Any) -> None:
+            features = [*args, *options.values()][0]
+            found.append((name, features.shape[-1 if isinstance(module, nn.Linear) else 1]))
 
         return hook
 
     weighted = {name: m for name, m in net.named_modules() if getattr(getattr(m, "weight", None), "ndim", 0) >= 2}
-    handles = [module.register_forward_hook(see(name)) for name, module in weighted.items()]
+    handles = [module.register_forward_hook(see(name), with_kwargs=True) for name, module in weighted.items()]
     try:
         with evaluating(net), torch.no_grad():
             net(x)

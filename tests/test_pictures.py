@@ -86,6 +86,21 @@ def test_a_batch_of_damaged_files_alone_ends_no_run(
     assert f"{['0 pictures', '1 picture'][len(names) - 1]} predicted, 1 could not be read" in capsys.readouterr().out
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("kind", ["by a function", "compiled"])
+def test_a_net_whose_last_layer_nobody_sees_predicts_as_others(
+    tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("RGB", (40, 40), RED).save(tmp_path / "a.png")
+    data = PicturesDataModule(str(tmp_path), image_size=16, resize=16, class_names=["red", "green", "blue"])
+    net = InOneRow() if kind == "by a function" else torch.jit.trace(Classes().net, torch.rand(1, 3, 16, 16))
+    run = pl.Trainer(logger=False, callbacks=[NamedPredictions()], enable_progress_bar=False, accelerator="cpu")
+    run.predict(Classifier(nn.Sequential(net)), data, return_predictions=False)
+    printed = capsys.readouterr().out
+    assert "the net: how many features enter the last layer is not known (last_layer: " in printed
+    assert "a.png: red " in printed
+
+
 class Raw(Classes):
     """Somebody's own, whose `predict_step` returns what the net puts out."""
 

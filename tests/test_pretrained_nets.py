@@ -29,6 +29,18 @@ def test_the_features_of_the_last_layer_are_counted(name: str, expected: tuple[s
     assert not any(m._forward_hooks for m in net.modules())
 
 
+def test_the_last_layer_may_be_called_by_keyword() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(4, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.fc(input=x)
+
+    assert last_layer(Net(), torch.rand(1, 4)) == ("fc", 4)
+
+
 def test_a_net_of_torchvision_is_normalized_and_an_unknown_one_is_named() -> None:
     net, x = TorchvisionNet("resnet18", weights=None).eval(), torch.rand(2, 3, 64, 64)
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
