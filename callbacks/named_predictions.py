@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,7 @@ class NamedPredictions(BasePredictionWriter):
         self.top_k, self.labelled, self.beside = top_k, labelled, dict(beside or {})
         self.random, self.num_images = random, num_images
         self._folder: Path | None = None
+        self._root = Path()
         self._table: TableFile | None = None
         self._shown: list[Named] = []
         self._num_written = 0
@@ -79,6 +81,8 @@ class NamedPredictions(BasePredictionWriter):
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         check_picture_data(trainer, "NamedPredictions", needs=("files", "picture", "class_names"))
+        files = trainer.datamodule.files  # type: ignore[attr-defined]
+        self._root = Path(os.path.commonpath([file.absolute().parent for file in files]) if files else "")
         self._folder = folder = run_folder(trainer)
         if folder is not None:
             self._table = TableFile(folder / "predictions.csv", trainer.global_rank, trainer.world_size)
@@ -103,7 +107,7 @@ class NamedPredictions(BasePredictionWriter):
         data = trainer.datamodule  # type: ignore[attr-defined]
         for position, reason in damaged:
             self._damaged.append(shown(f"{data.files[position]}: {reason}"))
-            print(shown(f"{data.files[position].name}: not read: {reason}"), flush=True)
+            print(f"{self._below_root(data.files[position])}: not read: {shown(reason)}", flush=True)
         if not len(x):
             return
         if trainer.is_global_zero and (batch_idx == 0 or not self._num_written):
@@ -183,11 +187,14 @@ class NamedPredictions(BasePredictionWriter):
             for row in zip(classes.tolist(), shares.tolist(), strict=True)
         ]
 
-    @staticmethod
-    def _say(file: Path, each: Mapping[str, Likeliest]) -> None:
+    def _below_root(self, file: Path) -> str:
+        """What a file is called in the terminal: several folders may have one of the same name."""
+        return shown(file.absolute().relative_to(self._root))
+
+    def _say(self, file: Path, each: Mapping[str, Likeliest]) -> None:
         for name, found in each.items():
             text = ", ".join(f"{label} {share:.1%}" for label, share in found)
-            print(f"{shown(file.name)}{f' ({name})' if name else ''}: {text}", flush=True)
+            print(f"{self._below_root(file)}{f' ({name})' if name else ''}: {text}", flush=True)
 
     def _write(self, data: Any, position: int, each: Mapping[str, Likeliest]) -> None:
         if self._folder is None or self._table is None:

@@ -61,6 +61,21 @@ def test_damaged_files_are_named_skipped_and_counted(
     assert "b_green.png: green 100.0%" in printed
 
 
+def test_files_of_the_same_name_are_told_apart_by_their_folders(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder, colour in (("red", (255, 0, 0)), ("blue/deep", (0, 0, 255))):
+        (tmp_path / folder).mkdir(parents=True)
+        Image.new("RGB", (40, 40), colour).save(tmp_path / folder / "a.png")
+    (tmp_path / "red/b.png").write_bytes(b"")
+    data = PicturesDataModule(str(tmp_path), image_size=16, resize=16, class_names=["red", "green", "blue"])
+    run = pl.Trainer(logger=False, callbacks=[NamedPredictions()], enable_progress_bar=False, accelerator="cpu")
+    run.predict(Classes(), data, return_predictions=False)
+    printed = capsys.readouterr().out.splitlines()
+    assert [line[:18] for line in printed if "a.png" in line] == ["blue/deep/a.png: b", "red/a.png: red 100"]
+    assert "red/b.png: not read: it is no picture, of no kind that is read, or damaged" in printed
+
+
 class InOneRow(nn.Module):
     """A net that ends as many do, which takes no batch without samples."""
 
