@@ -61,21 +61,6 @@ def test_damaged_files_are_named_skipped_and_counted(
     assert "b_green.png: green 100.0%" in printed
 
 
-def test_files_of_the_same_name_are_told_apart_by_their_folders(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for folder, colour in (("red", (255, 0, 0)), ("blue/deep", (0, 0, 255))):
-        (tmp_path / folder).mkdir(parents=True)
-        Image.new("RGB", (40, 40), colour).save(tmp_path / folder / "a.png")
-    (tmp_path / "red/b.png").write_bytes(b"")
-    data = PicturesDataModule(str(tmp_path), image_size=16, resize=16, class_names=["red", "green", "blue"])
-    run = pl.Trainer(logger=False, callbacks=[NamedPredictions()], enable_progress_bar=False, accelerator="cpu")
-    run.predict(Classes(), data, return_predictions=False)
-    printed = capsys.readouterr().out.splitlines()
-    assert [line[:18] for line in printed if "a.png" in line] == ["blue/deep/a.png: b", "red/a.png: red 100"]
-    assert "red/b.png: not read: it is no picture, of no kind that is read, or damaged" in printed
-
-
 class InOneRow(nn.Module):
     """A net that ends as many do, which takes no batch without samples."""
 
@@ -99,21 +84,6 @@ def test_a_batch_of_damaged_files_alone_ends_no_run(
     )  # fmt: skip
     trainer.predict(Classifier(nn.Sequential(InOneRow(), nn.Linear(3, 3))), data, return_predictions=False)
     assert f"{['0 pictures', '1 picture'][len(names) - 1]} predicted, 1 could not be read" in capsys.readouterr().out
-
-
-@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore:.*torch.jit:DeprecationWarning")
-@pytest.mark.parametrize("kind", ["by a function", "compiled"])
-def test_a_net_whose_last_layer_nobody_sees_predicts_as_others(
-    tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    Image.new("RGB", (40, 40), RED).save(tmp_path / "a.png")
-    data = PicturesDataModule(str(tmp_path), image_size=16, resize=16, class_names=["red", "green", "blue"])
-    net = InOneRow() if kind == "by a function" else torch.jit.trace(Classes().net, torch.rand(1, 3, 16, 16))
-    run = pl.Trainer(logger=False, callbacks=[NamedPredictions()], enable_progress_bar=False, accelerator="cpu")
-    run.predict(Classifier(nn.Sequential(net)), data, return_predictions=False)
-    printed = capsys.readouterr().out
-    assert "the net: how many features enter the last layer is not known (last_layer: " in printed
-    assert "a.png: red " in printed
 
 
 class Raw(Classes):
