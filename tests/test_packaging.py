@@ -60,24 +60,6 @@ def test_the_wheel_holds_every_module_and_nothing_else(root: Path, wheel: Path) 
     assert packed == own | {f"touchstone/{module}" for module in modules} | {"touchstone/py.typed"}
 
 
-def test_an_installed_wheel_is_imported_beside_a_users_own_folders(site: Path, tmp_path: Path) -> None:
-    for folder in FOLDERS:
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "__init__.py").write_text("mine = True")
-    code = f"""
-import sys
-import {", ".join(FOLDERS)}
-import {", ".join(f"touchstone.{folder}" for folder in FOLDERS)}
-assert {" and ".join(f"{folder}.mine" for folder in FOLDERS)}
-print(*(module.__file__ for name, module in sys.modules.items() if name.split(".")[0] == "touchstone" \
-    and getattr(module, "__file__", None)), sep="\\n")
-"""
-    python = next(path for path in site.parents if (path / "pyvenv.cfg").exists()) / "bin" / "python"
-    files = [Path(line) for line in run(python, "-c", code, cwd=tmp_path).splitlines()]
-    assert len(files) > len(FOLDERS)
-    assert {file for file in files if site not in file.parents} == set()
-
-
 ORDINARY_PROGRAM = """
 import lightning.pytorch as pl, torch
 from lightning.pytorch import Trainer as LightningTrainer
@@ -120,21 +102,46 @@ class Colours(pl.LightningDataModule):
         return DataLoader(self.dataset(1), batch_size=16)
 """
 GREETING = "import lightning.pytorch as pl\n\nclass Greeting(pl.Callback):\n    pass\n"
+IMPORTS = f"""
+import sys
+import {", ".join(FOLDERS)}
+import {", ".join(f"touchstone.{folder}" for folder in FOLDERS)}
+assert {" and ".join(f"{folder}.mine" for folder in FOLDERS)}
+print(*(module.__file__ for name, module in sys.modules.items() if name.split(".")[0] == "touchstone" \
+    and getattr(module, "__file__", None)), sep="\\n")
+"""
 
 
-def test_the_callbacks_work_in_an_ordinary_program_with_folders_of_the_same_names(
-    root: Path, site: Path, tmp_path: Path
-) -> None:
-    """The program of docs/own_program.md, on batches that are normalised, with the wheel installed."""
+@pytest.fixture(scope="module")
+def code(root: Path) -> str:
+    """The program of docs/own_program.md."""
     text = (root / "docs" / "own_program.md").read_text()
     (code,) = re.findall(r"<!-- test: own_program -->\n```python\n(.*?)```", text, flags=re.DOTALL)
     assert len(code.splitlines()) <= 15
-    for folder, module in (("callbacks", GREETING), ("datamodules", COLOURS)):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "__init__.py").write_text(module)
-    (tmp_path / "program.py").write_text(ORDINARY_PROGRAM + code)
+    return code
+
+
+@pytest.fixture(scope="module")
+def printed(site: Path, code: str, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """What that program prints, on batches that are normalised, beside folders of the same names; imports come last."""
+    place = tmp_path_factory.mktemp("program")
+    own = {"callbacks": GREETING, "datamodules": COLOURS}
+    for folder in FOLDERS:
+        (place / folder).mkdir()
+        (place / folder / "__init__.py").write_text(own.get(folder, "") + "mine = True\n")
+    (place / "program.py").write_text(ORDINARY_PROGRAM + code + IMPORTS)
     python = next(path for path in site.parents if (path / "pyvenv.cfg").exists()) / "bin" / "python"
-    figures = ast.literal_eval(run(python, "program.py", cwd=tmp_path).splitlines()[-1])
+    return run(python, "program.py", cwd=place).splitlines()
+
+
+def test_an_installed_wheel_is_imported_beside_a_users_own_folders(site: Path, printed: list[str]) -> None:
+    files = [Path(line) for line in printed if line.endswith(".py")]
+    assert len(files) > len(FOLDERS)
+    assert {file for file in files if site not in file.parents} == set()
+
+
+def test_the_callbacks_work_in_an_ordinary_program_with_folders_of_the_same_names(printed: list[str]) -> None:
+    figures = ast.literal_eval(next(line for line in printed if line.startswith("{")))
     assert figures["val/clean_accuracy"] > 0.9
     assert figures["val/robust_accuracy/pgd"] <= figures["val/robust_accuracy/fgsm"] <= figures["val/clean_accuracy"]
     assert figures["val/robust_accuracy/worst_case"] > 0.5  # an eps of 8/255 in pixels: normalised, it would be 0.12
