@@ -39,12 +39,14 @@ def watch(net: nn.Module) -> list[Tensor]:
 @every_precision
 def test_the_figures_of_a_classifier_are_means_over_many_batches(tmp_path: Path, precision: Any) -> None:
     torch.manual_seed(0)
-    x, y = torch.randn(3000, 5), torch.randint(3, (3000,))
+    num_batches = 400  # bfloat16 counts no further than to 256
+    x, y = torch.randn(3 * num_batches, 5), torch.randint(3, (3 * num_batches,))
     module = Classifier(nn.Linear(5, 3))
     seen = watch(module.net)
     run = trainer(tmp_path, precision=precision)
     found = run.validate(module, [DataLoader(TensorDataset(x, y), 3)] * 2, verbose=False)
-    for number, part in enumerate((seen[:1000], seen[1000:])):  # the means of the second loader are made on the way
+    # The means of the second loader are made on the way.
+    for number, part in enumerate((seen[:num_batches], seen[num_batches:])):
         loss, accuracy = by_hand(part, y)
         assert found[number][f"val/loss/dataloader_idx_{number}"] == pytest.approx(loss, abs=1e-4)
         assert found[number][f"val/accuracy/dataloader_idx_{number}"] == pytest.approx(accuracy, abs=1e-5)
@@ -53,7 +55,7 @@ def test_the_figures_of_a_classifier_are_means_over_many_batches(tmp_path: Path,
 @every_precision
 def test_the_figures_of_a_language_model_are_means_over_many_batches(tmp_path: Path, precision: Any) -> None:
     torch.manual_seed(0)
-    tokens = torch.randint(7, (1200, 9))
+    tokens = torch.randint(7, (600, 9))
     module = LanguageModel(RecurrentLM(7, cell="gru", dim=4, hidden=4), sample_tokens=0)
     seen = watch(module.net)
     run = trainer(tmp_path, precision=precision)
