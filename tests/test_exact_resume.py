@@ -67,10 +67,9 @@ def check_stopped_and_resumed(
 @pytest.mark.parametrize(
     "stops",
     [
-        [{"step": 0}],  # the first step
         [{"step": 9}],  # in the middle of the second epoch
-        [{"step": NUM_BATCHES - 1}],  # the last step of an epoch
-        [{"step": NUM_BATCHES, "in_validation": True}],
+        # At the first step, at the last of an epoch, and in the validation after it.
+        [{"step": 0}, {"step": NUM_BATCHES - 1}, {"step": NUM_BATCHES, "in_validation": True}],
         [{"step": 4}, {"step": 5}, {"step": 16}],
     ],
 )
@@ -104,11 +103,9 @@ def test_a_stop_at_the_last_step_leaves_a_checkpoint(run: Any) -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"accumulate_grad_batches": 2},
+        {"accumulate_grad_batches": 2, "precision": "64-true"},
         {"val_check_interval": 3},
-        {"check_val_every_n_epoch": 2},
-        {"num_workers": 1},
-        {"precision": "64-true"},
+        {"check_val_every_n_epoch": 2, "num_workers": 1},
     ],
 )
 def test_it_does_so_however_the_run_is_set_up(run: Any, never_stopped: dict[str, Any], options: dict[str, Any]) -> None:
