@@ -119,7 +119,7 @@ def test_strongest_finds_the_one_class_that_is_in_reach_where_classes_lie_on_all
 ) -> None:
     """The class of the nearest centre, in two or three dimensions: the way to one class leads away from others."""
     num_vulnerable = num_found = 0
-    for seed, num_classes, dim in itertools.product(range(4), (5, 10), (2, 3)):
+    for seed, num_classes, dim in itertools.product(range(2), (5, 10), (2, 3)):
         generator = torch.Generator().manual_seed(seed)
         centres = torch.rand(num_classes, dim, generator=generator, dtype=torch.float64)
         net = nn.Linear(dim, num_classes).double()
@@ -136,5 +136,5 @@ def test_strongest_finds_the_one_class_that_is_in_reach_where_classes_lie_on_all
         assert robust[margins < -1e-9].all()
         num_vulnerable += int((margins > 1e-3).sum())
         num_found += int((~robust & (margins > 1e-3)).sum())
-    assert num_vulnerable > 1800
+    assert num_vulnerable > 900
     assert num_found >= 0.995 * num_vulnerable, (num_found, num_vulnerable)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -64,8 +66,12 @@ def test_a_model_that_masks_shows_a_sign(masking: type[Before], eps: float, sign
 
 
 @pytest.mark.parametrize("eps", [0.005, 0.02, 0.05, 0.1])
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_an_honest_net_shows_no_sign(eps: float, seed: int) -> None:
+@pytest.mark.parametrize(
+    "make_net",
+    [*(partial(small_net, seed) for seed in range(3)), partial(LinearModel, 36, 4, dtype=torch.float32)],
+    ids=["0", "1", "2", "linear"],
+)
+def test_an_honest_net_shows_no_sign(eps: float, make_net: Callable[[], nn.Module]) -> None:
     threat = Linf(eps=eps)
     attacks: dict[str, Attack] = {
         "noise": RandomNoise(threat=threat),
@@ -74,8 +80,7 @@ def test_an_honest_net_shows_no_sign(eps: float, seed: int) -> None:
         "l2": PGD(threat=L2(eps=4 * eps), num_steps=10),
         "strongest": Strongest(threat=threat),
     }
-    assert warnings_of(small_net(seed), attacks) == []
-    assert warnings_of(LinearModel(num_features=36, num_classes=4, dtype=torch.float32), attacks) == []
+    assert warnings_of(make_net(), attacks) == []
 
 
 def test_what_a_probe_finds_far_off_ends_no_evaluation() -> None:
