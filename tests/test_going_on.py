@@ -13,6 +13,7 @@ import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
 
+import train
 from touchstone.cli.resuming import _advice
 from touchstone.runs.durable import DurableCheckpointIO
 from touchstone.runs.find_checkpoint import FoundCheckpoint, find_checkpoint, folder_of, runs_with_checkpoint, step_of
@@ -87,12 +88,32 @@ def with_last(*loggers: str) -> Any:
     return config
 
 
-def test_fit_goes_on_with_last_in_the_folder_of_its_run(run: Any) -> None:
+def fitted_here(tmp_path_factory: pytest.TempPathFactory, config: Any) -> Path:
+    folder = tmp_path_factory.mktemp("fitted")
+    with pytest.MonkeyPatch.context() as place:
+        place.chdir(folder)
+        assert train.main(["fit", "--config", write(config)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def with_last_fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which `with_last()` was fitted, to be copied."""
+    return fitted_here(tmp_path_factory, with_last())
+
+
+@pytest.fixture(scope="module")
+def with_table_fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of `with_last(TABLE)`."""
+    return fitted_here(tmp_path_factory, with_last(TABLE))
+
+
+def test_fit_goes_on_with_last_in_the_folder_of_its_run(run: Any, with_last_fitted: Path) -> None:
     name = write(with_last())
     assert run("fit", "--config", name, "--ckpt_path", "last").first_line == (
         "error: --ckpt_path last: no run in 'logs/tiny' has a checkpoint of this name"
     )
-    assert run("fit", "--config", name).code == 0
+    shutil.copytree(with_last_fitted, ".", dirs_exist_ok=True)
     again = run("fit", "--config", name, "--ckpt_path", "last", "--trainer.max_epochs", "2")
     assert (again.code, again.err) == (0, "note: --ckpt_path last is logs/tiny/version_0/checkpoints/last.ckpt\n")
     assert [folder.name for folder in Path("logs/tiny").iterdir()] == ["version_0"]
@@ -120,8 +141,8 @@ def test_a_run_goes_on_that_says_nothing_of_loggers(run: Any, root: tuple[str, .
     assert [folder.name for folder in found.iterdir()] == ["version_0"]
 
 
-def test_the_config_of_a_folder_in_which_a_fit_went_on_is_that_of_a_new_run(run: Any) -> None:
-    assert run("fit", "--config", write(with_last())).code == 0
+def test_the_config_of_a_folder_in_which_a_fit_went_on_is_that_of_a_new_run(run: Any, with_last_fitted: Path) -> None:
+    shutil.copytree(with_last_fitted, ".", dirs_exist_ok=True)
     kept = Path("logs/tiny/version_0/config.yaml")
     before = kept.read_text()
     assert run("fit", "--config", str(kept), "--ckpt_path", "last").code == 0
@@ -148,8 +169,10 @@ def test_a_table_of_curves_goes_on_where_its_checkpoint_was_written(run: Any, lo
     assert len(both) == 2 * len(first) - 1
 
 
-def test_a_fit_that_is_refused_the_checkpoint_leaves_the_folder_of_its_run_as_it_was(run: Any) -> None:
-    assert run("fit", "--config", write(with_last(TABLE))).code == 0
+def test_a_fit_that_is_refused_the_checkpoint_leaves_the_folder_of_its_run_as_it_was(
+    run: Any, with_table_fitted: Path
+) -> None:
+    shutil.copytree(with_table_fitted, ".", dirs_exist_ok=True)
     folder = Path("logs/tiny/version_0")
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     ended = run("fit", "--config", "tiny.yaml", "--ckpt_path", "last", "--model.net.width", "2")
@@ -158,8 +181,10 @@ def test_a_fit_that_is_refused_the_checkpoint_leaves_the_folder_of_its_run_as_it
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_table_of_curves_that_cannot_be_written_is_not_lost(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert run("fit", "--config", write(with_last(TABLE))).code == 0
+def test_a_table_of_curves_that_cannot_be_written_is_not_lost(
+    run: Any, with_table_fitted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(with_table_fitted, ".", dirs_exist_ok=True)
     table = Path("logs/tiny/version_0/metrics.csv")
     before = table.read_text()
     monkeypatch.setattr(CSVLogger, "save", Mock(side_effect=OSError(28, "No space left on device")))
