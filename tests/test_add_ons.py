@@ -19,13 +19,14 @@ from .command_lines import ROOT, SHORT, Fits, after_two_steps, given, slow_where
 
 ADD_ONS = sorted(path.name for path in (ROOT / "configs/callbacks").glob("*.yaml"))
 STRATEGIES = sorted(path.stem for path in (ROOT / "configs/strategies").glob("*.yaml"))
+NARROW = "--model.net.width=8"  # of the digits net: which figures it reaches does not count
 every_add_on = pytest.mark.parametrize("add_on", slow_where(lambda name: name == "black_box.yaml", ADD_ONS))
 
 
 @after_two_steps
 @every_add_on
 def test_add_on_is_appended_to_a_run(root: Path, add_on: str, fits: Fits) -> None:
-    folder = fits("digits.yaml", f"callbacks/{add_on}")
+    folder = fits("digits.yaml", f"callbacks/{add_on}", options=[NARROW])
     saved = yaml.safe_load(next(folder.rglob("config.yaml")).read_text())
     without = yaml.safe_load((root / "configs/digits.yaml").read_text())
     assert len(saved["trainer"]["callbacks"]) > len(without["trainer"]["callbacks"])
@@ -39,7 +40,9 @@ def test_add_on_is_appended_to_a_run(root: Path, add_on: str, fits: Fits) -> Non
 def test_add_on_does_not_change_training(add_on: str, fits: Fits) -> None:
     """Not even where the net of an attack draws random numbers before the model does."""
     alone, watched = (
-        torch.load(next(fits("digits.yaml", *more).rglob("last.ckpt")), weights_only=True)["state_dict"]
+        torch.load(next(fits("digits.yaml", *more, options=[NARROW]).rglob("last.ckpt")), weights_only=True)[
+            "state_dict"
+        ]
         for more in ((), (f"callbacks/{add_on}",))
     )
     assert all(torch.equal(alone[name], watched[name]) for name in alone)
@@ -87,8 +90,8 @@ def test_another_way_to_learn_is_one_more_config(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     configs = [str(root / f"configs/{part}.yaml") for part in ("digits_robust", f"strategies/{name}")]
-    no_pictures = "--trainer.callbacks=touchstone.callbacks.GradientNorm"
-    assert train.main(["fit", "--config", configs[0], no_pictures, "--config", configs[1], *SHORT]) == 0
+    options = [NARROW, "--trainer.callbacks=touchstone.callbacks.GradientNorm"]
+    assert train.main(["fit", "--config", configs[0], *options, "--config", configs[1], *SHORT]) == 0
     saved = yaml.safe_load(next(tmp_path.rglob("config.yaml")).read_text())
     asked = Path(configs[1]).read_text()
     model = yaml.safe_load(asked).get("model", yaml.safe_load(Path(configs[0]).read_text())["model"])
@@ -105,16 +108,17 @@ def test_a_transfer_in_a_config_takes_the_weights_of_another_run(
 ) -> None:
     """The YAML of docs/attacks.md, from a net that is the model itself: it does what the attack does."""
     monkeypatch.chdir(tmp_path)
-    trained = str(next(fits("digits.yaml").rglob("last.ckpt")))
+    trained = str(next(fits("digits.yaml", options=[NARROW]).rglob("last.ckpt")))
     documented = re.findall(
         r"```yaml\n(class_path: touchstone.attacks.Transfer\n.*?)```", (root / "docs/attacks.md").read_text(), re.S
     )
     transfer = yaml.safe_load(documented[0])
-    transfer["init_args"]["source"]["init_args"]["net"]["init_args"]["width"] = 32
+    transfer["init_args"]["source"]["init_args"]["net"]["init_args"]["width"] = 8
     transfer["init_args"]["source"]["init_args"]["checkpoint"] = trained
     entry = {"class_path": "touchstone.callbacks.RobustAccuracy", "init_args": {"attacks": {"transfer": transfer}}}
     (tmp_path / "transfer.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks+": [entry]}}))
-    assert train.main(["test", *given("digits.yaml"), "--config", "transfer.yaml", "--ckpt_path", trained]) == 0
+    options = [NARROW, "--config", "transfer.yaml", "--ckpt_path", trained]
+    assert train.main(["test", *given("digits.yaml"), *options]) == 0
     newest = max(tmp_path.rglob("verdicts.npz"), key=lambda path: path.stat().st_mtime)
     with np.load(newest) as verdicts:
         assert (verdicts["robust_transfer"] == verdicts["robust_pgd"]).all()

@@ -189,7 +189,8 @@ def test_a_command_suggests_a_learning_rate_and_trains_nothing(
 ) -> None:
     caplog.set_level("INFO", "lightning.pytorch")
     finder = ["--trainer.callbacks+=touchstone.callbacks.FindLearningRate", "--trainer.callbacks.num_training_steps=60"]
-    assert train.main(["fit", "--config", str(root / "configs/digits.yaml"), *finder]) == 0
+    config = ["--config", str(root / "configs/digits.yaml"), "--model.net.width=4"]
+    assert train.main(["fit", *config, *finder]) == 0
     said = capsys.readouterr()
     found = re.search(r"falls fastest at a learning rate of ([\d.e-]+)", said.out + said.err + caplog.text)
     assert found
