@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from touchstone.attacks import L2, MIFGSM, GaussianNoise, Linf, Margin, SampleRng, Untargeted, evaluate
-from touchstone.attacks.core.ascend import ascend
 
 from .oracles import images, own_labels, small_net
 
@@ -47,41 +46,6 @@ def test_mifgsm_is_its_algorithm(p: float, decay: float) -> None:
         decay=decay,
     )
     assert np.allclose(attack(Bowl(), x, torch.zeros(8, dtype=torch.int64)).numpy(), points, atol=1e-12)
-
-
-@pytest.mark.parametrize("early_stop", [False, True])
-def test_an_ascent_with_momentum_is_its_equation_and_ends_where_a_goal_was_reached(early_stop: bool) -> None:
-    """Equation 1 of Croce and Hein, whose first step has no move before it; sample 3 is at its goal at one look."""
-    x = 0.3 + 0.4 * torch.rand(8, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    slope, centre = Bowl.slope.numpy(), Bowl.centre.numpy()
-    eps, size, share, num_steps, goal_at = 0.2, 0.07, 0.4, 6, 2
-    before = here = x.numpy()
-    for step in range(num_steps):
-        moved = np.clip(here + size * np.sign(slope * (here - centre)), x.numpy() - eps, x.numpy() + eps)
-        if step:
-            moved = here + (1 - share) * (moved - here) + share * (here - before)
-            moved = np.clip(moved, x.numpy() - eps, x.numpy() + eps)
-        if step >= goal_at:
-            moved[3] = here[3]
-        before, here = here, moved
-    looks = iter(range(num_steps))
-
-    def measure(points: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        gain = (Bowl.slope * (points - Bowl.centre).square()).sum(1)
-        return gain, (rows == 3) & (next(looks) == goal_at)
-
-    points, reached = ascend(
-        measure,
-        x,
-        start=x,
-        threat=Linf(eps=eps),
-        num_steps=num_steps,
-        step_size=lambda step, threat: size,
-        momentum=share,
-        early_stop=early_stop,
-    )
-    assert np.allclose(points.numpy(), here, atol=1e-12)
-    assert reached.tolist() == [number == 3 for number in range(8)]
 
 
 def test_mifgsm_to_the_end_goes_on_after_the_fall() -> None:
