@@ -77,6 +77,16 @@ def test_starts_change_eps_random_pixels_by_any_amount() -> None:
     assert torch.allclose(values.quantile(torch.tensor([0.1, 0.5, 0.9])), torch.tensor([0.1, 0.5, 0.9]), atol=0.02)
 
 
+@pytest.mark.parametrize(("box", "low", "high"), [((-1, 3), -1, 3), (None, 0.25 - 1, 0.25 + 1)])
+def test_starts_are_drawn_from_the_box_and_without_one_from_as_far_on_both_sides(
+    box: tuple[float, float] | None, low: float, high: float
+) -> None:
+    x = torch.full((4000, 1, 2, 3), 0.25)
+    start = L0(eps=2, box=box).start(x, SampleRng.numbered(4000))
+    shares = (start[start != x] - low) / (high - low)
+    assert torch.allclose(shares.quantile(torch.tensor([0.1, 0.5, 0.9])), torch.tensor([0.1, 0.5, 0.9]), atol=0.02)
+
+
 @pytest.mark.parametrize(
     ("attack", "share"),
     [(FGSM(threat=L0(eps=2)), 0.7), (PGD(threat=L0(eps=2), objective=Untargeted(loss=Margin()), num_steps=40), 0.95)],

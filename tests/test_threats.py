@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -240,6 +241,26 @@ def test_starts_are_inside_and_fill_the_threat(threat: Ball) -> None:
     assert threat.contains(start, x).all()
     assert (start - x).mean(0).abs().max() < 0.02
     assert threat.distance(start, x).max() > 0.95 * float(threat.eps)
+
+
+@pytest.mark.parametrize("free", [4, 2])
+@pytest.mark.parametrize("threat", [Linf(eps=0.1, box=None), L2(eps=0.5, box=None), L1(eps=0.3, box=None)])
+def test_starts_are_as_many_in_any_part_of_the_ball_as_it_has_volume(threat: Ball, free: int) -> None:
+    """A share r^D of a ball of D pixels lies within r times its radius."""
+    x = torch.full((8000, 1, 1, 4), 0.5, dtype=torch.float64)
+    threat = replace(threat, mask=torch.arange(4)[None, None, None] < free)  # type: ignore[type-var]
+    share = threat.distance(threat.start(x, SampleRng.numbered(8000)), x) / float(threat.eps)
+    within = [float((share <= radius).double().mean()) for radius in (0.5, 0.8, 0.95)]
+    assert within == pytest.approx([0.5**free, 0.8**free, 0.95**free], abs=0.02)
+
+
+@pytest.mark.parametrize("threat", [Linf(eps=0.1), L2(eps=0.5), L1(eps=0.3), L0(eps=2)])
+@pytest.mark.parametrize(("pixel", "edge"), [(0.01, 0.0), (0.99, 1.0)])
+def test_a_point_beyond_the_box_is_not_contained(threat: Ball, pixel: float, edge: float) -> None:
+    x = torch.full((2, 1, 2, 2), pixel)
+    x_adv = x.clone()
+    x_adv[:, 0, 0, 0] = edge + torch.tensor([0.0, 0.01 if edge else -0.01])
+    assert threat.contains(x_adv, x).tolist() == [True, False]
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-12, 1.0, 1e20])

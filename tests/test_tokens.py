@@ -12,12 +12,22 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from touchstone.attacks import PGD, Attack, Linf, Margin, SampleRng, Threat, Untargeted, evaluate
+from touchstone.attacks.threats.embedding_ball import TokenBalls
 from touchstone.callbacks import RobustAccuracy
 from touchstone.lightning_modules import Classifier
 
 from .lightning_programs import trainer
 
 NUM_TOKENS, LENGTH, DIM = 11, 5, 3
+
+
+def test_starts_are_as_many_in_any_part_of_a_vectors_ball_as_it_has_volume() -> None:
+    x, free = torch.zeros(8000, 2, 3, dtype=torch.float64), torch.tensor([[True, False]]).expand(8000, 2)
+    start = TokenBalls(0.4, free=free).start(x, SampleRng.numbered(8000))
+    lengths = (start.norm(dim=2) / 0.4).T
+    assert (lengths[1] == 0).all()
+    within = [float((lengths[0] <= radius).double().mean()) for radius in (0.5, 0.8, 0.95)]
+    assert within == pytest.approx([0.5**3, 0.8**3, 0.95**3], abs=0.02)
 
 
 @dataclass(frozen=True, repr=False)
