@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from touchstone.attacks import FGSM, PGD, Linf, RandomFlips, RandomNoise, TokenFlips, evaluate
+from touchstone.attacks import FGSM, PGD, Linf, RandomFlips, RandomNoise, Report, TokenFlips, evaluate
 from touchstone.nets import TextClassifier
 
 from .judged import LINF, PGD_5, Called, Custom
@@ -98,6 +98,23 @@ def test_of_a_tie_no_margin_is_left(raises_another: bool, left: float, outlook: 
     report = evaluate(Tied(), x, y, {"fgsm": FGSM(threat=Linf(eps=0.25))}, probe_masking=False)
     assert report.margin_left["fgsm"].tolist() == [left] * 3
     assert outlook in report.outlook("fgsm")
+
+
+@pytest.mark.parametrize(
+    ("left", "said"),
+    [
+        ([0.04, 0.19, 0.9], "1 have less than 5 % of their margin left, 2 less than 20 %: more effort is likely to"),
+        (
+            [0.06, 0.19, 0.9],
+            "0 have less than 5 % of their margin left, 2 less than 20 %: more of the same is unlikely",
+        ),
+    ],
+)
+def test_more_effort_is_advised_where_a_survivor_nearly_fell(left: list[float], said: str) -> None:
+    labels, stands = torch.zeros(3, dtype=torch.int64), torch.ones(3, dtype=torch.bool)
+    report = Report({"pgd": PGD_5}, torch.arange(3), labels, labels, stands, robust={"pgd": stands})
+    report.margin_left["pgd"] = torch.tensor(left)
+    assert f"pgd: of 3 samples that stand, {said}" in report.outlook("pgd")
 
 
 def test_a_report_says_how_near_the_survivors_came(net: nn.Module, x: Tensor, y: Tensor) -> None:

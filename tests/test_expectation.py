@@ -76,3 +76,12 @@ def test_the_mean_over_draws_turns_more_than_single_ones() -> None:
         return float(right[:, report.clean_correct].float().mean())
 
     assert accuracy(report.x_adv["mean"]) < accuracy(report.x_adv["one"]) - 0.01
+
+
+def test_a_verdict_of_a_model_that_draws_does_not_depend_on_the_attacks_before_it() -> None:
+    net, x = small_net().eval(), images(40)
+    y, attack = own_labels(net, x), PGD(threat=Linf(eps=0.01), num_steps=2)
+    first = {"first": PGD(threat=Linf(eps=0.05), num_steps=3)}
+    alone, second = (evaluate(Noisy(net), x, y, {**before, "a": attack}, probe_masking=False) for before in ({}, first))
+    assert 0 < alone.robust["a"].sum() < alone.clean_correct.sum()
+    assert torch.equal(alone.robust["a"], second.robust["a"])

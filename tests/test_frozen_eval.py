@@ -33,6 +33,15 @@ def test_frozen_eval_restores_module_by_module_even_after_an_error(net: nn.Modul
     assert torch.equal(state, torch.get_rng_state())
 
 
+def test_a_layer_that_two_modules_share_has_its_own_mode_again(net: nn.Module) -> None:
+    shared = nn.Dropout()
+    whole = nn.Sequential(nn.Sequential(shared), nn.Sequential(shared)).train()
+    whole.training = shared.training = False
+    with frozen_eval(whole):
+        pass
+    assert [module.training for module in whole.modules()] == [False, True, False, True]
+
+
 def test_frozen_eval_restores_what_was_unfrozen_inside(net: nn.Module) -> None:
     net[0].weight.requires_grad_(False)
     with frozen_eval(net):

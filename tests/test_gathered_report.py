@@ -29,6 +29,9 @@ def test_every_field_of_a_report_is_gathered() -> None:
         expected, got = getattr(whole, field.name), getattr(found, field.name)
         for one, other in zip(_tensors(expected), _tensors(got), strict=True):
             assert torch.allclose(one.double(), other.double(), atol=1e-5), field.name
+    for name, cost in found.cost.items():
+        assert cost.num_forwards == sum(part.cost[name].num_forwards for part in parts) == whole.cost[name].num_forwards
+        assert cost.num_backwards == sum(part.cost[name].num_backwards for part in parts)
     assert found.judge_cost.num_forwards == sum(part.judge_cost.num_forwards for part in parts)
     assert found.outlook("pgd") == whole.outlook("pgd")
 
