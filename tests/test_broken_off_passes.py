@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 import torch
 from torch import nn
 
+from touchstone.attacks import FGSM, PGD, Linf
+from touchstone.callbacks import GradientNorm, PerClass, RobustAccuracy, RobustnessCurves, Saturation
 from touchstone.datamodules import TextDataModule
 from touchstone.lightning_modules import Classifier, LanguageModel
 from touchstone.nets import RecurrentLM
@@ -97,6 +100,32 @@ def test_a_pass_that_broke_off_is_in_no_later_figure(name: str, what: str, tmp_p
     after = run(tmp_path, what, module, data)
     assert after
     assert after == run(tmp_path, what, module, data)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        partial(GradientNorm, max_samples=None),
+        Saturation,
+        PerClass,
+        partial(RobustAccuracy, {"fgsm": FGSM(threat=Linf(eps=0.1))}, num_images=0),
+        partial(RobustnessCurves, attack=PGD(threat=Linf(eps=0.1), num_steps=2), eps=[0.1], steps=[2]),
+    ],
+    ids=["GradientNorm", "Saturation", "PerClass", "RobustAccuracy", "RobustnessCurves"],
+)
+def test_what_a_callback_took_in_before_a_pass_broke_off_is_in_none_of_its_figures(
+    make: Callable[[], pl.Callback], tmp_path: Path
+) -> None:
+    layers = [nn.Flatten(), nn.Linear(36, 8), nn.Tanh(), nn.Linear(8, 4)]
+    module, data, used = Classifier(nn.Sequential(*layers), still), Loaders(), make()
+    with pytest.raises(ZeroDivisionError):
+        run(tmp_path / "broken", "validate", module, data, used, BreaksOff())
+    with torch.no_grad():
+        for parameter in module.parameters():
+            nn.init.normal_(parameter, generator=torch.Generator().manual_seed(1))
+    expected = run(tmp_path / "new", "validate", module, data, make())
+    assert len(expected) > 2
+    assert run(tmp_path / "used", "validate", module, data, used) == pytest.approx(expected, rel=1e-6)
 
 
 @every_program

@@ -90,6 +90,25 @@ def test_where_no_attack_is_left_to_fall_back_to_the_run_ends(tmp_path: Path, mo
     assert run.current_epoch == 1
 
 
+def test_curves_are_those_of_the_first_loader_and_begin_anew_after_a_fall_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def at_the_second_look(one: list[float], many: list[float], max_gap: float) -> bool:
+        seen.append((len(one), len(many)))
+        return len(seen) == 2
+
+    monkeypatch.setattr("touchstone.callbacks.catastrophic_overfitting.is_overfitted", at_the_second_look)
+    detector = CatastrophicOverfitting(threat=Linf(eps=0.1), action="fall_back")
+    module = Classifier(small_net(7), strategy=FGSMRS(Linf(eps=0.1), fallback=PGD_2))
+    run = trainer(tmp_path, detector, max_epochs=4, num_sanity_val_steps=0)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="catastrophic overfitting in epoch 1: .* falls back")
+        run.fit(module, train_loader(), [val_loader(), val_loader()])
+    assert seen == [(1, 1), (2, 2), (1, 1), (2, 2)]
+
+
 def test_watching_changes_no_weight(tmp_path: Path) -> None:
     trained = []
     for callbacks in ([], [CatastrophicOverfitting(threat=Linf(eps=0.1))]):

@@ -180,6 +180,19 @@ def test_the_parameter_that_is_first_not_finite_is_named(tmp_path: Path) -> None
         trainer(tmp_path, GradientNorm(), max_epochs=1).fit(Breaking(), train_loader(), val_loader())
 
 
+def test_gradients_that_stay_not_finite_are_said_once(tmp_path: Path) -> None:
+    class Broken(OrdinaryModule):
+        def on_after_backward(self) -> None:
+            if self.global_step >= 1:
+                self.net[5].weight.grad[0, 0] = torch.nan
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer(tmp_path, GradientNorm(validation=False), max_epochs=1).fit(Broken(), train_loader())
+    said = [str(warning.message) for warning in caught if "was not finite" in str(warning.message)]
+    assert [text.partition(" the gradient")[0] for text in said] == ["GradientNorm: at step 1"]
+
+
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
