@@ -11,6 +11,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 import torch.nn.functional as F
+from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -93,7 +94,17 @@ def test_every_sample_of_the_digits_is_in_one_set_and_classes_are_balanced() -> 
     data.setup("fit")
     sets = [dataset.tensors for dataset in (data.train, data.val, data.test)]
     assert [len(y) for _, y in sets] == [1197, 300, 300]
-    assert len(torch.cat([x.flatten(1) for x, _ in sets])) == 1797
+    pixels, classes = load_digits(return_X_y=True)
+    expected = sorted((*image, label) for image, label in zip((pixels / 16).tolist(), classes.tolist(), strict=True))
+    found = [(*image, label) for x, y in sets for image, label in zip(x.flatten(1).tolist(), y.tolist(), strict=True)]
+    assert sorted(found) == expected
+    train, val, test = (
+        torch.cat([x for x, _ in loader])
+        for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader())
+    )
+    assert sorted(train.flatten(1).tolist()) == sorted(data.train.tensors[0].flatten(1).tolist())
+    assert torch.equal(val, data.val.tensors[0])
+    assert torch.equal(test, data.test.tensors[0])
     for x, y in sets:
         assert x.shape[1:] == (1, 8, 8)
         assert x.dtype == torch.float32

@@ -21,7 +21,7 @@ from jsonargparse import ArgumentParser
 from touchstone.datamodules import TextDataModule
 from touchstone.datamodules.parts.token_files import line_with, read_tokens, text_pieces
 from touchstone.datamodules.parts.vocabulary import BytePairs, Bytes, Characters, load_vocabulary
-from touchstone.datamodules.text import Streams
+from touchstone.datamodules.text import Streams, Windows
 
 TEXT = "Zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich. 😀\n" * 40
 
@@ -106,6 +106,16 @@ def test_targets_are_the_tokens_one_further_on(tmp_path: Path) -> None:
         assert x.shape == y.shape == (4, 16)
         assert x.dtype == torch.int64
         assert torch.equal(x[:, 1:], y[:, :-1])
+
+
+@pytest.mark.parametrize("every", [1, 3, 4])
+@pytest.mark.parametrize("num_tokens", range(5, 15))
+def test_every_window_that_has_its_last_target_is_one(num_tokens: int, every: int) -> None:
+    windows, ids = Windows(np.arange(num_tokens), 4, every), list(range(num_tokens))
+    expected = [ids[start : start + 5] for start in range(0, num_tokens, every) if start + 5 <= num_tokens]
+    assert [[*x.tolist(), int(y[-1])] for x, y in (windows[i] for i in range(len(windows)))] == expected
+    with pytest.raises(IndexError):
+        windows[len(expected)]
 
 
 def test_random_windows_begin_anywhere_and_an_epoch_is_as_long_as_it_is_said(tmp_path: Path) -> None:

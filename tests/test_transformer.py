@@ -299,7 +299,8 @@ def test_learned_positions_end_where_they_end() -> None:
 
 def test_dropout_of_the_weights_keeps_their_mean() -> None:
     q, k, v = torch.randn(3, 1, 1, 5, 4, dtype=torch.float64)
-    exact, _ = attend(q, k, v, 2.0)
+    exact, maps = attend(q, k, v, 2.0)
+    assert torch.equal(attend(q, k, v, 2.0, dropout=0.3)[1], maps)  # which are shown as they were before
     torch.manual_seed(0)
     mean = torch.stack([attend(q, k, v, 2.0, dropout=0.3)[0] for _ in range(4000)]).mean(0)
     close(mean, exact, 0.05)
