@@ -65,15 +65,15 @@ def test_stays_inside_the_threat_and_off_what_is_protected(attack: Attack, x: Te
 def test_verdict_alone_equals_verdict_in_any_batch_order_and_split(attack: Attack) -> None:
     net, x = text_net(dtype=torch.float64), texts(NUM_SAMPLES)
     y, ids = own_labels(net, x), torch.arange(100, 100 + NUM_SAMPLES)
-    whole = evaluate(net, x, y, {"a": attack}, sample_ids=ids).robust["a"]
-    alone = [
-        evaluate(net, x[i : i + 1], y[i : i + 1], {"a": attack}, sample_ids=ids[i : i + 1]).robust["a"]
-        for i in range(NUM_SAMPLES)
-    ]
-    assert torch.equal(torch.cat(alone), whole)
+
+    def robust(rows: Tensor, **options: Any) -> Tensor:
+        report = evaluate(net, x[rows], y[rows], {"a": attack}, sample_ids=ids[rows], probe_masking=False, **options)
+        return report.robust["a"]
+
+    whole = robust(torch.arange(NUM_SAMPLES))
+    assert torch.equal(torch.cat([robust(torch.tensor([i])) for i in range(NUM_SAMPLES)]), whole)
     order = torch.randperm(NUM_SAMPLES, generator=torch.Generator().manual_seed(1))
-    shuffled = evaluate(net, x[order], y[order], {"a": attack}, sample_ids=ids[order], batch_size=7)
-    assert torch.equal(shuffled.robust["a"], whole[order])
+    assert torch.equal(robust(order, batch_size=7), whole[order])
 
 
 @every_attack
