@@ -21,7 +21,7 @@ from .parts.passes.samples import Samples
 from .parts.passes.try_out import GreyPicture
 from .parts.pictures.dream_picture import Dreamt, dream_picture
 from .parts.records.begun import say_begun
-from .parts.records.publish import publish_picture
+from .parts.records.publish import file_name, publish_picture
 from .probe import Probe
 
 
@@ -84,9 +84,9 @@ class DeepDream(Probe):
         self._draws = trainer.is_global_zero
         self._speaks = self._draws and stage == "predict"  # a fit has lines of its own
         for other in trainer.callbacks:  # type: ignore[attr-defined]
-            tags = {other.tag(layer) for layer in other.layers} if isinstance(other, DeepDream) else set()
-            twice = sorted(tags & {self.tag(layer) for layer in self.layers}) if other is not self else []
-            if twice:
+            taken = {file_name(other.tag(layer)) for layer in other.layers} if isinstance(other, DeepDream) else set()
+            twice = sorted(tag for tag in map(self.tag, self.layers) if file_name(tag) in taken)
+            if twice and other is not self:
                 raise ValueError(
                     f"two callbacks, both DeepDream, write the picture {twice[0]!r}, of which one would be lost: "
                     "give one of them DeepDream(name=...)"

@@ -86,6 +86,12 @@ def test_two_of_the_same_layer_are_told_apart_by_a_name(tmp_path: Path) -> None:
     assert len(list(tmp_path.rglob("deepdream_5_2_of_images_*.png"))) == 1
 
 
+def test_two_tags_of_one_file_are_refused(tmp_path: Path) -> None:
+    both = [DeepDream(["5:2"], options=SHORT), DeepDream(["5"], name="2", options=SHORT)]
+    with pytest.raises(ValueError, match=r"write the picture 'deepdream/5:2', of which one would be lost"):
+        trainer(tmp_path, *both).validate(OrdinaryModule(), val_loader())
+
+
 def test_a_wrong_unit_is_said_before_anything_is_predicted(tmp_path: Path) -> None:
     module = Predicting()
     predicted: list[int] = []
