@@ -257,6 +257,11 @@ MISTAKES_ON_THE_COMMAND_LINE = {
         ["--model.optimizer", "torch.optim.SGDD"],
         "torch.optim has no 'SGDD'; did you mean 'SGD'?",
     ),
+    "a class that shares its name": (
+        ["--model.optimizer", "SGD"],
+        "classes are called SGD, give the path of one: torch",
+    ),
+    "such a class, with options": (["--model.optimizer=SGD", "--model.optimizer.lr=1"], "classes are called SGD, give"),
     "a value": (["--trainer.max_epochs", "abc"], "trainer.max_epochs must be an integer or null, got 'abc'"),
     "a refused value": (["--model.label_smoothing", "2"], "Classifier(label_smoothing=...) must be in [0, 1), got 2"),
     "a number that is a text": (["--num_threads", "abc"], "num_threads must be an integer above 0 or null, got 'abc'"),
@@ -289,6 +294,12 @@ def test_what_the_constructor_of_a_class_named_alone_raises_stands_where_it_is_n
     )
     where = "command line" if options else f"tiny.yaml, line {line_of('mine.Net')}"
     assert (ended.code, ended.first_line) == (2, f"error: {where}: model.net: out of luck")
+
+
+def test_options_of_a_class_that_is_not_named_say_how_to_name_it(run: Any) -> None:
+    ended = run("fit", "--model.optimizer", "Adam", "--model.label_smoothing", "0.1")
+    keys, way_out = "'optimizer', 'label_smoothing'", "name it by --model CLASS, or class_path in a config"
+    assert (ended.code, ended.first_line) == (2, f"error: command line: model has {keys} and no class: {way_out}")
 
 
 def test_a_value_that_only_the_parser_knows_to_be_wrong_is_named_by_its_key(run: Any) -> None:

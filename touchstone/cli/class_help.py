@@ -20,7 +20,7 @@ from typing import Any
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 from lightning.pytorch.cli import LightningArgumentParser
 
-from .class_paths import find
+from .class_paths import find, several
 from .mistakes import UsageError
 
 KNOWN = ", known subclasses: "
@@ -102,8 +102,8 @@ def explain_class_help(parser: ArgumentParser, arguments: Sequence[str], error: 
         names = [] if action is None else _known(action)
         path = next((path for path in names if _last(path) == name), name)
         if asked == option:
-            if several := re.search(r"to avoid ambiguity: (.*?)\.?$", reason):
-                return UsageError(f"{option}: several classes are called {name}, give the path of one: {several[1]}")
+            if ambiguous := several(name, reason):
+                return UsageError(f"{option}: {ambiguous}")
             reason = reason if "is not a" in reason else _why_not(name)
             return UsageError(f"{option}: {reason}{_nearest_first(name, names)}")
         parser = ArgumentParser(exit_on_error=False)

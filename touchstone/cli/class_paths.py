@@ -1,4 +1,7 @@
-"""`find`: the object that a class path names, or why there is none and which name is the nearest."""
+"""`find`: the object that a class path names, or why there is none and which name is the nearest.
+
+`several`: what jsonargparse says of a name that several classes share, in words of this project.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import importlib
 import inspect
 import os
 import pkgutil
+import re
 from typing import Any
 
 from .mistakes import nearest
@@ -48,6 +52,12 @@ def find(path: str) -> Any:
         except Exception as error:
             raise LookupError(f"{so_far} cannot be imported: {type(error).__name__}: {error}") from error
     return found
+
+
+def several(name: str, said: str) -> str | None:
+    """What is to be done about a short name, where an error of jsonargparse says that several classes have it."""
+    found = re.search(r"to avoid ambiguity: (.*?)\.?$", said)
+    return f"several classes are called {name}, give the path of one: {found[1]}" if found else None
 
 
 def _find_short(name: str) -> Any:

@@ -19,7 +19,7 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import PositiveInt
 
-from .class_paths import find
+from .class_paths import find, several
 from .failures import message_lines
 from .given import COMMAND_LINE, SPEC_KEYS, Given
 from .mistakes import UsageError, nearest
@@ -33,7 +33,12 @@ WORDS = {
     type(None): "null",
 }
 
-REFUSED = object()
+
+@dataclass(frozen=True)
+class Refused:
+    """What a parser does not take, and what it said of it."""
+
+    said: str
 
 
 def explain(parser: ArgumentParser, given: Given, error: Exception, *, construct: bool = False) -> UsageError:
@@ -112,7 +117,7 @@ class _Search:
         elif value is None and not {None, Any, type(None)} & set(_members(hint)):  # which a parser lets pass
             yield f"{given.place}: {key} must be {describe(hint)}, got null"
         taken = given.plain() if hint is None else _taken(hint, given)
-        if taken is not REFUSED:
+        if not isinstance(taken, Refused):
             if self.construct and isinstance(value, str) and isinstance(taken, Namespace):  # the name of a class
                 yield from self.spec(Given({"class_path": given}, given.place), hint, key)
             return
@@ -120,6 +125,12 @@ class _Search:
         names_a_class = any(map(_is_class, members)) or _is_callable(hint)
         if isinstance(value, str) and names_a_class and not {int, float, bool} & set(members):
             yield from self.spec(Given({"class_path": given}, given.place), hint, key)
+        name = value.get("class_path", given).value if isinstance(value, dict) else value
+        if isinstance(name, str) and (ambiguous := several(name, taken.said)):
+            yield f"{given.place}: {key}: {ambiguous}"
+        if isinstance(value, dict) and value and names_a_class and "class_path" not in value:
+            keys = ", ".join(map(repr, value))
+            yield f"{given.place}: {key} has {keys} and no class: name it by --{key} CLASS, or class_path in a config"
         near = nearest(value, choices) if isinstance(value, str) and choices else ""
         yield f"{given.place}: {key} must be {describe(hint)}, got {_short(given)}{near}"
 
@@ -180,7 +191,7 @@ def _hints(parser: ArgumentParser) -> dict[str, Any]:
 
 
 def _taken(hint: Any, given: Given) -> Any:
-    """What a parser makes of a value of this type, `REFUSED` where it refuses it."""
+    """What a parser makes of a value of this type, `Refused` where it does not take it."""
     parser = ArgumentParser(exit_on_error=False)
     try:
         parser.add_argument("--value", type=hint)
@@ -188,8 +199,8 @@ def _taken(hint: Any, given: Given) -> Any:
         return given.plain()
     try:
         return parser.parse_object({"value": given.plain()}).value
-    except Exception:
-        return REFUSED
+    except Exception as error:
+        return Refused(str(error))
 
 
 def _at_its_key(given: Given, error: Exception) -> str | None:
