@@ -109,7 +109,8 @@ class Strongest(Attack):
         - out of sight: by corners from 20 eps
         - near 0.25 and 0.15: by ever fewer pixels, as in `APGD`
         - near 0.1: by corners from the best point
-        - scattered out of sight: by corners from 20 eps, twice; between and after, near 0.07 towards each of 3 classes
+        - scattered out of sight: by corners from 20 eps towards any class, later the nearest; between and after, near
+          0.07 towards each of 3 classes
         - blind, or at a tie: as inside Linf
         - `max_passes` >= 400: near 0.5, along the gradient itself; scattered, while the budget lasts, by the kinds of
           climbs that they have had; in sight, by corners towards each of 5 classes
@@ -239,7 +240,8 @@ class Strongest(Attack):
         climbs.by_corners(without(hopeful(), not_from_afar), num_steps=15, factor=_FAR_CORNERS, gain=_SMOOTH)
         for rank in range(_NUM_CLASSES):
             climbs.by_corners(near(0.07), num_steps=15, factor=_NEAR_CORNERS, gain=Gain(rank=rank))
-        climbs.by_corners(without(hopeful(), not_from_afar), num_steps=30, factor=_FAR_CORNERS, gain=_SMOOTH)
+        gain = Gain(rank=0, smooth=True)
+        climbs.by_corners(without(hopeful(), not_from_afar), num_steps=30, factor=_FAR_CORNERS, gain=gain)
         for rank in range(_NUM_CLASSES):
             climbs.by_corners(near(0.07), num_steps=10, factor=None, gain=Gain(rank=rank, smooth=True))
         self._without_gradients(survivors, climbs)
