@@ -195,6 +195,7 @@ def test_a_text_bomb_in_a_picture_is_refused() -> None:
 # Names.
 
 NAMES = {
+    "of another script": "柴犬",
     "an escape sequence": "\x1b[2J\x1b[31mred",
     "line breaks": "one\ntwo\r\nthree",
     "a bell, and a nought": "\a\x00\b",

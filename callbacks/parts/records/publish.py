@@ -18,6 +18,8 @@ from touchstone.runs.run_folder import logged_step, tensorboard_writers
 from touchstone.runs.shown import shown
 from touchstone.runs.whole_files import write_whole
 
+from ..pictures.shown_tokens import visible
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -45,7 +47,10 @@ def publish_picture(trainer: pl.Trainer, folder: Path | None, tag: str, figure: 
 
 
 def _take_names_as_text(figure: Figure) -> None:
-    """Lets nothing in a figure be read as mathematics, which the name of a class may break, but for its scales."""
+    """Lets nothing in a figure be read as mathematics, which the name of a class may break, but for its scales.
+
+    What a font has no sign for is written as its escape.
+    """
     from matplotlib.axis import Tick
     from matplotlib.text import Text
 
@@ -53,7 +58,9 @@ def _take_names_as_text(figure: Figure) -> None:
     for text in figure.findobj(Text):
         if isinstance(text, Text) and text not in scales:
             text.set_parse_math(False)
-            text.set_text("\n".join(map(shown, text.get_text().split("\n"))))
+            (family, *_) = text.get_fontfamily()
+            lines = (visible(shown(line), family=family, spaces=False) for line in text.get_text().split("\n"))
+            text.set_text("\n".join(lines))
 
 
 def plain_name(text: str) -> str:
