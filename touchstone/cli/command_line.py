@@ -275,12 +275,13 @@ class CommandLine(LightningCLI):
         return {**arguments, "verbose": False} if shows_own and run_folder(self.trainer) is not None else arguments
 
     def _run(self, job: Callable[..., Any], arguments: dict[str, Any]) -> None:
-        started, folder, is_new = time.time(), None, False
+        started, folder, made = time.time(), None, list[Path]()
         arguments = {**arguments, "weights_only": True}  # a checkpoint is data, and runs no code
         try:
-            is_new = claim_folder(self.trainer)
+            made = claim_folder(self.trainer)
             folder = run_folder(self.trainer)  # where nothing is logged, none: the current one is the user's
-            is_new = is_new or folder is not None and not folder.exists()
+            if folder is not None and not folder.exists():
+                made = [folder]
             job(**arguments)
         except BaseException as error:
             _close_bars()
@@ -296,9 +297,10 @@ class CommandLine(LightningCLI):
                     options = options_to_go_on(self.config[self.subcommand], folder)
                     notes.append(f"to go on: python train.py fit --config {folder / 'config.yaml'} {options}")
                 notes += read_health(folder, started)
-            elif folder is not None and is_new:
-                with suppress(OSError):  # where it is not empty, or never was made
-                    folder.rmdir()
+            else:
+                for path in made:
+                    with suppress(OSError):  # where it is not empty, or never was made
+                        path.rmdir()
             if refusal is not None:
                 raise refusal from error
             raise
