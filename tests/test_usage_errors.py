@@ -298,8 +298,10 @@ def test_what_the_constructor_of_a_class_named_alone_raises_stands_where_it_is_n
 
 def test_options_of_a_class_that_is_not_named_say_how_to_name_it(run: Any) -> None:
     ended = run("fit", "--model.optimizer", "Adam", "--model.label_smoothing", "0.1")
-    keys, way_out = "'optimizer', 'label_smoothing'", "name it by --model CLASS, or class_path in a config"
+    keys, way_out = "'optimizer', 'label_smoothing'", "name it by --model CLASS, or by class_path in a config"
     assert (ended.code, ended.first_line) == (2, f"error: command line: model has {keys} and no class: {way_out}")
+    ended = run("fit", "--config", write(with_value({"eps": 0.1}, *ATTACK, "init_args", "threat")))
+    assert ended.first_line.endswith("threat has 'eps' and no class: name it by class_path")
 
 
 def test_a_value_that_only_the_parser_knows_to_be_wrong_is_named_by_its_key(run: Any) -> None:

@@ -128,9 +128,11 @@ class _Search:
         name = value.get("class_path", given).value if isinstance(value, dict) else value
         if isinstance(name, str) and (ambiguous := several(name, taken.said)):
             yield f"{given.place}: {key}: {ambiguous}"
-        if isinstance(value, dict) and value and names_a_class and "class_path" not in value:
+        if isinstance(value, dict) and names_a_class and "class_path" not in value and not all(map(str.isdigit, value)):
             keys = ", ".join(map(repr, value))
-            yield f"{given.place}: {key} has {keys} and no class: name it by --{key} CLASS, or class_path in a config"
+            is_in_a_list = any(map(str.isdigit, key.split(".")))  # whose items are no options of their own
+            way_out = "class_path" if is_in_a_list else f"--{key} CLASS, or by class_path in a config"
+            yield f"{given.place}: {key} has {keys} and no class: name it by {way_out}"
         near = nearest(value, choices) if isinstance(value, str) and choices else ""
         yield f"{given.place}: {key} must be {describe(hint)}, got {_short(given)}{near}"
 
