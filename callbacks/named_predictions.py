@@ -189,7 +189,7 @@ class NamedPredictions(BasePredictionWriter):
 
     def _below_root(self, file: Path) -> str:
         """What a file is called in the terminal: several folders may have one of the same name."""
-        return shown(file.absolute().relative_to(self._root))
+        return shown(os.path.relpath(file, self._root))
 
     def _say(self, file: Path, each: Mapping[str, Likeliest]) -> None:
         for name, found in each.items():

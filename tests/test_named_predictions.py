@@ -24,7 +24,8 @@ def test_files_of_the_same_name_are_told_apart_by_their_folders(
         (tmp_path / folder).mkdir(parents=True)
         Image.new("RGB", (40, 40), colour).save(tmp_path / folder / "a.png")
     (tmp_path / "red/b.png").write_bytes(b"")
-    data = PicturesDataModule(str(tmp_path), image_size=16, resize=16, class_names=["red", "green", "blue"])
+    root = f"/{tmp_path}"  # as `$A/$B` is where A is the root of the disk
+    data = PicturesDataModule(root, image_size=16, resize=16, class_names=["red", "green", "blue"])
     run = pl.Trainer(logger=False, callbacks=[NamedPredictions()], enable_progress_bar=False, accelerator="cpu")
     run.predict(Classes(), data, return_predictions=False)
     printed = capsys.readouterr().out.splitlines()
