@@ -77,10 +77,12 @@ def _tensors(stored: Any, wanted: set[str]) -> dict[str, Tensor]:
     if not isinstance(stored, Mapping):
         return {}
     given = {str(name): value for name, value in stored.items() if isinstance(value, Tensor)}
-    if COUNTER not in wanted:
-        given.pop(COUNTER, None)
-    while around := next((prefix for prefix in AROUND if _stands_around(prefix, given, wanted)), None):
+    around: str | None = ""
+    while around is not None:
         given = {name.removeprefix(around): value for name, value in given.items()}
+        if COUNTER not in wanted:
+            given.pop(COUNTER, None)
+        around = next((prefix for prefix in AROUND if _stands_around(prefix, given, wanted)), None)
     return {name: value for name, value in given.items() if not name.startswith(UNUSED)}
 
 
