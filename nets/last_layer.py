@@ -32,8 +32,9 @@ def last_layer(net: nn.Module, x: Tensor) -> tuple[str, int]:
 
     def see(name: str) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], options: dict[str, Any], output: Any) -> None:
-            features = [*args, *options.values()][0]
-            found.append((name, features.shape[-1 if isinstance(module, nn.Linear) else 1]))
+            for features in (value for value in (*args, *options.values()) if isinstance(value, Tensor)):
+                found.append((name, features.shape[-1 if isinstance(module, nn.Linear) else 1]))
+                break
 
         return hook
 
