@@ -56,8 +56,8 @@ def test_a_normalization_of_other_channels_than_the_images_have_is_refused(
     run = trainer(tmp_path, RobustAccuracy(ATTACKS, normalization=([0.3] * num_given, [0.4] * num_given)))
     loader = DataLoader(TensorDataset(torch.rand(9, num_channels, 6, 6) - 0.5, torch.arange(9) % 4), 9)
     message = (
-        rf"RobustAccuracy\(normalization=...\) has numbers for {num_given} channels, and the images "
-        rf"\(9, {num_channels}, 6, 6\) have {num_channels}"
+        rf"RobustAccuracy\(normalization=...\) has numbers for {num_given} channels, and the samples "
+        rf"\(9, {num_channels}, 6, 6\) have {num_channels} along their second axis"
     )
     with pytest.raises(ValueError, match=message):
         run.validate(Classifier(net), loader, verbose=False)
@@ -81,6 +81,11 @@ def test_channels_are_the_second_axis_of_batches_of_any_shape(shape: tuple[int, 
     torch.testing.assert_close(batches.pixels(normalized), x)
     model = batches.of_pixels(nn.Identity(), x.device)
     torch.testing.assert_close(model(x), normalized)
+
+
+def test_samples_without_channels_are_an_error_that_says_so() -> None:
+    with pytest.raises(ValueError, match=r"the samples \(2,\) have none along their second axis"):
+        NormalizedBatches(([0.3, 0.4], [0.4, 0.5]), "Mine").pixels(torch.rand(2))
 
 
 def test_a_normalization_may_be_of_tensors() -> None:

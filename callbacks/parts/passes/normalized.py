@@ -89,13 +89,14 @@ class NormalizedBatches:
         if self.normalize is None:
             return x
         num_channels = self.normalize.num_channels
-        if num_channels > 1 and x.shape[1] != num_channels:  # grey would become colours by broadcasting
+        if num_channels > 1 and x.shape[1:2] != (num_channels,):  # grey would become colours by broadcasting
             raise ValueError(
-                f"{self._option} has numbers for {num_channels} channels, and the images {tuple(x.shape)} have "
-                f"{x.shape[1]}: give a mean and a std for each channel, or one of each for all"
+                f"{self._option} has numbers for {num_channels} channels, and the samples {tuple(x.shape)} have "
+                f"{x.shape[1] if x.ndim > 1 else 'none'} along their second axis: give a mean and a std for each "
+                "channel, or one of each for all"
             )
         self._num_seen += len(x)
-        self._were_beyond_pixels |= bool(len(x)) and (float(x.min()) < 0 or float(x.max()) > 1)
+        self._were_beyond_pixels |= bool(x.numel()) and (float(x.min()) < 0 or float(x.max()) > 1)
         if self.normalize.black_is_below_0 and not self._were_beyond_pixels and self._num_seen >= NUM_TOLD_BY:
             raise ValueError(
                 f"{self._option}: the batches lie in [0, 1] and hold no value below 0, so that they are "
