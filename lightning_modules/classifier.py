@@ -109,27 +109,9 @@ class Classifier(pl.LightningModule):
         return logits
 
     def setup(self, stage: str) -> None:
-        if stage != "fit":
-            return
-        self._reset_data_source()
-        if self.strategy.num_repeats > 1:
-            # As a hook of this module, so that others who look after the data, such as `ExactResume`, get what it
-            # gives.
-            self._repeated = RepeatedBatches(self.trainer, self.strategy.num_repeats)
+        if stage == "fit" and self.strategy.num_repeats > 1:
             source = self.trainer.fit_loop._data_source
-            source.instance, source.name = self, "repeated_batches"
-
-    def teardown(self, stage: str) -> None:
-        if stage == "fit":
-            self._reset_data_source()
-
-    def _reset_data_source(self) -> None:
-        """Undoes what a fit has set, one that broke off perhaps: for the next one Lightning sets the instance alone."""
-        self.trainer.fit_loop._data_source.name = "train_dataloader"
-
-    def repeated_batches(self) -> Any:
-        """The training data, for a strategy that wants each batch several times."""
-        return self._repeated.loaders()
+            source.instance = RepeatedBatches(self.trainer, self.strategy.num_repeats)  # until the next fit
 
     def on_fit_start(self) -> None:
         # A validation or test before it has left tensors of inference mode, which nothing outside it may change.

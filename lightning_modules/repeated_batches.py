@@ -14,8 +14,11 @@ from torch.utils.data import DataLoader
 from touchstone.own_class import put_before
 
 
-class RepeatedBatches:
+class RepeatedBatches(pl.LightningModule):
     """Where a Trainer's training data come from, and what they are then.
+
+    A module, since Lightning asks a method of one for them each time, as do others who look after the data
+    (`ExactResume`).
 
     Args:
         trainer: one that is setting up a fit; its source of training data is asked whenever it wants data.
@@ -23,10 +26,12 @@ class RepeatedBatches:
     """
 
     def __init__(self, trainer: pl.Trainer, num_repeats: int) -> None:
+        super().__init__()
         source = trainer.fit_loop._data_source
-        self._source, self.num_repeats = _DataLoaderSource(source.instance, source.name), num_repeats
+        self.trainer, self.num_repeats = trainer, num_repeats
+        self._source = _DataLoaderSource(source.instance, source.name)
 
-    def loaders(self) -> Any:
+    def train_dataloader(self) -> Any:
         """Copies of the loaders of the source, each of whose batches comes `num_repeats` times.
 
         Raises:
