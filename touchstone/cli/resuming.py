@@ -123,7 +123,7 @@ def _first(logger: Any) -> Namespace | None:
 
 def _default_folder(config: Namespace) -> Path:
     """Where the folders of runs lie whose config says nothing of loggers."""
-    return Path(config.get("trainer.default_root_dir") or "", "lightning_logs")
+    return Path(config.get("trainer.default_root_dir") or "", "lightning_logs").expanduser()
 
 
 def _experiment_folder(logger: Any) -> Path | None:
