@@ -66,8 +66,9 @@ class RobustAccuracy(Probe):
             every measured validation, from so many of the first samples of the training data, >= 1. What that costs
             stands in their cost.
         warm_start: during `fit`, try what each gradient attack found of a sample last time before attacking it anew:
-            one forward more for each sample, and no attack on those that it turns. Accuracy is never higher for it,
-            and a validation or test by itself never uses it. Memory and checkpoints: `WarmStarts`.
+            a forward more for each sample (as many as the attack averages over), and no attack on those that it turns.
+            Accuracy is never higher for it, and a validation or test by itself never uses it. Memory and checkpoints:
+            `WarmStarts`.
         per_class: log `S/robust_recall/A/NAME` too, the accuracy after attack A, or in the `worst_case`, of each class.
         normalization: mean and standard deviation per channel, as in `Probe`, if the batches come normalized; the
             attacks then work in pixels all the same, so that eps keeps its meaning.

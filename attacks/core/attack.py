@@ -35,7 +35,7 @@ class Attack(PerSample):
     threat: Threat
     objective: Objective = Untargeted()
     num_eot_samples: int = 1
-    """Over how many draws of a model that draws random numbers it averages; what is tried before it does so too."""
+    """Over how many draws of a model that draws random numbers it averages, as a trial of points before it does."""
 
     kind: ClassVar[Literal["control", "one step", "gradient", "black box"]] = "gradient"
     """What the signs of masking go by: every other kind should beat a control, and a gradient attack all others."""
