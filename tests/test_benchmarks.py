@@ -167,6 +167,8 @@ def test_memory_is_counted_beyond_the_libraries(benchmark: Any, monkeypatch: pyt
     memory = benchmark("memory")
     only_torch = "import torch\nbefore = kilobytes('VmHWM')"
     assert 190_000 < memory.peak("big = torch.ones(50_000_000)", 1, only_torch) < 300_000
+    for setting in (memory.SETTING, benchmark("sequences").SETTING):
+        assert setting.rindex("import ") < setting.index("before = ")
     monkeypatch.setattr(sys, "argv", ["", "1"])
     exec(f"{memory.KILOBYTES}\n{memory.SETTING}\n{memory.CANDIDATES['forward and backward']}", {})
 
