@@ -84,7 +84,7 @@ def test_pgd_is_compared_with_its_floor_and_peers(
 ) -> None:
     narrow(monkeypatch, benchmark("digits_net"))
     nets = ("resnet18", "preact_resnet", "digits")
-    benchmark("pgd_floor").main(num_turns=1, num_steps=1, num_threads=1, nets=nets, small=True)
+    benchmark("pgd_floor").main(num_turns=1, num_steps=2, num_threads=1, nets=nets, small=True)
     printed = capsys.readouterr().out
     for row in ("floor", "touchstone, early_stop=False", "foolbox", "torchattacks"):
         assert printed.count(f"│ {row} ") == 6
