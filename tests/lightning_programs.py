@@ -12,6 +12,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from touchstone.lightning_modules import Classifier
+
 from .oracles import images, own_labels, small_net
 
 
@@ -51,6 +53,13 @@ class Still(OrdinaryModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=0.0)
+
+
+class Diverged(Classifier):
+    """A net whose weights are no numbers any more."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * torch.nan
 
 
 def samples(num_samples: int, seed: int = 0) -> TensorDataset:

@@ -17,7 +17,7 @@ from touchstone.datamodules import DigitsDataModule
 from touchstone.lightning_modules import FGSMRS, PGDAT, Classifier, Strategy
 from touchstone.nets import SmallCNN
 
-from .lightning_programs import OrdinaryModule, train_loader, trainer, val_loader, weights
+from .lightning_programs import Diverged, OrdinaryModule, train_loader, trainer, val_loader, weights
 from .oracles import small_net
 
 PGD_2 = PGD(threat=Linf(eps=0.3), num_steps=2, to_the_end=True)
@@ -107,6 +107,13 @@ def test_curves_are_those_of_the_first_loader_and_begin_anew_after_a_fall_back(
         warnings.filterwarnings("ignore", message="catastrophic overfitting in epoch 1: .* falls back")
         run.fit(module, train_loader(), [val_loader(), val_loader()])
     assert seen == [(1, 1), (2, 2), (1, 1), (2, 2)]
+
+
+def test_where_logits_are_nan_no_sample_is_right(tmp_path: Path) -> None:
+    detector = CatastrophicOverfitting(threat=Linf(eps=0.1))
+    run = trainer(tmp_path, detector, max_epochs=1, num_sanity_val_steps=0)
+    run.fit(Diverged(small_net(7)), train_loader(), val_loader())
+    assert run.callback_metrics["val/after_one_step"] == run.callback_metrics["val/after_many_steps"] == 0
 
 
 def test_watching_changes_no_weight(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from touchstone.datamodules import ImagesDataModule, NpzImages
 from touchstone.lightning_modules import AWP, MART, PGDAT, TRADES, Classifier, Mixed, Strategy
 from touchstone.lightning_modules.parts.classifier_loss import ClassifierLoss
 
-from .lightning_programs import train_loader, trainer, val_loader, weights
+from .lightning_programs import Diverged, train_loader, trainer, val_loader, weights
 from .oracles import small_net
 
 COUNTS = (120, 30, 10)
@@ -218,13 +218,6 @@ def test_recall_of_each_class_and_its_mean_are_those_of_scikit_learn(tmp_path: P
     balanced = balanced_accuracy_score(y, predicted)
     assert float(run.callback_metrics["val/balanced_accuracy"]) == pytest.approx(balanced)
     assert balanced != pytest.approx(float(run.callback_metrics["val/accuracy"]), abs=1e-3)
-
-
-class Diverged(Classifier):
-    """A net whose weights are no numbers any more."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return super().forward(x) * torch.nan
 
 
 def test_where_logits_are_nan_no_class_is_recalled(tmp_path: Path) -> None:
