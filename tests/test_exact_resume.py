@@ -68,8 +68,8 @@ def check_stopped_and_resumed(
     "stops",
     [
         [{"step": 9}],  # in the middle of the second epoch
-        # At the first step, at the last of an epoch, and in the validation after it.
-        [{"step": 0}, {"step": NUM_BATCHES - 1}, {"step": NUM_BATCHES, "in_validation": True}],
+        # At the first step, in the validation that ends an epoch, and at the last step of one.
+        [{"step": 0}, {"step": NUM_BATCHES, "in_validation": True}, {"step": 2 * NUM_BATCHES - 1}],
         [{"step": 4}, {"step": 5}, {"step": 16}],
     ],
 )
