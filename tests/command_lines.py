@@ -86,6 +86,14 @@ def write(config: Config, name: str = "tiny.yaml") -> str:
     return name
 
 
+def fitted_in(folder: Path, config: Config) -> Path:
+    """The folder, in which this config was fitted."""
+    with pytest.MonkeyPatch.context() as place:
+        place.chdir(folder)
+        assert train.main(["fit", "--config", write(config)]) == 0
+    return folder
+
+
 def with_value(value: Any, *keys: str | int) -> Config:
     """The tiny config with another value at a key; the last key may be new."""
     config = copy.deepcopy(TINY)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import train
 
-from .command_lines import SHORT, TINY, Ended, Fits, given, write
+from .command_lines import SHORT, TINY, Ended, Fits, fitted_in, given
 from .oracles import images, own_labels, small_net
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # the workers already share the CPUs
@@ -103,11 +103,7 @@ def run(here: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the tiny config was fitted once."""
-    folder = tmp_path_factory.mktemp("fitted")
-    with pytest.MonkeyPatch.context() as place:
-        place.chdir(folder)
-        assert train.main(["fit", "--config", write(TINY)]) == 0
-    return folder
+    return fitted_in(tmp_path_factory.mktemp("fitted"), TINY)
 
 
 @pytest.fixture(scope="module")

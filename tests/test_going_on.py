@@ -13,12 +13,11 @@ import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
 
-import train
 from touchstone.cli.resuming import _advice
 from touchstone.runs.durable import DurableCheckpointIO
 from touchstone.runs.find_checkpoint import FoundCheckpoint, find_checkpoint, folder_of, runs_with_checkpoint, step_of
 
-from .command_lines import BEST, TINY, write
+from .command_lines import BEST, TINY, fitted_in, write
 
 pytestmark = pytest.mark.usefixtures("here")
 
@@ -88,24 +87,16 @@ def with_last(*loggers: str) -> Any:
     return config
 
 
-def fitted_here(tmp_path_factory: pytest.TempPathFactory, config: Any) -> Path:
-    folder = tmp_path_factory.mktemp("fitted")
-    with pytest.MonkeyPatch.context() as place:
-        place.chdir(folder)
-        assert train.main(["fit", "--config", write(config)]) == 0
-    return folder
-
-
 @pytest.fixture(scope="module")
 def with_last_fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which `with_last()` was fitted, to be copied."""
-    return fitted_here(tmp_path_factory, with_last())
+    return fitted_in(tmp_path_factory.mktemp("fitted"), with_last())
 
 
 @pytest.fixture(scope="module")
 def with_table_fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same of `with_last(TABLE)`."""
-    return fitted_here(tmp_path_factory, with_last(TABLE))
+    return fitted_in(tmp_path_factory.mktemp("fitted"), with_last(TABLE))
 
 
 def test_fit_goes_on_with_last_in_the_folder_of_its_run(run: Any, with_last_fitted: Path) -> None:
