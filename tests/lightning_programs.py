@@ -75,6 +75,18 @@ def val_loader(batch_size: int = 10) -> DataLoader:
     return DataLoader(samples(23, seed=2), batch_size)
 
 
+class Loaders(pl.LightningDataModule):
+    """Images, in three batches for validation and test and five for training."""
+
+    def train_dataloader(self) -> DataLoader:
+        return train_loader()
+
+    def val_dataloader(self) -> DataLoader:
+        return val_loader()
+
+    test_dataloader = val_dataloader
+
+
 def trainer(folder: Path, *callbacks: pl.Callback, **options: Any) -> pl.Trainer:
     settings: dict[str, Any] = {
         "logger": TensorBoardLogger(folder, name="run", default_hp_metric=False),

@@ -18,19 +18,7 @@ from touchstone.datamodules import TextDataModule
 from touchstone.lightning_modules import Classifier, LanguageModel
 from touchstone.nets import RecurrentLM
 
-from .lightning_programs import train_loader, trainer, val_loader
-
-
-class Loaders(pl.LightningDataModule):
-    """Images, in three batches for validation and test and five for training."""
-
-    def train_dataloader(self) -> Any:
-        return train_loader()
-
-    def val_dataloader(self) -> Any:
-        return val_loader()
-
-    test_dataloader = val_dataloader
+from .lightning_programs import Loaders, trainer
 
 
 def texts(folder: Path) -> pl.LightningDataModule:
@@ -88,15 +76,19 @@ def run(folder: Path, what: str, module: Any, data: Any, *callbacks: pl.Callback
     return {tag: float(value) for tag, value in ran.callback_metrics.items()}
 
 
+def with_other_weights(module: nn.Module, std: float) -> None:
+    """Draws its weights anew, the same at each call."""
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=std, generator=torch.Generator().manual_seed(1))
+
+
 @every_program
 @pytest.mark.parametrize("what", ["fit", "validate", "test"])
 def test_a_pass_that_broke_off_is_in_no_later_figure(name: str, what: str, tmp_path: Path) -> None:
     module, data = PROGRAMS[name](tmp_path)
     with pytest.raises(ZeroDivisionError):
         run(tmp_path, what, module, data, BreaksOff())
-    with torch.no_grad():
-        for parameter in module.parameters():
-            nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(1))
+    with_other_weights(module, std=0.3)
     after = run(tmp_path, what, module, data)
     assert after
     assert after == run(tmp_path, what, module, data)
@@ -120,9 +112,7 @@ def test_what_a_callback_took_in_before_a_pass_broke_off_is_in_none_of_its_figur
     module, data, used = Classifier(nn.Sequential(*layers), still), Loaders(), make()
     with pytest.raises(ZeroDivisionError):
         run(tmp_path / "broken", "validate", module, data, used, BreaksOff())
-    with torch.no_grad():
-        for parameter in module.parameters():
-            nn.init.normal_(parameter, generator=torch.Generator().manual_seed(1))
+    with_other_weights(module, std=1.0)
     expected = run(tmp_path / "new", "validate", module, data, make())
     assert len(expected) > 2
     assert run(tmp_path / "used", "validate", module, data, used) == pytest.approx(expected, rel=1e-6)

@@ -31,7 +31,7 @@ from touchstone.lightning_modules import (
 from touchstone.lightning_modules.adversarial_training import Learned
 from touchstone.lightning_modules.adversarial_training.parts.remembering import Remembering
 
-from .lightning_programs import samples, train_loader, trainer, val_loader, weights
+from .lightning_programs import Loaders, samples, train_loader, trainer, val_loader, weights
 from .oracles import small_net
 
 LINF = Linf(eps=0.1)
@@ -132,16 +132,6 @@ def test_the_loader_that_free_was_given_repeats_nothing_for_others(combine: Any,
     assert num_steps == [5, 15, 10, 5]
 
 
-class Data(pl.LightningDataModule):
-    def train_dataloader(self) -> DataLoader:
-        return train_loader()
-
-    def val_dataloader(self) -> DataLoader:
-        return val_loader()
-
-    test_dataloader = val_dataloader
-
-
 class BringsData(Classifier):
     """A module that has its data itself."""
 
@@ -155,7 +145,7 @@ class BringsData(Classifier):
 @pytest.mark.parametrize("brings_data", [False, True])
 def test_a_trainer_goes_on_with_free_and_then_without_it(brings_data: bool, tmp_path: Path) -> None:
     """Lightning says anew for each fit whose training data it takes, but not by which method."""
-    make, data = (BringsData, None) if brings_data else (Classifier, Data())
+    make, data = (BringsData, None) if brings_data else (Classifier, Loaders())
     module = make(small_net(7), sgd, strategy=Free(LINF, num_repeats=3))
     run, num_steps = trainer(tmp_path, max_epochs=1, num_sanity_val_steps=0, limit_val_batches=1), []
     for model in (module, module, make(small_net(7), sgd)):
