@@ -19,6 +19,7 @@ from . import robustbench_nets
 from .robustness_library import attacker_model, imported
 
 MEAN, STD = torch.tensor([0.4914, 0.4822, 0.4465]), torch.tensor([0.2023, 0.1994, 0.2010])
+BEST, LATEST = ("checkpoint.pt.best", True), ("checkpoint.pt.latest", False)
 
 
 def shaken(net: nn.Module) -> nn.Module:
@@ -36,9 +37,6 @@ def torchvision_resnet() -> nn.Module:
     from torchvision.models import resnet18
 
     return resnet18(weights=None)
-
-
-BEST, LATEST = ("checkpoint.pt.best", True), ("checkpoint.pt.latest", False)
 
 
 @pytest.mark.parametrize(
