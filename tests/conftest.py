@@ -24,12 +24,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # the workers already share the CPUs
 
 
 def pytest_collection_finish() -> None:
-    """Takes what was made so far, near a million objects that stay, out of what the garbage collector goes through."""
+    """Takes what was made so far, which stays, out of what the garbage collector goes through."""
     gc.collect()
     gc.freeze()
 
 
 def pytest_sessionfinish() -> None:
+    """Gives it back to the collector, or nanobind reports what is left as leaks when the interpreter ends."""
     gc.unfreeze()
 
 
