@@ -87,6 +87,10 @@ class Loaders(pl.LightningDataModule):
     test_dataloader = val_dataloader
 
 
+def sgd(parameters: Any) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, lr=0.05)
+
+
 def trainer(folder: Path, *callbacks: pl.Callback, **options: Any) -> pl.Trainer:
     settings: dict[str, Any] = {
         "logger": TensorBoardLogger(folder, name="run", default_hp_metric=False),

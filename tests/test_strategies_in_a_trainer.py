@@ -10,9 +10,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging, StochasticWeightAveraging
-from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from touchstone.attacks import PGD, Linf
 from touchstone.callbacks import ExactResume, GradientNorm, RecurrentJacobian, RobustAccuracy
@@ -28,10 +26,9 @@ from touchstone.lightning_modules import (
     Mixed,
     Strategy,
 )
-from touchstone.lightning_modules.adversarial_training import Learned
 from touchstone.lightning_modules.adversarial_training.parts.remembering import Remembering
 
-from .lightning_programs import Loaders, samples, train_loader, trainer, val_loader, weights
+from .lightning_programs import sgd, train_loader, trainer, val_loader, weights
 from .oracles import small_net
 
 LINF = Linf(eps=0.1)
@@ -48,10 +45,6 @@ IN_A_TRAINER: dict[str, Callable[[], Strategy]] = {
     "mixed": lambda: Mixed(PGDAT(PGD_3)),
     "awp": lambda: AWP(EpsWarmup(PGDAT(PGD_3), num_batches=3)),
 }
-
-
-def sgd(parameters: Any) -> torch.optim.Optimizer:
-    return torch.optim.SGD(parameters, lr=0.05)
 
 
 class StepLengths(pl.Callback):
@@ -101,60 +94,6 @@ def test_every_strategy_works_with_clipping_and_accumulation_and_goes_on_bit_for
     resumed = weights(fit("resumed", 2, tmp_path / "half.ckpt").net)
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
     assert all(value.isfinite().all() for value in whole.values())
-
-
-def test_free_gets_each_batch_several_times_in_a_row(tmp_path: Path) -> None:
-    seen: list[Tensor] = []
-
-    class Watching(Free):
-        def learn(self, model: nn.Module, x: Tensor, *rest: Any) -> Learned:
-            seen.append(x.clone())
-            return super().learn(model, x, *rest)
-
-    module = Classifier(small_net(7), sgd, strategy=Watching(LINF, num_repeats=3))
-    run = trainer(tmp_path, max_epochs=1, num_sanity_val_steps=0)
-    run.fit(module, train_loader(), val_loader())
-    assert run.global_step == len(seen) == 15
-    assert all(torch.equal(seen[i], seen[i - i % 3]) for i in range(15))
-    assert sorted(torch.cat(seen[::3]).flatten(1).sum(1).tolist()) == pytest.approx(
-        sorted(samples(40, seed=1).tensors[0].flatten(1).sum(1).tolist())
-    )
-
-
-@pytest.mark.parametrize("combine", [lambda loader: loader, lambda loader: CombinedLoader(loader, "min_size")])
-def test_the_loader_that_free_was_given_repeats_nothing_for_others(combine: Any, tmp_path: Path) -> None:
-    """A loader that a program makes, and gives to one run after another."""
-    loader, num_steps = combine(train_loader()), []
-    for strategy in (None, Free(LINF, num_repeats=3), Free(LINF, num_repeats=2), None):
-        run = trainer(tmp_path, max_epochs=1, num_sanity_val_steps=0)
-        run.fit(Classifier(small_net(7), sgd, strategy=strategy), loader, val_loader())
-        num_steps.append(run.global_step)
-    assert num_steps == [5, 15, 10, 5]
-
-
-class BringsData(Classifier):
-    """A module that has its data itself."""
-
-    def train_dataloader(self) -> DataLoader:
-        return train_loader()
-
-    def val_dataloader(self) -> DataLoader:
-        return val_loader()
-
-
-@pytest.mark.parametrize("brings_data", [False, True])
-def test_a_trainer_goes_on_with_free_and_then_without_it(brings_data: bool, tmp_path: Path) -> None:
-    """Lightning says anew for each fit whose training data it takes, but not by which method."""
-    make, data = (BringsData, None) if brings_data else (Classifier, Loaders())
-    module = make(small_net(7), sgd, strategy=Free(LINF, num_repeats=3))
-    run, num_steps = trainer(tmp_path, max_epochs=1, num_sanity_val_steps=0, limit_val_batches=1), []
-    for model in (module, module, make(small_net(7), sgd)):
-        before = run.global_step
-        run.fit(model, datamodule=data)
-        num_steps.append(run.global_step - before)
-        run.test(model, val_loader(), verbose=False)
-        run.fit_loop.max_epochs += 1  # type: ignore[operator]
-    assert num_steps == [15, 15, 5]
 
 
 def test_stochastic_averages_are_left_alone_by_the_pass_that_measures_their_statistics(tmp_path: Path) -> None:
@@ -243,47 +182,3 @@ def test_what_would_end_its_pass_on_weights_before_averaging_is_refused(probe: p
     run = trainer(tmp_path, EMAWeightAveraging(decay=0.8), probe, max_epochs=1, num_sanity_val_steps=0)
     with pytest.raises(ValueError, match=f"{type(probe).__name__} must stand before EMAWeightAveraging"):
         run.fit(Classifier(small_net(7), sgd), train_loader(), val_loader())
-
-
-class Noisy(pl.LightningDataModule):
-    """Adds noise of its own to each training image wherever it comes, as augmentation on the device does."""
-
-    def train_dataloader(self) -> DataLoader:
-        return train_loader()
-
-    def val_dataloader(self) -> DataLoader:
-        return val_loader()
-
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        x, y = batch
-        return ((x + 0.05 * torch.rand_like(x)).clamp(0, 1), y) if self.trainer.training else (x, y)  # type: ignore[union-attr]
-
-
-def test_free_learns_from_the_same_augmented_batch_each_time_and_after_a_stop_between(tmp_path: Path) -> None:
-    """Its images are those of the first time, bit for bit, also where a checkpoint lies between two times."""
-    seen: list[Tensor] = []
-
-    class Watching(Free):
-        def learn(self, model: nn.Module, x: Tensor, *rest: Any) -> Learned:
-            seen.append(x.clone())
-            return super().learn(model, x, *rest)
-
-    class Saving(pl.Callback):
-        def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-            if trainer.global_step == 5:
-                trainer.save_checkpoint(tmp_path / "between.ckpt")
-
-    def fit(checkpoint: Path | None = None) -> dict[str, Tensor]:
-        seen.clear()
-        torch.manual_seed(0)
-        module = Classifier(small_net(7), sgd, strategy=Watching(LINF, num_repeats=3))
-        run = trainer(tmp_path, ExactResume(), Saving(), max_epochs=1, num_sanity_val_steps=0)
-        run.fit(module, Noisy(), ckpt_path=checkpoint)
-        return weights(module.net)
-
-    whole, seen_in_whole = fit(), list(seen)
-    assert all(torch.equal(seen[i], seen[i - i % 3]) for i in range(15))
-    assert not torch.equal(seen[0], seen[3])
-    resumed = fit(tmp_path / "between.ckpt")
-    assert [torch.equal(one, other) for one, other in zip(seen_in_whole[5:], seen, strict=True)] == [True] * 10
-    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
