@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import gc
+import importlib
+import logging
 import os
 import random
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy
 import pytest
@@ -99,6 +103,24 @@ def run(here: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
         return Ended(code, captured.out, captured.err)
 
     return command
+
+
+@pytest.fixture
+def benchmark(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Imports a benchmark as `python benchmarks/NAME.py` would find it, and leaves torch's threads and logs alone."""
+    monkeypatch.syspath_prepend(str(root / "benchmarks"))
+    num_threads = torch.get_num_threads()
+    levels = {name: logging.getLogger(name).level for name in ("lightning.pytorch", "lightning.fabric")}
+
+    def load(name: str) -> ModuleType:
+        return importlib.import_module(name)
+
+    yield load
+    torch.set_num_threads(num_threads)
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+    for path in (root / "benchmarks").glob("*.py"):
+        sys.modules.pop(path.stem, None)
 
 
 @pytest.fixture(scope="module")

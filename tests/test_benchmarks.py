@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import logging
-import sys
 import time
-from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -44,24 +39,6 @@ NAMES = (
     "digits_table",
     "whole_test_set",
 )
-
-
-@pytest.fixture
-def benchmark(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Imports a benchmark as `python benchmarks/NAME.py` would find it, and leaves torch's threads and logs alone."""
-    monkeypatch.syspath_prepend(str(root / "benchmarks"))
-    num_threads = torch.get_num_threads()
-    levels = {name: logging.getLogger(name).level for name in ("lightning.pytorch", "lightning.fabric")}
-
-    def load(name: str) -> ModuleType:
-        return importlib.import_module(name)
-
-    yield load
-    torch.set_num_threads(num_threads)
-    for name, level in levels.items():
-        logging.getLogger(name).setLevel(level)
-    for name in NAMES:
-        sys.modules.pop(name, None)
 
 
 def test_every_script_is_tested_and_stands_in_the_readme(root: Path) -> None:
@@ -160,32 +137,6 @@ def test_an_answer_is_timed_by_the_process_that_gives_it(benchmark: Any) -> None
     assert wall > 0.2
     assert 0 < cpu < 10
     assert peak > 50e6
-
-
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads what Linux says of a process")
-def test_memory_is_counted_beyond_the_libraries(benchmark: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    memory = benchmark("memory")
-    only_torch = "import torch\nbefore = kilobytes('VmHWM')"
-    assert 190_000 < memory.peak("big = torch.ones(50_000_000)", 1, only_torch) < 300_000
-    for setting in (memory.SETTING, benchmark("sequences").SETTING):
-        assert setting.rindex("import ") < setting.index("before = ")
-    monkeypatch.setattr(sys, "argv", ["", "1"])
-    exec(f"{memory.KILOBYTES}\n{memory.SETTING}\n{memory.CANDIDATES['forward and backward']}", {})
-
-
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads what Linux says of a process")
-def test_sequences_are_compared_with_those_of_torch(
-    benchmark: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    module = benchmark("sequences")
-    peak = cache(lambda work, setting: benchmark("memory").peak(work, 4, setting))  # one process for all lengths
-    monkeypatch.setattr(module, "peak", lambda work, length, setting: peak(work, setting))
-    module.main(num_turns=1, num_threads=1, small=True)
-    printed = capsys.readouterr().out
-    for name in ("RNN", "GRU", "LSTM"):
-        assert all(f"│ {row} " in printed for row in (f"nn.{name}", name, f"{name}, plain steps"))
-    assert all(f"TransformerBlock, {norm}-norm" in printed for norm in ("pre", "post"))
-    assert printed.count("KiB a step") == printed.count("with a cache, us") == 1
 
 
 def test_a_ratio_is_taken_within_a_turn(benchmark: Any) -> None:
