@@ -3,7 +3,8 @@
 `trades_mnist`: Zhang et al., "Theoretically principled trade-off between robustness and accuracy", 2019 (their
 SmallCNN). `resnet2b`: the small ResNet without BatchNorm of the verification benchmark of Wang et al., "Beta-CROWN",
 2021. `resnet20`: an ordinary one, trained without any attack, by Idelbayev, "Proper ResNet implementation for
-CIFAR10/CIFAR100 in PyTorch". All take pixels in [0, 1].
+CIFAR10/CIFAR100 in PyTorch". All take pixels in [0, 1]. Also small state dicts, put as
+those of public models are.
 """
 
 from __future__ import annotations
@@ -17,6 +18,18 @@ import torch
 from torch import Tensor, nn
 
 from touchstone.nets import Normalize, PublicCheckpoint, ResNet2b, ThinResNet
+
+MEAN, STD = torch.tensor([0.4914, 0.4822, 0.4465]), torch.tensor([0.2023, 0.1994, 0.2010])  # of CIFAR-10
+
+
+def small(num_classes: int = 3, **more: Tensor) -> dict[str, Tensor]:
+    """The state dict of a linear layer of four features, and more beside it."""
+    return {**nn.Linear(4, num_classes).state_dict(), **more}
+
+
+def behind(prefix: str, state: dict[str, Tensor], **more: Tensor) -> dict[str, Tensor]:
+    """A state dict with a prefix before its keys, as files of public models have it, and more beside it."""
+    return {**{prefix + key: value for key, value in state.items()}, **more}
 
 
 def resnet2b(shared: Path) -> nn.Module:

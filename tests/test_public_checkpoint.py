@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,9 @@ from touchstone.nets.public_checkpoint import PublicCheckpoint
 from touchstone.nets.wide_resnet import WideResNet
 
 from . import robustbench_nets
+from .public_models import MEAN, STD, behind, small
 from .robustness_library import attacker_model, imported
 
-MEAN, STD = torch.tensor([0.4914, 0.4822, 0.4465]), torch.tensor([0.2023, 0.1994, 0.2010])
 BEST, LATEST = ("checkpoint.pt.best", True), ("checkpoint.pt.latest", False)
 
 
@@ -137,14 +136,6 @@ def test_a_malicious_pickle_is_refused_and_does_nothing(tmp_path: Path) -> None:
     assert not proof.exists()
     torch.load(tmp_path / "a.pt", weights_only=False)  # it would have
     assert proof.exists()
-
-
-def small(num_classes: int = 3, **more: Tensor) -> dict[str, Tensor]:
-    return {**nn.Linear(4, num_classes).state_dict(), **more}
-
-
-def behind(prefix: str, state: dict[str, Tensor], **more: Tensor) -> dict[str, Tensor]:
-    return {**{prefix + key: value for key, value in state.items()}, **more}
 
 
 @pytest.mark.parametrize(
@@ -278,32 +269,6 @@ def test_what_lies_beside_the_weights_is_no_second_net(tmp_path: Path) -> None:
     torch.save(stored, tmp_path / "a.pt")
     net = PublicCheckpoint(nn.Linear(4, 3), str(tmp_path / "a.pt"))
     assert torch.equal(net.net.weight, stored["model"]["module.model.weight"])
-
-
-def test_an_averaged_model_of_torch_is_read(tmp_path: Path) -> None:
-    source = torch.optim.swa_utils.AveragedModel(nn.DataParallel(nn.Linear(4, 3)))
-    torch.save(source.state_dict(), tmp_path / "a.pt")
-    net = PublicCheckpoint(nn.Linear(4, 3), str(tmp_path / "a.pt"))
-    assert torch.equal(net.net.weight, source.module.module.weight)
-
-
-@pytest.mark.parametrize("around", ["_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
-def test_a_normalization_is_found_in_a_model_that_was_compiled(tmp_path: Path, around: str) -> None:
-    weights = behind("model.", small())
-    stored = {**weights, **behind("attacker.", weights), "normalizer.new_mean": MEAN, "normalizer.new_std": STD}
-    torch.save({"model": behind(around, stored)}, tmp_path / "a.pt")
-    net = PublicCheckpoint(nn.Linear(4, 3), str(tmp_path / "a.pt"))
-    assert torch.equal(net.net.weight, weights["model.weight"])
-    assert torch.equal(net.normalize.mean.flatten(), MEAN)
-
-
-@pytest.mark.parametrize("name", ["module", "_orig_mod"])
-def test_a_net_may_have_a_layer_of_the_name_that_wrappers_give(tmp_path: Path, name: str) -> None:
-    net, source = (nn.Sequential(OrderedDict({name: nn.Linear(4, 3)})) for _ in range(2))
-    for around in ("", "module.", "_orig_mod."):
-        torch.save(behind(around, source.state_dict()), tmp_path / "a.pt")
-        read = PublicCheckpoint(net, str(tmp_path / "a.pt"))
-        assert torch.equal(read.net.state_dict()[f"{name}.weight"], source.state_dict()[f"{name}.weight"])
 
 
 def test_a_damaged_file_and_half_a_normalization_are_refused(tmp_path: Path) -> None:
