@@ -17,7 +17,7 @@ from touchstone.callbacks import ExactResume
 from touchstone.lightning_modules import Classifier, Free
 from touchstone.lightning_modules.adversarial_training import Learned
 
-from .lightning_programs import Loaders, samples, sgd, train_loader, trainer, val_loader, weights
+from .lightning_programs import Loaders, OrdinaryModule, samples, sgd, train_loader, trainer, val_loader, weights
 from .oracles import small_net
 
 LINF = Linf(eps=0.1)
@@ -75,6 +75,20 @@ def test_a_trainer_goes_on_with_free_and_then_without_it(brings_data: bool, tmp_
         run.test(model, val_loader(), verbose=False)
         run.fit_loop.max_epochs += 1  # type: ignore[operator]
     assert num_steps == [15, 15, 5]
+
+
+def test_a_trainer_whose_fit_with_free_broke_off_fits_a_module_of_another_program(tmp_path: Path) -> None:
+    class Breaks(pl.Callback):
+        def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+            raise RuntimeError("broken off")
+
+    run = trainer(tmp_path, Breaks(), max_epochs=1, num_sanity_val_steps=0)
+    with pytest.raises(RuntimeError, match="broken off"):
+        run.fit(Classifier(small_net(7), sgd, strategy=Free(LINF, num_repeats=3)), datamodule=Loaders())
+    run.callbacks.clear()  # type: ignore[attr-defined]
+    begun = run.global_step
+    run.fit(OrdinaryModule(), datamodule=Loaders())
+    assert run.global_step - begun == 5
 
 
 class Noisy(pl.LightningDataModule):

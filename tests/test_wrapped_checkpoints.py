@@ -14,9 +14,10 @@ from touchstone.nets.public_checkpoint import PublicCheckpoint
 from .public_models import MEAN, STD, behind, small
 
 
-def test_an_averaged_model_of_torch_is_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("around", ["", "_orig_mod.", "module."])
+def test_an_averaged_model_of_torch_is_read(tmp_path: Path, around: str) -> None:
     source = torch.optim.swa_utils.AveragedModel(nn.DataParallel(nn.Linear(4, 3)))
-    torch.save(source.state_dict(), tmp_path / "a.pt")
+    torch.save(behind(around, source.state_dict()), tmp_path / "a.pt")
     net = PublicCheckpoint(nn.Linear(4, 3), str(tmp_path / "a.pt"))
     assert torch.equal(net.net.weight, source.module.module.weight)
 
