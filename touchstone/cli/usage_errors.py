@@ -128,7 +128,8 @@ class _Search:
         name = value.get("class_path", given).value if isinstance(value, dict) else value
         if isinstance(name, str) and (ambiguous := several(name, taken.said)):
             yield f"{given.place}: {key}: {ambiguous}"
-        if isinstance(value, dict) and names_a_class and "class_path" not in value and not all(map(str.isdigit, value)):
+        is_of_one = isinstance(value, dict) and not _hint_of_items(hint) and not all(map(str.isdigit, value))
+        if is_of_one and names_a_class and "class_path" not in value:
             keys = ", ".join(map(repr, value))
             is_in_a_list = any(map(str.isdigit, key.split(".")))  # whose items are no options of their own
             way_out = "class_path" if is_in_a_list else f"--{key} CLASS, or by class_path in a config"
