@@ -26,15 +26,15 @@ def last_layer(net: nn.Module, x: Tensor) -> tuple[str, int]:
     """
     if any(isinstance(module, torch.jit.ScriptModule) for module in net.modules()):
         raise ValueError(
-            f"last_layer: of {type(net).__name__}, TorchScript has compiled layers, whose inputs none sees"
+            f"last_layer: TorchScript has compiled layers of {type(net).__name__}: their inputs are hidden"
         )
     found: list[tuple[str, int]] = []
 
     def see(name: str) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], options: dict[str, Any], output: Any) -> None:
-            for features in (value for value in (*args, *options.values()) if isinstance(value, Tensor)):
+            features = next((value for value in (*args, *options.values()) if isinstance(value, Tensor)), None)
+            if features is not None:
                 found.append((name, features.shape[-1 if isinstance(module, nn.Linear) else 1]))
-                break
 
         return hook
 

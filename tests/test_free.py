@@ -23,15 +23,21 @@ from .oracles import small_net
 LINF = Linf(eps=0.1)
 
 
+class Watching(Free):
+    """Keeps the images that it learns from."""
+
+    def __init__(self, seen: list[Tensor]) -> None:
+        super().__init__(LINF, num_repeats=3)
+        self.seen = seen
+
+    def learn(self, model: nn.Module, x: Tensor, *rest: Any) -> Learned:
+        self.seen.append(x.clone())
+        return super().learn(model, x, *rest)
+
+
 def test_free_gets_each_batch_several_times_in_a_row(tmp_path: Path) -> None:
     seen: list[Tensor] = []
-
-    class Watching(Free):
-        def learn(self, model: nn.Module, x: Tensor, *rest: Any) -> Learned:
-            seen.append(x.clone())
-            return super().learn(model, x, *rest)
-
-    module = Classifier(small_net(7), sgd, strategy=Watching(LINF, num_repeats=3))
+    module = Classifier(small_net(7), sgd, strategy=Watching(seen))
     run = trainer(tmp_path, max_epochs=1, num_sanity_val_steps=0)
     run.fit(module, train_loader(), val_loader())
     assert run.global_step == len(seen) == 15
@@ -109,11 +115,6 @@ def test_free_learns_from_the_same_augmented_batch_each_time_and_after_a_stop_be
     """Its images are those of the first time, bit for bit, also where a checkpoint lies between two times."""
     seen: list[Tensor] = []
 
-    class Watching(Free):
-        def learn(self, model: nn.Module, x: Tensor, *rest: Any) -> Learned:
-            seen.append(x.clone())
-            return super().learn(model, x, *rest)
-
     class Saving(pl.Callback):
         def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
             if trainer.global_step == 5:
@@ -122,7 +123,7 @@ def test_free_learns_from_the_same_augmented_batch_each_time_and_after_a_stop_be
     def fit(checkpoint: Path | None = None) -> dict[str, Tensor]:
         seen.clear()
         torch.manual_seed(0)
-        module = Classifier(small_net(7), sgd, strategy=Watching(LINF, num_repeats=3))
+        module = Classifier(small_net(7), sgd, strategy=Watching(seen))
         run = trainer(tmp_path, ExactResume(), Saving(), max_epochs=1, num_sanity_val_steps=0)
         run.fit(module, Noisy(), ckpt_path=checkpoint)
         return weights(module.net)
