@@ -18,8 +18,6 @@ from touchstone.attacks.dreaming.octaves import octave_sizes
 from touchstone.attacks.dreaming.smoothing import blur
 from touchstone.attacks.dreaming.total_variation import total_variation
 
-SHAPE = (2, 3, 16, 16)
-
 
 def test_of_a_linear_layer_one_step_goes_along_its_weight() -> None:
     """The closed form: the gradient of a unit is its weight, scaled to a root mean square of 1."""
