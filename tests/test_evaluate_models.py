@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from functools import partial
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torchmetrics.classification import MulticlassAccuracy
 
 from touchstone.attacks import L1, L2, Attack, HopSkipJump, RandomNoise, Square, Strongest, dream, evaluate
 from touchstone.attacks.threats.ball import Ball
 
-from .judged import LINF, PGD_5, Called, Custom
+from .judged import LINF, PGD_5, Called
 from .oracles import own_labels, small_net
 
 
@@ -49,45 +47,6 @@ def test_strongest_says_so_too_of_a_model_without_a_gradient(x: Tensor, threat: 
         evaluate(model, x, model(x).argmax(1), {"s": Strongest(threat=threat)})
 
 
-class Exported(nn.Module):
-    """What `torch.export` gives: it refuses to change its mode, and says `training` whatever it was exported in."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.net(x)
-
-    def train(self, mode: bool = True) -> Exported:
-        raise NotImplementedError("Calling train() is not supported yet.")
-
-
-def test_an_exported_model_is_measured_once_its_flags_say_that_it_is_in_evaluation_mode(
-    net: nn.Module, x: Tensor, y: Tensor
-) -> None:
-    expected = evaluate(net, x, y, {"pgd": PGD_5})
-    exported = Exported(net.train())
-    with pytest.raises(ValueError, match=r"while the model is in training mode .*export `model.eval\(\)`"):
-        evaluate(exported, x, y, {"pgd": PGD_5})
-    assert all(module.training for module in exported.modules())
-    for module in exported.modules():
-        module.training = False
-    report = evaluate(exported, x, y, {"pgd": PGD_5})
-    assert torch.equal(report.robust["pgd"], expected.robust["pgd"])
-    assert not report.warnings
-
-
-def test_a_model_that_holds_an_exported_one_is_measured(net: nn.Module, x: Tensor, y: Tensor) -> None:
-    exported = Exported(net)
-    for module in exported.modules():
-        module.training = False
-    model = nn.Sequential(exported, nn.Dropout())
-    report, own = (evaluate(of, x, y, {"pgd": PGD_5}) for of in (model, net))
-    assert torch.equal(report.robust["pgd"], own.robust["pgd"])
-    assert model[1].training
-
-
 def test_logits_may_be_of_another_dtype_than_the_images(net: nn.Module, x: Tensor, y: Tensor) -> None:
     class Wide(nn.Sequential):
         def forward(self, x: Tensor) -> Tensor:
@@ -96,39 +55,6 @@ def test_logits_may_be_of_another_dtype_than_the_images(net: nn.Module, x: Tenso
     attacks = {"strongest": Strongest(threat=LINF)}
     report, own = (evaluate(model, x, y, attacks, probe_masking=False) for model in (Wide(net), net))
     assert torch.equal(report.robust["strongest"], own.robust["strongest"])
-
-
-def test_what_torch_exports_is_measured(net: nn.Module, x: Tensor, y: Tensor) -> None:
-    some = {0: torch.export.Dim("n", min=1, max=1024)}
-    exported = torch.export.export(net.eval(), (x,), dynamic_shapes=(some,)).module()
-    for module in exported.modules():
-        module.training = False
-    robust = evaluate(net, x, y, {"pgd": PGD_5}).robust["pgd"]
-    assert torch.equal(evaluate(exported, x, y, {"pgd": PGD_5}).robust["pgd"], robust)
-
-
-class Metered(nn.Module):
-    """Keeps a torchmetric, whose states are in no buffer."""
-
-    def __init__(self, net: nn.Module, *, counts: bool) -> None:
-        super().__init__()
-        self.net, self.counts, self.accuracy = net, counts, MulticlassAccuracy(num_classes=4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits = self.net(x)
-        if self.counts:
-            self.accuracy.update(logits, logits.argmax(1))
-        return logits
-
-
-@pytest.mark.parametrize("counts", [False, True])
-def test_a_metric_that_a_forward_updates_is_a_state_that_the_model_changes(
-    net: nn.Module, x: Tensor, y: Tensor, counts: bool
-) -> None:
-    model = Metered(net, counts=counts)
-    warnings = evaluate(model, x, y, {"pgd": PGD_5}).warnings
-    assert [warning for warning in warnings if "its own state" in warning] == warnings
-    assert any("(the metric accuracy)" in warning for warning in warnings) is counts
 
 
 def test_a_model_that_leaves_torch_is_told_of_the_black_boxes(x: Tensor) -> None:
@@ -222,51 +148,6 @@ def test_a_model_that_fails_of_itself_on_another_number_of_samples_says_why(x: T
     assert asked[1] < asked[0] == asked[2] == len(x)
 
 
-def test_a_model_that_keeps_inference_tensors_is_told_what_to_do(x: Tensor) -> None:
-    class Caching(nn.Module):
-        scale: Tensor | None = None
-
-        def forward(self, x: Tensor) -> Tensor:
-            if self.scale is None:
-                self.scale = torch.ones(1, 1, 1, 1) * 3
-            return (x * self.scale).flatten(1)[:, :4]
-
-    model = Caching()
-    with torch.inference_mode():
-        y = model(x).argmax(1)
-        with pytest.raises(RuntimeError, match=r"attack 'pgd': .*use `Trainer\(inference_mode=False\)`"):
-            evaluate(model, x, y, {"pgd": PGD_5})
-
-
-def measure(model: nn.Module, x: Tensor, y: Tensor) -> object:
-    return evaluate(model, x, y, {"pgd": PGD_5})
-
-
-@pytest.mark.parametrize("run", [measure, PGD_5])
-def test_a_model_whose_weights_were_made_in_inference_mode_is_refused_and_left_as_it_was(
-    run: Callable[..., object], x: Tensor, y: Tensor
-) -> None:
-    with torch.inference_mode():
-        model = small_net().train()
-    message = (
-        r"parameters, first 0.weight, were made in inference mode .*: make or load the model outside of `torch.inf"
-    )
-    for context in (nullcontext(), torch.inference_mode()):
-        with context, pytest.raises(ValueError, match=message):
-            run(model, x, y)
-    assert model.training
-    assert all(p.requires_grad for p in model.parameters())
-
-
-def test_a_black_box_measures_frozen_weights_of_inference_mode(net: nn.Module, x: Tensor, y: Tensor) -> None:
-    attacks = {"square": Square(threat=LINF, num_queries=20)}
-    with torch.inference_mode():
-        model = small_net().requires_grad_(False)
-    assert torch.equal(evaluate(model, x, y, attacks).worst_case, evaluate(net, x, y, attacks).worst_case)
-    with pytest.raises(RuntimeError, match="of weights, make or load the model outside of that mode"):
-        evaluate(model, x, y, {"pgd": PGD_5})
-
-
 class InPlace(nn.Module):
     """Normalizes its input where it lies."""
 
@@ -321,38 +202,3 @@ def test_a_model_that_gives_decisions_alone_is_attacked_by_what_needs_no_more(
     for model, among in ((Decisions(net), {**attacks, "pgd": PGD_5}), (nn.Sequential(net, nn.Softmax(1)), attacks)):
         with pytest.raises(ValueError, match="probabilities where logits are due"):
             evaluate(model, x, y, among)
-
-
-class Scaled(nn.Module):
-    """Keeps a buffer of the layout that a test wants."""
-
-    def __init__(self, buffer: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("kept", buffer)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return 3 * x.flatten(1)[:, :4]
-
-
-@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta state")
-@pytest.mark.parametrize(
-    "lay_out",
-    [
-        lambda eye: eye[:, 0],
-        lambda eye: eye[0, :1].expand(5),
-        Tensor.to_sparse,
-        Tensor.to_sparse_csr,
-        Tensor.to_sparse_csc,
-    ],
-    ids=["column", "expanded", "coo", "csr", "csc"],
-)
-def test_buffers_of_every_layout_are_watched(x: Tensor, lay_out: Callable[[Tensor], Tensor]) -> None:
-    def grow(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        model.kept = 2 * model.kept  # type: ignore[operator]
-        return x.clone()
-
-    model = Scaled(lay_out(torch.eye(4)))
-    y = model(x).argmax(1)
-    assert evaluate(model, x, y, {"lazy": Custom(lambda model, x, y: x.clone())}).robust["lazy"].all()
-    with pytest.raises(ValueError, match="attack 'a' changed the model: kept"):
-        evaluate(model, x, y, {"a": Custom(grow)})
