@@ -7,6 +7,7 @@ import importlib
 import logging
 import os
 import random
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 import train
 
-from .command_lines import SHORT, TINY, Ended, Fits, fitted_in, given
+from .command_lines import RUN, SHORT, TINY, Ended, Fits, fitted_in, given
 from .oracles import images, own_labels, small_net
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # the workers already share the CPUs
@@ -127,6 +128,13 @@ def benchmark(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the tiny config was fitted once."""
     return fitted_in(tmp_path_factory.mktemp("fitted"), TINY)
+
+
+@pytest.fixture
+def copied(run: Any, fitted: Path) -> Path:
+    """A copy of a run in the current folder."""
+    shutil.copytree(fitted, ".", dirs_exist_ok=True)
+    return Path(RUN)
 
 
 @pytest.fixture(scope="module")
