@@ -111,6 +111,11 @@ def weights(module: nn.Module) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in module.state_dict().items()}
 
 
+def total_norm_by_hand(module: nn.Module) -> float:
+    """Of all gradients that there are."""
+    return sum(float((p.grad.abs().double() ** 2).sum()) for p in module.parameters() if p.grad is not None) ** 0.5
+
+
 def events(folder: Path) -> Any:
     """Everything that TensorBoard would show of the runs below `folder`, of the newest version."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
