@@ -1,4 +1,4 @@
-"""`RobustnessCurves`: the curves of a linear model are known, and several runs stand in one figure."""
+"""`RobustnessCurves`: the curves of a linear model are the exact ones, and training is what it was."""
 
 from __future__ import annotations
 
@@ -16,51 +16,25 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import train
-from touchstone.attacks import (
-    APGD,
-    FAB,
-    FGSM,
-    L0,
-    L2,
-    PGD,
-    Attack,
-    CarliniWagner,
-    EmbeddingBall,
-    HotFlip,
-    InBfloat16,
-    Linf,
-    RandomNoise,
-    SampleRng,
-    Strongest,
-    Targeted,
-    Threat,
-    TokenFlips,
-    Universal,
-)
+from touchstone.attacks import FGSM, L2, PGD, Attack, EmbeddingBall, Linf, SampleRng, Targeted, Threat
 from touchstone.callbacks import RobustnessCurves
-from touchstone.callbacks.parts.pictures.curves_picture import curves_picture
-from touchstone.callbacks.parts.records.curves_file import Curves, read_curves
+from touchstone.callbacks.parts.records.curves_file import read_curves
 
+from .curves_setting import LINF, PGD_20, Linear, linear_loader
 from .lightning_programs import OrdinaryModule, Still, events, samples, train_loader, trainer, val_loader, weights
 from .oracles import LinearModel, images
 from .tokens_table import LENGTH, NUM_TOKENS, Bag
 
-LINF = Linf(eps=0.12)
-PGD_20 = PGD(threat=LINF, num_steps=20)
 STEPS = [1, 3, 20]
 
 
-class Linear(OrdinaryModule):
-    def __init__(self) -> None:
-        super().__init__()
-        self.net = LinearModel(36, 2)  # type: ignore[assignment]
-
-
-def linear_loader() -> DataLoader:
-    """Images far from the ends of the box, every seventh with the wrong label."""
-    x = 0.3 + 0.4 * images(80, dtype=torch.float64)
-    y = LinearModel(36, 2)(x).argmax(1)
-    return DataLoader(TensorDataset(x, torch.where(torch.arange(80) % 7 == 0, 1 - y, y)), 30)
+def margins_and_weight(loader: DataLoader) -> tuple[np.ndarray, np.ndarray]:
+    """By how much the true logit of each image is the larger one, `(80,)`, and the difference of weights, `(36,)`."""
+    x, y = (part.numpy() for part in loader.dataset.tensors)  # type: ignore[attr-defined]
+    weight, bias = (p.detach().numpy() for p in LinearModel(36, 2).parameters())
+    logits = x.reshape(80, 36) @ weight.T + bias
+    margin = logits[np.arange(80), y] - logits[np.arange(80), 1 - y]
+    return margin, weight[1] - weight[0]
 
 
 def curves_of(run: pl.Trainer, name: str = "curves.json") -> dict[str, Any]:
@@ -70,15 +44,12 @@ def curves_of(run: pl.Trainer, name: str = "curves.json") -> dict[str, Any]:
 def test_the_curves_of_a_linear_model_are_the_exact_ones(tmp_path: Path) -> None:
     """A ball of radius eps moves the difference of two logits by eps times the dual norm of their weights."""
     loader = linear_loader()
-    x, y = (part.numpy() for part in loader.dataset.tensors)  # type: ignore[attr-defined]
-    weight, bias = (p.detach().numpy() for p in LinearModel(36, 2).parameters())
-    logits = x.reshape(80, 36) @ weight.T + bias
-    margin = logits[np.arange(80), y] - logits[np.arange(80), 1 - y]
+    margin, weight = margins_and_weight(loader)
     for threat, order, eps in ((LINF, 1, [0.06, 0.11, 0.13, 0.2]), (L2(eps=0.6), 2, [0.3, 0.55, 0.65, 1.0])):
         callback = RobustnessCurves(attack=PGD(threat=threat, random_start=False), eps=eps, steps=STEPS)
         run = trainer(tmp_path / str(order), callback)
         run.validate(Linear(), loader, verbose=False)
-        found, dual = curves_of(run), np.linalg.norm(weight[1] - weight[0], ord=order)
+        found, dual = curves_of(run), np.linalg.norm(weight, ord=order)
         assert found["eps"] == [0, *eps]
         exact = [float((margin > radius * dual).mean()) for radius in found["eps"]]
         assert exact[0] > exact[1] > exact[2] > exact[3] > exact[4] == 0
@@ -108,11 +79,8 @@ def test_the_eps_that_leaves_a_share_is_where_the_margins_say(tmp_path: Path, ca
     """Half of the samples of a linear model fall where the median of the margins is reached."""
     caplog.set_level("INFO", "lightning.pytorch")
     loader = linear_loader()
-    x, y = (part.numpy() for part in loader.dataset.tensors)  # type: ignore[attr-defined]
-    weight, bias = (p.detach().numpy() for p in LinearModel(36, 2).parameters())
-    logits = x.reshape(80, 36) @ weight.T + bias
-    margin = logits[np.arange(80), y] - logits[np.arange(80), 1 - y]
-    reached = np.sort(margin / np.abs(weight[1] - weight[0]).sum())
+    margin, weight = margins_and_weight(loader)
+    reached = np.sort(margin / np.abs(weight).sum())
     eps = [float(value) for value in np.linspace(0.002, 0.12, 60)]
     attack = PGD(threat=LINF, num_steps=1, random_start=False)
     run = trainer(tmp_path, RobustnessCurves(attack=attack, eps=eps, levels=[0.5, 0.001, 0.999]))
@@ -222,128 +190,3 @@ def test_the_config_draws_curves_through_the_real_entry(
     found = [read_curves(folder, "Linf") for folder in folders]
     assert [(run.stage, run.num_samples, run.num_classes) for run in found] == [("val", 20, 10), ("test", 20, 10)]
     assert all((folder / "figures/curves.png").stat().st_size > 10_000 for folder in folders)
-
-
-# Several runs in one figure.
-
-
-def some_curves(run: str, **options: Any) -> Curves:
-    steps = {"steps": [0, 1, 10], "accuracy_after_steps": [0.9, 0.7, 0.6], "loss_after_steps": [0.1, 0.5, 0.6]}
-    values = {
-        "run": run, "stage": "val", "attack": "PGD(...)", "threat": "Linf", "threat_eps": 0.1, "num_samples": 50,
-        "num_classes": 10, "eps": [0.0, 0.1], "accuracy_at_eps": [0.9, 0.5], **steps,
-    }  # fmt: skip
-    return Curves(**{**values, **options})
-
-
-def test_earlier_runs_are_drawn_in_the_same_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn: list[list[Curves]] = []
-    monkeypatch.setattr(
-        "touchstone.callbacks.curves.curves_picture",
-        lambda runs, levels: drawn.append(list(runs)) or curves_picture(runs, levels),
-    )
-    first = trainer(tmp_path / "a", RobustnessCurves(attack=PGD_20, eps=[0.1], steps=[2]))
-    first.validate(Linear(), linear_loader(), verbose=False)
-    again = RobustnessCurves(attack=PGD_20, eps=[0.05], steps=[5], compare_with=[str(first.log_dir)])
-    trainer(tmp_path / "b", again).validate(Linear(), linear_loader(), verbose=False)
-    assert [run.eps for run in drawn[1]] == [[0, 0.05], [0, 0.1]]
-    assert drawn[1][1] == read_curves(str(first.log_dir), "Linf") == drawn[0][0]
-
-
-def test_the_legend_says_which_run_is_which_and_what_is_not_alike() -> None:
-    runs = [
-        some_curves("digits/version_1"),
-        some_curves("digits_robust/version_3", num_samples=20),
-        some_curves("digits/version_2", stage="test", attack="FGSM(...)", num_classes=4),
-    ]
-    figure = curves_picture(runs)
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
-        "digits/version_1",
-        "digits_robust (other num_samples)",
-        "digits/version_2 (other attack, stage)",
-        "before any attack",
-    ]
-    accuracy, steps, loss = figure.axes
-    assert {text.get_text().strip() for text in accuracy.texts} == {
-        "chance, 10 classes", "chance, 4 classes", "eps of the steps",
-    }  # fmt: skip
-    assert {line.get_ydata()[0] for line in accuracy.lines if line.get_linestyle() == "--"} == {0.1, 0.25}
-    assert list(loss.lines[0].get_ydata()) == [0.1, 0.5, 0.6]
-    assert [text.get_text() for text in steps.get_xticklabels()] == ["0", "1", "10"]
-
-
-def test_the_eps_of_a_level_is_named_on_the_curve_where_it_passes_it() -> None:
-    run = some_curves("a/version_0", eps=[0, 0.1, 0.2], accuracy_at_eps=[0.9, 0.5, 0.1], threat_eps=8 / 255)
-    figure = curves_picture([run], levels=[0.3, 0.95])
-    named = [text for text in figure.axes[0].texts if "%" in text.get_text()]
-    assert [(text.get_text(), text.xy) for text in named] == [(" 30.00% at 0.15", (pytest.approx(0.15), 0.3))]
-    assert figure.axes[1].get_title() == "right within these steps, inside Linf 8/255"
-
-
-def test_without_steps_there_is_one_panel() -> None:
-    run = some_curves("a/version_0", steps=[0], accuracy_after_steps=[0.9], loss_after_steps=[0.1])
-    assert len(curves_picture([run]).axes) == 1
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"attack": LINF}, r"RobustnessCurves\(attack=...\) must be an attack such as PGD\(...\), got Linf"),
-        ({"attack": PGD(threat=LINF, step_size=0.01)}, "give its rel_step_size, got step_size=0.01"),
-        ({"attack": InBfloat16(attack=PGD(threat=LINF, step_size=0.01))}, "give its rel_step_size, got step_size=0.01"),
-        ({"attack": PGD(threat=Linf(eps=torch.rand(23)))}, r"Linf\(eps=...\) must hold one row per sample"),
-        ({"eps": []}, r"RobustnessCurves\(eps=...\) must name at least one radius, got none"),
-        ({"eps": ["wide"]}, r"RobustnessCurves\(eps=...\) must be a number such as 0.03 or 8/255, got 'wide'"),
-        ({"eps": [0]}, r"RobustnessCurves\(eps=...\): Linf\(eps=...\) must be > 0"),
-        ({"eps": [8]}, r"RobustnessCurves\(eps=...\): .* did you mean 8/255"),
-        ({"levels": [1]}, r"RobustnessCurves\(levels=...\) must be in \(0, 1\), got 1"),
-        ({"steps": [0]}, r"RobustnessCurves\(steps=...\) must be >= 1, got 0"),
-        ({"batch_size": 0}, r"RobustnessCurves\(batch_size=...\) must be >= 1, got 0"),
-        ({"max_samples": 0}, r"RobustnessCurves\(max_samples=...\) must be >= 1"),
-        (
-            {"attack": RandomNoise(threat=LINF)},
-            r"must be empty for RandomNoise, which has no field num_steps, got \[2\]",
-        ),
-        ({"attack": Strongest(threat=LINF)}, "must be empty for Strongest, which has no field"),
-        (
-            {"attack": HotFlip(threat=TokenFlips(2, vocab_size=9)), "steps": []},
-            r"\(attack=...\) must have a threat with an eps, such as Linf or EmbeddingBall, got TokenFlips\(2",
-        ),
-        (
-            {"attack": FAB(threat=LINF)},
-            r"\(steps=...\) must be empty for FAB\(.* as PGD and APGD\(num_targets=0\) do, got \[2\]$",
-        ),
-        (
-            {"attack": APGD(threat=LINF, num_targets=3)},
-            r"\(steps=...\) must be empty for APGD\(.* climbs its objective",
-        ),
-        (
-            {"attack": Universal(threat=LINF), "steps": []},
-            r"\(attack=...\) must be an attack that needs no samples, got Universal\(.*what its `.prepare` returns",
-        ),
-        (
-            {"attack": CarliniWagner(threat=L2(eps=1))},
-            r"\(attack=...\) must go steps that grow with eps.*: CarliniWagner has none, got step_size=",
-        ),
-        (
-            {"attack": PGD(threat=L0(eps=3))},
-            r"RobustnessCurves\(eps=...\): L0\(eps=...\) must be a whole number of pixels",
-        ),
-        ({"compare_with": ["nowhere"]}, r"\(compare_with=...\) must be folders of runs.*there is no such file"),
-    ],
-)
-def test_values_outside_their_range_are_refused(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        RobustnessCurves(**{"attack": PGD_20, "eps": [0.1], "steps": [2], **options})
-
-
-def test_curves_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:
-    run = trainer(tmp_path, RobustnessCurves(attack=PGD_20, eps=[0.1]))
-    run.validate(Linear(), linear_loader(), verbose=False)
-    folder = str(run.log_dir)
-    with pytest.raises(ValueError, match=r"must be runs attacked inside L2 as this one, got Linf in .*curves.json"):
-        RobustnessCurves(attack=PGD(threat=L2(eps=1)), eps=[1], compare_with=[folder])
-    for broken in ("{", "[]", '{"run": "a"}'):
-        (Path(folder) / "curves.json").write_text(broken)
-        with pytest.raises(ValueError, match=r"must be folders of runs that have drawn curves; .* cannot be read"):
-            RobustnessCurves(attack=PGD_20, eps=[0.1], compare_with=[folder])
