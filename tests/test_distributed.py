@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, We
 
 from touchstone.callbacks.parts.passes.processes import gather_by_id
 from touchstone.callbacks.parts.passes.samples import SampleStream
-from touchstone.datamodules.text import Streams
+from touchstone.datamodules.parts.text_windows import Streams
 
 from .lightning_programs import samples
 from .resumed_runs import same

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from touchstone.datamodules.text import Streams, Windows
+from touchstone.datamodules.parts.text_windows import Streams, Windows
 
 from .text_files import data, write
 
