@@ -33,7 +33,7 @@ class Buffers:
         return (
             self._are_others
             or _versions_of(self.tensors) != self.versions
-            or any(_differs(self.tensors[name], value) for name, value in self.values.items())
+            or any(_holds(self.tensors[name], value) is False for name, value in self.values.items())
         )
 
     def put(self, *, attributes: bool) -> None:
@@ -51,7 +51,8 @@ class Buffers:
         for name, value in self.values.items():
             tensor = self.tensors[name]
             assert tensor is not None
-            if not _is_still(tensor, value):
+            # What holds them is left alone: a file that is mapped into memory may be there to be read only.
+            if not _holds(tensor, value) and _can_be_written(tensor):
                 with torch.inference_mode(tensor.is_inference()):
                     tensor.data.copy_(value)  # no new version, which a backward pass that is to come would refuse
 
@@ -111,20 +112,17 @@ def _attributes_of(owner: nn.Module) -> dict[str, Any]:
     return {name: value for name, value in vars(owner).items() if name not in _OF_EVERY_MODULE}
 
 
-def _differs(tensor: Tensor | None, value: Tensor) -> bool:
-    """Whether a buffer on a CPU holds something else; elsewhere one would have to wait for the answer."""
-    assert tensor is not None
-    return tensor.device.type == "cpu" and tensor.layout == torch.strided and not torch.equal(tensor, value)
+def _holds(tensor: Tensor | None, value: Tensor) -> bool | None:
+    """Whether a buffer has these values; None where that is not seen at once: on an accelerator, or of a sparse one.
 
-
-def _is_still(tensor: Tensor, value: Tensor) -> bool:
-    """Whether a buffer need not be written: normalization moves its statistics without a new version of them.
-
-    To look at its values is to wait for an accelerator. On a CPU it spares those that can only be read, such as a file
-    that is mapped into memory.
+    Normalization moves its statistics without a new version of them, so that versions do not tell.
     """
+    assert tensor is not None
+    return torch.equal(tensor, value) if tensor.device.type == "cpu" and tensor.layout == torch.strided else None
+
+
+def _can_be_written(tensor: Tensor) -> bool:
+    """Not where several entries are one number in memory, as `expand` makes them: no model can write it either."""
     if tensor.layout != torch.strided:
-        return False
-    if not all(size < 2 or stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)):
-        return True  # several entries are one number in memory, as `expand` makes them: no model can write it either
-    return tensor.device.type == "cpu" and torch.equal(tensor, value)
+        return True
+    return all(size < 2 or stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
