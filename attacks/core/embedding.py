@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .around import Around
-from .checks import computing_dtype
+from .checks import computing_dtype, is_whole
 from .per_sample import norms
 from .same_answer import same_in_equal_batches
 
@@ -183,7 +183,7 @@ class FromEmbedding(Around):
 
 def check_tokens(tokens: Tensor, vocab_size: int) -> None:
     """Raises ValueError where `tokens` are not ids of a vocabulary, whole numbers `(N, T)`, T >= 1."""
-    if tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool:
+    if not is_whole(tokens):
         raise ValueError(f"tokens must be whole numbers, got {tokens.dtype}")
     if tokens.ndim != 2 or not tokens.shape[1]:
         raise ValueError(f"tokens must be texts `(N, T)`, T >= 1, got {tuple(tokens.shape)}")

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from touchstone.options import check_choice, is_whole_number
 
+from ..core.checks import is_whole
 from ..core.logits import predicted
 from ..core.objective import Objective
 from ..core.sample_rng import SampleRng
@@ -45,8 +46,7 @@ class Targeted(Objective):
             check_choice("Targeted(target=...)", target, get_args(Choice), hint="; a class is given by its number")
             return
         if isinstance(target, Tensor):
-            whole = not (target.is_floating_point() or target.is_complex() or target.dtype == torch.bool)
-            if not whole or target.ndim > 1:
+            if not is_whole(target) or target.ndim > 1:
                 raise ValueError(
                     "Targeted(target=...) as a tensor must hold one class per sample, integers `(N,)`, "
                     f"got {target.dtype} {tuple(target.shape)}"

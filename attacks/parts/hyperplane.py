@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..core.per_sample import per_sample
+
 
 def to_hyperplane(x: Tensor, gap: Tensor, slope: Tensor, *, p: float, box: tuple[float, float] | None) -> Tensor:
     """The shortest move `m` with `gap + <slope, m> = 0` and `x + m` inside the box; or else the one that gets nearest.
@@ -23,7 +25,7 @@ def to_hyperplane(x: Tensor, gap: Tensor, slope: Tensor, *, p: float, box: tuple
     Returns:
         The moves, `(N, ...)`.
     """
-    downhill = -(slope * torch.where(gap < 0, -1.0, 1.0).to(x).reshape(-1, *[1] * (x.ndim - 1)))
+    downhill = -(slope * per_sample(torch.where(gap < 0, -1.0, 1.0), x))
     falls, gap = downhill.flatten(1).abs(), gap.abs()[:, None]  # by how much the gap falls per unit of each pixel
     steepest = falls.amax(1, keepdim=True).clamp_min(torch.finfo(falls.dtype).tiny)
     falls, gap = falls / steepest, gap / steepest  # the square of a small float32 number is 0, of a large one infinite

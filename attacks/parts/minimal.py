@@ -33,8 +33,7 @@ def with_margin(objective: Objective) -> Objective:
 
 def inside(threat: Threat, points: Tensor, x: Tensor) -> Tensor:
     """`points` where they lie inside the threat, to the last bit, and their projection elsewhere."""
-    keep = threat.contains(points, x).reshape(-1, *[1] * (x.ndim - 1))
-    return torch.where(keep, points, threat.project(points, x))
+    return torch.where(wide(threat.contains(points, x), x), points, threat.project(points, x))
 
 
 class Nearest:

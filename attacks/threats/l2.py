@@ -78,8 +78,7 @@ class L2(Ball):
             stopped = torch.le(meets_at, scale[:, None], out=part).mul_(stopped_squares).sum(1)
             left = (eps - stopped).clamp_min(0)
             before, scale = scale, (left / moving.clamp_min(tiny)).sqrt().clamp_max(1).maximum(scale)
-            if answers_at_once(part.device) and torch.equal(
-                before, scale
-            ):  # elsewhere all rounds cost less than asking
+            # Elsewhere all rounds cost less than asking.
+            if answers_at_once(part.device) and torch.equal(before, scale):
                 break
         return scale
