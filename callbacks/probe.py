@@ -19,12 +19,11 @@ from .parts.passes.fresh_figures import check_rankings
 from .parts.passes.left_out import LeftOut
 from .parts.passes.loaders import loader_suffix, running_loaders
 from .parts.passes.logged_already import refuse_logged
-from .parts.passes.measured import check_measured
+from .parts.passes.measured import Measured
 from .parts.passes.measuring import measuring
 from .parts.passes.monitors import check_monitors
 from .parts.passes.no_pass import refuse_empty_pass, refuse_empty_training, say_who_measures_nothing
 from .parts.passes.normalized import NormalizedBatches
-from .parts.passes.processes import gather_by_id
 from .parts.passes.samples import Samples, SampleStream
 from .parts.passes.try_out import StandIn, TryOut
 
@@ -82,9 +81,8 @@ class Probe(pl.Callback):
         self.normalization, self.normalize = self._normalized.normalization, self._normalized.normalize
         self.batch_keys = None if batch_keys is None else tuple(batch_keys)
         self._streams: dict[int, SampleStream] = {}
-        self._values: dict[int, dict[str, list[Tensor]]] = {}
+        self._measured = Measured(name)
         self._fresh: set[str] = set()
-        self._said_nan: set[str] = set()
         self._has_seen_samples = False
         self._left_out = LeftOut(name, self.batch_keys)
         self._try_out = TryOut(self)
@@ -113,16 +111,7 @@ class Probe(pl.Callback):
 
     def keep(self, samples: Samples, measured: Mapping[str, Tensor], loader_index: int) -> None:
         """Keeps what was measured of the next samples of the pass, one value per sample, `(N,)`, by name."""
-        check_measured(type(self).__name__, measured, len(samples))
-        kept = self._values.setdefault(loader_index, {})
-        named = {"_id": samples.ids, **measured}
-        if kept and kept.keys() != named.keys():
-            raise ValueError(
-                f"{type(self).__name__}.measure: it must have the same names for every batch, "
-                f"got {list(kept)[1:]} and then {list(measured)}"
-            )
-        for name, values in named.items():
-            kept.setdefault(name, []).append(values.detach())
+        self._measured.keep(samples.ids, measured, loader_index)
 
     def as_measured(self, module: nn.Module, samples: Samples) -> tuple[nn.Module, Samples]:
         """The model that is measured, and its samples: before any normalization of the batches."""
@@ -140,20 +129,14 @@ class Probe(pl.Callback):
 
     def means(self, loader_index: int) -> dict[str, Tensor]:
         """The mean of what was kept by each name, over the samples of all processes; a collective that drops it."""
-        values = self.gathered(loader_index)
-        for name, value in values.items():
-            if name not in self._said_nan and (num_broken := int(value.isnan().sum())):
-                self._said_nan.add(name)
-                who = f"{type(self).__name__}: {name!r}"
-                rank_zero_warn(f"{who} is NaN for {num_broken} of {len(value)} samples, and so is the mean of all")
-        return {name: value.double().mean().float() for name, value in values.items() if name != "_id"}
+        return self._measured.means(self.gathered(loader_index))
 
     def gathered(self, loader_index: int) -> dict[str, Tensor]:
         """What was kept by each name, of all processes in the order of `_id`, on the CPU; a collective that drops it.
 
         Empty where no process had samples.
         """
-        return gather_by_id({name: torch.cat(v) for name, v in self._values.pop(loader_index, {}).items()})
+        return self._measured.gathered(loader_index)
 
     def log_figure(
         self,
@@ -189,7 +172,7 @@ class Probe(pl.Callback):
 
     def forget(self) -> None:
         """Drops what was taken in; called before each pass, since an interrupted one may have left something."""
-        self._values.clear()
+        self._measured.forget()
 
     # What a subclass says before a training rather than after its first epochs; see `TryOut`.
 
@@ -213,7 +196,7 @@ class Probe(pl.Callback):
         self._left_out.begin()
         self._try_out.begin()
         self._fresh.clear()
-        self._said_nan.clear()
+        self._measured.begin()
 
     def takes_part(self) -> bool:
         """Whether it measures validations and tests at all: not where another does so for it."""

@@ -1,13 +1,68 @@
-"""`check_measured`: what a measurement of one's own must return."""
+"""`Measured`: what a measurement has returned of the samples of a pass, and what it must return."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from .processes import gather_by_id
+
 EXAMPLE = '{"confidence": model(x).softmax(1).amax(1)}'
+
+
+class Measured:
+    """The values of a pass by loader and name, one per sample.
+
+    Args:
+        who: the class that measures, for messages.
+    """
+
+    def __init__(self, who: str) -> None:
+        self._who = who
+        self._values: dict[int, dict[str, list[Tensor]]] = {}
+        self._said_nan: set[str] = set()
+
+    def begin(self) -> None:
+        """Before a run, in which a mean is said to be NaN once."""
+        self._said_nan.clear()
+
+    def forget(self) -> None:
+        """Before a pass: an interrupted one may have left something."""
+        self._values.clear()
+
+    def keep(self, ids: Tensor, values: Mapping[str, Tensor], loader_index: int) -> None:
+        """Keeps the values of the next samples, `(N,)` by name.
+
+        Raises:
+            ValueError: they are not such, or have other names than those before them.
+        """
+        check_measured(self._who, values, len(ids))
+        kept = self._values.setdefault(loader_index, {})
+        named = {"_id": ids, **values}
+        if kept and kept.keys() != named.keys():
+            raise ValueError(
+                f"{self._who}.measure: it must have the same names for every batch, "
+                f"got {list(kept)[1:]} and then {list(values)}"
+            )
+        for name, tensor in named.items():
+            kept.setdefault(name, []).append(tensor.detach())
+
+    def gathered(self, loader_index: int) -> dict[str, Tensor]:
+        """Those of all processes in the order of `_id`, on the CPU; a collective that drops them."""
+        return gather_by_id({name: torch.cat(v) for name, v in self._values.pop(loader_index, {}).items()})
+
+    def means(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The means of what was gathered; one warning names those that are NaN."""
+        for name, value in values.items():
+            if name not in self._said_nan and (num_broken := int(value.isnan().sum())):
+                self._said_nan.add(name)
+                share = f"{num_broken} of {len(value)} samples"
+                rank_zero_warn(f"{self._who}: {name!r} is NaN for {share}, and so is the mean of all")
+        return {name: value.double().mean().float() for name, value in values.items() if name != "_id"}
 
 
 def check_measured(name: str, measured: Any, num_samples: int) -> None:
