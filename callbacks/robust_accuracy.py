@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -113,23 +114,7 @@ class RobustAccuracy(Probe):
             normalization=normalization,
             batch_keys=batch_keys,
         )
-        check_names(attacks)
-        if not attacks:
-            raise ValueError("RobustAccuracy(attacks=...) must name at least one attack")
-        for name, attack in attacks.items():
-            if attack.objective.of_texts:
-                raise ValueError(
-                    f"RobustAccuracy(attacks=...): attack {name!r} has the objective {attack.objective!r}, which is "
-                    "for language models: RobustLanguage measures these"
-                )
-            try:
-                attack.check_rows(1)
-            except ValueError as error:
-                raise ValueError(
-                    f"RobustAccuracy(attacks=...): attack {name!r} must hold for every sample of every batch, so "
-                    "that its fields are numbers, or tensors of one row; for one value per sample call "
-                    f"`touchstone.attacks.evaluate` ({error})"
-                ) from error
+        _check(attacks)
         check_counts(self, batch_size=batch_size, num_prepare_samples=num_prepare_samples)
         check_counts(self, images_every_n_epochs=images_every_n_epochs)
         check_counts(self, num_images=num_images, least=0)
@@ -146,7 +131,7 @@ class RobustAccuracy(Probe):
         self.last_summary: dict[str, Any] | None = None
         self._warned = self._is_to_prepare = False
         self._halving = Halving(batch_size)  # kept from pass to pass: what does not fit is tried once
-        self._fingerprints: dict[int, int] = {}
+        self._fingerprints = Counter[int]()  # by loader
         self._numbers = ReportNumbers()
         self._set_up({}, warm_start=False)
 
@@ -245,8 +230,7 @@ class RobustAccuracy(Probe):
 
     def see(self, model: nn.Module, samples: Samples, loader_index: int) -> None:
         refuse_language_labels(samples.y)
-        fingerprint = self._fingerprints.get(loader_index, 0) + samples_fingerprint(samples)
-        self._fingerprints[loader_index] = fingerprint
+        self._fingerprints[loader_index] += samples_fingerprint(samples)
         self._pass.see(model, samples, loader_index)
 
     def conclude(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str, loader_index: int) -> None:
@@ -263,8 +247,7 @@ class RobustAccuracy(Probe):
         for name, value in figures.items():
             in_bar = name in ("clean_accuracy", "robust_accuracy/worst_case")
             self.log_figure(trainer, module, f"{stage}/{name}", value, loader_index, prog_bar=in_bar)
-        fingerprint = self._fingerprints.pop(loader_index, 0)
-        where_from = origin(trainer, module, seed=self.seed, fingerprint=fingerprint)
+        where_from = origin(trainer, module, seed=self.seed, fingerprint=self._fingerprints.pop(loader_index, 0))
         self._publish(trainer, stage, loader_index, report, where_from)
 
     def _publish(
@@ -303,3 +286,24 @@ class RobustAccuracy(Probe):
     ) -> None:
         self._warm_starts.load(checkpoint)
         self._closer_look.load(checkpoint)
+
+
+def _check(attacks: dict[str, Attack]) -> None:
+    """Raises ValueError where these are no attacks of classifiers that hold for every batch, by name."""
+    check_names(attacks)
+    if not attacks:
+        raise ValueError("RobustAccuracy(attacks=...) must name at least one attack")
+    for name, attack in attacks.items():
+        if attack.objective.of_texts:
+            raise ValueError(
+                f"RobustAccuracy(attacks=...): attack {name!r} has the objective {attack.objective!r}, which is "
+                "for language models: RobustLanguage measures these"
+            )
+        try:
+            attack.check_rows(1)
+        except ValueError as error:
+            raise ValueError(
+                f"RobustAccuracy(attacks=...): attack {name!r} must hold for every sample of every batch, so "
+                "that its fields are numbers, or tensors of one row; for one value per sample call "
+                f"`touchstone.attacks.evaluate` ({error})"
+            ) from error

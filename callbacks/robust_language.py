@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import lightning.pytorch as pl
@@ -93,7 +94,7 @@ class RobustLanguage(Probe):
         self._stage = "val"
         self._cost: dict[int, dict[str, Cost]] = {}
         self._shown: dict[int, dict[str, list[FlippedText]]] = {}
-        self._fingerprints: dict[int, int] = {}
+        self._fingerprints = Counter[int]()  # by loader
         self._numbers = ReportNumbers()
 
     # Before a training.
@@ -151,8 +152,7 @@ class RobustLanguage(Probe):
             batch_size=self._halving,
             keep_adversarial=num_wanted > 0,
         )
-        fingerprint = self._fingerprints.get(loader_index, 0) + samples_fingerprint(samples)
-        self._fingerprints[loader_index] = fingerprint
+        self._fingerprints[loader_index] += samples_fingerprint(samples)
         self.keep(samples, _rows(report), loader_index)
         cost = self._cost.setdefault(loader_index, dict.fromkeys(self.attacks, Cost()))
         for name, spent in report.cost.items():
@@ -186,8 +186,7 @@ class RobustLanguage(Probe):
         cost = gather_costs(self._cost.pop(loader_index, dict.fromkeys(self.attacks, Cost())))
         shown, folder = self._shown.pop(loader_index, {}), run_folder(trainer)
         self._halving.say()
-        fingerprint = self._fingerprints.pop(loader_index, 0)
-        where_from = origin(trainer, module, seed=self.seed, fingerprint=fingerprint)
+        where_from = origin(trainer, module, seed=self.seed, fingerprint=self._fingerprints.pop(loader_index, 0))
         if not values:
             return
         number = self._numbers.of(loader_index)
