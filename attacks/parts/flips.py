@@ -12,7 +12,7 @@ from ..core.ascend import Measure
 
 
 class Flips(NamedTuple):
-    """K changes of one token each, for M texts.
+    """K >= 1 changes of one token each, for M texts.
 
     Attributes:
         places, tokens: where, and into what, int64 `(M, K)`.
@@ -52,30 +52,15 @@ def search_flips(measure: Measure, x: Tensor, propose: Propose, *, num_flips: in
     for step in range(num_flips):
         num_samples, num_texts, length = beams.shape
         texts, of_texts = beams.flatten(0, 1), rows.repeat_interleave(num_texts)
-        places, tokens, allowed, before = propose(texts, of_texts, step)
+        flips = propose(texts, of_texts, step)
         if not step:
             with torch.no_grad():
-                gain, reached = before or measure(x, rows)
-            best_gain, allowed = gain.float(), allowed & ~reached[:, None]
-        tried, gains, fallen = [], [], []
-        all_asked = allowed.all(0).tolist()  # once for all changes: an accelerator is waited for
-        for number in range(places.shape[1]):
-            text = texts.scatter(1, places[:, number, None], tokens[:, number, None].to(texts.dtype))
-            text = torch.where(allowed[:, number, None], text, texts)
-            gain, reached = torch.full((len(text),), -torch.inf, device=x.device), torch.zeros_like(allowed[:, number])
-            asked = slice(None) if all_asked[number] else allowed[:, number].nonzero()[:, 0]
-            if isinstance(asked, slice) or len(asked):
-                with torch.no_grad():
-                    found, reached[asked] = measure(text[asked], of_texts[asked])
-                gain[asked] = found.float()
-            tried.append(text)
-            gains.append(gain)
-            fallen.append(reached)
-        if not tried:
-            break
+                gain, reached = flips.before or measure(x, rows)
+            best_gain, flips = gain.float(), flips._replace(allowed=flips.allowed & ~reached[:, None])
+        each, gain, reached = _tried(measure, texts, of_texts, flips)
         # (samples, beams * changes): all that has been tried of a sample side by side.
-        each = torch.stack(tried, 1).reshape(num_samples, -1, length)
-        gain, reached = (torch.stack(parts, 1).reshape(num_samples, -1) for parts in (gains, fallen))
+        each = each.reshape(num_samples, -1, length)
+        gain, reached = gain.reshape(num_samples, -1), reached.reshape(num_samples, -1)
         done = reached.any(1)
         top = torch.where(done, reached.float().argmax(1), gain.argmax(1))
         first = torch.arange(num_samples, device=x.device)
@@ -92,3 +77,28 @@ def search_flips(measure: Measure, x: Tensor, propose: Propose, *, num_flips: in
         kept = gain.topk(min(num_beams, gain.shape[1]), dim=1).indices
         beams = each.gather(1, kept[..., None].expand(-1, -1, length))
     return best
+
+
+@torch.no_grad()
+def _tried(measure: Measure, texts: Tensor, rows: Tensor, flips: Flips) -> tuple[Tensor, Tensor, Tensor]:
+    """Asks about every change of texts `(M, T)` of rows `(M,)`.
+
+    Returns:
+        The texts changed, `(M, K, T)`; their gains, float `(M, K)`, minus infinity where there is no such change; and
+        which reach the goal, bool `(M, K)`.
+    """
+    tried, gains, fallen = [], [], []
+    all_asked = flips.allowed.all(0).tolist()  # once for all changes: an accelerator is waited for
+    changes = zip(flips.places.unbind(1), flips.tokens.unbind(1), flips.allowed.unbind(1), all_asked, strict=True)
+    for places, tokens, allowed, asks_all in changes:
+        text = texts.scatter(1, places[:, None], tokens[:, None].to(texts.dtype))
+        text = torch.where(allowed[:, None], text, texts)
+        gain, reached = torch.full((len(text),), -torch.inf, device=texts.device), torch.zeros_like(allowed)
+        asked = slice(None) if asks_all else allowed.nonzero()[:, 0]
+        if isinstance(asked, slice) or len(asked):
+            found, reached[asked] = measure(text[asked], rows[asked])
+            gain[asked] = found.float()
+        tried.append(text)
+        gains.append(gain)
+        fallen.append(reached)
+    return torch.stack(tried, 1), torch.stack(gains, 1), torch.stack(fallen, 1)
