@@ -186,7 +186,7 @@ class Strongest(Attack):
             for rank in range(_MORE_CLASSES):
                 climbs.inside(near(_IN_SIGHT), num_steps=20, gain=Gain(rank=rank, smooth=rank == 1))
             climbs.from_afar(near(torch.inf), num_steps=20, factor=_BEYOND)
-            survivors.begin_to_compare()
+            survivors.ends.forget()  # those of climbs of other lengths
             for _ in range(_NUM_SCATTERED):
                 climbs.inside(near(torch.inf), num_steps=20, gain=_SMOOTH)
             rows = near(0.2)

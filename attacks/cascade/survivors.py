@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from ..core.ascend import Measure
 from ..core.past_saturation import past_saturation
-from ..core.per_sample import widest
 from ..core.sample_rng import SampleRng
 from ..core.smooth_backward import smooth_backward
 from ..core.threat import Threat
 from ..threats.ball import Ball
 from .first_climb import FirstClimb
 from .gain import ANY, Gain
+from .scatter import Scatter
 
 QUERIES_PER_PASS = 5
 """So many forwards count as one gradient."""
@@ -64,6 +64,7 @@ class Survivors:
         distance: how far it is, infinite where there is none, `(N,)`.
         num_passes: the gradients taken so far, `(N,)`.
         first_climb: what else the first climb has shown.
+        ends: where the climbs have ended that are compared.
     """
 
     def __init__(self, threat: Threat, max_passes: int, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> None:
@@ -75,11 +76,9 @@ class Survivors:
         self.first, self.highest, self.climbed = (numbers - torch.inf for _ in range(3))
         self.first_gaps = self.class_gaps = x.new_empty(0)
         self.nearest, self.distance = x.clone(), numbers + torch.inf
-        self.num_passes, self.first_climb = numbers.clone(), FirstClimb(x)
+        self.num_passes, self.first_climb, self.ends = numbers.clone(), FirstClimb(x), Scatter(x)
         self._torn = torch.zeros_like(self.fallen)
         self._num_draws = torch.zeros_like(self.everyone)
-        # Of the ends of the climbs that are compared: their number, sum, and sum of squares.
-        self._ends = torch.zeros(3, len(x), dtype=widest(x.device), device=x.device)
 
     # Who is worth more effort.
 
@@ -92,22 +91,15 @@ class Survivors:
         assert isinstance(self.threat, Ball)
         return (~self.fallen & (self.distance <= factor * self.threat.radius(self.distance))).nonzero()[:, 0]
 
-    def begin_to_compare(self) -> None:
-        """Forgets the ends of climbs of other lengths."""
-        self._ends.zero_()
-
     def scattered(self, hope: float, *, within: float = torch.inf) -> Tensor:
         """The survivors that another climb may reach, by the scatter of the ends so far: int64 `(M,)`.
 
         Args:
-            hope: the most standard deviations from the mean end to the boundary.
+            hope: as of `Scatter.may_reach`.
             within: the most of the first margin that may be left.
         """
-        number, total, squares = self._ends
-        mean = total / number
-        spread = (squares / number - mean.square()).clamp_min(0).sqrt()
         rows = self.near(within)
-        return rows[((number >= 2) & (-mean <= hope * spread))[rows]]
+        return rows[self.ends.may_reach(hope)[rows]]
 
     def bent(self) -> Tensor:
         """The survivors whose gain bends (`FirstClimb.bends`): int64 `(M,)`."""
@@ -241,8 +233,7 @@ class Survivors:
         if not alone:
             self.climbed[rows] = torch.maximum(self.climbed[rows], end)
         self.fallen[rows] |= turned
-        share = (end / -self.first[rows]).to(self._ends)
-        self._ends[:, rows] += torch.stack([torch.ones_like(share), share, share.square()])
+        self.ends.see(rows, end / -self.first[rows])
         return rows[brought_on & ~turned]
 
     def gaps(self, points: Tensor, rows: Tensor) -> Tensor:
