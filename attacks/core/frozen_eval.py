@@ -45,20 +45,7 @@ def frozen_eval(model: nn.Module, *, freeze: bool = True, training: bool = False
     accelerators = {device for device in accelerators if device.type not in ("cpu", "meta")}
     with ExitStack() as stack:
         _fork_random_state(stack, accelerators)
-        if any(isinstance(module, nn.RNNBase) for module in modes) and accelerators:
-            # cuDNN refuses the backward of a recurrent net in evaluation mode.
-            stack.enter_context(
-                cudnn.flags(
-                    enabled=False,
-                    benchmark=cudnn.benchmark,
-                    deterministic=cudnn.deterministic,
-                    allow_tf32=cudnn.allow_tf32,
-                )
-            )
-        for kind in {"cpu", *(device.type for device in accelerators)}:
-            if torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16:
-                # In float16 the input gradients of confident samples underflow to 0; bfloat16 has float32's range.
-                stack.enter_context(torch.autocast(kind, enabled=False))
+        _let_gradients_through(stack, model, accelerators)
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         stack.enter_context(checkpoints_not_reentrant())
@@ -140,3 +127,21 @@ def _fork_random_state(stack: ExitStack, accelerators: set[torch.device]) -> Non
         stack.enter_context(torch.random.fork_rng(devices=indices, device_type=kind))
     stack.callback(random.setstate, random.getstate())
     stack.callback(np.random.set_state, np.random.get_state())
+
+
+def _let_gradients_through(stack: ExitStack, model: nn.Module, accelerators: set[torch.device]) -> None:
+    """Leaves out, until the stack closes, what takes no gradient of samples, or takes it for 0."""
+    if accelerators and any(isinstance(module, nn.RNNBase) for module in model.modules()):
+        # cuDNN refuses the backward of a recurrent net in evaluation mode.
+        stack.enter_context(
+            cudnn.flags(
+                enabled=False,
+                benchmark=cudnn.benchmark,
+                deterministic=cudnn.deterministic,
+                allow_tf32=cudnn.allow_tf32,
+            )
+        )
+    for kind in {"cpu", *(device.type for device in accelerators)}:
+        if torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16:
+            # In float16 the input gradients of confident samples underflow to 0; bfloat16 has float32's range.
+            stack.enter_context(torch.autocast(kind, enabled=False))
