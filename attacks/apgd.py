@@ -17,8 +17,8 @@ from touchstone.options import check_counts, check_numbers
 
 from .core.ascend import Measure
 from .core.attack import Attack
+from .core.attack_sequence import attack_in_sequence
 from .core.gain import gain_of
-from .core.in_turn import in_turn
 from .core.objective import Objective
 from .core.sample_rng import SampleRng
 from .core.threat import Threat
@@ -88,7 +88,7 @@ class APGD(Attack):
         one = replace(self, num_restarts=1, num_targets=0)
         goals = towards_nearest(self.objective, self.num_targets, model, x, y)
         climbs = [replace(one, objective=goal) for goal in goals for _ in range(self.num_restarts)]
-        return in_turn(climbs, self._measure(model, y), model, x, y, rng)
+        return attack_in_sequence(climbs, self._measure(model, y), model, x, y, rng)
 
     def _measure(self, model: nn.Module, y: Tensor) -> Measure:
         return gain_of(model, self.objective, y, num_eot_samples=self.num_eot_samples)

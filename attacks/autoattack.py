@@ -16,8 +16,8 @@ from touchstone.options import check_choice, check_counts
 
 from .apgd import APGD
 from .core.attack import Attack
+from .core.attack_sequence import attack_in_sequence
 from .core.gain import gain_of
-from .core.in_turn import in_turn
 from .core.sample_rng import SampleRng
 from .core.threat import Threat
 from .fab import FAB
@@ -110,4 +110,4 @@ class AutoAttack(Attack):
                 f"AutoAttack(version={self.version!r}) needs images `(N, C, H, W)`, for its Square, got the shape "
                 f"{tuple(x.shape)}; Strongest works for any"
             )
-        return in_turn(self.attacks(), gain_of(model, self.objective, y), model, x, y, rng)
+        return attack_in_sequence(self.attacks(), gain_of(model, self.objective, y), model, x, y, rng)

@@ -16,8 +16,8 @@ from touchstone.options import check_counts, check_flags, check_numbers
 
 from .core.ascend import gradient_of
 from .core.attack import Attack
+from .core.attack_sequence import attack_in_sequence
 from .core.gain import gain_of
-from .core.in_turn import in_turn
 from .core.objective import Objective
 from .core.per_sample import leave_every, lengths, norms, per_sample, wide, widest
 from .core.sample_rng import SampleRng
@@ -101,7 +101,7 @@ class FAB(Attack):
             for number in range(self.num_restarts)
         ]
         measure, nearest_in = gain_of(model, self.objective, y), None if self.early_stop else self.threat
-        return in_turn(searches, measure, model, x, y, rng, nearest_in=nearest_in)
+        return attack_in_sequence(searches, measure, model, x, y, rng, nearest_in=nearest_in)
 
     def _near(self, x: Tensor, rng: SampleRng) -> Tensor:
         return self._ball.resized(self._ball.radii(x) / 2).start(x, rng)

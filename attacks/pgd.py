@@ -13,9 +13,9 @@ from touchstone.options import check_counts, check_flags, check_positive
 
 from .core.ascend import StepSize, ascend, cosine_steps
 from .core.attack import Attack
+from .core.attack_sequence import attack_in_sequence
 from .core.eps import parse_number
 from .core.gain import gain_of
-from .core.in_turn import in_turn
 from .core.objective import Objective
 from .core.sample_rng import SampleRng
 from .core.threat import Threat
@@ -93,7 +93,7 @@ class PGD(Attack):
         if self.num_restarts == 1:
             return self.climb(model, x, y, rng.fold(0))[0]
         measure = gain_of(model, self.objective, y, num_eot_samples=self.num_eot_samples)
-        return in_turn([replace(self, num_restarts=1)] * self.num_restarts, measure, model, x, y, rng)
+        return attack_in_sequence([replace(self, num_restarts=1)] * self.num_restarts, measure, model, x, y, rng)
 
     def climb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> tuple[Tensor, Tensor]:
         """One restart: the points, and which are known to have reached the objective, bool `(N,)`."""

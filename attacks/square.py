@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from touchstone.options import check_counts, check_numbers
 
 from .core.attack import Attack
+from .core.attack_sequence import attack_in_sequence
 from .core.gain import gain_of
-from .core.in_turn import in_turn
 from .core.objective import Objective
 from .core.per_sample import PerSample, leave_every, norms, per_sample, wide
 from .core.sample_rng import SampleRng
@@ -83,7 +83,7 @@ class Square(Attack):
         if self.num_restarts == 1:
             return self.search(model, x, y, rng, start=_windows(self.threat).first(x, rng))
         one = replace(self, num_restarts=1)
-        return in_turn([one] * self.num_restarts, gain_of(model, self.objective, y), model, x, y, rng)
+        return attack_in_sequence([one] * self.num_restarts, gain_of(model, self.objective, y), model, x, y, rng)
 
     @torch.no_grad()
     def search(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng, *, start: Tensor) -> Tensor:

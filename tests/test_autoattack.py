@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from touchstone.attacks import APGD, L1, L2, Attack, AutoAttack, Linf, SampleRng, Threat, Untargeted, evaluate
+from touchstone.attacks.core.attack_sequence import attack_in_sequence
 from touchstone.attacks.core.gain import gain_of
-from touchstone.attacks.core.in_turn import in_turn
 from touchstone.attacks.threats.ball import Ball
 
 from .oracles import LinearModel, images, own_labels, small_net
@@ -99,7 +99,7 @@ def test_each_attack_sees_what_still_stands_and_the_point_that_fell_is_kept() ->
     second = Turns(threat=threat, grey=torch.tensor([True, False, False, False, False]))
     third = Turns(threat=threat, grey=torch.tensor([True, True, True, True, True]))
     model, rng = Bright(), SampleRng.numbered(5)
-    points = in_turn([first, second, third], gain_of(model, Untargeted(), y), model, x, y, rng)
+    points = attack_in_sequence([first, second, third], gain_of(model, Untargeted(), y), model, x, y, rng)
     assert first.seen == [0, 1, 2, 3, 4]
     assert second.seen == [0, 2, 4]
     assert third.seen == [2, 4]
@@ -122,8 +122,8 @@ def test_what_reaches_the_goal_is_kept_whatever_its_gain_and_the_first_noise_is_
 
     attacks = [Fills(threat=LINF, value=value) for value in (0.2, 0.1, 0.5)]
     x, rng = torch.zeros(2, 3), SampleRng.numbered(2, seed=7)
-    assert (in_turn(attacks, measure, nn.Identity(), x, torch.zeros(2), rng) == 0.5).all()
-    assert (in_turn(attacks[:2], measure, nn.Identity(), x, torch.zeros(2), rng) == 0.1).all()
+    assert (attack_in_sequence(attacks, measure, nn.Identity(), x, torch.zeros(2), rng) == 0.5).all()
+    assert (attack_in_sequence(attacks[:2], measure, nn.Identity(), x, torch.zeros(2), rng) == 0.1).all()
     assert attacks[0].seeds == [7, 7]
     assert len({7, *attacks[1].seeds, *attacks[2].seeds}) == 3
 

@@ -22,8 +22,8 @@ from touchstone.attacks import (
     Untargeted,
     evaluate,
 )
+from touchstone.attacks.core.attack_sequence import attack_in_sequence
 from touchstone.attacks.core.gain import gain_of
-from touchstone.attacks.core.in_turn import in_turn
 
 from .masking_nets import Clamped, Quantised, Tempered, warnings_of
 from .oracles import images, own_labels, small_net
@@ -39,7 +39,7 @@ class Own(Attack):
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:
         losses = Margin(), CrossEntropy()
         attacks = [PGD(threat=self.threat, objective=Untargeted(loss=loss), num_restarts=3) for loss in losses]
-        return in_turn(attacks, gain_of(model, self.objective, y), model, x, y, rng)
+        return attack_in_sequence(attacks, gain_of(model, self.objective, y), model, x, y, rng)
 
 
 CASCADES: dict[str, Attack] = {

@@ -1,4 +1,4 @@
-"""`in_turn`: several attacks one after another, as a rule each on the samples that still stand."""
+"""`attack_in_sequence`: several attacks one after another, as a rule each on the samples that still stand."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .sample_rng import SampleRng
 from .threat import Threat
 
 
-def in_turn(
+def attack_in_sequence(
     attacks: Sequence[Attack],
     measure: Measure,
     model: nn.Module,
