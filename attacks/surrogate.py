@@ -20,7 +20,7 @@ from .core.ascend import gradient_of
 from .core.attack import Attack
 from .core.logits import logits_of
 from .core.objective import Objective
-from .core.said_of import said_of
+from .core.prefixed_errors import prefixed_errors
 from .core.sample_rng import SampleRng
 from .core.threat import Threat
 from .objectives.untargeted import Untargeted
@@ -135,7 +135,7 @@ class Surrogate(Attack):
 
     @torch.no_grad()
     def _check_fits(self, net: nn.Module, points: Tensor, answers: Tensor) -> None:
-        with said_of("Surrogate(net=...): on the model's images"):
+        with prefixed_errors("Surrogate(net=...): on the model's images"):
             found, wanted = tuple(logits_of(net.eval()(points[:1])).shape), (1, answers.shape[1])
         if found != wanted:
             raise ValueError(f"Surrogate(net=...) must give logits of the model's shape {wanted}, got {found}")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .core.attack import Attack
-from .core.said_of import said_of
+from .core.prefixed_errors import prefixed_errors
 from .core.sample_rng import SampleRng
 from .core.threat import Threat
 from .core.wrapping import Wrapping
@@ -73,7 +73,7 @@ class Transfer(Wrapping):
         try:
             if home != device:
                 self.source.to(device)
-            with said_of("Transfer(source=...): on the source"):
+            with prefixed_errors("Transfer(source=...): on the source"):
                 yield
         finally:
             if home != device:
