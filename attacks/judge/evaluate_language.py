@@ -26,7 +26,7 @@ from ..core.frozen_eval import seed_random_state
 from ..core.same_answer import same_in_equal_batches
 from ..core.sample_rng import SampleRng
 from ..objectives.surprise import token_losses
-from .bench import Bench
+from .attack_runner import AttackRunner
 from .forwards import Forwards
 from .halving import Halving
 from .judging import judging
@@ -102,7 +102,7 @@ def evaluate_language(
     with judging(model, x.device):
         x, y, ids = as_computed(x, model), as_labels(y), ids.clone()
         look = Forwards(model, halving, check=check_token_logits)
-        bench = Bench(model, SampleRng(seed, ids), look, halving, Untouched(model))
+        runner = AttackRunner(model, SampleRng(seed, ids), look, halving, Untouched(model))
         seed_random_state(seed, x.device)
         bits, characters = torch.zeros(2, *y.shape, device=x.device)
         reached = {name: torch.zeros(len(x), dtype=torch.bool, device=x.device) for name in attacks}
@@ -124,12 +124,12 @@ def evaluate_language(
 
         halving.run(len(x), foretell)
         _check_causal(look, x, ids)
-        bench.untouched.ignore_changes()
+        runner.untouched.ignore_changes()
         everywhere = torch.ones_like(bits)
         clean = _per_character(bits, characters, everywhere)
         report = LanguageReport(dict(attacks), ids, _per_token(characters, everywhere), clean)
         for name, attack in attacks.items():
-            x_adv = _judge(report, name, attack, x, y, bits, characters, reached[name], bench)
+            x_adv = _judge(report, name, attack, x, y, bits, characters, reached[name], runner)
             if keep_adversarial:
                 report.x_adv[name] = x_adv
         if halving is not batch_size:
@@ -146,7 +146,7 @@ def _judge(
     bits: Tensor,
     characters: Tensor,
     reached: Tensor,
-    bench: Bench,
+    runner: AttackRunner,
 ) -> Tensor:
     """Attacks every text, enters figures and cost into the report, and returns the attacked texts."""
     before, after = bits.new_zeros(len(x)), bits.new_zeros(len(x))
@@ -164,7 +164,7 @@ def _judge(
         success[rows] = naming(name, part.objective.reached, logits, y[rows]) & ~reached[rows]
 
     everyone = torch.arange(len(x), device=x.device)
-    x_adv, cost = bench.run(name, attack, x, y, rows=everyone, measure=measure)
+    x_adv, cost = runner.run(name, attack, x, y, rows=everyone, measure=measure)
     report.before[name], report.after[name], report.success[name] = before, after, success
     report.num_changed[name], report.cost[name] = changed.sum(1), cost
     return x_adv

@@ -14,7 +14,7 @@ from ..core.checks import check_labels, check_not_probabilities
 from ..core.frozen_eval import seed_random_state
 from ..core.sample_rng import SampleRng
 from ..objectives.losses import Margin
-from .bench import Bench
+from .attack_runner import AttackRunner
 from .diagnosis import Diagnosis
 from .forwards import Forwards
 from .halving import Halving
@@ -62,21 +62,21 @@ class Trial:
             check_labels(y, logits.shape[1], ids)
         prediction = logits.argmax(1)
         self._report = Report(dict(attacks), ids, y, prediction, prediction == y)
-        self._bench = Bench(model, SampleRng(seed, ids), self._look, halving, untouched)
+        self._runner = AttackRunner(model, SampleRng(seed, ids), self._look, halving, untouched)
         self._diagnosis = Diagnosis(
-            model, x, y, prediction=prediction, logits=logits, rng=self._bench.rng, look=self._look
+            model, x, y, prediction=prediction, logits=logits, rng=self._runner.rng, look=self._look
         )
 
     def diagnose_the_model(self, *, look_again: bool) -> None:
         """Enters what the model itself shows into the report; `look_again` as in `Diagnosis.of_the_model`."""
-        changed = self._bench.untouched.ignore_changes()
+        changed = self._runner.untouched.ignore_changes()
         self._report.observed.extend(self._diagnosis.of_the_model(changed, look_again=look_again))
 
     def prepare(self, samples: tuple[Tensor, Tensor] | None) -> None:
         """Lets attacks learn that need it; what that costs is in their own."""
-        bench = self._bench
+        runner = self._runner
         self._attacks, self._learning = prepare_attacks(
-            self._attacks, bench.model, samples, seed=self._seed, untouched=bench.untouched
+            self._attacks, runner.model, samples, seed=self._seed, untouched=runner.untouched
         )
         if samples is not None and self._learning:
             check_disjoint(self._x, self._report.sample_id, samples[0])
@@ -98,7 +98,7 @@ class Trial:
 
         def aim(part: Attack, rows: Tensor) -> Attack:
             clean_logits = partial(logits.__getitem__, rows)
-            return part.with_objective(part.objective.aim(clean_logits, y[rows], self._bench.rng.take(rows)))
+            return part.with_objective(part.objective.aim(clean_logits, y[rows], self._runner.rng.take(rows)))
 
         def measure(part: Attack, rows: Tensor, x_adv: Tensor, after: Tensor) -> None:
             robust[rows] = naming(name, part.objective.correct, after, y[rows])
@@ -108,7 +108,7 @@ class Trial:
             left[rows] = torch.where(before == 0, 0 - now.clamp_min(0), now / before)
 
         rows = robust.nonzero()[:, 0]
-        x_adv, cost = self._bench.run(name, attack, self._x, y, rows=rows, measure=measure, aim=aim)
+        x_adv, cost = self._runner.run(name, attack, self._x, y, rows=rows, measure=measure, aim=aim)
         report.margin_left[name] = left
         report.robust[name], report.success[name] = robust, success
         report.cost[name] = cost + self._learning.get(name, Cost())

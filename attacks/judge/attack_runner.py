@@ -1,4 +1,4 @@
-"""`Bench`: what all attacks of an evaluation are run with, on images and on texts."""
+"""`AttackRunner`: what all attacks of an evaluation are run with, on images and on texts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ for that."""
 
 
 @dataclass(frozen=True, eq=False)
-class Bench:
+class AttackRunner:
     """Runs one attack after another on the samples of an evaluation.
 
     Attributes:
