@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from touchstone.options import check_count
 from touchstone.runs.run_folder import run_folder
 
-from .parts.passes.samples import images_and_labels
+from .parts.passes.batch_keys import images_and_labels
 from .parts.records.publish import publish_picture
 
 TAG = "augmentations"

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from touchstone.attacks import frozen_eval
 from touchstone.options import check_choice, check_flags
 
-from .parts.passes.samples import images_and_labels
+from .parts.passes.batch_keys import images_and_labels
 from .parts.resuming.own_order import samples_in
 
 POLICIES = ("stop", "skip", "keep")

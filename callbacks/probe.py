@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from touchstone.options import check_count
 
 from .parts.passes.averaged_weights import check_order
+from .parts.passes.batch_keys import read_batch_keys
 from .parts.passes.closer_look import is_measured
 from .parts.passes.fresh_figures import check_rankings
 from .parts.passes.left_out import LeftOut
@@ -72,14 +73,9 @@ class Probe(pl.Callback):
         check_count(f"{name}(max_samples=...)", max_samples, none_means="all samples")
         self.every_n_epochs = every_n_epochs
         self.max_samples = max_samples
-        if batch_keys is not None and (
-            not isinstance(batch_keys, (tuple, list))
-            or [isinstance(key, str | int) and not isinstance(key, bool) for key in batch_keys] != [True, True]
-        ):
-            raise ValueError(f"{name}(batch_keys=...) must be two keys, (images, labels), got {batch_keys!r}")
         self._normalized = NormalizedBatches(normalization, name)
         self.normalization, self.normalize = self._normalized.normalization, self._normalized.normalize
-        self.batch_keys = None if batch_keys is None else tuple(batch_keys)
+        self.batch_keys = read_batch_keys(batch_keys, f"{name}(batch_keys=...)")
         self._streams: dict[int, SampleStream] = {}
         self._measured = Measured(name)
         self._fresh: set[str] = set()

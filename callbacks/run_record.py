@@ -20,7 +20,7 @@ from touchstone.attacks.core.logits import logits_as_float
 from touchstone.runs.run_folder import run_folder, tensorboard_writers
 from touchstone.runs.whole_files import write_whole
 
-from .parts.passes.samples import images_and_labels
+from .parts.passes.batch_keys import images_and_labels
 from .parts.records.publish import publish_text
 
 

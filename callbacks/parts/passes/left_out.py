@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from .samples import images_and_labels
+from .batch_keys import images_and_labels
 
 
 class LeftOut:

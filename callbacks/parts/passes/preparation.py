@@ -19,9 +19,10 @@ from touchstone.attacks.core.frozen_eval import seed_random_state
 from touchstone.attacks.judge.preparing import coincide, prepare_attacks
 from touchstone.attacks.judge.untouched import Untouched
 
+from .batch_keys import images_and_labels
 from .measuring import measuring
 from .own_copy import own_copy
-from .samples import Samples, images_and_labels
+from .samples import Samples
 
 AsMeasured = Callable[[nn.Module, Samples], tuple[nn.Module, Samples]]
 

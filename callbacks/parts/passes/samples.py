@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DistributedSampler, IterableDataset, SequentialSampler
 
 from touchstone.attacks.core.checks import check_batch
+
+from .batch_keys import images_and_labels
 
 
 @dataclass(frozen=True)
@@ -124,37 +126,3 @@ def _caveat(trainer: pl.Trainer, sampler: Any) -> str | None:
         "order each time: random starts, and the samples that `max_samples` takes, differ between validations; "
         "turn shuffling off in the data loader"
     )
-
-
-def images_and_labels(batch: Any, keys: Sequence[str | int] | None) -> tuple[Tensor, Tensor]:
-    """The images and labels in a batch: the first two of a tuple or list, or those of a dict with the given keys.
-
-    Of a named tuple the keys, where they are given, are the names of its fields, and of other tuples and lists places.
-
-    Raises:
-        ValueError: the batch is something else, or lacks a key or place.
-    """
-    if keys is not None and hasattr(batch, "_fields"):
-        batch = batch._asdict()
-    if isinstance(batch, Mapping):
-        if keys is None:
-            raise ValueError(
-                f"the batch is a dict with the keys {list(batch)}: say which are the samples and which their "
-                "labels, `batch_keys=(samples, labels)`"
-            )
-        missing = [key for key in keys if key not in batch]
-        if missing:
-            raise ValueError(f"batch_keys: the batch has no {missing[0]!r}, its keys are {list(batch)}")
-        return batch[keys[0]], batch[keys[1]]
-    if isinstance(batch, (tuple, list)) and keys is not None:
-        places = [key for key in keys if isinstance(key, int) and 0 <= key < len(batch)]
-        if len(places) < len(keys):
-            raise ValueError(
-                f"batch_keys={tuple(keys)} must be keys of a dict, fields of a named tuple, or places from 0 to "
-                f"{len(batch) - 1}, and the batch is a {type(batch).__name__} of {len(batch)} without names: leave the "
-                "option out if its first two are the images and the labels"
-            )
-        return batch[places[0]], batch[places[1]]
-    if isinstance(batch, (tuple, list)) and len(batch) >= 2:
-        return batch[0], batch[1]
-    raise ValueError(f"the batch must be (images, labels) or a dict of them, got {type(batch).__name__}")

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from touchstone.attacks.core.checks import check_batch
 
-from .samples import Samples, images_and_labels
+from .batch_keys import images_and_labels
+from .samples import Samples
 
 if TYPE_CHECKING:
     from ...probe import Probe
