@@ -173,11 +173,8 @@ class _Walk:
 
     def _gradient(self, rows: Tensor, number: int, num_directions: int, radius: Tensor) -> Tensor:
         """The direction in which more of the queries around each point reach the objective: like the points."""
-        decisions, steps, decided = (
-            torch.zeros_like(radius),
-            torch.zeros_like(self.x[rows]),
-            torch.zeros_like(self.x[rows]),
-        )
+        decisions, steps = torch.zeros_like(radius), torch.zeros_like(self.x[rows])
+        decided = torch.zeros_like(steps)
         for part, first in enumerate(range(0, num_directions, _AT_ONCE)):
             shape = len(rows), min(_AT_ONCE, num_directions - first)
             many = rows.repeat_interleave(shape[1])

@@ -66,15 +66,9 @@ def smallest_eps(
     check_batch(x, y)
     largest = parse_number(largest, "smallest_eps(largest=...)")
     check_count("smallest_eps(num_rounds=...)", num_rounds)
-    if not isinstance(attack, Attack) or not isinstance(attack.threat, Ball):
-        raise ValueError(f"smallest_eps(attack=...) must be an attack in a ball such as Linf, got {attack!r:.80}")
-    if attack.needs_samples:
-        raise ValueError(
-            f"smallest_eps(attack=...): {type(attack).__name__} learns from samples before it attacks: give the attack "
-            "that its `.prepare(model, x, y)` returns, with other samples than these"
-        )
-    if isinstance(attack.threat, Linf) and attack.threat.box is not None:
-        check_width(largest, attack.threat.width, "smallest_eps(largest=...)")
+    threat = _ball_of(attack)
+    if isinstance(threat, Linf) and threat.box is not None:
+        check_width(largest, threat.width, "smallest_eps(largest=...)")
     ids = read_sample_ids(sample_ids, y)
     rows = torch.arange(len(x), device=x.device)
     eps = torch.full((len(x),), largest, dtype=widest(x.device), device=x.device)
@@ -100,14 +94,25 @@ def smallest_eps(
         stands[rows] = torch.where(turned, stands[rows], eps[rows])
         if not number:
             falls[~report.clean_correct] = 0
-        whole = attack.threat.whole_eps
-        rows = rows[(falls[rows] > stands[rows] + whole) & falls[rows].isfinite()]
+        rows = rows[(falls[rows] > stands[rows] + threat.whole_eps) & falls[rows].isfinite()]
         if not len(rows):
             break
         eps = (stands + falls) / 2
-        eps = eps.ceil() if whole else eps
+        eps = eps.ceil() if threat.whole_eps else eps
     halving.say()
     return falls
+
+
+def _ball_of(attack: Attack) -> Ball:
+    """The threat of an attack that is ready; raises ValueError where it is no ball, whose eps could be another."""
+    if not isinstance(attack, Attack) or not isinstance(attack.threat, Ball):
+        raise ValueError(f"smallest_eps(attack=...) must be an attack in a ball such as Linf, got {attack!r:.80}")
+    if attack.needs_samples:
+        raise ValueError(
+            f"smallest_eps(attack=...): {type(attack).__name__} learns from samples before it attacks: give the attack "
+            "that its `.prepare(model, x, y)` returns, with other samples than these"
+        )
+    return attack.threat
 
 
 def robustness_curve(smallest: Tensor, eps_values: Tensor | Sequence[float]) -> Tensor:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..core.attack import Attack
-from ..core.threat import Threat
 from ..objectives.untargeted import Untargeted
 from .meter import Cost
 
@@ -72,9 +71,5 @@ def _comparable_pairs(attacks: Mapping[str, Attack]) -> list[tuple[str, str]]:
         for weak in names
         for strong in names
         if (attacks[weak].kind, attacks[strong].kind) in _ORDER
-        and _same_threat(attacks[weak].threat, attacks[strong].threat)
+        and repr(attacks[weak].threat) == repr(attacks[strong].threat)
     ]
-
-
-def _same_threat(one: Threat, other: Threat) -> bool:
-    return repr(one) == repr(other)
