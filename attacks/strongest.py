@@ -246,22 +246,7 @@ class Strongest(Attack):
             climbs.by_corners(near(0.07), num_steps=10, factor=None, gain=Gain(rank=rank, smooth=True))
         self._without_gradients(survivors, climbs)
         if self.max_passes >= _THOROUGH:
-            # First who has not climbed along the gradient yet, then who climbs by nothing else, then all others.
-            brought_on = climbs.densely(near(_BROUGHT_NEAR), num_steps=30, factor=2)
-            climbs.densely(among(near(_IN_SIGHT), brought_on), num_steps=40, factor=3, pixels_per_eps=15)
-            while len(rows := survivors.affordable(among(hopeful(), dense), num_steps=100)):
-                climbs.densely(rows, num_steps=40, factor=2)
-                climbs.densely(survivors.standing(rows), num_steps=60, factor=3, pixels_per_eps=15)
-            gain = _SMOOTH
-            while len(rows := survivors.affordable(without(survivors.scattered(_HOPE), dense), num_steps=75)):
-                climbs.sparsely(rows, num_steps=15, loss=CrossEntropy(), smooth=gain.smooth)
-                climbs.sparsely(survivors.standing(rows), num_steps=15, loss=Margin(), smooth=gain.smooth)
-                climbs.by_corners(survivors.standing(rows), num_steps=30, factor=_FAR_CORNERS, gain=gain)
-                climbs.by_corners(survivors.standing(rows), num_steps=15, factor=None, gain=gain)
-                gain = ANY if gain is _SMOOTH else _SMOOTH
-            for rank in range(_MORE_CLASSES):
-                gain = Gain(rank=rank, smooth=rank % 2 == 0)
-                climbs.by_corners(near(_IN_SIGHT), num_steps=20, factor=_NEAR_CORNERS, gain=gain)
+            _thoroughly_inside_l1(survivors, climbs, dense)
 
     def _inside_l2_or_l0(self, survivors: Survivors, climbs: Climbs) -> None:
         """In L2 and L0 a few pixels may change by much, and the way there need not begin inside eps."""
@@ -314,3 +299,24 @@ def _densely(survivors: Survivors, climbs: Climbs) -> Tensor:
     climbs.densely(among(survivors.near(0.3), dense), num_steps=30, factor=1, rank=0)
     climbs.densely(among(survivors.near(0.3), dense), num_steps=40, factor=3, pixels_per_eps=15)
     return among(survivors.near(_BROUGHT_NEAR), dense)
+
+
+def _thoroughly_inside_l1(survivors: Survivors, climbs: Climbs, dense: Tensor) -> None:
+    """First who has not climbed along the gradient yet, then who climbs by nothing else, `dense`, then all others."""
+    brought_on = climbs.densely(without(survivors.near(_BROUGHT_NEAR), dense), num_steps=30, factor=2)
+    in_sight = without(survivors.near(_IN_SIGHT), dense)
+    climbs.densely(among(in_sight, brought_on), num_steps=40, factor=3, pixels_per_eps=15)
+    hopeful = partial(survivors.scattered, _HOPE_AT_ONCE, within=0.7)
+    while len(rows := survivors.affordable(among(hopeful(), dense), num_steps=100)):
+        climbs.densely(rows, num_steps=40, factor=2)
+        climbs.densely(survivors.standing(rows), num_steps=60, factor=3, pixels_per_eps=15)
+    gain = _SMOOTH
+    while len(rows := survivors.affordable(without(survivors.scattered(_HOPE), dense), num_steps=75)):
+        climbs.sparsely(rows, num_steps=15, loss=CrossEntropy(), smooth=gain.smooth)
+        climbs.sparsely(survivors.standing(rows), num_steps=15, loss=Margin(), smooth=gain.smooth)
+        climbs.by_corners(survivors.standing(rows), num_steps=30, factor=_FAR_CORNERS, gain=gain)
+        climbs.by_corners(survivors.standing(rows), num_steps=15, factor=None, gain=gain)
+        gain = ANY if gain is _SMOOTH else _SMOOTH
+    for rank in range(_MORE_CLASSES):
+        rows, gain = without(survivors.near(_IN_SIGHT), dense), Gain(rank=rank, smooth=rank % 2 == 0)
+        climbs.by_corners(rows, num_steps=20, factor=_NEAR_CORNERS, gain=gain)
