@@ -139,13 +139,7 @@ def evaluate(
     model = module_of(model)
     check_device(model, x)
     ids = read_sample_ids(sample_ids, y)
-    for name, attack in attacks.items():
-        naming(name, attack.threat.check_input, x)
-        naming(name, attack.check_rows, len(x))
-        if check_8bit and getattr(attack.threat, "box", None) != (0.0, 1.0):
-            raise ValueError(
-                f"attack {name!r}: check_8bit=True rounds pixels of [0, 1] to a picture file, got {attack.threat!r}"
-            )
+    _check_threats(attacks, x, check_8bit=check_8bit)
 
     with judging(model, x.device):
         # Clones made here can carry gradients even where the caller's tensors come from inference mode.
@@ -174,3 +168,14 @@ def _refuse_texts(y: Tensor, characters_per_token: float | Tensor | None) -> Non
             "evaluate(characters_per_token=...) is for language models, whose labels are the tokens that follow, "
             f"`(N, T)`, got labels {tuple(y.shape)}"
         )
+
+
+def _check_threats(attacks: Mapping[str, Attack], x: Tensor, *, check_8bit: bool) -> None:
+    """Raises ValueError where an attack cannot start from these images, or its box is not that of a picture file."""
+    for name, attack in attacks.items():
+        naming(name, attack.threat.check_input, x)
+        naming(name, attack.check_rows, len(x))
+        if check_8bit and getattr(attack.threat, "box", None) != (0.0, 1.0):
+            raise ValueError(
+                f"attack {name!r}: check_8bit=True rounds pixels of [0, 1] to a picture file, got {attack.threat!r}"
+            )
