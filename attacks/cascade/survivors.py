@@ -209,8 +209,8 @@ class Survivors:
         """Takes in where a climb has ended.
 
         Args:
-            rows: who has climbed.
-            points: where to.
+            rows: who has climbed, int64 `(M,)`.
+            points: where to, `(M, ...)`.
             alone: as in `Gain`: such a climb says nothing of where the margin's gradient leads.
 
         Returns:

@@ -126,7 +126,7 @@ def check_logits(logits: Tensor, sample_ids: Tensor, where: str) -> None:
     """Raises ValueError where logits have another shape than `(N, C)`, C >= 2, or are not finite.
 
     Args:
-        logits: what the model returned.
+        logits: what the model returned, of any shape.
         sample_ids: int64 `(N,)`, to name the first bad sample by.
         where: which forward this was, for the message.
     """

@@ -57,7 +57,7 @@ class AttackRunner:
             name: of the attack, for messages.
             attack: as it was given.
             x: all samples, `(N, ...)`.
-            y: their classes, or the tokens that follow.
+            y: their classes, int64 `(N,)`, or the tokens that follow, `(N, T)`.
             rows: which are attacked, int64 `(M,)`.
             measure: takes in the results; where memory did not suffice it is called again for less.
             aim: the attack of some rows, with every choice made that depends on them.

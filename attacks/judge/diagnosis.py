@@ -33,9 +33,9 @@ class Diagnosis:
 
     Args:
         model: images to logits, in the judge's context.
-        x, y: the samples and their classes.
+        x, y: the samples, `(N, ...)`, and their classes, int64 `(N,)`.
         prediction: the classes that the model takes them for before any attack, int64 `(N,)`.
-        logits: before any attack, of the first samples, `NUM_LOOKED_AT` or more where there are so many.
+        logits: before any attack, `(M, C)`, of the first samples, `NUM_LOOKED_AT` or more where there are so many.
         rng: noise per sample.
         look: the judge's own forwards.
     """

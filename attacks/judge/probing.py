@@ -23,7 +23,7 @@ class Probing:
 
     Args:
         model: images to logits, in the judge's context.
-        x, y: the samples and their classes.
+        x, y: the samples, `(N, ...)`, and their classes, int64 `(N,)`.
         prediction: the classes that the model takes them for before any attack, int64 `(N,)`.
         rng: noise per sample.
         look: the judge's own forwards.

@@ -79,7 +79,7 @@ class Nearest:
         """Those of the samples, int64 `(M,)`, for which a nearer point is of use.
 
         Args:
-            rows: which samples to choose from, int64.
+            rows: which samples to choose from, int64 `(M,)`.
             step: how many steps they have gone on; between those at which an accelerator is asked, all are wanted.
         """
         return rows if self.minimal or step % leave_every(rows.device) else rows[~self.inside[rows]]
