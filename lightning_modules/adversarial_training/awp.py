@@ -83,6 +83,7 @@ class AWP(Around):
             with torch.no_grad():
                 w.add_(self.gamma * w.norm() * unit_length(gradient[None])[0])
             self._kept[w] = kept, w.register_post_accumulate_grad_hook(self._restore)
+        torch.clear_autocast_cache()  # it holds the weights in bfloat16, as they were when they were first used
 
     def after_backward(self, model: nn.Module) -> None:
         self.restore_weights()  # what had no gradient
@@ -91,6 +92,7 @@ class AWP(Around):
     def restore_weights(self) -> None:
         for w in list(self._kept):
             self._restore(w)
+        torch.clear_autocast_cache()
         super().restore_weights()
 
     def _restore(self, w: Tensor) -> None:
