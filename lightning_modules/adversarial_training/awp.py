@@ -27,6 +27,8 @@ class AWP(Around):
     Source: Wu, Xia, Wang, "Adversarial weight perturbation helps robust generalization", 2020, section 4: the size of
     the layers' steps, the update of the perturbation, in a single step (K2 = 1), and that of the weights. Only
     parameters of two and more dimensions move: kernels and matrices, not biases or normalization, as in their code.
+    That gives the weights back after the optimizer's step, so that weight decay shrinks the moved ones; here it shrinks
+    the weights as they are. Of several processes each moves its copy by the gradient of its own samples.
 
     In buffers, such as BatchNorm's running statistics, only the second time leaves a trace, so that they are updated as
     often as by the strategy itself in `mode="eval"`. A step costs a copy of the weights, one backward more, and as many

@@ -22,9 +22,10 @@ class MART(InnerAttack):
 
     Source: Wang et al., "Improving adversarial robustness requires revisiting misclassified examples", 2020, the
     boosted cross-entropy and the overall objective of their section 3.3, with their lambda as `weight`. Gradients flow
-    through every factor, as in their code. The classifier's own loss, and with it label smoothing, takes no part; its
-    class weights do, as the mean over the samples is weighted. The clean images are passed again in the backward pass,
-    so that a step holds the activations of one pass (`recomputed`).
+    through every factor, as in their code; that has 1.0001 - max in the second logarithm, which caps it at 9.2, here
+    nothing does. The classifier's own loss, and with it label smoothing, takes no part; its class weights do, as the
+    mean over the samples is weighted. The clean images are passed again in the backward pass, so that a step holds the
+    activations of one pass (`recomputed`).
 
     Args:
         attack: makes the images; the paper's is PGD on the cross-entropy, to the end.

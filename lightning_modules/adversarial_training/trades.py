@@ -28,8 +28,9 @@ class TRADES(InnerAttack):
     Class weights count in the criterion; the divergence, which asks for no class, is the mean over all samples.
 
     The clean images are passed once for both: the inner maximisation moves away from the prediction, in the modes of
-    training, that the loss is taken of. The paper's code passes them anew for it, in evaluation mode. The backward pass
-    passes them again, so that a step holds the activations of one pass (`recomputed`).
+    training, that the loss is taken of. The paper's code passes them anew for it, in evaluation mode, and for the
+    divergence of the loss, which is a third update of the running statistics of BatchNorm. The backward pass passes
+    them again, so that a step holds the activations of one pass (`recomputed`).
 
     Args:
         attack: the inner maximisation. It climbs the divergence in place of its objective, which nothing reaches, so
