@@ -26,6 +26,7 @@ from .parts.untrained_positions import say_untrained_positions
 from .parts.with_schedule import with_schedule
 
 Batch = tuple[Tensor, Tensor]
+LEFT_OUT = -100  # a target that torch's cross-entropy passes over, such as that of padding
 
 
 class LanguageModel(pl.LightningModule):
@@ -33,8 +34,9 @@ class LanguageModel(pl.LightningModule):
 
     Logs `train/loss`, and for S val and test `S/loss` (nats per token), `S/perplexity`, and, where the `vocabulary` of
     the data module has `num_characters` of each token, or the data module itself `characters_per_token`,
-    `S/bits_per_character`; each over every token of the epoch. At each validation, where there is such a `vocabulary`,
-    it continues `prompt`, shown as the text `val/sample` and kept in `samples.txt` of the run folder.
+    `S/bits_per_character`; each over every token of the epoch, but those whose target is -100, as torch's cross-entropy
+    has it for padding. At each validation, where there is such a `vocabulary`, it continues `prompt`, shown as the text
+    `val/sample` and kept in `samples.txt` of the run folder.
 
     Args:
         net: token ids, int64 `(B, T)`, to logits `(B, T, V)`; for samples and to carry a state with `extend` and
@@ -228,8 +230,10 @@ class LanguageModel(pl.LightningModule):
         else:
             logits = self(x)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        loss = F.cross_entropy(logits.flatten(0, 1), y.flatten())
-        self._metric(stage).update(loss.detach(), weight=y.numel())
+        num_counted = (y != LEFT_OUT).sum()
+        total = F.cross_entropy(logits.flatten(0, 1), y.flatten(), ignore_index=LEFT_OUT, reduction="sum")
+        loss = total / num_counted.clamp(min=1)
+        self._metric(stage).update(loss.detach(), weight=num_counted)
         self._log_loss(stage)
         return loss
 
@@ -238,7 +242,7 @@ class LanguageModel(pl.LightningModule):
         if len(x):
             self._step((x, y), stage)
             if (counted := self._num_characters()) is not None:
-                self.characters.update(torch.as_tensor(counted, device=y.device)[y].float().mean(), weight=y.numel())
+                self.characters.update(torch.as_tensor(counted, device=y.device)[y[y != LEFT_OUT]].float())
         else:
             self._log_loss(stage)  # processes log together
 
