@@ -19,6 +19,7 @@ from .parts.passes.processes import gather
 from .parts.resuming.double_weights import widen_before_loading
 from .parts.resuming.enduring_workers import with_enduring_workers
 from .parts.resuming.own_order import Position, in_own_order
+from .parts.resuming.pending_gradients import accumulate_on, pending_gradients
 from .parts.resuming.plateau import go_on_scheduling, is_epoch_to_end
 from .parts.resuming.random_state import random_state, set_random_state
 from .probe import Probe
@@ -31,8 +32,9 @@ class ExactResume(pl.Callback):
 
     Lightning's checkpoint has weights, optimizer, schedulers and counts. This one adds the random states of every
     process, the metrics of the epoch so far, the last figures, for a `ReduceLROnPlateau` and others that rank weights,
-    and the place in the training data, whose order and augmentation depend on the seed and the epoch only
-    (`in_own_order`). What TensorBoard shows is written to the disk with each checkpoint.
+    gradients that wait for more batches of their step, and the place in the training data, whose order and augmentation
+    depend on the seed and the epoch only (`in_own_order`). What TensorBoard shows is written to the disk with each
+    checkpoint.
     With `precision: 64-true` weights are loaded in float64, also to be evaluated.
     A module, or one inside it, that keeps something of its own from step to step defines `process_state()`, of tensors,
     numbers and lists, and `load_process_state(state)`: it is kept for each process.
@@ -90,7 +92,8 @@ class ExactResume(pl.Callback):
             checkpoint["epoch"] = progress["current"]["completed"]
         metrics = _metrics(trainer, pl_module) if is_mid_epoch else {}
         figures = _on(torch.device("cpu"), _last_figures(trainer))
-        kept = {"metrics": metrics, "modules": _process_states(pl_module), "figures": figures}
+        gradients = _on(torch.device("cpu"), pending_gradients(trainer, pl_module))
+        kept = {"metrics": metrics, "modules": _process_states(pl_module), "figures": figures, "gradients": gradients}
         states = gather({"random": random_state(), **kept})
         checkpoint[_PLACE] = {
             "seed": self._seed,
@@ -140,6 +143,7 @@ class ExactResume(pl.Callback):
             return
         mine = states[trainer.global_rank]
         set_random_state(mine["random"])
+        accumulate_on(pl_module, _on(pl_module.device, mine.get("gradients", {})))
         modules: dict[str, Any] = dict(pl_module.named_modules())
         for name, state in mine.get("modules", {}).items():
             if hasattr(modules.get(name), "load_process_state"):
