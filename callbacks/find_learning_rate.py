@@ -80,7 +80,7 @@ class FindLearningRate(LearningRateFinder):
         self.optimal_lr = found
         if found is None:  # a fast development run has none
             return
-        found.results["loss"] = _without_bias(found.results["loss"])
+        found.results["loss"] = self._without_bias(found.results, trainer.accumulate_grad_batches)
         self.suggestion = _steepest(found.results["lr"], found.results["loss"])
         if trainer.is_global_zero:
             publish_picture(trainer, folder, TAG, _picture(found, self.suggestion))
@@ -91,15 +91,20 @@ class FindLearningRate(LearningRateFinder):
         )
         raise _TunerExitException
 
+    def _without_bias(self, results: dict[str, list[float]], num_batches: int) -> list[float]:
+        """Lightning's means of the losses so far, each over the sum of its weights.
 
-def _without_bias(losses: list[float]) -> list[float]:
-    """Lightning's means of the losses so far, each over the sum of its weights.
-
-    Lightning divides by the sum that the next mean has, so that a loss that stays begins at half of itself.
-    """
-    return [
-        loss * (1 - SMOOTHING ** (number + 1)) / (1 - SMOOTHING**number) for number, loss in enumerate(losses, start=1)
-    ]
+        Lightning divides by the sum that the mean after one step more has, so that a loss that stays begins at half of
+        itself; and it takes the loss of a step's last batch, divided by the batches of a step, where an epoch does not
+        end before they have all come.
+        """
+        num_seen, losses = 0, []
+        for rate, loss in zip(results["lr"], results["loss"], strict=True):
+            share = math.log(rate / self._min_lr) / math.log(self._max_lr / self._min_lr)
+            num_steps = max(1, round(share * self._num_training_steps))  # the first step has the lowest rate itself
+            num_seen += not math.isnan(loss)  # NaN is also what a batch that is left out has
+            losses.append(num_batches * loss * (1 - SMOOTHING ** (num_steps + 1)) / (1 - SMOOTHING ** max(num_seen, 1)))
+        return losses
 
 
 def _steepest(rates: list[float], losses: list[float]) -> float | None:
