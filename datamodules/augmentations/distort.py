@@ -1,4 +1,4 @@
-"""`Distort`: the twelve distortions of AutoAugment, each with a strength, on batches.
+"""`Distort`: twelve of the sixteen distortions of AutoAugment, each with a strength, on batches.
 
 Source: Cubuk et al., "AutoAugment: learning augmentation policies from data", 2019, table 6, built on torchvision's
 transforms v2.
