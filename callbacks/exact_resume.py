@@ -39,14 +39,16 @@ class ExactResume(pl.Callback):
     A module, or one inside it, that keeps something of its own from step to step defines `process_state()`, of tensors,
     numbers and lists, and `load_process_state(state)`: it is kept for each process.
 
-    Limits: data that come from no `DataLoader` begin anew; worker processes that persist draw other numbers; figures
-    of an epoch that a module logs as numbers, and not as torchmetrics, are those since the last start, and all figures
-    of one in whose middle the fit had ended, as by `max_steps`, before the checkpoint was saved; Lightning's
-    `StochasticWeightAveraging` does not go on exactly, of which a warning tells; of a checkpoint written at the last
-    batch of an epoch, before its validation, a scheduler that waits for a plateau loses the step of that epoch, and one
-    that waits for it step by step the step that was due then; a fit that `max_steps` ended with an epoch, and that goes
-    on with `max_epochs=-1`, begins its next epoch wrongly from a checkpoint saved after the fit, or without a
-    validation; another number of processes is another run.
+    Limits: data that come from no `DataLoader` begin anew; worker processes that persist draw other numbers; figures of
+    an epoch that a module logs as numbers, and not as torchmetrics, are those since the last start, and all figures of
+    one in whose middle the fit had ended, as by `max_steps`, before the checkpoint was saved; Lightning's
+    `StochasticWeightAveraging` does not go on exactly, of which a warning tells; a validation that would have followed
+    the batch at which a checkpoint was written, as by `every_n_train_steps`, is left out, and where
+    `check_val_every_n_epoch` is above 1, the random numbers that its data draw; of one written at the last batch of an
+    epoch, before what ends it, a scheduler that waits for a plateau loses the step of that epoch, and one that waits
+    for it step by step the step that was due then; a fit that `max_steps` ended with an epoch, and that goes on with
+    `max_epochs=-1`, begins its next epoch wrongly from a checkpoint saved after the fit, or without a validation;
+    another number of processes is another run.
     """
 
     def __init__(self) -> None:
@@ -99,6 +101,7 @@ class ExactResume(pl.Callback):
             "seed": self._seed,
             "num_logged": _num_logged(trainer),
             "is_epoch_to_end": is_epoch_to_end(trainer),
+            "validation_follows": _validation_follows(trainer),
             "of_ranks": states,
         }
         for writer in tensorboard_writers(trainer) if trainer.is_global_zero else ():
@@ -134,6 +137,10 @@ class ExactResume(pl.Callback):
         self._num_logged = None if saved is None else saved["num_logged"]
         if saved is None:
             return
+        loop = trainer.fit_loop.epoch_loop
+        is_last = loop.restarted_on_train_batch_end and loop.batch_progress.is_last_batch
+        if is_last and not saved.get("validation_follows", True):
+            loop._restarting = False  # else Lightning iterates over the data of a validation, as if one had followed
         states = saved["of_ranks"]
         if len(states) != trainer.world_size:
             rank_zero_warn(
@@ -189,6 +196,12 @@ def _num_logged(trainer: pl.Trainer) -> int:
     batches: Any = loop.batch_progress.current
     is_counted = not trainer.validating and batches.completed == batches.processed
     return loop._batches_that_stepped + (not is_counted and not loop._should_accumulate())
+
+
+def _validation_follows(trainer: pl.Trainer) -> bool:
+    """Whether the batch that was trained on last is followed by a validation."""
+    fetcher = trainer.fit_loop._data_fetcher
+    return fetcher is not None and trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher)
 
 
 class _Ordered(_DataLoaderSource):

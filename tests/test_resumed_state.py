@@ -80,6 +80,15 @@ def test_a_training_goes_on_from_the_middle_of_an_epoch(name: str, tmp_path: Pat
     assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
 
 
+@pytest.mark.parametrize("options", [{}, {"val_check_interval": 4}, {"check_val_every_n_epoch": 2}])
+def test_a_training_goes_on_from_the_last_batch_of_an_epoch(options: dict[str, Any], tmp_path: Path) -> None:
+    """Also where the epoch does not end with a validation."""
+    whole, resumed = classifier(), classifier()
+    fitted(tmp_path / "whole", whole, max_epochs=2, **options)
+    fitted(tmp_path / "resumed", resumed, ckpt_path=kept(tmp_path / "whole", NUM_BATCHES), max_epochs=2, **options)
+    assert all(torch.equal(value, weights(resumed.net)[key]) for key, value in weights(whole.net).items())
+
+
 @pytest.mark.parametrize("options", [{"max_epochs": -1, "max_steps": 3 * NUM_BATCHES}, {"max_epochs": 3}])
 @pytest.mark.parametrize("step", [3, NUM_BATCHES + 2])
 def test_a_fit_that_ended_inside_an_epoch_goes_on_there(step: int, options: dict[str, Any], tmp_path: Path) -> None:
