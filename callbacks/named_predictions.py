@@ -20,6 +20,7 @@ from touchstone.runs.run_folder import run_folder
 from touchstone.runs.shown import shown
 
 from .parts.names.probabilities import are_probabilities, described
+from .parts.passes.on_device import on_device
 from .parts.passes.picture_data import check_picture_data
 from .parts.passes.processes import gather
 from .parts.pictures.answered import check_answered
@@ -91,7 +92,7 @@ class NamedPredictions(BasePredictionWriter):
         if self.random:
             self.beside[RANDOM] = self._untrained(pl_module)
         for net in self.beside.values():
-            net.to(pl_module.device).eval()
+            on_device(net, pl_module.device).eval()
 
     def write_on_batch_end(
         self,

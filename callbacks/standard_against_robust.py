@@ -22,6 +22,7 @@ from .parts.names.class_by_name import check_class, class_by_name
 from .parts.names.dream_options import check_dream_options, try_dream
 from .parts.passes.loaders import loader_suffix
 from .parts.passes.measuring import measuring
+from .parts.passes.on_device import on_device
 from .parts.passes.samples import Samples
 from .parts.passes.try_out import GreyPicture
 from .parts.pictures.side_by_side import DoneTo, first, side_by_side
@@ -115,13 +116,13 @@ class StandardAgainstRobust(Probe):
 
     def try_out(self, model: nn.Module, samples: Samples) -> None:
         for name, net in {self.name: model, **self.beside}.items():
-            try_dream(net.to(samples.x.device), self.layers[name], samples.x, self.options)
+            try_dream(on_device(net, samples.x.device), self.layers[name], samples.x, self.options)
 
     def see(self, model: nn.Module, samples: Samples, loader_index: int) -> None:
         shown = self._shown.setdefault(loader_index, {})
         measured: dict[str, Tensor] = {}
         for name, net in {self.name: model, **self.beside}.items():
-            done = self._done_to(net.to(samples.x.device), name, samples)
+            done = self._done_to(on_device(net, samples.x.device), name, samples)
             measured |= {f"low_frequency/{name}/{kind}": share for kind, share in done.low.items()}
             parts = shown.setdefault(name, [])
             if sum(len(part.label) for part in parts) < self.num_pictures:

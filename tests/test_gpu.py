@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from touchstone.attacks import FGSM, L2, PGD, L1Adam, Linf, Margin, RandomNoise, SampleRng, Untargeted, evaluate
 from touchstone.callbacks import (
@@ -23,7 +24,7 @@ from touchstone.callbacks import (
     TargetedPictures,
 )
 from touchstone.datamodules import PicturesDataModule
-from touchstone.nets import GRU, LSTM, RNN
+from touchstone.nets import GRU, LSTM, RNN, Normalize
 
 from .lightning_programs import OrdinaryModule, events, train_loader, trainer, val_loader
 from .oracles import images, own_labels, small_net
@@ -75,6 +76,22 @@ def test_verdicts_of_a_fit_in_every_precision(tmp_path: Path, precision: str) ->
         assert not (differs & ~near_zero_margin(net, report.x_adv[name], y)).any(), name
     for tag in ("grad_norm/val/input", "grad_norm/val/parameters"):
         assert torch.isfinite(run.callback_metrics[tag])
+
+
+def test_normalized_batches_are_attacked_in_pixels_as_on_the_cpu(tmp_path: Path) -> None:
+    mean, std = 0.5, 0.25
+    given = ([mean], [std])
+    pixels, y = val_loader().dataset.tensors  # type: ignore[attr-defined]
+    loader = DataLoader(TensorDataset((pixels - mean) / std, y), 10)
+    module, found = OrdinaryModule(), []
+    module.net = nn.Sequential(Normalize([-mean / std], [1 / std]), module.net)  # back to pixels
+    for accelerator in ("cpu", "gpu"):
+        callbacks = RobustAccuracy(ATTACKS, normalization=given), GradientNorm(normalization=given)
+        run = trainer(tmp_path / accelerator, *callbacks, accelerator=accelerator)
+        run.validate(module, loader, verbose=False)
+        found.append({tag: float(figure) for tag, figure in run.callback_metrics.items()})
+    assert {"val/robust_accuracy/pgd", "grad_norm/val/input"} <= found[0].keys()
+    assert found[1] == pytest.approx(found[0], rel=1e-3, abs=1.01 / len(y))  # a near-zero margin
 
 
 def test_what_is_drawn_of_a_validation_is_that_of_the_cpu(tmp_path: Path) -> None:

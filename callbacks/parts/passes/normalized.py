@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from touchstone.nets import Normalize
 
+from .on_device import on_device
+
 NUM_TOLD_BY = 8  # images without a dark pixel tell pixels from normalized batches; one alone may be a bright picture
 
 
@@ -78,7 +80,7 @@ class NormalizedBatches:
 
     def of_pixels(self, module: nn.Module, device: torch.device) -> nn.Module:
         """The model from pixels, for one that takes the batches."""
-        return module if self.normalize is None else nn.Sequential(self.normalize.to(device), module)
+        return module if self.normalize is None else nn.Sequential(on_device(self.normalize, device), module)
 
     def pixels(self, x: Tensor) -> Tensor:
         """The next batch of the loader as it was before it was normalized, in [0, 1].
@@ -102,7 +104,7 @@ class NormalizedBatches:
                 f"{self._option}: the batches lie in [0, 1] and hold no value below 0, so that they are "
                 "pixels already; leave the option out"
             )
-        pixels = self.normalize.undo(x)
+        pixels = on_device(self.normalize, x.device).undo(x)
         rounded = pixels.clamp(0, 1)
         rounding_error = 1e-3 if x.element_size() > 2 else 0.02
         if not bool(((pixels - rounded).abs() < rounding_error).all()):
