@@ -167,7 +167,7 @@ def test_the_recurrent_layers_by_hand_are_those_of_cudnn(case: str) -> None:
     theirs = oracle(8, 32, 2, batch_first=True).cuda()
     mine = own(8, 32, 2).cuda()
     mine.load_state_dict(theirs.state_dict())
-    x, weight = torch.randn(16, 40, 8, device="cuda", requires_grad=True), torch.randn(16, 40, 32, device="cuda")
+    x, weight = torch.randn(16, 40, 8).cuda().requires_grad_(), torch.randn(16, 40, 32).cuda()
     found = []
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         for net in (mine, theirs):

@@ -1,0 +1,1 @@
+"""A device that every machine has, in place of a CUDA device that few have."""
