@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import shutil
 import subprocess
 import sys
@@ -156,6 +157,19 @@ def test_the_old_checkpoint_stays_where_the_new_one_cannot_be_written(here: Path
         DurableCheckpointIO().save_checkpoint({"weight": torch.zeros(1000), "step": Unwritable()}, path)
     assert torch.load(path, weights_only=True) == {"step": 1}
     assert [item.name for item in here.iterdir()] == ["run.ckpt"]
+
+
+@pytest.mark.parametrize("num_bytes", [1_000, 40_000, 80_000])
+def test_a_checkpoint_that_finds_no_room_says_what_the_disk_says(num_bytes: int, here: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            DurableCheckpointIO().save_checkpoint({str(n): torch.zeros(5000) for n in range(4)}, here / "run.ckpt")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert caught.value.filename == str(here / "run.ckpt")
+    assert not list(here.iterdir())
 
 
 WRITE_AGAIN_AND_AGAIN = """

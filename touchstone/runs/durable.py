@@ -27,7 +27,12 @@ class DurableCheckpointIO(TorchCheckpointIO):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         with replacing(Path(path), dead_after=0) as file:  # one process of a run writes its checkpoints
-            torch.save(checkpoint, file)
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:  # of torch's archive, which cannot be ended where the disk refused a part
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from None
+                raise
 
 
 def damage(path: Path) -> str | None:
