@@ -43,22 +43,21 @@ class RunRecord(SaveConfigCallback):
 
     def _record(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         folder = run_folder(trainer)
-        if self.save_to_log_dir and trainer.loggers and folder != Path(trainer.log_dir or ""):  # that of all runs
+        is_here = bool(trainer.loggers) and "://" not in str(trainer.log_dir)
+        if self.save_to_log_dir and is_here:  # where Lightning would write it, and might leave half of it
             self.save_to_log_dir, self._folder = False, folder
-        try:
-            super().setup(trainer, pl_module, stage)
-        except RuntimeError as error:
-            if "to NOT exist" not in str(error):
-                raise
-            raise ValueError(
-                f"{folder} has the config of an earlier run, and is its folder; `version: null` of the logger gives "
-                "this run one of its own"
-            ) from error
+            is_taken = folder is not None and not self.overwrite and (folder / self.config_filename).is_file()
+            if trainer.strategy.broadcast(is_taken):
+                raise ValueError(
+                    f"{folder} has the config of an earlier run, and is its folder; `version: null` of the logger "
+                    "gives this run one of its own"
+                )
+        super().setup(trainer, pl_module, stage)
 
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         text = self.parser.dump(self.config, skip_none=False)
         if self._folder is not None:
-            write_whole(self._folder / "config.yaml", text)
+            write_whole(self._folder / self.config_filename, text)
         publish_text(trainer, "config", "\n".join("    " + line for line in text.splitlines()))
 
     def on_train_batch_end(

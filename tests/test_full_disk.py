@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import warnings
@@ -22,7 +23,7 @@ from touchstone.runs.durable import damage
 from touchstone.runs.logs import LostLogs, fit_may_lose, may_be_lost
 from touchstone.runs.whole_files import write_together, write_whole
 
-from .command_lines import with_value, write
+from .command_lines import TINY, with_value, write
 
 PARTS = """
 import subprocess
@@ -124,15 +125,41 @@ def test_logs_that_cannot_be_written_are_one_warning_and_no_end(how: str, run: A
     check_logs_are_readable()
 
 
+@pytest.mark.parametrize("logger", ["TensorBoardLogger", "CSVLogger"])
+def test_a_run_that_begins_on_a_full_disk_fails_and_leaves_what_was_there(logger: str, run: Any, disk: Path) -> None:
+    config = copy.deepcopy(TINY)
+    config["trainer"]["logger"] = {
+        "class_path": f"lightning.pytorch.loggers.{logger}",
+        "init_args": {"save_dir": "disk/logs", "name": "tiny"},
+    }
+    name, kept = write(config), RUN / "config.yaml"
+    assert run("fit", "--config", name).code == 0
+    before = kept.read_bytes()
+    fill(disk)
+    for options in (["--ckpt_path", "last", "--trainer.max_epochs", "2"], []):
+        ended = run("fit", "--config", name, *options)
+        lines = [line for line in ended.err.splitlines() if not line.startswith("note: ")]
+        assert ended.code == 1
+        assert lines[0].startswith(f"error: {REASONS['full']}")
+        assert "None" not in lines[0]
+        assert len(lines) <= 5
+    assert kept.read_bytes() == before
+    assert not (RUN.with_name("version_1") / kept.name).exists()
+
+
+def fill(disk: Path) -> None:
+    with suppress(OSError), (disk / "rest").open("ab", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+
+
 def test_a_table_of_metrics_that_cannot_be_written_is_one_warning_and_no_end(disk: Path) -> None:
     logger = CSVLogger(str(disk), flush_logs_every_n_steps=1)
     trainer = pl.Trainer(logger=logger, accelerator="cpu")
     LogsMayFail().setup(trainer, pl.LightningModule(), "fit")
     logger.log_metrics({"a": 1.0}, step=0)
     (disk / "rest").write_bytes(bytes(4096))
-    with suppress(OSError), (disk / "rest").open("ab", buffering=0) as file:
-        while True:
-            file.write(bytes(4096))
+    fill(disk)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
         for step in range(1, 400):

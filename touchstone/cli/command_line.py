@@ -40,7 +40,7 @@ from .jobs import JOBS
 from .loader import install_loader
 from .log_folder import about_log_folder
 from .mistakes import UsageError, nearest
-from .noise import NOISE, NOISE_OUTSIDE_FIT, quieten, warnings_in_a_line
+from .noise import NOISE, NOISE_OUTSIDE_FIT, quieten, silent_writers, warnings_in_a_line
 from .option_help import describe_options
 from .other_processes import EndTogether
 from .own_folder import claim_folder
@@ -92,7 +92,8 @@ class CommandLine(LightningCLI):
         self.goes_on: FoundCheckpoint | None = None  # in the folder of an earlier run, with its checkpoint
         if arguments[0] in self.subcommands():
             check_configs(arguments[1:])
-        with warnings_in_a_line():  # a user's own program, which builds no CommandLine, keeps its format
+        # A user's own program, which builds no CommandLine, keeps its formats.
+        with silent_writers(), warnings_in_a_line():
             super().__init__(
                 args=self.arguments,
                 parser_class=Parser,
@@ -229,12 +230,16 @@ class CommandLine(LightningCLI):
             self.save_config_kwargs = {**self.save_config_kwargs, "overwrite": True}
         trainer = super().instantiate_trainer(**kwargs)
         if self.goes_on is not None:
-            go_on_from(self.goes_on, trainer)
             self.config[self.subcommand].ckpt_path = None  # the folder keeps the config of a run that never stopped
             keep_version(self.config[self.subcommand], self.goes_on)
         return trainer
 
-    # The run. LightningCLI calls the method of the subcommand's name.
+    # The run. LightningCLI calls the method of the subcommand's name, and `before_` it where there is one.
+
+    def before_fit(self) -> None:
+        """Lets the logs go on, where the run does: a disk that refuses it is no mistake in the config."""
+        if self.goes_on is not None:
+            go_on_from(self.goes_on, self.trainer)
 
     def fit(self, **arguments: Any) -> None:
         """Trains, and tests the best checkpoint where `then_test` says so."""

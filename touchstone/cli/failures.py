@@ -17,7 +17,8 @@ SPEAK_FOR_THEMSELVES = ("ValueError", "RuntimeError", "MisconfigurationException
 def describe_failure(error: BaseException) -> list[str]:
     """The message of an error, then the line of the user's or this project's code that raised it."""
     if isinstance(error, OSError) and error.strerror:
-        lines = [f"{error.strerror}: {error.filename}", *_what_stands_in_the_way(error.filename)]
+        what = "" if error.filename is None else f": {error.filename}"
+        lines = [f"{error.strerror}{what}", *_what_stands_in_the_way(error.filename)]
     elif _another_process_ended(error):
         lines = ["another process of this run has ended, for which this one waited: its own error says why"]
     else:

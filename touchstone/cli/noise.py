@@ -1,12 +1,14 @@
 """`quieten`: what Lightning says, and nobody who runs this program can act on, is not printed.
 
-`warnings_in_a_line` prints those that remain so that an error behind them is found.
+`warnings_in_a_line` prints those that remain so that an error behind them is found, and `silent_writers` keeps from
+stderr what is raised again where it is explained.
 """
 
 from __future__ import annotations
 
 import logging
 import re
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,6 +53,22 @@ def warnings_in_a_line() -> Iterator[None]:
         yield
     finally:
         warnings.formatwarning = before
+
+
+@contextmanager
+def silent_writers() -> Iterator[None]:
+    """A block in which a thread that writes for TensorBoard prints no error: who gave it something to write gets it."""
+    before = threading.excepthook
+
+    def say(failed: threading.ExceptHookArgs) -> None:
+        if not type(failed.thread).__module__.startswith("tensorboard."):
+            before(failed)
+
+    threading.excepthook = say
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def _in_a_line(
