@@ -322,6 +322,15 @@ def test_options_without_a_subcommand_are_an_error_that_lists_the_subcommands(ru
     assert "fit, validate, test, predict" in ended.first_line
 
 
+@pytest.mark.parametrize("options", [["--config", "tiny.yaml"], ["--trainer.max_epochs", "1"], ["--num_threads=1"]])
+def test_options_before_the_subcommand_are_answered_with_the_order_that_is_right(options: list[str], run: Any) -> None:
+    write(TINY)
+    ended = run(*options, "fit", "--trainer.logger", "false")
+    order = " ".join(["fit", *options, "--trainer.logger", "false"])
+    assert ended.code == 2
+    assert ended.first_line == f"error: options go behind the subcommand: python train.py {order}"
+
+
 def test_an_option_without_its_value_is_named(run: Any) -> None:
     ended = run("fit", "--config", write(TINY), "--trainer.max_epochs")
     assert ended.code == 2

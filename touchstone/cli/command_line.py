@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -185,7 +186,7 @@ class CommandLine(LightningCLI):
     def _explained(self, error: Exception, *, construct: bool = False) -> UsageError:
         given = self._given()
         if given is None:
-            return UsageError(in_one_line(error))
+            return _explain_order(self.arguments, error, list(self._subcommand_parsers))
         parser = self._subcommand_parsers[self.arguments[0]]
         of_help = None if construct else explain_class_help(parser, self.arguments[1:], error)
         return of_help or explain(parser, given, error, construct=construct)
@@ -342,3 +343,15 @@ def _check_subcommand(arguments: Sequence[str], valid: list[str]) -> None:
         raise UsageError(
             f"no subcommand is given; there is {', '.join(valid)}: python train.py fit {' '.join(arguments)}"
         )
+
+
+def _explain_order(arguments: Sequence[str], error: Exception, valid: list[str]) -> UsageError:
+    """What is wrong where options stand before the subcommand, which takes them behind it."""
+    subcommand = next((word for word in arguments if word in valid), None)
+    if subcommand is None:
+        return UsageError(in_one_line(error))
+    options = list(arguments)
+    options.remove(subcommand)
+    order = UsageError(f"options go behind the subcommand: {shlex.join(['python', 'train.py', subcommand, *options])}")
+    order.__notes__ = [f"(as they stand: {in_one_line(error)})"]
+    return order
