@@ -47,8 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             CommandLine(wanted or MAIN_JOB, stopping, then_test=not wanted)
         except BaseException as error:
-            if isinstance(error, SystemExit) and stopping.signal is None and isinstance(error.code, (int, type(None))):
-                return error.code or int(output.is_lost)  # `--help`, `--print_config`, which are nothing else
+            if stopping.signal is None and _is_answered(error):
+                return int(output.is_lost)
             if "--traceback" in given:
                 traceback.print_exception(error)
             code, lines = _in_words(error, stopping, wanted)
@@ -57,6 +57,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(*map(shown, lines[:NUM_ERROR_LINES]), sep="\n", file=sys.stderr, flush=True)
             return code
     return 0
+
+
+def _is_answered(error: BaseException) -> bool:
+    """Whether a parser has printed what was asked for, as by `--help`: whoever else leaves by SystemExit has failed."""
+    *_, (frame, _line) = traceback.walk_tb(error.__traceback__)
+    return isinstance(error, SystemExit) and not error.code and frame.f_globals.get("__name__") == "argparse"
 
 
 def _in_words(error: BaseException, stopping: Stopping, arguments: Sequence[str]) -> tuple[int, list[str]]:

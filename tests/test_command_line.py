@@ -190,6 +190,29 @@ def test_a_broken_module_of_the_user_is_named_with_its_error(run: Any, here: Pat
     assert "mine cannot be imported: No module named 'nonexistent_package'" in ended.first_line
 
 
+LEAVING = """
+import sys
+from touchstone.nets import SmallCNN
+
+class Made(SmallCNN):
+    def __init__(self):
+        sys.exit(0)
+
+class Called(SmallCNN):
+    def forward(self, x):
+        sys.exit(7)
+"""
+
+
+@pytest.mark.parametrize("name", ["Made", "Called"])
+def test_a_net_that_leaves_the_program_has_failed_and_is_named(name: str, run: Any, here: Path) -> None:
+    (here / "mine.py").write_text(LEAVING)
+    ended = run("fit", "--config", write(TINY), "--model.net", f"mine.{name}")
+    lines = [line for line in ended.err.splitlines() if not line.startswith("warning: ")]
+    assert (ended.code, lines[0][:17]) == (1, "error: SystemExit")
+    assert "mine.py, line" in ended.err
+
+
 def test_a_file_in_place_of_the_log_folder_fails_the_run_and_is_named(run: Any) -> None:
     Path("logs").write_text("in the way")
     ended = run("fit", "--config", write(TINY))

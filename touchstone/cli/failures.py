@@ -39,7 +39,9 @@ def message_lines(error: BaseException) -> list[str]:
     """The message, at least one line; it begins with the type where that says more than the message."""
     first, *rest = [line for line in str(error).splitlines() if line.strip()] or [""]
     name = type(error).__name__
-    return [first if name in SPEAK_FOR_THEMSELVES and first else f"{name}: {first}", *rest]
+    if not first:
+        return [name]
+    return [first if name in SPEAK_FOR_THEMSELVES else f"{name}: {first}", *rest]
 
 
 def _what_stands_in_the_way(name: object) -> list[str]:
