@@ -245,6 +245,13 @@ def test_a_folder_for_logs_that_cannot_be_made_is_named_with_the_key_that_sets_i
     assert len(ended.err.splitlines()) <= 5
 
 
+def test_a_folder_for_logs_whose_name_is_too_long_is_named(run: Any) -> None:
+    ended = run("fit", "--config", write(TINY), "--trainer.logger.name", 300 * "n")
+    assert ended.code == 1
+    assert ended.first_line.startswith(f"error: File name too long: logs/{300 * 'n'}")
+    assert len(ended.err.splitlines()) <= 5
+
+
 def test_another_folder_that_cannot_be_read_is_not_taken_for_that_of_the_logs(tmp_path: Path) -> None:
     wanted = tmp_path / "logs/run"
     error = IsADirectoryError(errno.EISDIR, "Is a directory", str(tmp_path))

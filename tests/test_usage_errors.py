@@ -202,6 +202,29 @@ def test_a_missing_config_is_named_with_the_one_of_a_like_ending_or_in_a_folder_
     assert run("fit", "--config", "configs/digits.json").first_line.endswith("'configs/digits.json' does not exist")
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["fit", "--config", "LONG"],
+        ["fit", "LONG"],
+        ["fit", "--config", "tiny.yaml", "--ckpt_path", "LONG"],
+        ["test", "--config", "tiny.yaml", "--model.net", "LONG.yaml"],
+        ["verify", "LONG"],
+        ["gallery", "LONG"],
+    ],
+)
+def test_a_name_too_long_for_any_file_is_a_usage_error(arguments: list[str], run: Any) -> None:
+    write(TINY)
+    ended = run(*(argument.replace("LONG", 300 * "n") for argument in arguments))
+    assert (ended.code, ended.first_line[:7]) == (2, "error: ")
+    assert 300 * "n" in ended.first_line
+
+
+def test_a_link_that_leads_nowhere_is_not_what_was_meant(run: Any, here: Path) -> None:
+    (here / "x.yaml").symlink_to("nowhere.yaml")
+    assert run("fit", "--config", "x.yaml").first_line == "error: the config 'x.yaml' does not exist"
+
+
 def test_a_folder_in_place_of_a_config_is_named(run: Any) -> None:
     Path("configs").mkdir()
     ended = run("fit", "--config", "configs")

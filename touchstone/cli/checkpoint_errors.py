@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -30,12 +31,12 @@ def check_checkpoint(name: str | None, *, to_fit: bool = False) -> None:
     if not name:
         raise UsageError("--ckpt_path needs a file, last or best")
     path = Path(name)
-    if path.is_dir():
+    if os.path.isdir(path):
         if not (path / "meta.pt").is_file():  # a checkpoint of several shards is a folder with this file
             raise UsageError(f"the checkpoint {name!r} is a folder, not a file")
         return
-    if not path.is_file():
-        if path.exists():
+    if not os.path.isfile(path):
+        if os.path.exists(path):
             raise UsageError(f"the checkpoint {name!r} is no file")
         raise UsageError(f"the checkpoint {name!r} does not exist{nearest_file(path)}")
     if zipfile.is_zipfile(path) and (problem := damage(path)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import time
 from collections.abc import Callable, Sequence
@@ -286,7 +287,7 @@ class CommandLine(LightningCLI):
         try:
             made = claim_folder(self.trainer)
             folder = run_folder(self.trainer)  # where nothing is logged, none: the current one is the user's
-            if folder is not None and not folder.exists():
+            if folder is not None and not os.path.exists(folder):
                 made = [folder]
             job(**arguments)
         except BaseException as error:

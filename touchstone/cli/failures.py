@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import traceback
@@ -48,7 +49,7 @@ def _what_stands_in_the_way(name: object) -> list[str]:
     """The file that lies where a folder is needed."""
     if not isinstance(name, (str, Path)):
         return []
-    found = [folder for folder in Path(name).parents if folder.is_file()]
+    found = [folder for folder in Path(name).parents if os.path.isfile(folder)]
     return [f"{found[0]} is a file, and a folder of this name is needed"] if found else []
 
 

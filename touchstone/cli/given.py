@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,7 +140,7 @@ def read_config(name: str) -> Given:
     path = Path(name)
     if name.lstrip().startswith("{"):
         return _parse(name, COMMAND_LINE)
-    if path.is_dir():
+    if os.path.isdir(path):  # and not `path.is_dir()`, which fails where the name is too long
         raise UsageError(f"the config {name!r} is a folder, not a file")
     try:
         text = path.read_text(encoding="utf-8")
@@ -209,7 +210,7 @@ def _options(arguments: Sequence[str]) -> Iterator[tuple[str, str | None]]:
         argument = arguments[position]
         position += 1
         if not argument.startswith("-"):
-            hint = f"; did you mean '--config {argument}'?" if Path(argument).is_file() else ""
+            hint = f"; did you mean '--config {argument}'?" if os.path.isfile(argument) else ""
             raise UsageError(f"{COMMAND_LINE}: {argument!r} belongs to no option{hint}")
         name, equals, value = argument.lstrip("-").partition("=")
         if equals:
@@ -223,7 +224,7 @@ def _options(arguments: Sequence[str]) -> Iterator[tuple[str, str | None]]:
 
 def _file_or_value(text: str) -> Given:
     """The value of an option; `--model model.yaml` means what that file holds, whose keys keep their places."""
-    if text.endswith((".yaml", ".yml", ".json")) and Path(text).is_file():
+    if text.endswith((".yaml", ".yml", ".json")) and os.path.isfile(text):
         return Given(read_config(text).value, COMMAND_LINE)
     try:
         value = yaml.load(text, Loader=_Loader)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from lightning.pytorch import Trainer
@@ -26,7 +27,7 @@ def claim_folder(trainer: Trainer) -> list[Path]:
     counted = None
     while logger.version != counted:  # a file of this name is no folder, and would be counted for ever
         folder = Path(logger.log_dir)
-        made = [path for path in (folder, *folder.parents) if not path.exists()]
+        made = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
         try:
             folder.mkdir(parents=True)
             return made

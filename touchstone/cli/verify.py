@@ -75,7 +75,7 @@ def verify(arguments: Sequence[str], stopping: Stopping) -> int:
 
 def _checked(folder: Path) -> dict[str, dict[str, Any]]:
     """The reports of a run folder by name; what is damaged is better said before measuring."""
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise UsageError(f"the run folder {str(folder)!r} does not exist")
     names = report_names(folder)
     missing = [] if {"report.json", "language_report.json"} & set(names) else ["report.json"]
