@@ -97,7 +97,10 @@ def test_a_file_that_holds_no_weights_is_called_what_it_is(
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore:.*torch.jit:DeprecationWarning")
-def test_a_program_and_a_folder_are_called_so(here: Path) -> None:
+def test_what_is_no_file_or_no_file_of_weights_is_called_so(here: Path) -> None:
+    os.mkfifo("pipe.pt")
+    with pytest.raises(ValueError, match="f is no file"):
+        stored_weights("pipe.pt", "f")
     Path("a.pt").write_bytes(a_program())
     with pytest.raises(ValueError, match="f is no checkpoint but a program of TorchScript"):
         stored_weights("a.pt", "f")

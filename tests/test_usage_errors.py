@@ -231,6 +231,12 @@ def test_a_folder_in_place_of_a_config_is_named(run: Any) -> None:
     assert (ended.code, ended.first_line) == (2, "error: the config 'configs' is a folder, not a file")
 
 
+def test_a_pipe_in_place_of_a_config_is_named_and_not_waited_for(run: Any) -> None:
+    os.mkfifo("x.yaml")
+    ended = run("fit", "--config", "x.yaml")
+    assert (ended.code, ended.first_line) == (2, "error: the config 'x.yaml' is no file: it is read more than once")
+
+
 def test_a_config_that_may_not_be_read_is_named(run: Any) -> None:
     Path(write(TINY)).chmod(0)
     if os.access("tiny.yaml", os.R_OK):

@@ -40,6 +40,8 @@ def stored_weights(file: str, call: str) -> Any:
     path = Path(file)
     if path.is_dir():
         raise ValueError(f"{call} is a folder, not a file")
+    if path.exists() and not path.is_file():  # as a pipe, which a reader would wait for
+        raise ValueError(f"{call} is no file")
     with path.open("rb") as opened:
         head = opened.read(NUM_BYTES)
     if other := _other_kind(path, head):

@@ -142,6 +142,8 @@ def read_config(name: str) -> Given:
         return _parse(name, COMMAND_LINE)
     if os.path.isdir(path):  # and not `path.is_dir()`, which fails where the name is too long
         raise UsageError(f"the config {name!r} is a folder, not a file")
+    if os.path.exists(path) and not os.path.isfile(path):  # as a pipe, which gives its text once, if ever
+        raise UsageError(f"the config {name!r} is no file: it is read more than once")
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
