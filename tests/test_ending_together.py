@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -26,14 +25,16 @@ from pathlib import Path
 import lightning.pytorch as pl
 
 class Break(pl.Callback):
-    def __init__(self, rank: int, hook: str, sleep: int = 0):
-        self.rank, self.sleep = rank, sleep
+    def __init__(self, rank: int, hook: str, sleep: int = 0, by_signal: bool = False):
+        self.rank, self.sleep, self.by_signal = rank, sleep, by_signal
         setattr(self, hook, self.break_off)
     def setup(self, trainer, module, stage):
         Path(f"pid_{trainer.global_rank}").write_text(str(os.getpid()))
     def break_off(self, trainer, module, *_):
         if trainer.global_rank == self.rank:
             Path("broke_at").write_text(str(time.time()))
+            if self.by_signal:
+                os.kill(os.getpid(), 9)
             raise RuntimeError(f"the cable of process {self.rank} is cut")
         time.sleep(self.sleep)
 """
@@ -88,7 +89,17 @@ def test_an_error_anywhere_ends_both(hook: str, rank: int) -> None:
 def test_an_error_ends_a_process_too_that_is_busy_for_ten_minutes(rank: int) -> None:
     ended, seconds = broken(rank=rank, hook="on_validation_batch_end", sleep=600)
     check(ended, seconds, rank)
-    assert ended.returncode == (1 if rank == 0 else -signal.SIGKILL)  # Lightning kills the first process
+    assert ended.returncode == 1
+    assert rank == 0 or "error: another process of this run has ended with 1, without which it" in ended.stderr
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_ends_the_first_one_which_says_so() -> None:
+    ended, seconds = broken(rank=1, hook="on_validation_batch_end", sleep=600, by_signal=True)
+    said = "error: another process of this run was killed by SIGKILL, without which it cannot go on\n"
+    assert (ended.returncode, ended.stderr) == (1, said)
+    assert seconds < 60
+    assert not is_running(0)
 
 
 def test_a_lost_connection_is_said_in_words(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,7 +44,7 @@ from .log_folder import about_log_folder
 from .mistakes import UsageError, nearest
 from .noise import NOISE, NOISE_OUTSIDE_FIT, quieten, silent_writers, warnings_in_a_line
 from .option_help import describe_options
-from .other_processes import EndTogether
+from .other_processes import EndTogether, say_what_ended
 from .own_folder import claim_folder
 from .own_signals import OwnSignals
 from .parameters_to_train import ParametersToTrain
@@ -231,6 +231,7 @@ class CommandLine(LightningCLI):
         if self.goes_on is not None:
             self.save_config_kwargs = {**self.save_config_kwargs, "overwrite": True}
         trainer = super().instantiate_trainer(**kwargs)
+        say_what_ended(trainer)
         if self.goes_on is not None:
             self.config[self.subcommand].ckpt_path = None  # the folder keeps the config of a run that never stopped
             keep_version(self.config[self.subcommand], self.goes_on)
@@ -354,5 +355,5 @@ def _explain_order(arguments: Sequence[str], error: Exception, valid: list[str])
     options = list(arguments)
     options.remove(subcommand)
     order = UsageError(f"options go behind the subcommand: {shlex.join(['python', 'train.py', subcommand, *options])}")
-    order.__notes__ = [f"(as they stand: {in_one_line(error)})"]
+    vars(order)["__notes__"] = [f"(as they stand: {in_one_line(error)})"]  # `add_note` is of Python 3.11
     return order

@@ -1,11 +1,21 @@
-"""`EndTogether`: a run that has failed leaves none of its processes behind."""
+"""A run that has failed leaves none of its processes behind: `EndTogether`; `say_what_ended` where one was killed."""
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NoReturn
 
 import lightning.pytorch as pl
+from lightning.fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+
+from touchstone.own_class import put_before
 
 
 class EndTogether(pl.Callback):
@@ -34,3 +44,35 @@ class EndTogether(pl.Callback):
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def say_what_ended(trainer: pl.Trainer) -> None:
+    """Lets the first process end with 1 and a reason where another one that it has started has failed.
+
+    Lightning, which sees it within seconds, kills the first one, without a word where the other one was killed too.
+    """
+    if isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher):
+        put_before(trainer.strategy.launcher, _Saying)
+
+
+class _Saying(_SubprocessScriptLauncher):
+    def launch(self, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        # Else the others write 20 lines of C++ where the first one has ended: that it has, they say themselves.
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+        return super().launch(partial(_watched, function), *args, **options)
+
+
+def _watched(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    for thread in threading.enumerate():
+        if isinstance(thread, _ChildProcessObserver):
+            thread._terminate_all = partial(_end_all, thread._child_processes)  # type: ignore[method-assign]
+    return function(*args, **options)
+
+
+def _end_all(processes: Sequence[subprocess.Popen[Any]]) -> NoReturn:
+    code = next(process.returncode for process in processes if process.returncode)
+    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"has ended with {code}"
+    for process in processes:
+        process.kill()
+    print(f"error: another process of this run {how}, without which it cannot go on", file=sys.stderr, flush=True)
+    os._exit(1)  # the main thread may wait for the other process, and hears of nothing
