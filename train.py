@@ -103,7 +103,12 @@ def _import_as_the_user_does() -> None:
     `touchstone.attacks` a second time as `attacks`, with classes that are not the same.
     """
     others = [folder for folder in sys.path if folder != str(ROOT)]
-    sys.path[:] = list(dict.fromkeys([*others, str(Path.cwd()), str(ROOT)]))
+    try:
+        here = str(Path.cwd())
+    except FileNotFoundError as error:  # it was removed
+        error.filename = "the current folder"
+        raise
+    sys.path[:] = list(dict.fromkeys([*others, here, str(ROOT)]))
     for name in FOLDERS:
         found = PathFinder.find_spec(name)
         if found is not None and found.origin is not None and Path(found.origin).parent.parent == ROOT:

@@ -245,6 +245,14 @@ def test_a_folder_for_logs_that_cannot_be_made_is_named_with_the_key_that_sets_i
     assert len(ended.err.splitlines()) <= 5
 
 
+def test_a_current_folder_that_was_removed_is_named(run: Any, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "removed").mkdir()
+    monkeypatch.chdir(here / "removed")
+    (here / "removed").rmdir()
+    ended = run("fit", "--config", str(here / "tiny.yaml"))
+    assert (ended.code, ended.first_line) == (1, "error: No such file or directory: the current folder")
+
+
 def test_a_folder_for_logs_whose_name_is_too_long_is_named(run: Any) -> None:
     ended = run("fit", "--config", write(TINY), "--trainer.logger.name", 300 * "n")
     assert ended.code == 1
