@@ -29,6 +29,7 @@ def test_a_checkpoint_that_is_none_is_named(run: Any, here: Path) -> None:
     name = write(TINY)
     Path("text.ckpt").write_text("no checkpoint")
     torch.save({"a": 1}, "other.ckpt")
+    torch.save({"state_dict": [1], "pytorch-lightning_version": "2.6.0"}, "list.ckpt")
     torch.save({"state_dict": {}}, "whole.ckpt")
     Path("cut.ckpt").write_bytes(Path("whole.ckpt").read_bytes()[:200])
     for path, reason in {
@@ -42,6 +43,7 @@ def test_a_checkpoint_that_is_none_is_named(run: Any, here: Path) -> None:
         os.devnull: "is no file",
         "text.ckpt": "is no checkpoint",
         "other.ckpt": "has no state_dict",
+        "list.ckpt": "has no state_dict",
         "whole.ckpt": "is no Lightning checkpoint: it has no pytorch-lightning_version; weights alone go into a net",
         "cut.ckpt": "is no checkpoint, or a damaged one",
     }.items():

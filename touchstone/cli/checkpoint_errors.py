@@ -42,8 +42,8 @@ def check_checkpoint(name: str | None, *, to_fit: bool = False) -> None:
     if zipfile.is_zipfile(path) and (problem := damage(path)):
         raise UsageError(f"the checkpoint {name!r} is damaged: {problem}")
     saved = load_checkpoint(name)
-    for key in ("state_dict", OF_LIGHTNING):
-        if not isinstance(saved, dict) or key not in saved:
+    for key, kind in (("state_dict", dict), (OF_LIGHTNING, str)):
+        if not isinstance(saved, dict) or not isinstance(saved.get(key), kind):
             raise UsageError(
                 f"{name!r} is no Lightning checkpoint: it has no {key}; weights alone go into a net of the config, by "
                 "touchstone.nets.Trained or PublicCheckpoint"
