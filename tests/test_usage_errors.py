@@ -220,6 +220,15 @@ def test_a_name_too_long_for_any_file_is_a_usage_error(arguments: list[str], run
     assert 300 * "n" in ended.first_line
 
 
+@pytest.mark.parametrize("text", ["!own 3", "!own [3]", "!own {a: 3}"])
+def test_a_tag_that_nobody_knows_is_named_with_its_line(text: str, run: Any) -> None:
+    Path("x.yaml").write_text(f"trainer:\n  max_epochs: {text}\n")
+    ended = run("fit", "--config", "x.yaml")
+    assert ended.code == 2
+    assert ended.first_line.startswith("error: x.yaml, line 2: this is not YAML: could not determine a constructor")
+    assert "'!own'" in ended.first_line
+
+
 def test_a_link_that_leads_nowhere_is_not_what_was_meant(run: Any, here: Path) -> None:
     (here / "x.yaml").symlink_to("nowhere.yaml")
     assert run("fit", "--config", "x.yaml").first_line == "error: the config 'x.yaml' does not exist"

@@ -179,6 +179,8 @@ def _read(loader: _Loader, node: yaml.Node, name: str, place: str) -> Given:
     loader.num_values += 1
     if loader.num_values > MOST_VALUES:
         raise UsageError(f"{name}: a config holds at most {MOST_VALUES:,} values, what its aliases repeat included")
+    if node.tag not in loader.yaml_constructors:
+        loader.construct_undefined(node)
     if isinstance(node, yaml.MappingNode):
         _check_keys(node, name)
         loader.flatten_mapping(node)
