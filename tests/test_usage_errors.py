@@ -295,6 +295,14 @@ MISTAKES_ON_THE_COMMAND_LINE = {
         ["--model.optimizer", "torch.optim.SGDD"],
         "torch.optim has no 'SGDD'; did you mean 'SGD'?",
     ),
+    "a class for a function without its parameter": (
+        ["--model.lr_scheduler", "torch.optim.lr_scheduler.StepLR"],
+        "StepLR needs the parameter 'step_size'",
+    ),
+    "a class among several types that shares its name": (
+        ["--model.lr_scheduler", "ReduceLROnPlateau"],
+        "classes are called ReduceLROnPlateau, give the path of one: torch",
+    ),
     "a class that shares its name": (
         ["--model.optimizer", "SGD"],
         "classes are called SGD, give the path of one: torch",

@@ -56,7 +56,7 @@ def find(path: str) -> Any:
 
 def several(name: str, said: str) -> str | None:
     """What is to be done about a short name, where an error of jsonargparse says that several classes have it."""
-    found = re.search(r"to avoid ambiguity: (.*?)\.?$", said)
+    found = re.search(r"to avoid ambiguity: (.*?)\.?$", said, re.MULTILINE)
     return f"several classes are called {name}, give the path of one: {found[1]}" if found else None
 
 

@@ -10,6 +10,7 @@ import collections.abc
 import inspect
 import re
 import reprlib
+import sys
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -170,13 +171,12 @@ class _Search:
                 yield from self.value(child, hints[name], f"{key}.{name}")
             else:
                 yield f"{child.place}: {found.__name__} has no parameter {name!r}{nearest(name, hints)}"
-        if _is_callable(hint):
-            return  # constructed later, with more arguments
-        for name, parameter in inspect.signature(found).parameters.items():
+        parameters = list(inspect.signature(found).parameters.items())
+        for name, parameter in parameters[_num_given_later(hint) :]:
             is_given = name in arguments.value or "dict_kwargs" in given.value
             if not is_given and parameter.default is parameter.empty and name in hints:
                 yield f"{path.place}: {found.__name__} needs the parameter {name!r}"
-        if self.construct:
+        if self.construct and not _is_callable(hint):
             try:
                 parser.instantiate_classes(parser.parse_object({"it": arguments.plain()}))
             except Exception as error:
@@ -259,6 +259,14 @@ def _is_class(hint: Any) -> bool:
 
 def _is_callable(hint: Any) -> bool:
     return any(typing.get_origin(member) is collections.abc.Callable for member in _members(hint))
+
+
+def _num_given_later(hint: Any) -> int:
+    """How many arguments a class gets when it is constructed later, as an optimizer its parameters; 0 where at once."""
+    callables = (member for member in _members(hint) if _is_callable(member))
+    for given, _returned in map(typing.get_args, callables):
+        return len(given) if isinstance(given, list) else sys.maxsize
+    return 0
 
 
 def _hint_of_items(hint: Any) -> Any:
