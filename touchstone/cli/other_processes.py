@@ -15,7 +15,7 @@ import lightning.pytorch as pl
 from lightning.fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
-from touchstone.own_class import put_before
+from ..own_class import put_before
 
 
 class EndTogether(pl.Callback):
