@@ -76,7 +76,7 @@ DAMAGES: dict[str, tuple[str, bytes, str]] = {
     ),
     "a config with code": (
         "config.yaml", b"trainer: !!python/object/apply:os.mkdir [written]",
-        "config.yaml' is damaged: a config has the keys trainer, model and data",
+        "config.yaml, line 1: this is not YAML: could not determine a constructor for the tag",
     ),
     "a config cut off": ("config.yaml", b"model:\ntrainer: [", "config.yaml, line 2: this is not YAML: "),
     "a config of nothing": ("config.yaml", b"model: 3", "a config has the keys trainer, model and data"),
