@@ -11,6 +11,7 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from touchstone.attacks import FGSM, PGD, Linf, Targeted, evaluate
@@ -124,8 +125,11 @@ def test_every_tag_of_the_table_is_in_the_event_file(tmp_path: Path) -> None:
         assert all(np.isfinite(event.value) for event in seen.Scalars(tag)), tag
     assert len(seen.Scalars("grad_norm/train/total")) == 10  # every optimizer step
     for name in ATTACKS:
-        assert seen.Images(f"attack/{name}")
-        assert (Path(run.log_dir) / "figures" / f"attack_{name}.png").stat().st_size > 1000  # type: ignore[arg-type]
+        shown = seen.Images(f"attack/{name}")[-1]
+        kept = Path(run.log_dir) / "figures" / f"attack_{name}.png"  # type: ignore[arg-type]
+        assert shown.encoded_image_string == kept.read_bytes()
+        with Image.open(kept) as picture:
+            assert picture.size == (shown.width, shown.height)
     texts = set(seen.Tags()["tensors"])
     assert {"val/warnings/text_summary", "test/warnings/text_summary", "custom_scalars__config__"} <= texts
 
