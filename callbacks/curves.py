@@ -120,7 +120,7 @@ class RobustnessCurves(Probe):
             _, from_there, x = self.attack.enter(model, x)  # the points lie where the threat is
             for number, points in enumerate([x, *climbed.values()]):
                 logits = from_there(points)
-                columns[f"loss/{number}"] = F.cross_entropy(logits, y, reduction="none").double()
+                columns[f"loss/{number}"] = F.cross_entropy(logits, y, reduction="none")
         self._num_classes = logits.shape[1]
         self.keep(samples, columns, loader_index)
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from touchstone.options import check_between, check_counts, check_flags, check_positive
 
 from .parts.made import check_made
+from .parts.turns import turns
 
 KeysValues = tuple[Tensor, Tensor]
 """Keys and values of the tokens so far, each `(B, N, S, K)`."""
@@ -195,8 +196,6 @@ def rotate(x: Tensor, positions: Tensor, base: float = 10_000.0) -> Tensor:
         base: sets the slowest turn.
     """
     half = x.shape[-1] // 2
-    exponents = torch.arange(half, device=x.device, dtype=torch.float64) / half
-    angles = positions.double()[:, None] * base**-exponents
-    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    cos, sin = turns(positions, half, x, base)
     first, second = x[..., :half], x[..., half:]
     return torch.cat([first * cos - second * sin, first * sin + second * cos], -1)

@@ -76,13 +76,13 @@ def factors(weight: Tensor, *, rank: int | None = None, energy: float | None = N
     Returns:
         `(m, r)` and `(r, n)`, each with the root of the singular values, so that neither is much larger.
     """
-    u, s, vh = torch.linalg.svd(weight.double(), full_matrices=False)
+    u, s, vh = torch.linalg.svd(weight.cpu().double(), full_matrices=False)  # not every device has float64
     if energy is not None:
         kept = (s**2).cumsum(0)
         rank = int((kept < energy * kept[-1] * (1 - 1e-12)).sum()) + 1
     assert rank is not None
     root = s[:rank].sqrt()
-    return (u[:, :rank] * root).to(weight.dtype), (root[:, None] * vh[:rank]).to(weight.dtype)
+    return (u[:, :rank] * root).to(weight), (root[:, None] * vh[:rank]).to(weight)
 
 
 class _Pair(nn.Sequential):

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 from touchstone.options import check_counts
 
+from .parts.turns import turns
+
 
 class LearnedPositions(nn.Module):
     """One learnt vector per position.
@@ -54,7 +56,5 @@ class SinusoidalPositions(nn.Module):
         self.dim = dim
 
     def forward(self, x: Tensor, start: int = 0) -> Tensor:
-        positions = torch.arange(start, start + x.shape[1], device=x.device, dtype=torch.float64)
-        exponents = torch.arange(0, self.dim, 2, device=x.device, dtype=torch.float64) / self.dim
-        angles = positions[:, None] * 10_000**-exponents
-        return x + torch.stack([angles.sin(), angles.cos()], -1).flatten(1).to(x.dtype)
+        cos, sin = turns(torch.arange(start, start + x.shape[1], device=x.device), self.dim // 2, x)
+        return x + torch.stack([sin, cos], -1).flatten(1)

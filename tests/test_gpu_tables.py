@@ -45,6 +45,9 @@ from .tokens_table import TOKEN_ATTACKS, text_net, texts
 pytestmark = pytest.mark.gpu
 
 
+OF_FLOAT64 = {"transfer, class 2, l2": "transfer from float64"}
+
+
 def check_verdicts(net: nn.Module, x: Tensor, y: Tensor, attack: Any) -> None:
     """Holds that the verdicts are those of the CPU, except at near-zero margins."""
     on_cpu = evaluate(net, x, y, {"a": attack}, keep_adversarial=True)
@@ -61,7 +64,7 @@ def check_verdicts(net: nn.Module, x: Tensor, y: Tensor, attack: Any) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:signs of gradient masking")
-@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=[OF_FLOAT64.get(name, name) for name in ATTACKS])
 def test_attacks_of_images(attack: Any) -> None:
     net, x = small_net(), images(10)
     check_verdicts(net, x, own_labels(net, x), attack)

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-BELOW_ALL = {"options", "own_class"}
+BELOW_ALL = {"float64", "options", "own_class"}
 """Files in `touchstone/` that every folder may import, and that import none."""
 MAY_IMPORT: dict[str, set[str]] = {
     "attacks": set(),

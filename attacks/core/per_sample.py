@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from touchstone.float64 import has_float64
+
 Self = TypeVar("Self", bound="PerSample")
 
 
@@ -107,7 +109,7 @@ def leave_every(device: torch.device, otherwise: int = 5) -> int:
 
 def widest(device: torch.device) -> torch.dtype:
     """float64 for checks that must not add rounding errors of their own; float32 where a device has no float64."""
-    return torch.float32 if device.type == "mps" else torch.float64
+    return torch.float64 if has_float64(device) else torch.float32
 
 
 def norms(rows: Tensor, p: float = 2) -> Tensor:

@@ -19,6 +19,7 @@
 #include <torch/library.h>
 #include <torch/torch.h>
 
+#include <cstdlib>
 #include <cstring>
 
 namespace {
@@ -64,6 +65,7 @@ struct Hooks final : at::PrivateUse1HooksInterface {
   bool isAvailable() const override { return true; }
   bool hasPrimaryContext(c10::DeviceIndex) const override { return true; }
   const at::Generator& getDefaultGenerator(c10::DeviceIndex) const override { return generator; }
+  at::Generator getNewGenerator(c10::DeviceIndex) const override { return at::detail::createCPUGenerator(); }
   at::Device getDeviceFromPtr(void*) const override { return HERE; }
 };
 const bool is_registered = (at::RegisterPrivateUse1HooksInterface(new Hooks()), true);
@@ -88,9 +90,16 @@ Tensor brought_here(const Tensor& tensor) {
   return copy;
 }
 
+// Some devices have no float64, as Apple's.
+void check_dtype(at::ScalarType dtype) {
+  static const bool has_float64 = std::getenv("PRETENDED_WITHOUT_FLOAT64") == nullptr;
+  TORCH_CHECK(has_float64 || dtype != at::kDouble, "a pretended device without float64");
+}
+
 Tensor empty(
     c10::IntArrayRef size, optional<at::ScalarType> dtype, optional<at::Layout>, optional<at::Device>, optional<bool>,
     optional<at::MemoryFormat> format) {
+  check_dtype(c10::dtype_or_default(dtype));
   const c10::DispatchKeySet keys(c10::DispatchKey::PrivateUse1);
   return at::detail::empty_generic(size, &memory, keys, c10::dtype_or_default(dtype), format);
 }
@@ -98,6 +107,7 @@ Tensor empty(
 Tensor empty_strided(
     c10::IntArrayRef size, c10::IntArrayRef stride, optional<at::ScalarType> dtype, optional<at::Layout>,
     optional<at::Device>, optional<bool>) {
+  check_dtype(c10::dtype_or_default(dtype));
   const c10::DispatchKeySet keys(c10::DispatchKey::PrivateUse1);
   return at::detail::empty_strided_generic(size, stride, &memory, keys, c10::dtype_or_default(dtype));
 }

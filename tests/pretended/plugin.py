@@ -17,6 +17,8 @@ import torch
 from lightning.pytorch.accelerators import Accelerator
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
+from touchstone.float64 import WITHOUT_FLOAT64
+
 NAME = "pretended"
 _EXIT_STATUS = pytest.StashKey[int]()
 
@@ -76,6 +78,8 @@ class Pretended(Accelerator):
 def pytest_configure() -> None:
     torch.ops.load_library(os.environ["PRETENDED_DEVICE"])
     torch.utils.rename_privateuse1_backend(NAME)
+    if "PRETENDED_WITHOUT_FLOAT64" in os.environ:
+        WITHOUT_FLOAT64.add(NAME)
     torch._register_device_module(NAME, _module())
     torch.utils.generate_methods_for_privateuse1_backend()
     torch.__future__.set_swap_module_params_on_conversion(True)  # so that a moved parameter is the same, as on CUDA

@@ -1,0 +1,31 @@
+"""`turns`: the sines and cosines that tell positions apart.
+
+Source: Vaswani et al., "Attention is all you need", 2017, section 3.5.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from touchstone.float64 import has_float64
+
+
+def turns(positions: Tensor, num_pairs: int, like: Tensor, base: float = 10_000.0) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of `position * base^(-i / num_pairs)` for i from 0 to num_pairs - 1.
+
+    Angles are float64, on the CPU where a device has none: in float32 those of far positions are off.
+
+    Args:
+        positions: whole numbers `(T,)`.
+        num_pairs: how many angles each position has.
+        like: the result has its dtype and device.
+        base: sets the slowest turn.
+
+    Returns:
+        Both `(T, num_pairs)`.
+    """
+    device = like.device if has_float64(like.device) else torch.device("cpu")
+    exponents = torch.arange(num_pairs, device=device, dtype=torch.float64) / num_pairs
+    angles = positions.to(device, torch.float64)[:, None] * base**-exponents
+    return angles.cos().to(like), angles.sin().to(like)
