@@ -65,7 +65,7 @@ class Sampling:
             return torch.zeros_like(logits).scatter(1, logits.argmax(1, keepdim=True), 1)
         ordered, tokens = torch.sort((logits - highest) / self.temperature, dim=1, descending=True, stable=True)
         kept = ordered.softmax(1) if self.top_k is None else ordered[:, : self.top_k].softmax(1)
-        if self.top_p is not None:
+        if self.top_p is not None and self.top_p < 1:  # all reach 1, where their sum may be rounded up to it earlier
             before = kept.cumsum(1) - kept  # 0 for the first, which is always kept
             kept = kept.where(before < self.top_p, 0)
             kept = kept / kept.sum(1, keepdim=True)

@@ -95,6 +95,11 @@ def test_the_most_probable_tokens_are_added_up_in_full_precision(dtype: torch.dt
     assert float(found.double().sum()) == pytest.approx(1, abs=1e-6)
 
 
+def test_a_top_p_of_1_leaves_out_no_token() -> None:
+    logits = 3 * torch.randn(2, 50_000, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(Sampling(top_p=1.0).probabilities(logits), logits.softmax(1), rtol=1e-4, atol=0)
+
+
 @pytest.mark.parametrize("temperature", [1e-300, 1e-45, 1e-38, 1e-30])
 def test_the_lowest_temperatures_take_the_most_probable_token(temperature: float) -> None:
     logits = torch.tensor([[2.0, 1.0, 50.0, -1.0], [-7.0, -float("inf"), -8.0, -9.0]])
