@@ -34,6 +34,16 @@ def test_a_class_is_known_by_number_name_or_part_of_one_name(wanted: Any, number
     assert class_by_name(wanted, NAMES, "f(target=...)") == number
 
 
+def test_letters_are_the_same_in_any_case_and_however_they_are_encoded() -> None:
+    composed, decomposed = "Caf\u00e9", "Cafe\u0301"  # as folders are named on some machines
+    for names, wanted in (
+        (["Weg", "Stra\u00dfe"], "STRASSE"),
+        (["tea", decomposed], composed),
+        (["tea", f"a {composed} noir"], decomposed.upper()),
+    ):
+        assert class_by_name(wanted, names, "f(target=...)") == 1
+
+
 DOUBLE = ["Cardigan", "crane", "cardigan", "Crane", "crane"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Sequence
+from unicodedata import normalize
 
 from touchstone.options import is_whole_number
 
@@ -47,13 +48,15 @@ def class_by_name(wanted: str | int, names: Sequence[str] | None, call: str) -> 
         return number
     if names is None:
         raise ValueError(f"{call} must be a number, since the data module has no class_names, got {wanted!r}")
+    text = normalize("NFC", text)
     plain = text[1:-1] if len(text) > 1 and text[0] == text[-1] == '"' else text
-    lowered = [name.lower() for name in names]
+    composed = [normalize("NFC", name) for name in names]  # where a folder is named in letters and accents apart
+    folded, wanted_folded = [name.casefold() for name in composed], plain.casefold()
     for fits in (
-        [number for number, name in enumerate(names) if name == text],
-        [number for number, name in enumerate(names) if name == plain],
-        [number for number, name in enumerate(lowered) if name == plain.lower()],
-        [number for number, name in enumerate(lowered) if plain.lower() in name],
+        [number for number, name in enumerate(composed) if name == text],
+        [number for number, name in enumerate(composed) if name == plain],
+        [number for number, name in enumerate(folded) if name == wanted_folded],
+        [number for number, name in enumerate(folded) if wanted_folded in name],
     ):
         if len(fits) == 1:
             return fits[0]
@@ -61,8 +64,8 @@ def class_by_name(wanted: str | int, names: Sequence[str] | None, call: str) -> 
             listed = ", ".join(f"{names[number]} ({number})" for number in fits[:NUM_LISTED])
             more = f" and {len(fits) - NUM_LISTED} more" if len(fits) > NUM_LISTED else ""
             raise ValueError(f"{call} must be one class, {plain!r} fits {len(fits)}: {listed}{more}")
-    near = difflib.get_close_matches(plain.lower(), lowered, 5, 0)
-    listed = ", ".join(names[lowered.index(name)] for name in near)
+    near = difflib.get_close_matches(wanted_folded, folded, 5, 0)
+    listed = ", ".join(names[folded.index(name)] for name in near)
     raise ValueError(f"{call} must be a class, there is no {wanted!r}; the nearest are {listed}")
 
 
