@@ -38,14 +38,15 @@ def last_layer(net: nn.Module, x: Tensor) -> tuple[str, int]:
 
         return hook
 
-    weighted = {name: m for name, m in net.named_modules() if getattr(getattr(m, "weight", None), "ndim", 0) >= 2}
-    handles = [module.register_forward_hook(see(name), with_kwargs=True) for name, module in weighted.items()]
-    try:
-        with evaluating(net), torch.no_grad():
+    with evaluating(net), torch.no_grad():
+        # A weight that is computed may change what it is computed from where the net trains, as by `spectral_norm`.
+        weighted = {name: m for name, m in net.named_modules() if getattr(getattr(m, "weight", None), "ndim", 0) >= 2}
+        handles = [module.register_forward_hook(see(name), with_kwargs=True) for name, module in weighted.items()]
+        try:
             net(x)
-    finally:
-        for handle in handles:
-            handle.remove()
+        finally:
+            for handle in handles:
+                handle.remove()
     if not found:
         raise ValueError(f"last_layer: {type(net).__name__} runs no layer with a weight matrix")
     return found[-1]

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 from touchstone.nets import SmallCNN, TorchvisionNet, untrained
 from touchstone.nets.imagenet import MEAN, STD
@@ -39,6 +40,13 @@ def test_the_last_layer_may_be_called_by_keyword() -> None:
             return self.fc(input=x)
 
     assert last_layer(Net(), torch.rand(1, 4)) == ("fc", 4)
+
+
+def test_a_net_that_trains_is_left_as_it_was_where_its_weights_are_computed() -> None:
+    net = nn.Sequential(spectral_norm(nn.Linear(5, 4)), nn.Linear(4, 2)).train()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    assert last_layer(net, torch.rand(2, 5)) == ("1", 4)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
 def test_a_net_of_torchvision_is_normalized_and_an_unknown_one_is_named() -> None:
