@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 from touchstone.callbacks.parts.measures import verdicts
 from touchstone.callbacks.parts.measures.activations import Activations
@@ -37,6 +38,24 @@ def test_a_unit_of_a_convolution_is_a_channel() -> None:
     net(torch.rand(2, 1, 5, 5))
     assert seen.verdicts() == {"1": verdicts.idle_layer("1", "dead", 0.95)}
     assert not net[1]._forward_hooks
+
+
+def test_a_unit_of_tokens_is_a_feature() -> None:
+    net = nn.Sequential(nn.Linear(4, 20), nn.ReLU())
+    with torch.no_grad():
+        net[0].bias[:19] = -100
+        net[0].bias[19] = 100
+    seen = Activations(net)
+    net(torch.rand(2, 7, 4))
+    assert seen.verdicts() == {"1": verdicts.idle_layer("1", "dead", 0.95)}
+    assert not any(part._forward_hooks for part in net)
+
+
+def test_looking_changes_nothing_where_weights_are_computed() -> None:
+    net = nn.Sequential(spectral_norm(nn.Linear(4, 3)), nn.ReLU()).train()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    Activations(net).verdicts()
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
 class Twice(nn.Module):

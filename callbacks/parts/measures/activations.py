@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..passes.axis_of_layer import AxisOfLayer
 from .verdicts import idle_layer
 
 # What is watched: functions by their lowest and highest value, and those whose units may be dead.
@@ -24,7 +25,8 @@ class Activations:
     """Watches the layers of activations of a model during the next of its forwards.
 
     Those that are modules: a function called in `forward`, such as `F.relu`, cannot be seen. Of a module that is called
-    several times in that forward the worst call counts; later forwards, such as those of an attack, do not.
+    several times in that forward the worst call counts; later forwards, such as those of an attack, do not. A unit of a
+    convolution is a channel, of all else an entry of the last axis.
 
     Args:
         model: the net, or what it is a part of.
@@ -39,6 +41,7 @@ class Activations:
         self._depth = 0
         watched = {name: module for name, module in model.named_modules() if isinstance(module, _WATCHED)}
         self.found_none = not watched
+        self._axis_of_layer = AxisOfLayer(model)
         self._hooks = [module.register_forward_hook(self._watch(name)) for name, module in watched.items()]
         for outer in (model, *model.children()):  # a step of training may call either
             self._hooks.append(outer.register_forward_pre_hook(self._enter))
@@ -58,7 +61,7 @@ class Activations:
             if name in self._done or not values.numel() or values.ndim < 2:
                 return
             if isinstance(module, _MAY_DIE):
-                by_unit = values.transpose(0, 1).flatten(1)  # a channel is a unit
+                by_unit = values.movedim(self._axis_of_layer(values), 0).flatten(1)
                 self._take(name, "dead", (by_unit.amax(1) <= 0).float().mean())
                 return
             low, high = next(bounds for kind, bounds in _BOUNDS.items() if isinstance(module, kind))
@@ -74,6 +77,7 @@ class Activations:
 
     def verdicts(self) -> dict[str, str]:
         """Stops watching, and says of which layers something is wrong, and what."""
+        self._axis_of_layer.let_go()
         for hook in self._hooks:
             hook.remove()
         found = {name: idle_layer(name, kind, float(share)) for name, (kind, share) in self._shares.items()}

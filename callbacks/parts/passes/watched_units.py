@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
 
 from touchstone.nets.graph import GraphNet
 from touchstone.nets.parts.gates import Gates
 from touchstone.nets.recurrent import Recurrent
 from touchstone.nets.transformer import FeedForward
 
+from .axis_of_layer import AxisOfLayer
 from .real_steps import RealSteps
 
 KINDS: dict[type[nn.Module], str] = {nn.Tanh: "tanh", nn.Sigmoid: "sigmoid", nn.ReLU: "relu"}
@@ -30,7 +30,7 @@ def watched_units(model: nn.Module, keep: Keep) -> Iterator[None]:
     each unit, `(M, U)`; nothing of padding. A unit of a convolution is a channel, of all else an entry of the last
     axis; one that is a module of its own is what the layer before it is.
     """
-    real, axis_of_layer = RealSteps(model), _AxisOfLayer(model)
+    real, axis_of_layer = RealSteps(model), AxisOfLayer(model)
 
     def give(name: str, kind: str, values: Tensor, axis: int = -1) -> None:
         values = values[:, None] if values.ndim == 1 else values.movedim(axis, -1)
@@ -88,30 +88,3 @@ def _gives_units(module: nn.Module) -> bool:
     if isinstance(module, GraphNet):
         return module.rho in _OF_GRAPHS
     return type(module) in KINDS or isinstance(module, Recurrent)
-
-
-class _AxisOfLayer:
-    """Along which axis the last layer with a weight wrote its units: the second for convolutions, else the last."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self._axis_of: dict[int, int] = {}  # by the number of axes: what is reshaped is no longer that layer's
-        self._handles = []
-        for module in model.modules():
-            # Norms, whose weight has one axis, leave units where they are.
-            num_axes = getattr(getattr(module, "weight", None), "ndim", 0)
-            if num_axes > 1 or isinstance(module, (Recurrent, nn.RNNBase, nn.MultiheadAttention)):
-                self._handles.append(module.register_forward_hook(self._see(1 if num_axes > 2 else -1)))
-
-    def __call__(self, values: Tensor) -> int:
-        return self._axis_of.get(values.ndim, -1 if values.ndim == 3 else 1)
-
-    def let_go(self) -> None:
-        for handle in self._handles:
-            handle.remove()
-
-    def _see(self, axis: int) -> Callable[..., None]:
-        def look(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            first = output[0] if isinstance(output, tuple) else output
-            self._axis_of = {3 if isinstance(first, PackedSequence) else first.ndim: axis}  # when it is unpacked
-
-        return look
