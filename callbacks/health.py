@@ -26,7 +26,10 @@ _CURVES = {
     "train": ("train/loss", "train/accuracy"),
     "val": ("val/loss", "val/accuracy", "val/robust_accuracy/worst_case"),
 }
-_NO_LAYERS = "no layer was looked at: the net has no module that can die or saturate, such as nn.ReLU or nn.Tanh"
+_NO_LAYERS = (
+    "no layer was looked at: the net has no module that can die or saturate, such as nn.ReLU or nn.Tanh, or it is "
+    "compiled, which hides them"
+)
 
 
 class Health(pl.Callback):
@@ -107,10 +110,10 @@ class Health(pl.Callback):
     ) -> None:
         if batch_idx == dataloader_idx == 0 and not trainer.sanity_checking:
             self._activations = Activations(pl_module)
-            self._sees_layers = not self._activations.found_none
 
     def on_validation_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         if self._activations is not None:
+            self._sees_layers = self._activations.has_seen
             self._layers, self._activations = self._activations.verdicts(), None
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

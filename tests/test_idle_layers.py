@@ -95,7 +95,7 @@ def test_every_block_of_the_residual_nets_is_seen(net: nn.Module, num_blocks: in
     seen = Activations(net)
     net(torch.rand(2, 3, 32, 32))
     assert len(seen._shares) == num_blocks + 1
-    assert not seen.found_none
+    assert seen.has_seen
 
 
 def test_a_net_whose_layers_cannot_be_seen_is_said_to_be_one(tmp_path: Path) -> None:
@@ -103,3 +103,13 @@ def test_a_net_whose_layers_cannot_be_seen_is_said_to_be_one(tmp_path: Path) -> 
     lines = next(tmp_path.rglob("health.txt")).read_text().splitlines()
     assert lines[0] == "nothing found"
     assert lines[1].startswith("no layer was looked at")
+
+
+def test_a_net_that_was_compiled_before_anyone_looked_is_said_to_show_nothing(tmp_path: Path) -> None:
+    net = torch.compile(mlp().eval(), backend="eager")
+    with torch.no_grad():
+        net(torch.rand(40, 1, 4, 4))  # as the sanity check of a trainer does
+    fit(tmp_path, net, num_epochs=1)
+    lines = next(tmp_path.rglob("health.txt")).read_text().splitlines()
+    assert lines[-1].startswith("no layer was looked at")
+    assert "compiled" in lines[-1]

@@ -26,13 +26,11 @@ class Activations:
 
     Those that are modules: a function called in `forward`, such as `F.relu`, cannot be seen. Of a module that is called
     several times in that forward the worst call counts; later forwards, such as those of an attack, do not. A unit of a
-    convolution is a channel, of all else an entry of the last axis.
+    convolution is a channel, of all else an entry of the last axis. A model on which `torch.compile` has worked before
+    may show none.
 
     Args:
         model: the net, or what it is a part of.
-
-    Attributes:
-        found_none: whether the model has no such module, so that nothing is known of its layers.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -40,12 +38,16 @@ class Activations:
         self._done: set[str] = set()
         self._depth = 0
         watched = {name: module for name, module in model.named_modules() if isinstance(module, _WATCHED)}
-        self.found_none = not watched
         self._axis_of_layer = AxisOfLayer(model)
         self._hooks = [module.register_forward_hook(self._watch(name)) for name, module in watched.items()]
         for outer in (model, *model.children()):  # a step of training may call either
             self._hooks.append(outer.register_forward_pre_hook(self._enter))
             self._hooks.append(outer.register_forward_hook(self._leave, always_call=True))
+
+    @property
+    def has_seen(self) -> bool:
+        """Whether any layer has been seen so far."""
+        return bool(self._shares)
 
     def _enter(self, *_: Any) -> None:
         self._depth += 1
