@@ -10,6 +10,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from touchstone.attacks import frozen_eval
@@ -57,6 +58,9 @@ class RecurrentJacobian(pl.Callback):
         tolerance: a net is called stable if the norm changes by a factor between `1 / (1 + tolerance)` and
             `1 + tolerance` per step, > 0.
 
+    Warns:
+        UserWarning: in a measured pass, no call of the recurrent net was seen.
+
     Raises:
         ValueError: a value is outside its range, or there is no such recurrent net.
     """
@@ -82,7 +86,7 @@ class RecurrentJacobian(pl.Callback):
         self.layer, self.lags, self.tolerance = layer, sorted(set(lags)), tolerance
         self.num_sequences, self.num_iterations, self.every_n_epochs = num_sequences, num_iterations, every_n_epochs
         self.images_every_n_epochs = images_every_n_epochs
-        self._closer_look, self._draws = self._new_look(), False
+        self._closer_look, self._draws, self._has_warned = self._new_look(), False, False
         self._seen: dict[int, list[RecurrentCall]] = {}  # by data loader
         self._loader_index, self._is_first_call = 0, False
         self._real: RealSteps | None = None
@@ -114,7 +118,7 @@ class RecurrentJacobian(pl.Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage == "fit":
             check_order(self, trainer)
-        self._closer_look = self._new_look()
+        self._closer_look, self._has_warned = self._new_look(), False
 
     def _new_look(self) -> CloserLook:
         return CloserLook(self.images_every_n_epochs, self.every_n_epochs, "touchstone/recurrent_jacobian")
@@ -181,9 +185,16 @@ class RecurrentJacobian(pl.Callback):
         return seen
 
     def _conclude(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
+        has_listened = self._hook is not None
         folder, of_loaders = run_folder(trainer), self._let_go()
         if not trainer.is_global_zero:
             return
+        if has_listened and not any(of_loaders.values()) and not self._has_warned:
+            self._has_warned = True
+            rank_zero_warn(
+                "RecurrentJacobian measures nothing: no call of the recurrent net was seen, with a step that is no "
+                "padding; those of a net that torch.compile has worked on may be hidden"
+            )
         for index, calls in of_loaders.items():
             if calls:
                 self._measure(trainer, module, stage, folder, _joined(calls), loader_suffix(trainer, index))

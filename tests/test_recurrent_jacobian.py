@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,24 @@ def test_norms_that_are_no_numbers_or_0_are_said_in_words(tmp_path: Path) -> Non
     assert verdict_of(tmp_path / "dead") == (
         "stable: a change of the state is 1 times as large 10 steps later (0 for 1 of 4 sequences)"
     )
+
+
+class Beside(LastOutput):
+    """Answers without its recurrent net, as one seems to that `torch.compile` has worked on."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.read_out(x[:, :6, 0])
+
+
+def test_a_net_of_which_no_call_is_seen_is_named_once_in_a_fit(tmp_path: Path) -> None:
+    run = trainer(tmp_path, RecurrentJacobian(), max_epochs=2)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run.fit(Classifier(Beside(1.0)), sequences(), sequences())
+    said = [str(warning.message) for warning in caught if "RecurrentJacobian" in str(warning.message)]
+    assert len(said) == 1
+    assert said[0].startswith("RecurrentJacobian measures nothing: no call of the recurrent net was seen")
+    assert not [tag for tag in run.callback_metrics if tag.startswith("jacobian/")]
 
 
 def test_measuring_does_not_change_training(tmp_path: Path) -> None:
