@@ -10,6 +10,7 @@ import inspect
 import os
 import pkgutil
 import re
+from pathlib import Path
 from typing import Any
 
 from .mistakes import nearest
@@ -76,7 +77,11 @@ def _missing(owner: Any, part: str, path: str) -> str:
     try:
         find(f"touchstone.{path}")
     except LookupError:
-        here = {module.name for module in pkgutil.iter_modules([os.getcwd()])}
+        folders = {file.parent.name for file in Path.cwd().glob("*/*.py") if file.parent.name.isidentifier()}
+        inside = [folder for folder in sorted(folders) if Path(folder, f"{part}.py").is_file()]
+        if inside:
+            return f"there is no module {part!r}; did you mean {f'{inside[0]}.{path}'!r}?"
+        here = folders | {module.name for module in pkgutil.iter_modules([os.getcwd()])}
         return f"there is no module {part!r}{nearest(part, here | {'touchstone', 'lightning', 'torch', 'torchvision'})}"
     return f"there is no module {part!r}; did you mean {'touchstone.' + path!r}?"
 

@@ -21,6 +21,7 @@ from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import PositiveInt
 
 from .class_paths import find, several
+from .class_slips import no_field, undefined
 from .failures import message_lines
 from .given import COMMAND_LINE, SPEC_KEYS, Given
 from .mistakes import UsageError, nearest
@@ -153,6 +154,9 @@ class _Search:
         if bases and inspect.isclass(found) and not issubclass(found, bases):
             yield f"{path.place}: {key} must be {describe(hint)}, {found.__name__} is not"
             return
+        if bases and (missing := undefined(found)):
+            yield f"{path.place}: {key}: {missing}"
+            return
         if not isinstance(arguments.value, dict):
             if arguments.value is not None:
                 yield f"{arguments.place}: {key}.init_args must hold keys, got {_short(arguments)}"
@@ -170,7 +174,9 @@ class _Search:
             elif name in hints:
                 yield from self.value(child, hints[name], f"{key}.{name}")
             else:
-                yield f"{child.place}: {found.__name__} has no parameter {name!r}{nearest(name, hints)}"
+                slip = no_field(found, name)
+                remedy = f": {slip}" if slip else nearest(name, hints)
+                yield f"{child.place}: {found.__name__} has no parameter {name!r}{remedy}"
         parameters = list(inspect.signature(found).parameters.items())
         for name, parameter in parameters[_num_given_later(hint) :]:
             is_given = name in arguments.value or "dict_kwargs" in given.value
