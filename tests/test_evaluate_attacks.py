@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from touchstone.attacks import Attack, evaluate
+from touchstone.attacks import Attack, Linf, RandomNoise, SampleRng, evaluate
 
 from .judged import LINF, PGD_5, Custom
 from .oracles import own_labels
@@ -80,6 +80,37 @@ def test_an_attack_that_breaks_its_word_is_named(
     y = own_labels(net, x)
     with pytest.raises(ValueError, match=message):
         evaluate(net, x, y, {"good": PGD_5, "bad": Custom(perturbation)}, sample_ids=torch.arange(100, 112))
+
+
+class Wide(Linf):
+    """Projects anything into the box alone."""
+
+    def start(self, x: Tensor, rng: SampleRng) -> Tensor:
+        return self.project(x + 0.3, x)
+
+    def _project(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        return self.clip(x_adv)
+
+
+class Beside(Linf):
+    """Begins outside."""
+
+    def start(self, x: Tensor, rng: SampleRng) -> Tensor:
+        return x + 0.3
+
+
+@pytest.mark.parametrize(
+    ("threat", "message"),
+    [
+        (Wide(eps=0.1), r"; `Wide.contains` refuses what `Wide.project` gives"),
+        (Beside(eps=0.1), r"; `Beside.contains` refuses what `Beside.start` gives"),
+    ],
+)
+def test_a_threat_that_contradicts_itself_is_named_and_not_the_attack(
+    net: nn.Module, x: Tensor, y: Tensor, threat: Linf, message: str
+) -> None:
+    with pytest.raises(ValueError, match=rf"'a' left its threat .*{message}$"):
+        evaluate(net, x, own_labels(net, x), attacks={"a": RandomNoise(threat=threat)})
 
 
 def test_an_attack_that_overrides_the_call_is_judged_as_well(net: nn.Module, x: Tensor, y: Tensor) -> None:

@@ -91,9 +91,18 @@ def run_attack(
         raise ValueError(
             f"attack {name!r} left its threat {attack.threat!r}, first at {_first(outside, rng)}: distance "
             f"{distance:.6g}, values from {float(x_adv[outside][0].min()):.6g} to {float(x_adv[outside][0].max()):.6g}"
-            f"; {type(attack).__name__}.perturb should return `self.threat.project(x_adv, x)`"
+            f"; {_who_left(attack, x_adv, x, rng)}"
         )
     return x_adv, cost
+
+
+def _who_left(attack: Attack, x_adv: Tensor, x: Tensor, rng: SampleRng) -> str:
+    """Whose fault it is where points are outside: a threat of one's own may contradict itself."""
+    threat, own = attack.threat, type(attack.threat).__name__
+    for name, points in (("project", threat.project(x_adv, x)), ("start", threat.start(x, rng))):
+        if not bool(threat.contains(points, x).all()):
+            return f"`{own}.contains` refuses what `{own}.{name}` gives"
+    return f"{type(attack).__name__}.perturb should return `self.threat.project(x_adv, x)`"
 
 
 def naming(name: str, function: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
