@@ -90,6 +90,9 @@ class Classifier(pl.LightningModule):
         self.loss = ClassifierLoss()
         self.strategy = Strategy() if strategy is None else strategy
         check_kind("Classifier(strategy=...)", self.strategy, Strategy)
+        if "_modules" not in vars(self.strategy):
+            name = type(self.strategy).__name__
+            raise ValueError(f"{name}.__init__ must call super().__init__(), as that of every Strategy")
         self.register_load_state_dict_post_hook(without_memories)
         self._every_sample_once: list[EverySampleOnce] = []
         # By stage and loader; nn.ModuleDict has a method train.

@@ -107,6 +107,15 @@ class Forgetful(Strategy):
         return Learned(learned.loss, learned.logits)
 
 
+def test_a_strategy_that_forgets_the_constructor_of_its_base_is_told() -> None:
+    class Bare(Strategy):
+        def __init__(self) -> None:
+            self.weight = 0.1
+
+    with pytest.raises(ValueError, match=r"Bare.__init__ must call super\(\).__init__\(\), as that of every Strategy"):
+        Classifier(small_net(), strategy=Bare())
+
+
 @pytest.mark.parametrize(
     "strategy", [PGDAT(PGD_3), TRADES(NEARBY_3), MART(PGD_3), FGSMRS(LINF), Mixed(PGDAT(PGD_3)), AWP(TRADES(PGD_3))]
 )
