@@ -11,7 +11,10 @@ from .autoattack import AutoAttack
 from .carlini_wagner import CarliniWagner
 from .core.ascend import ascend
 from .core.attack import Attack
+from .core.attack_sequence import attack_in_sequence
 from .core.frozen_eval import frozen_eval
+from .core.gain import gain_of
+from .core.logits import predicted
 from .core.objective import Objective
 from .core.sample_rng import SampleRng
 from .core.threat import Threat
@@ -46,6 +49,7 @@ from .smallest_eps import robustness_curve, smallest_eps
 from .square import Square
 from .strongest import Strongest
 from .surrogate import Surrogate
+from .threats.ball import Ball
 from .threats.embedding_ball import EmbeddingBall
 from .threats.l0 import L0
 from .threats.l1 import L1
@@ -81,6 +85,7 @@ __all__ = [
     "PGD",
     "Attack",
     "AutoAttack",
+    "Ball",
     "Cost",
     "CrossEntropy",
     "LanguageReport",
@@ -107,8 +112,11 @@ __all__ = [
     "Untargeted",
     "WarmStarted",
     "ascend",
+    "attack_in_sequence",
     "dream",
     "evaluate",
     "evaluate_language",
     "frozen_eval",
+    "gain_of",
+    "predicted",
 ]

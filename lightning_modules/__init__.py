@@ -1,6 +1,19 @@
 """LightningModules: loss, optimizer and metrics around a net; `adversarial_training/` holds the ways to learn."""
 
-from .adversarial_training import AWP, FGSMRS, MART, PGDAT, TRADES, EpsWarmup, Free, Mixed, Strategy
+from .adversarial_training import (
+    AWP,
+    FGSMRS,
+    MART,
+    PGDAT,
+    TRADES,
+    Criterion,
+    EpsWarmup,
+    Free,
+    InnerAttack,
+    Learned,
+    Mixed,
+    Strategy,
+)
 from .classifier import Classifier
 from .language_model import LanguageModel
 from .parameter_groups import weight_decay_groups
@@ -13,9 +26,12 @@ __all__ = [
     "PGDAT",
     "TRADES",
     "Classifier",
+    "Criterion",
     "EpsWarmup",
     "Free",
+    "InnerAttack",
     "LanguageModel",
+    "Learned",
     "Mixed",
     "Strategy",
     "WarmupCosine",

@@ -23,6 +23,7 @@ import train
 
 from .command_lines import RUN, SHORT, TINY, Ended, Fits, fitted_in, given
 from .oracles import images, own_labels, small_net
+from .shown_files import shown_files
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # the workers already share the CPUs
     torch.set_num_threads(1)
@@ -92,6 +93,17 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(sys, "path", list(sys.path))
     for name in ("attacks", "mine"):
         monkeypatch.delitem(sys.modules, name, raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def folder(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the files of the documents beside the project's configs, as in a clone."""
+    for name, text in shown_files(root).items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "configs").symlink_to(root / "configs")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
     return tmp_path
 
 

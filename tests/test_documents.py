@@ -43,32 +43,15 @@ from touchstone.nets import RecurrentLM, TransformerLM
 from .lightning_programs import OrdinaryModule, train_loader, trainer, val_loader
 from .oracles import small_net
 from .picture_folders import RED, Classes
+from .shown_files import DOCUMENTS, blocks
 
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/*.md")
 FEW_STEPS = {"num_steps": 2}
 NARROW = "--model.net.width=4"  # of the digits net, where what it reaches does not count
-
-
-def blocks(document: Path) -> dict[str, str]:
-    """The code blocks behind a mark `<!-- test: NAME -->`, by name."""
-    found = re.findall(r"<!-- test: (\S+) -->\n```\w+\n(.*?)```", document.read_text(), flags=re.DOTALL)
-    return dict(found)
 
 
 @pytest.fixture
 def readme(root: Path) -> dict[str, str]:
     return blocks(root / "README.md")
-
-
-@pytest.fixture
-def folder(root: Path, tmp_path: Path, readme: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the files of the README beside the project's configs, as in a clone."""
-    for name, text in readme.items():
-        (tmp_path / name).write_text(text)
-    (tmp_path / "configs").symlink_to(root / "configs")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    return tmp_path
 
 
 def test_a_model_of_ones_own_is_attacked(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,8 @@ from .sample_rng import SampleRng
 class Threat(PerSample, ABC):
     """What the attacker may do to each sample; a subclass is a frozen dataclass.
 
-    All methods work per sample: no result depends on the other samples of the batch.
+    All methods work per sample: no result depends on the other samples of the batch. The judge believes `contains`, the
+    range of pixels included; a ball around images is a `Ball`, which keeps it.
     """
 
     eps: float | Tensor
