@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import lightning.pytorch as pl
 import torch
@@ -27,12 +27,16 @@ from .parts.passes.no_pass import refuse_empty_pass, refuse_empty_training, say_
 from .parts.passes.normalized import NormalizedBatches
 from .parts.passes.samples import Samples, SampleStream
 from .parts.passes.try_out import StandIn, TryOut
+from .parts.pictures.drawn import Drawn
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class Probe(pl.Callback):
     """Measures something on the samples of each validation and test pass, and changes nothing.
 
-    A measurement of one's own is a subclass with one method, `measure`.
+    A measurement of one's own is a subclass with one method, `measure`; pictures of it are another one, `draw`.
 
     Args:
         every_n_epochs: during `fit`, measure at the validations of every n-th epoch, >= 1.
@@ -77,7 +81,7 @@ class Probe(pl.Callback):
         self.normalization, self.normalize = self._normalized.normalization, self._normalized.normalize
         self.batch_keys = read_batch_keys(batch_keys, f"{name}(batch_keys=...)")
         self._streams: dict[int, SampleStream] = {}
-        self._measured = Measured(name)
+        self._measured, self._pictures_of_pass = Measured(name), Drawn(name)
         self._fresh: set[str] = set()
         self._has_seen_samples = False
         self._left_out = LeftOut(name, self.batch_keys)
@@ -96,6 +100,14 @@ class Probe(pl.Callback):
             which the module must not log itself.
         """
         raise TypeError(f"{type(self).__name__} must define measure(self, model, x, y)")
+
+    def draw(self, model: nn.Module, x: Tensor, y: Tensor) -> Mapping[str, Figure]:
+        """Draws the first batch of a pass; called as `measure` is, for each loader, on the first process alone.
+
+        Returns:
+            Figures by name, shown as the pictures `NAME/val` or `NAME/test` and kept as files. Here there are none.
+        """
+        return {}
 
     # What a subclass that is more than a mean over samples overrides.
 
@@ -169,6 +181,7 @@ class Probe(pl.Callback):
     def forget(self) -> None:
         """Drops what was taken in; called before each pass, since an interrupted one may have left something."""
         self._measured.forget()
+        self._pictures_of_pass.forget()
 
     # What a subclass says before a training rather than after its first epochs; see `TryOut`.
 
@@ -220,6 +233,9 @@ class Probe(pl.Callback):
         model, samples = self.as_measured(module, samples)
         if not trainer.sanity_checking:
             self.see(model, samples, index)
+            if is_first and self._has_pictures() and trainer.is_global_zero:
+                with measuring(model, samples) as (x, y):
+                    self._pictures_of_pass.keep(self.draw(model, x, y), index)
         elif is_first:
             self._try_out.at_sanity_check(model, samples)
 
@@ -232,8 +248,13 @@ class Probe(pl.Callback):
         if self.is_due(trainer):
             for index in range(len(running_loaders(trainer))):
                 self.conclude(trainer, module, stage, index)
+                if self._has_pictures():
+                    self._pictures_of_pass.publish(trainer, stage, index)
             check_rankings(trainer, self.logs, self.every_n_epochs)
         self._streams.clear()
+
+    def _has_pictures(self) -> bool:
+        return type(self).draw is not Probe.draw
 
     # A training around it.
 
