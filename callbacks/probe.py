@@ -170,6 +170,11 @@ class Probe(pl.Callback):
         self._fresh.add(tag)
         module.log(tag, value, add_dataloader_idx=False, sync_dist=True, **options)
 
+    def last_figures(self, trainer: pl.Trainer) -> dict[str, float]:
+        """Its figures of the last pass by tag; none where the training has gone on since."""
+        metrics = trainer.callback_metrics
+        return {tag: float(metrics[tag]) for tag in sorted(self._fresh) if tag in metrics}
+
     def logs(self, tag: str) -> bool:
         """Whether a figure is one of its own, as far as is known: here, from the last measurement."""
         return tag in self._fresh

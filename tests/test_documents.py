@@ -74,7 +74,7 @@ def test_an_attack_is_added_in_under_20_lines_and_one_entry(folder: Path, readme
     assert verdicts["robust_blend"].sum() < clean.sum()
 
 
-def test_a_measurement_is_added_in_one_method(folder: Path) -> None:
+def test_a_measurement_is_added_in_one_method(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import train
 
     probe = "--trainer.callbacks+=confidence.Confidence"
@@ -83,7 +83,9 @@ def test_a_measurement_is_added_in_one_method(folder: Path) -> None:
 
     events = EventAccumulator(str(next(folder.rglob("version_0"))))
     events.Reload()
-    assert 0.1 < events.Scalars("val/confidence")[0].value <= 1
+    value = events.Scalars("val/confidence")[0].value
+    assert 0.1 < value <= 1
+    assert f"\nval/confidence: {value:.4g}\n" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ import touchstone.datamodules
 import touchstone.datamodules.augmentations
 import touchstone.lightning_modules  # noqa: F401  # like the others: what is loaded goes by its name, and help shows it
 from touchstone.attacks import frozen_eval
-from touchstone.callbacks import ExactResume, LogsMayFail, Predictions, RobustAccuracy, RunRecord
+from touchstone.callbacks import ExactResume, LogsMayFail, Predictions, Probe, RobustAccuracy, RunRecord
 from touchstone.callbacks.not_finite import NotFinite
 from touchstone.callbacks.parts.passes.no_pass import refuse_empty_training
 
@@ -322,7 +322,9 @@ class CommandLine(LightningCLI):
             callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
             kept = (c.last_summary for c in callbacks if isinstance(c, RobustAccuracy))
             report = report or next(filter(None, kept), None)
-            print_end(shown, report, log_folder, language=language, is_lost=is_lost)
+            own = (c for c in callbacks if isinstance(c, Probe) and not type(c).__module__.startswith("touchstone."))
+            figures = {tag: value for probe in own for tag, value in probe.last_figures(self.trainer).items()}
+            print_end(shown, report, log_folder, language=language, figures=figures, is_lost=is_lost)
 
 
 def _close_bars() -> None:

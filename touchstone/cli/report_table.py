@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from touchstone.attacks import Surprise
@@ -101,6 +102,7 @@ def print_end(
     log_folder: Path | None,
     *,
     language: Mapping[str, Any] | None = None,
+    figures: Mapping[str, float] = MappingProxyType({}),
     is_lost: bool = False,
 ) -> None:
     """Prints what a run has found and where it lies.
@@ -110,6 +112,7 @@ def print_end(
         report: its report, if there is one.
         log_folder: what TensorBoard shows, if it logged.
         language: the report on a language model, if there is one.
+        figures: those of measurements of one's own, by tag.
         is_lost: whether the last report could not be written, so that there is at most an older one.
     """
     from rich.console import Console
@@ -129,6 +132,8 @@ def print_end(
         _print_table(console, language_table(language))
         for line in (*threats(language), about_cost(language)):
             console.print(f"[dim]{escape(line)}[/]")
+    for tag, value in figures.items():
+        console.print(f"{escape(tag)}: {value:.4g}", soft_wrap=True)
     if folder is None:
         return
     for line in read_health(folder):
