@@ -221,7 +221,8 @@ def test_images_of_a_size_that_the_net_does_not_take_are_named_with_one_that_it_
 ) -> None:
     module = Classifier(SmallCNN(image_size=16), strategy=strategy)
     message = (
-        r"SmallCNN does not take pictures of 6 x 6 pixels, but of 16 x 16: bring them to it, as `size` of ImageTree"
+        r"SmallCNN does not take pictures of 6 x 6 pixels, but of 16 x 16: "
+        r"make it with image_size=6, or bring them to it, as `size` of ImageTree"
     )
     with pytest.raises(ValueError, match=message):
         trainer(tmp_path, num_sanity_val_steps=num_sanity_val_steps).fit(module, train_loader(), val_loader())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 from touchstone.attacks import L0, L1, L2, PGD, Linf, RandomNoise, SampleRng, Targeted, evaluate, smallest_eps
 from touchstone.lightning_modules import AWP, Classifier
@@ -107,3 +109,18 @@ def test_a_strategy_of_one_s_own_trains_a_classifier(tmp_path: Path, kind: str, 
     run.fit(module, train_loader(), val_loader())
     assert run.callback_metrics["train/loss"].isfinite()
     assert not torch.equal(module.net[0].weight, before[0].weight)
+
+
+def test_pictures_of_one_s_own_are_learnt_by_a_config_alone(folder: Path) -> None:
+    import train
+
+    for name, colour in (("dark", 40), ("light", 200)):
+        (folder / "my_pictures" / name).mkdir(parents=True)
+        for number in range(20):
+            size = (20, 16 + number % 3)
+            Image.new("RGB", size, (colour, colour, number)).save(folder / "my_pictures" / name / f"{number}.png")
+    command = ["fit", "--config", "configs/digits.yaml", "--config", "my_pictures.yaml"]
+    small = ["--data.source.size=8", "--data.batch_size=8", "--trainer.max_epochs=1", "--trainer.log_every_n_steps=1"]
+    assert train.main([*command, *small]) == 0
+    report = json.loads(next(folder.rglob("report.json")).read_text())
+    assert len(report["per_class"]) == 2

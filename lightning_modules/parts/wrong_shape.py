@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -49,6 +50,8 @@ def wrong_shape_is_said(net: nn.Module, x: Tensor, *, remedy: str) -> Iterator[N
             ) from error
         if side is None:  # then something else is wrong
             raise
+        if "image_size" in inspect.signature(type(net)).parameters and x.shape[2] == x.shape[3]:
+            remedy = f"make it with image_size={x.shape[2]}, or {remedy}"
         raise ValueError(
             f"{type(net).__name__} does not take pictures of {x.shape[2]} x {x.shape[3]} pixels, but of {side} x "
             f"{side}: {remedy.format(side=side)} ({reason})"
