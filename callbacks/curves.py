@@ -144,7 +144,8 @@ class RobustnessCurves(Probe):
         clean = values.get("clean", torch.zeros(0, dtype=torch.bool))
         if not len(clean):
             return
-        losses = [float(values[f"loss/{n}"][clean].mean()) for n in range(len(self.steps) + 1)] if clean.any() else []
+        after = [values[f"loss/{number}"][clean] for number in range(len(self.steps) + 1)] if clean.any() else []
+        losses = [float(loss.double().mean()) for loss in after]
         found = Curves(
             run="this run" if folder is None else "/".join(folder.parts[-2:]),
             stage=stage,

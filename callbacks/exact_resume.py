@@ -32,9 +32,9 @@ class ExactResume(pl.Callback):
 
     Lightning's checkpoint has weights, optimizer, schedulers and counts. This one adds the random states of every
     process, the metrics of the epoch so far, the last figures, for a `ReduceLROnPlateau` and others that rank weights,
-    gradients that wait for more batches of their step, and the place in the training data, whose order and augmentation
-    depend on the seed and the epoch only (`in_own_order`). What TensorBoard shows is written to the disk with each
-    checkpoint.
+    the gradients of every process that wait for more batches of their step, which all processes hold meanwhile, and the
+    place in the training data, whose order and augmentation depend on the seed and the epoch only (`in_own_order`).
+    What TensorBoard shows is written to the disk with each checkpoint.
     With `precision: 64-true` weights are loaded in float64, also to be evaluated.
     A module, or one inside it, that keeps something of its own from step to step defines `process_state()`, of tensors,
     numbers and lists, and `load_process_state(state)`: it is kept for each process.
@@ -150,7 +150,7 @@ class ExactResume(pl.Callback):
             return
         mine = states[trainer.global_rank]
         set_random_state(mine["random"])
-        accumulate_on(pl_module, _on(pl_module.device, mine.get("gradients", {})))
+        accumulate_on(pl_module, mine.get("gradients", {}))
         modules: dict[str, Any] = dict(pl_module.named_modules())
         for name, state in mine.get("modules", {}).items():
             if hasattr(modules.get(name), "load_process_state"):

@@ -43,16 +43,22 @@ class RunRecord(SaveConfigCallback):
 
     def _record(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         folder = run_folder(trainer)
+        is_taken = ValueError(
+            f"{folder} has the config of an earlier run, and is its folder; `version: null` of the logger gives this "
+            "run one of its own"
+        )
         is_here = bool(trainer.loggers) and "://" not in str(trainer.log_dir)
-        if self.save_to_log_dir and is_here:  # where Lightning would write it, and might leave half of it
+        if self.save_to_log_dir and is_here and not self.multifile:  # Lightning might leave half of it
             self.save_to_log_dir, self._folder = False, folder
-            is_taken = folder is not None and not self.overwrite and (folder / self.config_filename).is_file()
-            if trainer.strategy.broadcast(is_taken):
-                raise ValueError(
-                    f"{folder} has the config of an earlier run, and is its folder; `version: null` of the logger "
-                    "gives this run one of its own"
-                )
-        super().setup(trainer, pl_module, stage)
+            is_there = folder is not None and not self.overwrite and (folder / self.config_filename).is_file()
+            if trainer.strategy.broadcast(is_there):
+                raise is_taken
+        try:
+            super().setup(trainer, pl_module, stage)
+        except RuntimeError as error:
+            if "to NOT exist" not in str(error):
+                raise
+            raise is_taken from error
 
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         text = self.parser.dump(self.config, skip_none=False)

@@ -126,7 +126,7 @@ def test_a_net_that_does_not_take_the_size_says_which_it_takes(tmp_path: Path, n
 def test_a_net_without_a_preset_finds_its_size_and_another_error_stays_what_it_is(tmp_path: Path) -> None:
     x = torch.rand(2, 3, 256, 256)
     small = Classifier(SmallCNN(in_channels=3, image_size=32, width=4)).eval()
-    with pytest.raises(ValueError, match="of 256 x 256 pixels, but of 32 x 32: --data.image_size 32"):
+    with pytest.raises(ValueError, match="but of 32 x 32: make it with image_size=256, or --data.image_size 32"):
         small.predict_step(x, 0)
     with pytest.raises(ValueError, match="the images have 1 channels and the net takes 3: convert them"):
         small.predict_step(x[:, :1], 0)

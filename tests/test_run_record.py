@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.cli import LightningCLI
 from torch import Tensor
 
 from touchstone.callbacks import Probe, RunRecord
 
-from .lightning_programs import OrdinaryModule, events, train_loader, trainer, val_loader
+from .lightning_programs import Loaders, OrdinaryModule, events, train_loader, trainer, val_loader
 
 
 class Config:
@@ -40,6 +42,27 @@ def test_the_graph_and_the_hyperparameters_are_shown(tmp_path: Path) -> None:
     seen = recorded(tmp_path, OrdinaryModule())
     assert seen.Tags()["graph"]
     assert "config/text_summary" in seen.Tags()["tensors"]
+
+
+@pytest.mark.parametrize("multifile", [False, True])
+def test_the_config_is_kept_in_as_many_files_as_are_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, multifile: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    Path("model.yaml").write_text("seed: 3")
+    logger = {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"save_dir": "kept"}}
+    LightningCLI(
+        OrdinaryModule,
+        Loaders,
+        args=["fit", "--model", "model.yaml"],
+        trainer_defaults={"max_epochs": 0, "log_every_n_steps": 1, "accelerator": "cpu", "logger": logger},
+        seed_everything_default=False,
+        save_config_callback=RunRecord,
+        save_config_kwargs={"multifile": multifile},
+    )
+    names = {file.name for file in Path("kept").rglob("*.yaml")}
+    assert names == ({"config.yaml", "model.yaml"} if multifile else {"config.yaml"})
 
 
 class WithLogits(OrdinaryModule):

@@ -215,6 +215,7 @@ def test_a_missing_config_is_named_with_the_one_of_a_like_ending_or_in_a_folder_
 )
 def test_a_name_too_long_for_any_file_is_a_usage_error(arguments: list[str], run: Any) -> None:
     write(TINY)
+    Path("below").mkdir()
     ended = run(*(argument.replace("LONG", 300 * "n") for argument in arguments))
     assert (ended.code, ended.first_line[:7]) == (2, "error: ")
     assert 300 * "n" in ended.first_line
@@ -368,7 +369,10 @@ def test_options_without_a_subcommand_are_an_error_that_lists_the_subcommands(ru
     assert "fit, validate, test, predict" in ended.first_line
 
 
-@pytest.mark.parametrize("options", [["--config", "tiny.yaml"], ["--trainer.max_epochs", "1"], ["--num_threads=1"]])
+@pytest.mark.parametrize(
+    "options",
+    [["--config", "tiny.yaml"], ["--trainer.max_epochs", "1"], ["--num_threads=1"], ["--config", "test"]],
+)
 def test_options_before_the_subcommand_are_answered_with_the_order_that_is_right(options: list[str], run: Any) -> None:
     write(TINY)
     ended = run(*options, "fit", "--trainer.logger", "false")
@@ -435,3 +439,24 @@ def test_a_value_that_a_group_of_options_refuses_is_named_where_it_was_given(run
     ended = run(*given)
     assert ended.code == 2
     assert ended.first_line.startswith("error: command line: Sampling(temperature=...) must be >= 0 and finite, got -1")
+
+
+OF_ONE_S_OWN = """
+from typing import Any, Callable
+import torch
+
+class Net(torch.nn.Module):
+    def __init__(self, act: TYPE, width: int = 3):
+        super().__init__()
+"""
+
+
+@pytest.mark.parametrize("kind", ["Callable", "Callable | None", "Callable[..., Any]", "Callable[[int], Any]"])
+@pytest.mark.parametrize(("act", "wrong"), [("torch.nn.ReLU", "model.net.width"), ("collections.deque", "model.net")])
+def test_a_mistake_is_named_beside_a_function_of_any_type(act: str, wrong: str, kind: str, run: Any) -> None:
+    Path("mine_of_calls.py").write_text("from __future__ import annotations\n" + OF_ONE_S_OWN.replace("TYPE", kind))
+    net = {"class_path": "mine_of_calls.Net", "init_args": {"act": {"class_path": act}, "width": "nine"}}
+    ended = run("fit", "--config", write(with_value(net, "model", "init_args", "net")))
+    assert ended.code == 2
+    assert ended.first_line.startswith("error: tiny.yaml, line ")
+    assert wrong in ended.first_line

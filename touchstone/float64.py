@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 
 WITHOUT_FLOAT64 = {"mps"}
-"""Kinds of devices."""
+"""The `type` of devices whose tensors cannot be float64."""
 
 
 def has_float64(device: torch.device) -> bool:
-    """Whether tensors of a device may be float64, which Apple's have not."""
+    """Whether tensors of a device may be float64, which Apple's may not."""
     return device.type not in WITHOUT_FLOAT64

@@ -349,13 +349,19 @@ def _check_subcommand(arguments: Sequence[str], valid: list[str]) -> None:
         )
 
 
+def _is_value(arguments: Sequence[str], place: int) -> bool:
+    """Whether a word is the value of the option before it."""
+    before = arguments[place - 1] if place else ""
+    return before.startswith("-") and "=" not in before
+
+
 def _explain_order(arguments: Sequence[str], error: Exception, valid: list[str]) -> UsageError:
     """What is wrong where options stand before the subcommand, which takes them behind it."""
-    subcommand = next((word for word in arguments if word in valid), None)
-    if subcommand is None:
+    places = (place for place, word in enumerate(arguments) if word in valid and not _is_value(arguments, place))
+    place = next(places, None)
+    if place is None:
         return UsageError(in_one_line(error))
-    options = list(arguments)
-    options.remove(subcommand)
+    subcommand, options = arguments[place], [*arguments[:place], *arguments[place + 1 :]]
     order = UsageError(f"options go behind the subcommand: {shlex.join(['python', 'train.py', subcommand, *options])}")
     vars(order)["__notes__"] = [f"(as they stand: {in_one_line(error)})"]  # `add_note` is of Python 3.11
     return order

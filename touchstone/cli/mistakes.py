@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import glob
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -24,7 +23,7 @@ def nearest(name: str, valid: Iterable[str]) -> str:
 
 def nearest_file(path: Path) -> str:
     """The same for files: one of this name in a folder below, else the nearest beside `path` with such an ending."""
-    below = sorted(path.parent.glob(f"*/{glob.escape(path.name)}"))
+    below = sorted(filter(os.path.exists, (folder / path.name for folder in path.parent.glob("*"))))
     there = filter(os.path.exists, path.parent.glob("*"))  # and no link that leads nowhere
     files = sorted(there, key=lambda other: other.suffix == path.suffix)  # of one stem, the last counts
     endings = difflib.get_close_matches(path.suffix, {other.suffix for other in files})

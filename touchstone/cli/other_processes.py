@@ -70,9 +70,10 @@ def _watched(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
 
 
 def _end_all(processes: Sequence[subprocess.Popen[Any]]) -> NoReturn:
-    code = next(process.returncode for process in processes if process.returncode)
-    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"has ended with {code}"
+    code = next((process.returncode for process in processes if process.returncode), 1)
     for process in processes:
         process.kill()
+    names = {-number: number.name for number in signal.Signals}
+    how = f"was killed by {names.get(code, f'signal {-code}')}" if code < 0 else f"has ended with {code}"
     print(f"error: another process of this run {how}, without which it cannot go on", file=sys.stderr, flush=True)
     os._exit(1)  # the main thread may wait for the other process, and hears of nothing

@@ -10,7 +10,6 @@ import collections.abc
 import inspect
 import re
 import reprlib
-import sys
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -177,8 +176,7 @@ class _Search:
                 slip = no_field(found, name)
                 remedy = f": {slip}" if slip else nearest(name, hints)
                 yield f"{child.place}: {found.__name__} has no parameter {name!r}{remedy}"
-        parameters = list(inspect.signature(found).parameters.items())
-        for name, parameter in parameters[_num_given_later(hint) :]:
+        for name, parameter in _given_at_once(found, hint):
             is_given = name in arguments.value or "dict_kwargs" in given.value
             if not is_given and parameter.default is parameter.empty and name in hints:
                 yield f"{path.place}: {found.__name__} needs the parameter {name!r}"
@@ -267,12 +265,13 @@ def _is_callable(hint: Any) -> bool:
     return any(typing.get_origin(member) is collections.abc.Callable for member in _members(hint))
 
 
-def _num_given_later(hint: Any) -> int:
-    """How many arguments a class gets when it is constructed later, as an optimizer its parameters; 0 where at once."""
-    callables = (member for member in _members(hint) if _is_callable(member))
-    for given, _returned in map(typing.get_args, callables):
-        return len(given) if isinstance(given, list) else sys.maxsize
-    return 0
+def _given_at_once(found: Any, hint: Any) -> list[tuple[str, inspect.Parameter]]:
+    """The parameters of a class but those that it gets when it is constructed later, as an optimizer its weights."""
+    callables = [typing.get_args(member) for member in _members(hint) if _is_callable(member)]
+    if any(not of_callable or not isinstance(of_callable[0], list) for of_callable in callables):
+        return []  # it may get any
+    num_later = len(callables[0][0]) if callables else 0
+    return list(inspect.signature(found).parameters.items())[num_later:]
 
 
 def _hint_of_items(hint: Any) -> Any:

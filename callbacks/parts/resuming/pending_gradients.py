@@ -17,4 +17,4 @@ def accumulate_on(module: nn.Module, gradients: dict[str, Tensor]) -> None:
     """Lets the next batches add to these."""
     for name, parameter in module.named_parameters():
         if name in gradients:
-            parameter.grad = gradients[name]
+            parameter.grad = gradients[name].to(parameter.device)
