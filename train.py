@@ -15,7 +15,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 
 from touchstone import FOLDERS
-from touchstone.cli.jobs import JOBS, run_job
+from touchstone.cli.jobs import JOBS, place_of_subcommand, run_job
 from touchstone.cli.output import Output
 from touchstone.cli.stopping import Stopping
 from touchstone.runs.shown import shown
@@ -88,12 +88,9 @@ def _in_words(error: BaseException, stopping: Stopping, arguments: Sequence[str]
 
 
 def _subcommand(arguments: Sequence[str]) -> str:
-    """The subcommand, `fit` where there is none; the value of an option may have the same name."""
-    for before, word in zip(("", *arguments), arguments, strict=False):
-        is_value = before.startswith("-") and "=" not in before
-        if word in ("fit", "validate", "test", "predict", *JOBS) and not is_value:
-            return word
-    return "fit"
+    """The subcommand, `fit` where there is none."""
+    place = place_of_subcommand(arguments, ("fit", "validate", "test", "predict", *JOBS))
+    return "fit" if place is None else arguments[place]
 
 
 def _import_as_the_user_does() -> None:

@@ -105,7 +105,8 @@ class Probe(pl.Callback):
         """Draws the first batch of a pass; called as `measure` is, for each loader, on the first process alone.
 
         Returns:
-            Figures by name, shown as the pictures `NAME/val` or `NAME/test` and kept as files. Here there are none.
+            Figures by name, shown as the pictures `NAME/val` or `NAME/test` and kept as files, of two of one name the
+            one of the later callback; those that `pyplot` has made are closed. Here there are none.
         """
         return {}
 
@@ -171,7 +172,7 @@ class Probe(pl.Callback):
         module.log(tag, value, add_dataloader_idx=False, sync_dist=True, **options)
 
     def last_figures(self, trainer: pl.Trainer) -> dict[str, float]:
-        """Its figures of the last pass by tag; none where the training has gone on since."""
+        """Its figures of the last pass by tag; none where a training has gone on since, without measuring."""
         metrics = trainer.callback_metrics
         return {tag: float(metrics[tag]) for tag in sorted(self._fresh) if tag in metrics}
 

@@ -56,7 +56,7 @@ class RunRecord(SaveConfigCallback):
         try:
             super().setup(trainer, pl_module, stage)
         except RuntimeError as error:
-            if "to NOT exist" not in str(error):
+            if folder is None or "to NOT exist" not in str(error):
                 raise
             raise is_taken from error
 

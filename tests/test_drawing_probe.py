@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import pytest
 from matplotlib.figure import Figure
 from torch import Tensor, nn
@@ -49,6 +50,32 @@ def test_each_loader_has_a_picture_of_its_own(tmp_path: Path) -> None:
     trainer(tmp_path, Histogram()).validate(Two(), [val_loader(), val_loader()], verbose=False)
     drawn = {tag for tag in seen_tags(tmp_path) if tag.startswith("confidence/")}
     assert drawn == {"confidence/val/dataloader_idx_0", "confidence/val/dataloader_idx_1"}
+
+
+def test_figures_of_pyplot_are_closed_and_their_mathematics_is_drawn(tmp_path: Path) -> None:
+    class Formula(Confidence):
+        def draw(self, model: nn.Module, x: Tensor, y: Tensor) -> dict[str, Figure]:
+            figure, axes = plt.subplots()
+            self.text = axes.set_title(r"$\epsilon$")
+            return {"formula": figure}
+
+    probe = Formula()
+    trainer(tmp_path, probe).validate(OrdinaryModule(), val_loader(), verbose=False)
+    assert not plt.get_fignums()
+    assert probe.text.get_parse_math()
+
+
+def test_the_last_figures_are_those_of_the_last_pass(tmp_path: Path) -> None:
+    probe = Confidence(every_n_epochs=2)
+    run = trainer(tmp_path, probe, max_epochs=2)
+    run.fit(OrdinaryModule(), train_loader(), val_loader())
+    assert list(probe.last_figures(run)) == ["val/confidence"]
+    run.test(OrdinaryModule(), val_loader(), verbose=False)
+    assert probe.last_figures(run) == {"test/confidence": float(run.callback_metrics["test/confidence"])}
+    probe = Confidence(every_n_epochs=2)
+    run = trainer(tmp_path, probe, max_epochs=3)
+    run.fit(OrdinaryModule(), train_loader(), val_loader())
+    assert probe.last_figures(run) == {}
 
 
 @pytest.mark.parametrize("returned", [None, Figure(), {"a": 3}, {3: Figure()}], ids=repr)

@@ -64,7 +64,8 @@ def test_of_images(tmp_path: Path, name: str) -> None:
         figures(tmp_path, OrdinaryModule(), OF_IMAGES[name](), kind, val_loader()) for kind in ("cpu", "gpu")
     )
     assert len(on_cpu) > 1
-    assert on_gpu == pytest.approx(on_cpu, rel=1e-3, abs=0.06)  # of 23 samples one may be at a near-zero margin
+    is_share = name in ("robust accuracy", "curves", "per class")  # of few samples, one of them at a near-zero margin
+    assert on_gpu == pytest.approx(on_cpu, rel=1e-3, abs=0.15 if is_share else 1e-4)
 
 
 @pytest.mark.parametrize(

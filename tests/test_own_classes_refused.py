@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+
+from touchstone.attacks import Attack, Threat
+from touchstone.cli.class_slips import no_field
+from touchstone.datamodules import ImagesDataModule
 
 from .command_lines import ATTACK, with_value, write
 
@@ -80,3 +86,25 @@ def test_a_slip_in_a_class_of_one_s_own_says_what_is_missing(
     ended = run("fit", "--config", write(with_value(attack, *ATTACK)))
     assert ended.code == 2
     assert message in ended.first_line
+
+
+def test_only_what_is_to_be_a_dataclass_is_told_to_be_one() -> None:
+    class Net(torch.nn.Module):
+        hidden: int
+
+        def __init__(self, width: int) -> None:
+            super().__init__()
+
+    @dataclass(frozen=True, kw_only=True)
+    class Mine(Attack):
+        threat: Threat
+        supports = (Threat,)
+
+        @property
+        def size(self) -> int:
+            return 3
+
+    assert no_field(Net, "hidden") is None
+    assert no_field(Mine, "supports") is None
+    assert no_field(Mine, "size") is None
+    assert no_field(ImagesDataModule, "class_names") is None

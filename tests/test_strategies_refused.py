@@ -39,6 +39,7 @@ from touchstone.lightning_modules import (
     Classifier,
     EpsWarmup,
     Free,
+    InnerAttack,
     Mixed,
     Strategy,
 )
@@ -203,3 +204,11 @@ def test_a_batch_may_be_left_out_and_a_loss_have_one_axis(tmp_path: Path, around
     run.fit(Classifier(small_net(7), strategy=around(Own())), train_loader(), val_loader())
     assert run.callback_metrics["train/loss"].isfinite()
     assert run.global_step == 3  # Lightning steps, without a gradient
+
+
+def test_a_base_that_attacks_and_does_not_learn_is_refused() -> None:
+    class Forgetful(InnerAttack):
+        def lern(self) -> None: ...
+
+    with pytest.raises(TypeError, match=r"Forgetful must define learn\(self, model, x, y, criterion, rng\)"):
+        Forgetful(PGD_3)

@@ -209,6 +209,7 @@ def test_a_missing_config_is_named_with_the_one_of_a_like_ending_or_in_a_folder_
         ["fit", "LONG"],
         ["fit", "--config", "tiny.yaml", "--ckpt_path", "LONG"],
         ["test", "--config", "tiny.yaml", "--model.net", "LONG.yaml"],
+        ["test", "--config", "tiny.yaml", "--model.net", "LONG.Net"],
         ["verify", "LONG"],
         ["gallery", "LONG"],
     ],
@@ -216,6 +217,7 @@ def test_a_missing_config_is_named_with_the_one_of_a_like_ending_or_in_a_folder_
 def test_a_name_too_long_for_any_file_is_a_usage_error(arguments: list[str], run: Any) -> None:
     write(TINY)
     Path("below").mkdir()
+    Path("below/own.py").touch()
     ended = run(*(argument.replace("LONG", 300 * "n") for argument in arguments))
     assert (ended.code, ended.first_line[:7]) == (2, "error: ")
     assert 300 * "n" in ended.first_line
@@ -371,7 +373,13 @@ def test_options_without_a_subcommand_are_an_error_that_lists_the_subcommands(ru
 
 @pytest.mark.parametrize(
     "options",
-    [["--config", "tiny.yaml"], ["--trainer.max_epochs", "1"], ["--num_threads=1"], ["--config", "test"]],
+    [
+        ["--config", "tiny.yaml"],
+        ["--trainer.max_epochs", "1"],
+        ["--num_threads=1"],
+        ["--config", "test"],
+        ["--seed_everything", "-1"],
+    ],
 )
 def test_options_before_the_subcommand_are_answered_with_the_order_that_is_right(options: list[str], run: Any) -> None:
     write(TINY)

@@ -23,6 +23,7 @@ class InnerAttack(Strategy):
             them in the modes of training.
 
     Raises:
+        TypeError: a subclass does not define `learn`.
         ValueError: `attack` holds one value per sample, is not ready (`Attack.prepare`), or changes samples inside
             the model (`EmbeddingBall`); or `mode` is neither.
     """
@@ -32,6 +33,8 @@ class InnerAttack(Strategy):
     def __init__(self, attack: Attack, *, mode: Literal["eval", "train"] = "eval") -> None:
         super().__init__()
         name = type(self).__name__
+        if type(self).learn is Strategy.learn:
+            raise TypeError(f"{name} must define learn(self, model, x, y, criterion, rng)")
         check_kind(f"{name}(attack=...)", attack, Attack)
         if attack.needs_samples:
             raise ValueError(

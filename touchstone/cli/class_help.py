@@ -36,6 +36,7 @@ TO_INHERIT = {
     "touchstone.attacks.Objective",
     "touchstone.attacks.Threat",
     "touchstone.callbacks.Probe",
+    "touchstone.lightning_modules.InnerAttack",
 }
 MOST_NAMES = 12
 

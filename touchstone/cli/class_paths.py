@@ -78,7 +78,7 @@ def _missing(owner: Any, part: str, path: str) -> str:
         find(f"touchstone.{path}")
     except LookupError:
         folders = {file.parent.name for file in Path.cwd().glob("*/*.py") if file.parent.name.isidentifier()}
-        inside = [folder for folder in sorted(folders) if Path(folder, f"{part}.py").is_file()]
+        inside = [folder for folder in sorted(folders) if os.path.isfile(Path(folder, f"{part}.py"))]
         if inside:
             return f"there is no module {part!r}; did you mean {f'{inside[0]}.{path}'!r}?"
         here = folders | {module.name for module in pkgutil.iter_modules([os.getcwd()])}

@@ -38,7 +38,7 @@ from .class_help import Parser, explain_class_help
 from .common_pass import check_common_pass
 from .devices import read_devices
 from .given import Given, check_configs, merge_given, replaced_callbacks
-from .jobs import JOBS
+from .jobs import JOBS, place_of_subcommand
 from .loader import install_loader
 from .log_folder import about_log_folder
 from .mistakes import UsageError, nearest
@@ -279,8 +279,11 @@ class CommandLine(LightningCLI):
 
         The table of `RobustLanguage` is of the texts that were attacked, and not of all.
         """
-        shows_own = any(isinstance(c, RobustAccuracy) for c in self.trainer.callbacks)  # type: ignore[attr-defined]
-        return {**arguments, "verbose": False} if shows_own and run_folder(self.trainer) is not None else arguments
+        return {**arguments, "verbose": False} if self._shows_own_table() else arguments
+
+    def _shows_own_table(self) -> bool:
+        attacks = any(isinstance(c, RobustAccuracy) for c in self.trainer.callbacks)  # type: ignore[attr-defined]
+        return attacks and run_folder(self.trainer) is not None
 
     def _run(self, job: Callable[..., Any], arguments: dict[str, Any]) -> None:
         started, folder, made = time.time(), None, list[Path]()
@@ -322,8 +325,9 @@ class CommandLine(LightningCLI):
             callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
             kept = (c.last_summary for c in callbacks if isinstance(c, RobustAccuracy))
             report = report or next(filter(None, kept), None)
-            own = (c for c in callbacks if isinstance(c, Probe) and not type(c).__module__.startswith("touchstone."))
-            figures = {tag: value for probe in own for tag, value in probe.last_figures(self.trainer).items()}
+            is_said = self.subcommand in ("validate", "test") and not self._shows_own_table()  # by Lightning's table
+            own = [] if is_said else [callback for callback in callbacks if _is_own_probe(callback)]
+            figures = {tag: value for it in own for tag, value in Probe.last_figures(it, self.trainer).items()}
             print_end(shown, report, log_folder, language=language, figures=figures, is_lost=is_lost)
 
 
@@ -331,6 +335,12 @@ def _close_bars() -> None:
     """Ends the line of a progress bar that is open: why a run has ended begins a line of its own."""
     for bar in list(getattr(Tqdm, "_instances", ())):
         bar.close()
+
+
+def _is_own_probe(callback: Any) -> bool:
+    """Whether it is a measurement of the user's, and not one of this project's, or like one of them."""
+    kinds = (kind for kind in type(callback).__mro__ if kind.__module__.startswith("touchstone."))
+    return next(kinds, None) is Probe
 
 
 def _is_written_in(folder: Path, since: float) -> bool:
@@ -349,16 +359,9 @@ def _check_subcommand(arguments: Sequence[str], valid: list[str]) -> None:
         )
 
 
-def _is_value(arguments: Sequence[str], place: int) -> bool:
-    """Whether a word is the value of the option before it."""
-    before = arguments[place - 1] if place else ""
-    return before.startswith("-") and "=" not in before
-
-
 def _explain_order(arguments: Sequence[str], error: Exception, valid: list[str]) -> UsageError:
     """What is wrong where options stand before the subcommand, which takes them behind it."""
-    places = (place for place, word in enumerate(arguments) if word in valid and not _is_value(arguments, place))
-    place = next(places, None)
+    place = place_of_subcommand(arguments, valid)
     if place is None:
         return UsageError(in_one_line(error))
     subcommand, options = arguments[place], [*arguments[:place], *arguments[place + 1 :]]

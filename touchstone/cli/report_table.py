@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from touchstone.attacks import Surprise
 from touchstone.callbacks.parts.records.report_files import STAGES
 
+from ..runs.shown import shown
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -133,7 +135,7 @@ def print_end(
         for line in (*threats(language), about_cost(language)):
             console.print(f"[dim]{escape(line)}[/]")
     for tag, value in figures.items():
-        console.print(f"{escape(tag)}: {value:.4g}", soft_wrap=True)
+        console.print(f"{escape(shown(tag))}: {value:.4g}", soft_wrap=True)
     if folder is None:
         return
     for line in read_health(folder):

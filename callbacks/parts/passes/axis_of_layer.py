@@ -28,7 +28,8 @@ class AxisOfLayer:
             # Norms, whose weight has one axis, leave units where they are.
             num_axes = _num_axes_of_weight(module)
             if num_axes > 1 or isinstance(module, (Recurrent, nn.RNNBase, nn.MultiheadAttention)):
-                self._handles.append(module.register_forward_hook(self._see(1 if num_axes > 2 else -1)))
+                is_convolution = num_axes > 2 and not isinstance(module, nn.Bilinear)
+                self._handles.append(module.register_forward_hook(self._see(1 if is_convolution else -1)))
 
     def __call__(self, values: Tensor) -> int:
         """The axis of what is computed of the last layer's output, `(N, ...)`, element by element."""

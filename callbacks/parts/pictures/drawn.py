@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -48,4 +49,6 @@ class Drawn:
         """Shows those of a loader as `NAME/val` or `NAME/test`; a collective."""
         folder, suffix = run_folder(trainer), loader_suffix(trainer, loader_index)
         for name, figure in self._figures.pop(loader_index, {}).items():
-            publish_picture(trainer, folder, f"{name}/{stage}{suffix}", figure)
+            publish_picture(trainer, folder, f"{name}/{stage}{suffix}", figure, as_text=False)
+            if "matplotlib.pyplot" in sys.modules:  # which keeps what it has made
+                sys.modules["matplotlib.pyplot"].close(figure)

@@ -28,13 +28,24 @@ USUAL = re.compile(r"[\w.-]+(/[\w.-]+(:\d+(,\d+)*)?(/[\w.-]+)?)?(/dataloader_idx
 is called, as `deepdream/fc:76/wide`; and a loader."""
 
 
-def publish_picture(trainer: pl.Trainer, folder: Path | None, tag: str, figure: Figure) -> None:
-    """Shows a figure under `tag` and keeps it in the run folder, in `figures/`, named by `file_name`. For rank zero."""
+def publish_picture(
+    trainer: pl.Trainer, folder: Path | None, tag: str, figure: Figure, *, as_text: bool = True
+) -> None:
+    """Shows a figure under `tag` and keeps it in the run folder, in `figures/`, named by `file_name`. For rank zero.
+
+    Args:
+        trainer: whose TensorBoard shows it.
+        folder: the run folder; None for no file.
+        tag: what it is called.
+        figure: of matplotlib.
+        as_text: whether dollars in it are dollars, and no mathematics, as in the names of classes.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
     from tensorboard.compat.proto.summary_pb2 import Summary
 
-    _take_names_as_text(figure)
+    if as_text:
+        _take_names_as_text(figure)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     pixels = np.asarray(canvas.buffer_rgba())[..., :3]
