@@ -16,6 +16,7 @@ import train
 
 ROOT = Path(train.__file__).parent
 DIGITS = ROOT / "configs" / "digits.yaml"
+NARROW = "--model.net.width=4"  # of the digits net, where what it reaches does not count
 LINF: dict[str, Any] = {"class_path": "touchstone.attacks.Linf", "init_args": {"eps": 0.15}}
 TINY: dict[str, Any] = {
     "seed_everything": 0,

@@ -124,3 +124,16 @@ def events(folder: Path) -> Any:
     accumulator = EventAccumulator(str(newest), size_guidance={"scalars": 0, "images": 0, "tensors": 0})
     accumulator.Reload()
     return accumulator
+
+
+def seen_tags(folder: Path) -> set[str]:
+    """The tags that TensorBoard shows of the runs below a folder."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    seen: set[str] = set()
+    for file in folder.rglob("events.*"):
+        events = EventAccumulator(str(file))
+        events.Reload()
+        tags = events.Tags()
+        seen |= {*tags["scalars"], *tags["images"], *(tag.removesuffix("/text_summary") for tag in tags["tensors"])}
+    return seen

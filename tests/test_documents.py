@@ -40,13 +40,13 @@ from touchstone.datamodules.augmentations import RandomFlip
 from touchstone.lightning_modules import LanguageModel
 from touchstone.nets import RecurrentLM, TransformerLM
 
-from .lightning_programs import OrdinaryModule, train_loader, trainer, val_loader
+from .command_lines import NARROW
+from .lightning_programs import OrdinaryModule, seen_tags, train_loader, trainer, val_loader
 from .oracles import small_net
 from .picture_folders import RED, Classes
 from .shown_files import DOCUMENTS, blocks
 
 FEW_STEPS = {"num_steps": 2}
-NARROW = "--model.net.width=4"  # of the digits net, where what it reaches does not count
 
 
 @pytest.fixture
@@ -176,19 +176,6 @@ def documented_tags(root: Path, table: int) -> list[str]:
     both = [re.sub(r"\bS\b", stage, tag) for tag in tags for stage in ("val", "test")]
     named = [re.sub(r"\b(?:A|LAYER|NAME|NET|KIND)(_before)?\b", r"[\\w.-]+\1", tag) for tag in dict.fromkeys(both)]
     return [re.sub(r"(?<=_)(?:K|E|LEVEL)\b|(?<=l)N\b", r"[\\d.]+", tag) for tag in named]
-
-
-def seen_tags(folder: Path) -> set[str]:
-    """The tags that TensorBoard shows of the runs below a folder."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    seen: set[str] = set()
-    for file in folder.rglob("events.*"):
-        events = EventAccumulator(str(file))
-        events.Reload()
-        tags = events.Tags()
-        seen |= {*tags["scalars"], *tags["images"], *(tag.removesuffix("/text_summary") for tag in tags["tensors"])}
-    return seen
 
 
 def check_tags(documented: list[str], seen: set[str], *, elsewhere: Sequence[str] = ()) -> None:

@@ -10,9 +10,8 @@ import pytest
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from .lightning_programs import OrdinaryModule, train_loader, trainer, val_loader
+from .lightning_programs import OrdinaryModule, seen_tags, train_loader, trainer, val_loader
 from .measured_runs import Confidence
-from .test_documents import seen_tags
 
 
 class Histogram(Confidence):

@@ -16,9 +16,9 @@ from PIL import Image
 from touchstone.attacks import L0, L1, L2, PGD, Linf, RandomNoise, SampleRng, Targeted, evaluate, smallest_eps
 from touchstone.lightning_modules import AWP, Classifier
 
-from .lightning_programs import train_loader, trainer, val_loader
+from .command_lines import NARROW
+from .lightning_programs import seen_tags, train_loader, trainer, val_loader
 from .oracles import images, own_labels, small_net
-from .test_documents import NARROW, seen_tags
 
 
 def own(name: str, kind: str, **options: Any) -> Any:
