@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from touchstone.attacks.core.checks import check_labels
+from touchstone.attacks.core.checks import check_labels, check_not_probabilities, check_shape_of_logits
 from touchstone.attacks.core.embedding import find_embedding
 from touchstone.options import check_flags
 
@@ -171,7 +171,10 @@ class GradientNorm(Probe):
             self._look_for_normalized(x.detach())
             parameters = [p for p in model.parameters() if p.requires_grad]
             logits = model(x)
-            if logits.shape[:-1] != y.shape:
+            if y.ndim == 1 and logits.ndim <= 2:
+                check_shape_of_logits(logits, len(y))
+                check_not_probabilities(logits)
+            elif logits.shape[:-1] != y.shape:
                 raise ValueError(
                     "GradientNorm: the model must return logits `(N, classes)`, or `(N, T, V)` for texts with the "
                     f"tokens that follow, got {tuple(logits.shape)} for labels {tuple(y.shape)}"

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from touchstone.attacks.core.ascend import gradient_of
+from touchstone.attacks.core.checks import check_labels, check_not_probabilities, check_shape_of_logits
 from touchstone.options import check_count
 from touchstone.runs.run_folder import run_folder
 
@@ -69,7 +71,10 @@ class InputGradients(Probe):
             return  # they stand in one picture
         with measuring(model, samples) as (x, y):
             logits = model(x.requires_grad_())
-            (gradient,) = torch.autograd.grad(F.cross_entropy(logits, y, reduction="sum"), x)
+            check_shape_of_logits(logits, len(y))
+            check_not_probabilities(logits)
+            check_labels(y, logits.shape[1], samples.ids)
+            gradient = gradient_of(F.cross_entropy(logits, y, reduction="none"), x)
         self._shown.append(tuple(part.detach().cpu() for part in (x, gradient, logits, y)))
 
     def forget(self) -> None:

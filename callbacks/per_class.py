@@ -6,6 +6,7 @@ import lightning.pytorch as pl
 import torch
 from torch import nn
 
+from touchstone.attacks.core.checks import check_labels, check_shape_of_logits
 from touchstone.attacks.core.logits import predicted
 
 from .parts.passes.measuring import measuring
@@ -27,7 +28,10 @@ class PerClass(Probe):
 
     def see(self, model: nn.Module, samples: Samples, loader_index: int) -> None:
         with measuring(model, samples) as (x, y), torch.no_grad():
-            right = predicted(model(x)) == y
+            logits = model(x)
+            check_shape_of_logits(logits, len(y))
+            check_labels(y, logits.shape[1], samples.ids)
+            right = predicted(logits) == y
         self.keep(samples, {"right": right, "label": y}, loader_index)
 
     def conclude(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str, loader_index: int) -> None:

@@ -17,6 +17,7 @@ from .parts.passes.averaged_weights import check_order
 from .parts.passes.batch_keys import read_batch_keys
 from .parts.passes.closer_look import is_measured
 from .parts.passes.fresh_figures import check_rankings
+from .parts.passes.in_words import explained, named
 from .parts.passes.left_out import LeftOut
 from .parts.passes.loaders import loader_suffix, running_loaders
 from .parts.passes.logged_already import refuse_logged
@@ -192,7 +193,12 @@ class Probe(pl.Callback):
     # What a subclass says before a training rather than after its first epochs; see `TryOut`.
 
     def try_out(self, model: nn.Module, samples: Samples) -> None:
-        """Looks at the first samples of a sanity check, or a grey picture; raises ValueError if it cannot measure."""
+        """Looks at the first samples of a sanity check, or a grey picture; raises ValueError if it cannot measure.
+
+        Here it measures them, and keeps nothing.
+        """
+        self.see(model, samples, 0)
+        self.forget()
 
     def try_input(self, samples: Samples) -> None:
         """Looks at samples of the training: raises ValueError where the like of them could not be measured."""
@@ -237,13 +243,14 @@ class Probe(pl.Callback):
         if samples is None:
             return
         model, samples = self.as_measured(module, samples)
-        if not trainer.sanity_checking:
-            self.see(model, samples, index)
-            if is_first and self._has_pictures() and trainer.is_global_zero:
-                with measuring(model, samples) as (x, y):
-                    self._pictures_of_pass.keep(self.draw(model, x, y), index)
-        elif is_first:
-            self._try_out.at_sanity_check(model, samples)
+        with explained(type(self).__name__, module, model, samples):
+            if not trainer.sanity_checking:
+                self.see(model, samples, index)
+            elif is_first:
+                self._try_out.at_sanity_check(model, samples)
+        if is_first and not trainer.sanity_checking and self._has_pictures() and trainer.is_global_zero:
+            with measuring(model, samples) as (x, y):
+                self._pictures_of_pass.keep(self.draw(model, x, y), index)
 
     def _conclude_pass(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
         self._left_out.let_go()
@@ -312,7 +319,8 @@ class Probe(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self._see_batch(trainer, pl_module, batch, dataloader_idx)
+        with named(type(self).__name__):
+            self._see_batch(trainer, pl_module, batch, dataloader_idx)
 
     on_test_batch_end = on_validation_batch_end
 

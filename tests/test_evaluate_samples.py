@@ -57,7 +57,10 @@ def test_tensors_of_a_kind_of_their_own_are_measured_as_plain_ones(net: nn.Modul
     ("change_y", "message"),
     [
         (lambda y: y.float(), r"labels must be class numbers.*got torch.float32"),
-        (lambda y: nn.functional.one_hot(y, 4), r"labels must be class numbers.*one-hot\?"),
+        (lambda y: y.float(), r"labels must be class numbers.*`y.long\(\)` makes such.*as in a regression"),
+        (lambda y: nn.functional.one_hot(y, 4).float(), r"got torch.float32 \(12, 4\); for one-hot use `y.argmax"),
+        (lambda y: nn.functional.one_hot(y, 4), r"labels must be class numbers.*one-hot\?.*several labels of one"),
+        (lambda y: y[:, None, None].expand(-1, 6, 6), r"\(12, 6, 6\); classes of pixels, as in a segmentation"),
         (lambda y: y[:, None], r"labels must be `\(N,\)`, got a column \(12, 1\)"),
         (lambda y: y[:-1], r"one label per image, got 12 images and 11 labels"),
         (lambda y: y + 4, r"labels must be classes of the model, 0 to 3; sample id \d+ has the label \d"),
@@ -99,10 +102,13 @@ def nan_for_the_eighth(x: Tensor) -> Tensor:
     ("function", "message"),
     [
         (lambda x: x.flatten(1)[:, :4].softmax(1), "probabilities where logits are due"),
-        (lambda x: (x.flatten(1)[:, :4], x), "it returned a tuple: wrap it"),
+        (lambda x: (x.flatten(1)[:, :4], x), r"returned a tuple of \(5, 4\) and \(5, 1, 6, 6\): let its .*wrap it"),
         (lambda x: {"scores": x.flatten(1)[:, :4]}, r"it returned a dict with the keys \['scores'\]"),
-        (lambda x: x.flatten(1)[:, 0], r"logits of shape \(5, classes\) with 2 classes or more, got \(5,\)"),
-        (lambda x: x.flatten(1)[:, :1], r"got \(5, 1\)"),
+        (
+            lambda x: x.flatten(1)[:, 0],
+            r"logits of shape \(5, classes\) with 2 classes or more, got \(5,\).*of one logit z",
+        ),
+        (lambda x: x.flatten(1)[:, :1], r"got \(5, 1\).*of one logit z.*`torch.stack"),
         (lambda x: x.flatten(1)[:3, :4], r"logits of shape \(5, classes\)"),
         (lambda x: x[:, :, :2, :2], r"got \(5, 1, 2, 2\)"),
         (

@@ -69,7 +69,7 @@ def test_without_a_sanity_check_the_first_training_batch_is_looked_at(tmp_path: 
     [
         (lambda logits: logits, Targeted(target=12), r"attack 'pgd': Targeted\(target=12\): the model has 4 classes"),
         (lambda logits: logits[:, :2], Untargeted(loss=DLR()), r"attack 'pgd': DLR\(\) needs a model of 3 classes"),
-        (lambda logits: (logits, logits), Untargeted(), "it returned a tuple: wrap it"),
+        (lambda logits: (logits, logits), Untargeted(), "it returned a tuple of .*wrap it"),
         (lambda logits: logits[:, :1], Untargeted(), r"logits of shape \(\d+, classes\) with 2 classes or more, got"),
         (lambda logits: logits.softmax(1), Untargeted(), "probabilities where logits are due"),
     ],

@@ -73,7 +73,15 @@ def check_batch(x: Tensor, y: Tensor) -> None:
     if x.ndim < 2:
         raise ValueError(f"images must be a batch `(N, ...)`, got the shape {tuple(x.shape)}")
     if not is_whole(y):
-        raise ValueError(f"labels must be class numbers, int64 `(N,)`, got {y.dtype}; for one-hot use `y.argmax(1)`")
+        raise ValueError(
+            f"labels must be class numbers, int64 `(N,)`, got {y.dtype} {tuple(y.shape)}; "
+            + (
+                "for one-hot use `y.argmax(1)`"
+                if y.ndim == 2 and y.shape[1] > 1
+                else "classes in another type, as for a binary cross-entropy, `y.long()` makes such; of numbers to be "
+                "predicted, as in a regression, there is no accuracy"
+            )
+        )
     is_text = x.ndim == 2 and not x.is_floating_point()  # perhaps of one token each
     if y.ndim == 2 and y.shape[1] == 1 and not (is_text and x.shape == y.shape):
         raise ValueError(f"labels must be `(N,)`, got a column {tuple(y.shape)}; use `y[:, 0]`")
@@ -83,7 +91,14 @@ def check_batch(x: Tensor, y: Tensor) -> None:
         )
     of_tokens = is_text or x.ndim == 3 and x.is_floating_point()
     if y.ndim != 1 and not (of_tokens and y.shape == x.shape[:2]):
-        raise ValueError(f"labels must be class numbers `(N,)`, got the shape {tuple(y.shape)}; one-hot? `y.argmax(1)`")
+        raise ValueError(
+            f"labels must be class numbers `(N,)`, got the shape {tuple(y.shape)}; "
+            + (
+                "one-hot? `y.argmax(1)`; several labels of one sample are not measured"
+                if y.ndim == 2
+                else "classes of pixels, as in a segmentation, are not measured"
+            )
+        )
     if len(y) != len(x):
         raise ValueError(f"there must be one label per image, got {len(x)} images and {len(y)} labels")
     if y.device != x.device:
@@ -122,6 +137,30 @@ def check_device(model: nn.Module, x: Tensor) -> None:
         raise ValueError(f"the model is on {device} and the images on {x.device}: move one with `.to(device)`")
 
 
+def check_shape_of_logits(logits: Tensor, num_samples: int, where: str = "") -> None:
+    """Raises ValueError where logits have another shape than `(N, C)`, C >= 2.
+
+    Args:
+        logits: what the model returned, of any shape.
+        num_samples: N.
+        where: which forward this was, for the message.
+    """
+    if logits.ndim == 2 and len(logits) == num_samples and logits.shape[1] >= 2:
+        return
+    hint = ""
+    if logits.ndim == 3:
+        hint = "; a language model is measured by `evaluate_language`"
+    elif logits.ndim and logits.numel() == num_samples == len(logits):
+        hint = (
+            "; of one logit z, as of a binary cross-entropy, make one for each of the two classes: let forward return "
+            "`torch.stack([torch.zeros_like(z), z], 1)`, z being `(N,)`, and give the loss the second column"
+        )
+    raise ValueError(
+        f"the model must return logits of shape ({num_samples}, classes) with 2 classes or more, "
+        f"got {tuple(logits.shape)}{f' ({where})' if where else ''}{hint}"
+    )
+
+
 def check_logits(logits: Tensor, sample_ids: Tensor, where: str) -> None:
     """Raises ValueError where logits have another shape than `(N, C)`, C >= 2, or are not finite.
 
@@ -130,12 +169,7 @@ def check_logits(logits: Tensor, sample_ids: Tensor, where: str) -> None:
         sample_ids: int64 `(N,)`, to name the first bad sample by.
         where: which forward this was, for the message.
     """
-    if logits.ndim != 2 or len(logits) != len(sample_ids) or logits.shape[1] < 2:
-        raise ValueError(
-            f"the model must return logits of shape ({len(sample_ids)}, classes) with 2 classes or more, "
-            f"got {tuple(logits.shape)} ({where})"
-            + ("; a language model is measured by `evaluate_language`" if logits.ndim == 3 else "")
-        )
+    check_shape_of_logits(logits, len(sample_ids), where)
     _check_finite(logits, sample_ids, where)
 
 

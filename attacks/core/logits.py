@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,22 +11,32 @@ from torch import Tensor, nn
 
 
 def logits_of(output: Any) -> Tensor:
-    """The logits in a model's output: the tensor itself or its attribute `logits`, at least float32.
+    """The logits in a model's output: the tensor itself, its attribute or its key `logits`, at least float32.
 
     Raises:
-        ValueError: the output is a tuple, a dict or something else without an attribute `logits`.
+        ValueError: the output is a tuple, or something else without `logits`.
     """
     logits = output if isinstance(output, Tensor) else getattr(output, "logits", None)
+    if logits is None and isinstance(output, Mapping):
+        logits = output.get("logits")
     if not isinstance(logits, Tensor):
-        kind = type(output).__name__
-        inside = f" with the keys {list(output)}" if isinstance(output, dict) else ""
         raise ValueError(
-            f"the model must return a tensor of logits, or an output with `.logits`; it returned a {kind}{inside}: "
-            "wrap it in a module whose forward picks the logits"
+            "the model must return a tensor of logits, or an output with `.logits` or ['logits']; it returned a "
+            f"{_described(output)}: let its forward return the logits, or wrap it in a module whose forward picks them"
         )
     if not logits.is_floating_point():
         raise ValueError(f"the model must return floating point logits, got {logits.dtype}")
     return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def _described(output: Any) -> str:
+    kind = type(output).__name__
+    if isinstance(output, Mapping):
+        return f"{kind} with the keys {list(output)}"
+    if not isinstance(output, (tuple, list)):
+        return kind
+    parts = [str(tuple(part.shape)) if isinstance(part, Tensor) else type(part).__name__ for part in output]
+    return f"{kind} of {' and '.join(parts)}"
 
 
 def predicted(logits: Tensor) -> Tensor:

@@ -6,10 +6,10 @@ import inspect
 from collections.abc import Mapping, Sized
 
 import lightning.pytorch as pl
-import torch
 from torch import Tensor, nn
 
-from touchstone.attacks import Attack, TokenFlips, frozen_eval
+from touchstone.attacks import Attack, Threat, TokenFlips, frozen_eval
+from touchstone.attacks.core.ascend import gradient_of
 from touchstone.attacks.core.buffers import buffers_kept
 from touchstone.attacks.core.checks import as_computed, check_logits, check_not_probabilities
 from touchstone.attacks.core.logits import logits_of
@@ -22,13 +22,23 @@ NUM_PASSED = 8  # samples that show what a model gives
 
 def check_forward(model: nn.Module, asked_by: str) -> None:
     """Raises ValueError where a model cannot be called with the samples alone, as a measurement calls it."""
+    if getattr(type(model), "forward", None) is pl.LightningModule.forward:
+        raise ValueError(
+            f"{asked_by}: {type(model).__name__} has no forward, and what is measured calls `model(samples)` for its "
+            "logits: define `forward(self, x)`"
+        )
     signature = inspect.signature(model.forward)
     try:
         signature.bind(None)
     except TypeError as error:
+        by_name = not any(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in signature.parameters.values())
         raise ValueError(
-            f"{asked_by}: the model's forward must take the samples alone, got forward{signature} ({error}): give what "
-            "else it takes a default, or make it from the samples"
+            f"{asked_by}: the model's forward must take the samples alone, got forward{signature} ({error}): "
+            + (
+                "let it take them by place, as in `forward(self, input_ids, **rest)`"
+                if by_name
+                else "give what else it takes a default, or make it from the samples"
+            )
         ) from error
 
 
@@ -70,18 +80,28 @@ def check_input(suite: Mapping[str, Attack], x: Tensor) -> None:
 
 
 def check_output(suite: Mapping[str, Attack], model: nn.Module, samples: Samples) -> None:
-    """Raises ValueError where a model gives no logits for some samples, or an attack cannot be run on its classes.
+    """Raises ValueError where a model gives no logits for some samples, or an attack cannot be run on it.
 
     Not where a number is not finite, or a label no class: those of a validation may be.
     """
     few = samples.take(slice(0, NUM_PASSED))
-    try:
-        with buffers_kept(model), frozen_eval(model), torch.no_grad():
-            output = model(as_computed(few.x, model))
-    except Exception:  # a forward that is not made for batches of the training
-        return
-    logits = logits_of(output).nan_to_num()
-    check_logits(logits, few.ids, "before any attack")
-    check_not_probabilities(logits, without_gradients=ask_for_no_gradient(suite))
+    with buffers_kept(model), frozen_eval(model):
+        x = as_computed(few.x, model).requires_grad_(few.x.is_floating_point())
+        try:
+            output = model(x.clone())  # which a first layer may change in place
+        except Exception:  # a forward that is not made for batches of the training
+            return
+        logits = logits_of(output)
+        _check_output(suite, x, logits, few.ids)
+
+
+def _check_output(suite: Mapping[str, Attack], x: Tensor, logits: Tensor, ids: Tensor) -> None:
+    """`check_output` of the logits of `x`, `(N, ...)`, with their history."""
+    numbers = logits.detach().nan_to_num()
+    check_logits(numbers, ids, "before any attack")
+    check_not_probabilities(numbers, without_gradients=ask_for_no_gradient(suite))
     for name, attack in suite.items():
         naming(name, attack.check_classes, logits.shape[1])
+        of_pixels = x.requires_grad and type(attack.threat).enter is Threat.enter
+        if of_pixels and not ask_for_no_gradient({name: attack}):
+            naming(name, gradient_of, logits.sum(1), x, keep_graph=True)
