@@ -66,6 +66,10 @@ class HotFlip(Attack):
         super().__post_init__()
         check_counts(self, "num_candidates", "num_beams")
 
+    def check_model(self, model: nn.Module) -> None:
+        super().check_model(model)
+        find_embedding(model, self.embedding, "HotFlip")
+
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:
         embedding, threat = find_embedding(model, self.embedding, "HotFlip"), self.threat
         assert isinstance(threat, TokenFlips)

@@ -57,6 +57,10 @@ class Transfer(Wrapping):
         if not isinstance(self.source, nn.Module):
             raise ValueError(f"Transfer(source=...) must be a torch.nn.Module, got {self.source!r:.80}")
 
+    def check_model(self, model: nn.Module) -> None:
+        self.threat.check_model(model)
+        self.attack.check_model(self.source)
+
     def learn(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Transfer:
         with self._source_at(x.device):
             return replace(self, attack=self.attack.prepare(self.source, x, y, rng))

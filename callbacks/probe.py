@@ -239,7 +239,7 @@ class Probe(pl.Callback):
             if stream.caveat is not None and (stream.leaves_some_out or self.depends_on_ids):
                 rank_zero_warn(stream.caveat)
             self._streams[index] = stream
-        samples = self._streams[index].take(batch)
+        samples = self._streams[index].take(batch, module.device)
         if samples is None:
             return
         model, samples = self.as_measured(module, samples)

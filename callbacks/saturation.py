@@ -21,7 +21,7 @@ from .probe import Probe
 
 _NO_UNITS = (
     "Saturation: the model has no tanh, sigmoid or relu that is a module of its own, such as nn.ReLU; those that its "
-    "forward calls as functions, and others, such as gelu, are not measured"
+    "forward calls as functions, that `torch.compile` hides, and others, such as gelu, are not measured"
 )
 
 

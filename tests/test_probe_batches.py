@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from touchstone.attacks import PGD, Linf, evaluate
 from touchstone.callbacks import GradientNorm, InputGradients, RobustAccuracy
+from touchstone.callbacks.parts.passes.samples import SampleStream
 
 from .lightning_programs import OrdinaryModule, trainer, val_loader
 from .measured_runs import ATTACKS, LINF, Confidence, Mapped, Pooling, robust_of
@@ -163,3 +164,15 @@ def test_batches_of_several_shapes_are_attacked_each_by_itself(tmp_path: Path) -
     assert (Path(run.log_dir) / "figures" / "attack_pgd.png").is_file()  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"attack 'mean' wants.* one shape, got \(1, 6, 8\) and \(1, 8, 7\)"):
         trainer(tmp_path, RobustAccuracy({"mean": Pooling(threat=LINF)})).validate(module, loader, verbose=False)
+
+
+def test_what_a_validation_step_has_brought_to_the_cpu_goes_back_to_the_model(tmp_path: Path) -> None:
+    loader = val_loader()
+    x, y = next(iter(loader))
+    elsewhere = torch.device("meta")  # which no test needs an accelerator for
+    run = trainer(tmp_path)
+    for batch in ((x, y), (x.to(elsewhere), y), (x.to(elsewhere), y.to(elsewhere))):
+        found = SampleStream(run, loader, 5, None).take(batch, elsewhere)
+        assert found is not None
+        assert {part.device for part in (found.x, found.y, found.ids)} == {elsewhere}
+        assert (len(found), found.x.shape) == (5, (5, *x.shape[1:]))

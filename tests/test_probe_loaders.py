@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.tuner import Tuner
 from lightning.pytorch.utilities import CombinedLoader
 from torch.utils.data import DataLoader, IterableDataset
 
 from touchstone.attacks import evaluate
 from touchstone.callbacks import GradientNorm, Probe, RobustAccuracy
 
-from .lightning_programs import OrdinaryModule, samples, train_loader, trainer, val_loader
+from .lightning_programs import Loaders, OrdinaryModule, samples, train_loader, trainer, val_loader
 from .measured_runs import ATTACKS, Confidence
 
 pytestmark = pytest.mark.filterwarnings("ignore:signs of gradient masking")  # in nets as small as these
@@ -101,6 +102,24 @@ def test_an_empty_dataset_is_an_error_that_says_so(tmp_path: Path) -> None:
     run = trainer(tmp_path, RobustAccuracy(ATTACKS))
     with pytest.raises(ValueError, match="measured nothing: the validation has no samples"):
         run.validate(OrdinaryModule(), DataLoader(samples(0), 4), verbose=False)
+
+
+@pytest.mark.filterwarnings("ignore:.*module.s. in eval mode")
+@pytest.mark.parametrize("method", ["validate", "test"])
+def test_a_search_for_a_batch_size_ends_without_a_measurement(tmp_path: Path, method: Any) -> None:
+    class Sized(Loaders):
+        batch_size = 1
+
+        def val_dataloader(self) -> DataLoader:
+            return val_loader(self.batch_size)
+
+        test_dataloader = val_dataloader
+
+    run, data = trainer(tmp_path, RobustAccuracy(ATTACKS)), Sized()
+    Tuner(run).scale_batch_size(OrdinaryModule(), datamodule=data, method=method, max_trials=2, steps_per_trial=1)
+    assert data.batch_size > 1
+    run.validate(OrdinaryModule(), datamodule=data, verbose=False)
+    assert "val/robust_accuracy/pgd" in run.callback_metrics
 
 
 class Nothing(IterableDataset):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from torch import Tensor
 
-from touchstone.attacks import PGD, Attack, EmbeddingBall, HotFlip, Surprise, TokenFlips, Transfer
+from touchstone.attacks import PGD, Attack, EmbeddingBall, HotFlip, InBfloat16, Surprise, TokenFlips, Transfer
 from touchstone.callbacks import GradientNorm, RobustAccuracy, RobustLanguage
 from touchstone.datamodules import PassagesDataModule, TextDataModule
 from touchstone.lightning_modules import Classifier, LanguageModel
@@ -46,14 +47,20 @@ def test_options_outside_their_range_are_refused() -> None:
         RobustLanguage({"hot": HOT}, num_texts=-1)
 
 
-@pytest.mark.parametrize("num_sanity_val_steps", [0, 1])
+@pytest.mark.parametrize(
+    ("attack", "asked_by", "num_sanity_val_steps"),
+    [
+        (WRONG_NAME, "EmbeddingBall", 0),
+        (WRONG_NAME, "EmbeddingBall", 1),
+        (replace(HOT, embedding="net.embeding"), "HotFlip", 0),
+        (InBfloat16(attack=replace(HOT, embedding="net.embeding")), "HotFlip", 1),
+    ],
+)
 def test_a_wrong_name_of_the_embedding_is_found_before_training(
-    data: TextDataModule, tmp_path: Path, num_sanity_val_steps: int
+    data: TextDataModule, tmp_path: Path, attack: Attack, asked_by: str, num_sanity_val_steps: int
 ) -> None:
-    run = trainer(tmp_path, RobustLanguage({"a": WRONG_NAME}), num_sanity_val_steps=num_sanity_val_steps)
-    message = (
-        r"attack 'a': EmbeddingBall\(embedding=...\): there is no embedding 'net.embeding'; the model has 'net.emb"
-    )
+    run = trainer(tmp_path, RobustLanguage({"a": attack}), num_sanity_val_steps=num_sanity_val_steps)
+    message = rf"attack 'a': {asked_by}\(embedding=...\): there is no embedding 'net.embeding'; the model has 'net.emb"
     with pytest.raises(ValueError, match=message):
         run.fit(untrained(), datamodule=data)
 

@@ -241,7 +241,7 @@ def test_what_has_no_such_units_is_refused(tmp_path: Path) -> None:
     ("callback", "message"),
     [
         (AttentionMaps(), "AttentionMaps: the model has no Attention of touchstone.nets"),
-        (Saturation(), "Saturation: the model has no tanh, sigmoid or relu .* as functions, and others, such as gelu"),
+        (Saturation(), "Saturation: the model has no tanh, sigmoid or relu .* as functions, .* others, such as gelu"),
     ],
 )
 def test_a_model_without_what_is_looked_for_is_refused_before_training(

@@ -80,6 +80,10 @@ class Attack(PerSample):
         """Raises ValueError where this attack cannot be run on a model with so many classes."""
         self.objective.check_classes(num_classes)
 
+    def check_model(self, model: nn.Module) -> None:
+        """Raises ValueError where this attack cannot be run on a model, as far as that is known without samples."""
+        self.threat.check_model(model)
+
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:
         """The attack itself, called where gradients are on, the weights frozen and the modes set.
 

@@ -4,6 +4,8 @@
 from dataclasses import replace
 from typing import ClassVar, TypeVar
 
+from torch import nn
+
 from .attack import Attack
 from .objective import Objective
 from .threat import Threat
@@ -44,6 +46,9 @@ class Wrapping(Attack):
 
     def check_classes(self, num_classes: int) -> None:
         self.attack.check_classes(num_classes)
+
+    def check_model(self, model: nn.Module) -> None:
+        self.attack.check_model(model)
 
     def inside(self: Self, threat: Threat) -> Self:
         return replace(self, attack=self.attack.inside(threat))  # type: ignore[type-var]

@@ -43,9 +43,9 @@ def check_forward(model: nn.Module, asked_by: str) -> None:
 
 
 def check_model(suite: Mapping[str, Attack], model: nn.Module) -> None:
-    """Raises ValueError where an attack's threat is not for this model."""
+    """Raises ValueError where an attack, or its threat, is not for this model."""
     for name, attack in suite.items():
-        naming(name, attack.threat.check_model, model)
+        naming(name, attack.check_model, model)
 
 
 def check_vocabulary(suite: Mapping[str, Attack], trainer: pl.Trainer) -> None:

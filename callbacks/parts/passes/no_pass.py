@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import lightning.pytorch as pl
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities.exceptions import _TunerExitException
 
 if TYPE_CHECKING:
     from ...probe import Probe
@@ -65,7 +67,12 @@ def _num_epochs(trainer: pl.Trainer) -> float:
 
 
 def refuse_empty_pass(trainer: pl.Trainer, stage: str, asked_by: str) -> None:
-    """Raises ValueError after a validation or test without samples, unless the user has switched it off."""
+    """Raises ValueError after a validation or test without samples, unless the user has switched it off.
+
+    Where a `Tuner` looks for a batch size by one, it ends before it has begun.
+    """
+    if isinstance(sys.exc_info()[1], _TunerExitException):
+        return
     limit = trainer.limit_val_batches if stage == "validate" else trainer.limit_test_batches
     if limit != 0:
         raise ValueError(

@@ -79,9 +79,15 @@ class SampleStream:
             self._stride, self._next_id = trainer.world_size, trainer.global_rank
         self._end = min(limits, default=sys.maxsize)
 
-    def take(self, batch: Any) -> Samples | None:
-        """The samples of the next batch that are to be measured, or None."""
+    def take(self, batch: Any, device: torch.device | None = None) -> Samples | None:
+        """The samples of the next batch that are to be measured, or None.
+
+        On the device of the model, where one is given: a validation step may have put into its batch what it has
+        brought to the CPU, to draw or to keep it.
+        """
         x, y = images_and_labels(batch, self._batch_keys)
+        if device is not None:
+            x, y = (part.to(device) if isinstance(part, Tensor) and part.is_cpu else part for part in (x, y))
         check_batch(x, y)
         first, self._next_id = self._next_id, self._next_id + self._stride * len(x)
         num_taken = len(range(first, min(self._next_id, self._end), self._stride))
