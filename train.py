@@ -16,6 +16,7 @@ from pathlib import Path
 
 from touchstone import FOLDERS
 from touchstone.cli.jobs import JOBS, place_of_subcommand, run_job
+from touchstone.cli.kept_memory import keep_freed_memory
 from touchstone.cli.output import Output
 from touchstone.cli.stopping import Stopping
 from touchstone.runs.shown import shown
@@ -113,4 +114,5 @@ def _import_as_the_user_does() -> None:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     sys.exit(main())

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from memory import peak
-from timing import show, take_turns, use_threads
+from timing import set_up, show, take_turns
 from torch import nn
 
 from touchstone.attacks import PGD, Linf, SampleRng
@@ -76,7 +76,7 @@ def main(
     """
     from torchvision.models import resnet18
 
-    clock = use_threads(num_threads)
+    clock = set_up(num_threads)
     torch.manual_seed(0)
     net = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)) if small else resnet18(num_classes=10)
     x, y = torch.rand(batch_size, 3, 32, 32), torch.randint(10, (batch_size,))

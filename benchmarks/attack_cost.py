@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 from digits_net import digits_images, digits_net
-from timing import show, use_threads
+from timing import set_up, show
 from torch import Tensor, nn
 
 from touchstone.attacks import (
@@ -113,7 +113,7 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, default=Path("docs/pictures/attack_cost.png"))
     parser.add_argument("--num_threads", type=int, default=None)
     given = parser.parse_args()
-    use_threads(given.num_threads)
+    set_up(given.num_threads)
     sys.path.insert(0, str(ROOT))
     from tests.public_models import cifar_images, mnist_images, resnet2b, resnet20, trades_mnist
 

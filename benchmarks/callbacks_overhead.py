@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from ledger import Ledger, the_rest
 from lightning.pytorch.loggers import TensorBoardLogger
-from timing import RATIO_HEADERS, ratio_cells, show, take_turns, use_threads
+from timing import RATIO_HEADERS, ratio_cells, set_up, show, take_turns
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -203,7 +203,7 @@ def main(num_turns: int = 5, num_threads: int | None = None, num_epochs: int = 1
         num_epochs: of the ResNet-18; signs of masking are looked for, and pictures made, in the first of every five.
         small: whether to shrink everything, to see that it runs.
     """
-    clock = use_threads(num_threads)
+    clock = set_up(num_threads)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     for title, make in (("ResNet-18", partial(resnet18_fit, num_epochs=num_epochs)), ("digits", digits_fit)):
         for num_images in (0, 8):

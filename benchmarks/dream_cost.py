@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from timing import RATIO_HEADERS, ratio_cells, show, take_turns, use_threads
+from timing import RATIO_HEADERS, ratio_cells, set_up, show, take_turns
 from torch import nn
 
 from touchstone.attacks import dream
@@ -51,7 +51,7 @@ def main(num_turns: int = 9, num_steps: int = 10, num_threads: int | None = None
         num_threads: threads of torch; None for its choice, 1 for CPU seconds on a machine with other work.
         small: whether to shrink everything, to see that it runs.
     """
-    clock = use_threads(num_threads)
+    clock = set_up(num_threads)
     torch.manual_seed(0)
     rows, batch_rows = [], []
     for name, (net, upto, layer, shape) in nets(small).items():

@@ -20,7 +20,7 @@ import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.trainer.states import RunningStage
 from PIL import Image
-from timing import show, take_turns, use_threads
+from timing import set_up, show, take_turns
 from torch.utils.data import DataLoader
 
 from touchstone.datamodules import ImagesDataModule, ImageTree
@@ -128,7 +128,7 @@ def main(
         num_workers: worker processes of torchvision's loader; their time is seen by wall seconds alone.
         small: whether to shrink everything, to see that it runs.
     """
-    clock = use_threads(num_threads)
+    clock = set_up(num_threads)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     batch_size = 16 if small else 512
     with tempfile.TemporaryDirectory() as folder:

@@ -22,7 +22,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import TensorBoardLogger
 from long_runs_of import KINDS, Run
-from timing import show, use_threads
+from timing import set_up, show
 from torch import Tensor, nn
 
 from touchstone.callbacks import ExactResume, GradientNorm, Health, LogsMayFail, NotFinite, RunRecord
@@ -169,7 +169,7 @@ def main(
         num_threads: of torch; None for its own choice.
         picture: file to draw everything into; None for none.
     """
-    use_threads(num_threads)
+    set_up(num_threads)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     seen = {}
     for kind in KINDS:

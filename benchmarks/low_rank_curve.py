@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
-from timing import machine, show, take_turns, use_threads
+from timing import machine, set_up, show, take_turns
 from torch import Tensor, nn
 
 from touchstone.attacks import PGD, Linf, evaluate
@@ -110,7 +110,7 @@ def main(
     """
     from touchstone.datamodules import NpzImages
 
-    clock = use_threads(num_threads)
+    clock = set_up(num_threads)
     images = NpzImages(test=data).read("test", Path())
     assert images is not None
     x, y = images.x[:num_samples].float() / 255, images.y[:num_samples]

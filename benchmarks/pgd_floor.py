@@ -17,7 +17,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from digits_net import digits_images, digits_net
-from timing import RATIO_HEADERS, ratio_cells, show, take_turns, use_threads, version_of
+from timing import RATIO_HEADERS, ratio_cells, set_up, show, take_turns, version_of
 from torch import Tensor, nn
 
 from touchstone.attacks import L2, PGD, Linf, Threat
@@ -155,7 +155,7 @@ def main(
         nets: which ones.
         small: whether to shrink everything, to see that it runs.
     """
-    clock = use_threads(num_threads)
+    clock = set_up(num_threads)
     warnings.filterwarnings("ignore", module="foolbox|eagerpy|torchattacks")
     settings = {"num_steps": num_steps, "num_turns": num_turns, "clock": clock}
     torch.manual_seed(0)

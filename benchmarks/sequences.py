@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import torch
 from memory import peak
-from timing import RATIO_HEADERS, ratio_cells, show, take_turns, use_threads
+from timing import RATIO_HEADERS, ratio_cells, set_up, show, take_turns
 from torch import Tensor, nn
 
 from touchstone.nets import GRU, LSTM, RNN, TransformerBlock
@@ -116,7 +116,7 @@ def main(num_turns: int = 9, num_threads: int | None = 2, small: bool = False) -
         small: whether to shrink everything, to see that it runs.
     """
     torch.manual_seed(0)
-    clock = use_threads(num_threads)
+    clock = set_up(num_threads)
     recurrent(num_turns, clock, (2, 4, 8, 8) if small else (32, 128, 128, 256))
     blocks(num_turns, clock, (2, 4, 8, 2) if small else (32, 128, 256, 4))
     growth(num_turns, [4, 8] if small else [64, 256, 1024, 4096])

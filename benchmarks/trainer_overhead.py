@@ -18,7 +18,7 @@ import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.loggers import TensorBoardLogger
-from timing import ratio, show, take_turns, use_threads
+from timing import ratio, set_up, show, take_turns
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -83,7 +83,7 @@ def main(num_turns: int = 9, num_threads: int | None = None, small: bool = False
     """
     from torchvision.models import resnet18
 
-    clock = use_threads(num_threads)
+    clock = set_up(num_threads)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     torch.manual_seed(0)
     num_samples, batch_size = (8, 4) if small else (960, 32)

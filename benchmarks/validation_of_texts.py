@@ -20,7 +20,7 @@ import lightning.pytorch as pl
 import torch
 from ledger import Ledger, Spent, the_rest
 from lightning.pytorch.loggers import TensorBoardLogger
-from timing import show, use_threads
+from timing import set_up, show
 from torch import nn
 
 from touchstone.attacks import PGD, EmbeddingBall, Surprise
@@ -182,7 +182,7 @@ def main(num_validations: int = 5, num_threads: int | None = None, small: bool =
         num_threads: threads of torch; None for its choice, 1 for CPU seconds on a machine with other work.
         small: whether to shrink everything, to see that it runs.
     """
-    clock = use_threads(num_threads)
+    clock = set_up(num_threads)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     for title, make in (("language model", language_model), ("classifier", classifier)):
         measure(title, make, num_validations, clock, small)

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import torch
-from timing import show, use_threads
+from timing import set_up, show
 from torch import Tensor, nn
 
 from touchstone.attacks import Linf, Strongest, evaluate
@@ -46,7 +46,7 @@ def main(
         budgets: `max_passes` for all images, and for those that stand then.
         num_threads: threads of torch; None for its choice.
     """
-    use_threads(num_threads)
+    set_up(num_threads)
     sys.path.insert(0, str(ROOT))
     from tests.public_models import mnist_images, trades_mnist
 

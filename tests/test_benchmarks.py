@@ -104,7 +104,7 @@ def test_a_ledger_keeps_what_each_callback_spends_on_what(benchmark: Any) -> Non
 def test_a_fit_is_measured_with_callbacks_and_without(
     benchmark: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock, overhead = benchmark("timing").use_threads(1), benchmark("callbacks_overhead")
+    clock, overhead = benchmark("timing").set_up(1), benchmark("callbacks_overhead")
     narrow(monkeypatch, overhead)
     overhead.measure("digits", overhead.digits_fit, 0, 1, clock, small=True)
     overhead.measure("ResNet-18", overhead.resnet18_fit, 0, 1, clock, small=True)
