@@ -3,13 +3,15 @@
 VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
+OLDEST := .venv-oldest
+OLDEST_PYTHON ?= python3.10
 FOLDERS := attacks callbacks datamodules lightning_modules nets
 
 # The first Python from 3.10 that can make an environment; `make train PYTHON=/path/to/python` names another.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help train tensorboard pictures test test-all lint types links clean
+.PHONY: help train tensorboard pictures test test-all test-oldest lint types links clean
 .DEFAULT_GOAL := help
 
 help: ## list these commands
@@ -31,6 +33,9 @@ test: $(INSTALLED) ## run the fast tests
 test-all: $(INSTALLED) ## run every test; those marked gpu need a CUDA device
 	$(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
+test-oldest: $(OLDEST)/.installed ## run the fast tests with the lowest versions allowed, on Python 3.10
+	$(OLDEST)/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder -m "not slow" $(ARGS)
+
 lint: $(INSTALLED) ## check style and format
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
@@ -44,8 +49,8 @@ links:
 	@cd .types && ln -s ../train.py .
 	@cd .types/touchstone && ln -s ../../touchstone/* . && for f in $(FOLDERS); do ln -s ../../$$f $$f; done
 
-clean: ## remove .venv and all caches, never logs/
-	rm -rf $(VENV) .types .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+clean: ## remove .venv, .venv-oldest and all caches, never logs/
+	rm -rf $(VENV) $(OLDEST) .types .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The mark is taken away first and set last, so that an interrupted install is taken up again.
@@ -56,4 +61,10 @@ $(INSTALLED): pyproject.toml setup.py requirements.txt constraints.txt
 		echo "(Debian, Ubuntu: apt install python3-venv) or name it: make train PYTHON=/path/to/python3" >&2; exit 1; }; \
 		echo "Setting up $(VENV) with $(PYTHON): up to 3 GB to download, once."; $(PYTHON) -m venv --clear $(VENV); }
 	$(RUN) -m pip install --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+$(OLDEST)/.installed: pyproject.toml setup.py requirements.txt constraints-oldest.txt
+	@rm -f $@
+	$(OLDEST_PYTHON) -m venv --clear $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --constraint constraints-oldest.txt --editable '.[dev,imagenet,heic,text]'
 	@touch $@

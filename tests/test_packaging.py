@@ -31,6 +31,13 @@ def names(requirements: list[str]) -> set[str]:
     return {re.sub(r"[-_.]+", "-", match[0]).lower() for match in matches if match}
 
 
+def of_extras(root: Path) -> list[str]:
+    """What the extras that a user may take require."""
+    extras = r"^(?:imagenet|heic|text) = (\[.*\])"
+    found = re.findall(extras, (root / "pyproject.toml").read_text(), flags=re.MULTILINE)
+    return [line for extra in found for line in ast.literal_eval(extra)]
+
+
 @pytest.fixture(scope="module")
 def wheel(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A wheel of the tree as it is, built in a copy: a build leaves files behind that the next one would pack."""
@@ -159,10 +166,7 @@ def test_every_package_that_the_code_imports_is_a_declared_dependency(root: Path
     declared = names((root / "requirements.txt").read_text().splitlines())
     files = (file for name in declared for file in importlib.metadata.files(name) or ())
     provided = {file.parts[0].removesuffix(".py") for file in files}
-    extras = re.findall(
-        r"^(?:imagenet|heic|text) = (\[.*\])", (root / "pyproject.toml").read_text(), flags=re.MULTILINE
-    )
-    optional = {name.replace("-", "_") for extra in extras for name in names(ast.literal_eval(extra))}
+    optional = {name.replace("-", "_") for name in names(of_extras(root))}
     assert optional
     assert imported - sys.stdlib_module_names - {"touchstone"} <= provided | optional
 
@@ -177,3 +181,12 @@ def test_every_dependency_has_a_tested_version_and_a_reason(root: Path, wheel: P
     assert names([line for line in required if "benchmarks" not in line]) <= pinned
     reasons = re.findall(r"^\| `([^`]+)`", (root / "docs" / "dependencies.md").read_text(), flags=re.MULTILINE)
     assert names(required) == names(reasons)
+
+
+def test_the_lowest_versions_that_are_tested_are_those_that_the_ranges_allow(root: Path) -> None:
+    """`make test-oldest` installs them."""
+    lines = (root / "requirements.txt").read_text().splitlines() + of_extras(root)
+    ranges = [match for line in lines if (match := re.match(r"([\w.-]+)(?:\[\w+\])?>=([\d.]+)", line))]
+    assert names([match[1] for match in ranges]) == names(lines)
+    tested = re.findall(r"^([\w.-]+)==([\d.]+)$", (root / "constraints-oldest.txt").read_text(), flags=re.MULTILINE)
+    assert dict(tested) == {match[1]: match[2] for match in ranges}
