@@ -76,7 +76,7 @@ def test_a_changed_verdict_is_named_with_its_sample(run: Any, copied: Path) -> N
     with np.load(copied / "verdicts.npz") as stored:
         columns = {name: stored[name].copy() for name in stored.files}
     columns["robust_fgsm"][[3, 8]] ^= True
-    np.savez_compressed(copied / "verdicts.npz", allow_pickle=False, **columns)
+    np.savez_compressed(copied / "verdicts.npz", **columns)
     ended = run("verify", RUN)
     assert ended.code == 1
     assert "verdicts.npz: robust_fgsm differs for 2 of 20 samples, ids 3, 8" in ended.out
@@ -138,7 +138,7 @@ def test_a_report_that_does_not_know_its_weights_is_an_error_that_says_so(run: A
 def test_verdicts_that_were_taken_away_are_missed(run: Any, copied: Path) -> None:
     with np.load(copied / "verdicts.npz") as stored:
         columns = {name: stored[name] for name in stored.files if name != "robust_fgsm"}
-    np.savez_compressed(copied / "verdicts.npz", allow_pickle=False, **columns)
+    np.savez_compressed(copied / "verdicts.npz", **columns)
     ended = run("verify", RUN)
     assert ended.code == 1
     assert "verdicts.npz: the run has no column robust_fgsm" in ended.out

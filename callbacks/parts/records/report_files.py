@@ -97,15 +97,14 @@ class ReportNumbers:
 
 def write_report(trainer: pl.Trainer, report: Report, figures: Mapping[str, Any], folder: Path, number: int) -> None:
     """Writes `report.json`, of the figures of its `summary`, and `verdicts.npz` into `folder`, as `write_numbered`."""
-    file = io.BytesIO()
-    np.savez_compressed(
-        file,
-        allow_pickle=False,
-        sample_id=report.sample_id.cpu().numpy(),
-        label=report.label.cpu().numpy(),
-        clean_prediction=report.clean_prediction.cpu().numpy(),
+    columns: dict[str, Any] = {
+        "sample_id": report.sample_id.cpu().numpy(),
+        "label": report.label.cpu().numpy(),
+        "clean_prediction": report.clean_prediction.cpu().numpy(),
         **{f"robust_{name}": verdict.cpu().numpy() for name, verdict in report.robust.items()},
-    )
+    }
+    file = io.BytesIO()
+    np.savez_compressed(file, **columns)  # before 2.2, numpy would take an allow_pickle for one more column
     contents: dict[Path, str | bytes] = {
         folder / "verdicts.npz": file.getvalue(),
         folder / "report.json": as_json(figures),
