@@ -112,7 +112,10 @@ class CommandLine(LightningCLI):
 
     def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
         """Describes them in a sentence each, where Lightning takes the first line of a docstring, whole or not."""
-        super()._add_subcommands(parser, **{name: {**kwargs.get(name, {}), "description": HELP[name]} for name in HELP})
+        own = {"allow_abbrev": False}  # jsonargparse has them from the parser above only since 4.53
+        super()._add_subcommands(
+            parser, **{name: {**kwargs.get(name, {}), **own, "description": HELP[name]} for name in HELP}
+        )
         for choice in parser._subcommands_action._choices_actions:  # type: ignore[union-attr]
             choice.help = HELP[choice.dest]
         for name, of_subcommand in self._subcommand_parsers.items():
