@@ -42,7 +42,11 @@ class Finetuning(BaseFinetuning):
     """
 
     def __init__(
-        self, train: Collection[str], *, unfreeze: Mapping[int, Collection[str]] | None = None, lr_share: float = 0.1
+        self,
+        train: Sequence[str] | Set[str],
+        *,
+        unfreeze: Mapping[int, Sequence[str] | Set[str]] | None = None,
+        lr_share: float = 0.1,
     ) -> None:
         super().__init__()
         check_names("Finetuning(train=...)", train, "layers")
