@@ -25,7 +25,7 @@ from .judging import judging
 from .language_report import LanguageReport
 from .preparing import check_prepare_on
 from .report import Report
-from .running import check_batch_size_and_seed, check_names, naming
+from .running import check_names, check_seed, naming, read_batch_size
 from .trial import Trial
 
 
@@ -133,9 +133,8 @@ def evaluate(
         )
     _refuse_texts(y, characters_per_token)
     check_prepare_on(prepare_on)
-    batch_size = 256 if batch_size is None else batch_size
-    halving = batch_size if isinstance(batch_size, Halving) else Halving(batch_size)
-    check_batch_size_and_seed("evaluate", batch_size=halving.size, seed=seed)
+    halving = read_batch_size("evaluate", 256 if batch_size is None else batch_size)
+    check_seed("evaluate", seed)
     model = module_of(model)
     check_device(model, x)
     ids = read_sample_ids(sample_ids, y)

@@ -32,7 +32,7 @@ from .halving import Halving
 from .judging import judging
 from .language_report import LanguageReport
 from .meter import Cost
-from .running import check_batch_size_and_seed, check_names, naming
+from .running import check_names, check_seed, naming, read_batch_size
 from .untouched import Untouched
 
 
@@ -83,8 +83,8 @@ def evaluate_language(
     """
     check_names(attacks)
     check_flag("evaluate_language(keep_adversarial=...)", keep_adversarial)
-    halving = batch_size if isinstance(batch_size, Halving) else Halving(batch_size)
-    check_batch_size_and_seed("evaluate_language", batch_size=halving.size, seed=seed)
+    halving = read_batch_size("evaluate_language", batch_size)
+    check_seed("evaluate_language", seed)
     _check_characters(characters_per_token)
     model = module_of(model)
     _check_texts(x, y)

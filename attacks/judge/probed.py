@@ -29,7 +29,7 @@ def probed(
     *,
     sample_ids: Tensor,
     seed: int,
-    batch_size: int | Halving,
+    halving: Halving,
 ) -> Report:
     """What `evaluate(probe_masking=True)` looks for, afterwards, and on some samples of a report.
 
@@ -41,12 +41,12 @@ def probed(
         attacks: those of the report, ready to attack these samples.
         sample_ids: their ids, int64 `(N,)`.
         seed: of the evaluation.
-        batch_size: samples at a time, as in `evaluate`.
+        halving: samples at a time.
 
     Returns:
         The report with the signs that were seen, and what it cost to look.
     """
-    model, halving = module_of(model), batch_size if isinstance(batch_size, Halving) else Halving(batch_size)
+    model = module_of(model)
     with judging(model, x.device):
         x, y, ids = as_computed(x, model), as_labels(y), sample_ids.to(x.device).clone()
         rows = torch.searchsorted(report.sample_id, ids.to(report.sample_id.device))

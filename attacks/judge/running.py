@@ -17,6 +17,7 @@ from ..core.checks import are_broken
 from ..core.out_of_memory import is_out_of_memory
 from ..core.sample_rng import SampleRng
 from ..core.threat import Threat
+from .halving import Halving
 from .left_alone import left_alone
 from .meter import Cost, metered
 
@@ -41,10 +42,15 @@ def check_names(attacks: Mapping[str, Attack]) -> None:
             )
 
 
-def check_batch_size_and_seed(call: str, *, batch_size: int, seed: int) -> None:
-    """Raises ValueError where these options of a `call` are not the whole numbers that they must be."""
-    check_count(f"{call}(batch_size=...)", batch_size)
-    check_seed(call, seed)
+def read_batch_size(call: str, batch_size: int | Halving) -> Halving:
+    """The `batch_size` that a `call` was given, as one that can become smaller.
+
+    Raises:
+        ValueError: it is no whole number >= 1.
+    """
+    halving = batch_size if isinstance(batch_size, Halving) else Halving(batch_size)
+    check_count(f"{call}(batch_size=...)", halving.size)
+    return halving
 
 
 def ask_for_no_gradient(attacks: Mapping[str, Attack]) -> bool:

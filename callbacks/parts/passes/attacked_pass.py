@@ -123,8 +123,6 @@ class AttackedPass:
         if first is not None and self._model is not None and probes:
             attacks = self._warm_starts.applied(self._preparation.attacks, first, loader_index)
             x, y, ids = (tensor.to(device) for tensor in (first.x, first.y, first.ids))
-            report = probed(
-                report, self._model, x, y, attacks, sample_ids=ids, seed=self._seed, batch_size=self._halving
-            )
+            report = probed(report, self._model, x, y, attacks, sample_ids=ids, seed=self._seed, halving=self._halving)
         self._warm_starts.conclude(loader_index)
         return report
