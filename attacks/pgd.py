@@ -91,14 +91,14 @@ class PGD(Attack):
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:
         if self.num_restarts == 1:
-            return self.climb(model, x, y, rng.fold(0))[0]
+            return self._climb(model, x, y, rng.fold(0))
         measure = gain_of(model, self.objective, y, num_eot_samples=self.num_eot_samples)
         return attack_in_sequence([replace(self, num_restarts=1)] * self.num_restarts, measure, model, x, y, rng)
 
-    def climb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> tuple[Tensor, Tensor]:
-        """One restart: the points, and which are known to have reached the objective, bool `(N,)`."""
+    def _climb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:
+        """One restart."""
         objective = Endless(self.objective) if self.to_the_end else self.objective
-        return ascend(
+        points, _ = ascend(
             gain_of(model, objective, y, num_eot_samples=self.num_eot_samples),
             x,
             start=self._start(x, rng),
@@ -107,6 +107,7 @@ class PGD(Attack):
             step_size=self._step_size(),
             early_stop=self.early_stop,
         )
+        return points
 
     def _start(self, x: Tensor, rng: SampleRng) -> Tensor:
         if not self.random_start:
