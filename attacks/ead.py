@@ -7,28 +7,26 @@ with equations 7 and 8, and the decision rules of their section 3.4.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from touchstone.options import check_choice, check_counts, check_flags, check_positive
+from touchstone.options import check_choice, check_positive
 
 from .core.ascend import gradient_of
-from .core.attack import Attack
 from .core.objective import Objective
 from .core.per_sample import norms
-from .core.sample_rng import SampleRng
 from .objectives.untargeted import Untargeted
-from .parts.minimal import Nearest, Progress, with_margin
+from .parts.minimal import with_margin
+from .parts.weighed import Step, Weighed
 from .threats.l1 import L1
 
 Rule = Literal["l1", "elastic net"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class EAD(Attack):
+class EAD(Weighed):
     """Minimises an elastic net of the change plus a weighted hinge on the margin, with the weight searched per sample.
 
     In few steps the defaults hardly turn a robust net: by 100 steps in 6 rounds 1 of 16 digits of a net trained with
@@ -52,7 +50,6 @@ class EAD(Attack):
         ValueError: a value is outside its range, or the threat is not one of `supports`.
     """
 
-    flat_when_reached = True
     supports = (L1,)
     threat: L1
     objective: Objective = Untargeted()
@@ -67,42 +64,28 @@ class EAD(Attack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_counts(self, "num_steps", "num_rounds")
-        check_flags(self, "minimal")
-        check_positive(self, "step_size", "first_weight", "penalty")
-        check_positive(self, "confidence", or_zero=True)
+        check_positive(self, "penalty")
         check_choice("EAD(rule=...)", self.rule, get_args(Rule))
-        with_margin(self.objective)
 
-    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng) -> Tensor:
-        nearest = Nearest(self.threat, x, minimal=self.minimal)
-        descend = partial(self._descend, model, x, y, nearest)
-        return nearest.by_weights(descend, first=self.first_weight, num_rounds=self.num_rounds)
-
-    def _descend(self, model: nn.Module, x: Tensor, y: Tensor, nearest: Nearest, weight: Tensor) -> Tensor:
-        """One round: shows `nearest` all it finds, and returns for which samples it found something, bool `(N,)`."""
+    def descent(self, model: nn.Module, x: Tensor, y: Tensor, weight: Tensor) -> Step:
         objective, width = with_margin(self.objective), self.threat.width
         points, ahead = x.clone(), x.clone()  # `ahead` runs before the points, as Nesterov's method does
-        found, progress = torch.zeros_like(nearest.inside), Progress(weight, self.num_steps)
-        rows = nearest.wanted(torch.arange(len(x), device=x.device))
-        for step in range(self.num_steps):
-            if not len(rows):
-                break
+
+        def step(rows: Tensor, number: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
             aimed, labels, here = objective.take(rows), y[rows], ahead[rows].requires_grad_()
             hinge = (self.confidence - aimed.gain(model(here), labels)).clamp_min(0).to(here.dtype)
             loss = weight[rows] * hinge + ((here - x[rows]) / width).flatten(1).square().sum(1)
             grad = width**2 * gradient_of(loss, here)  # of a step in a box of width 1, and that step in this box
             with torch.no_grad():
-                step_size = self.step_size * (1 - step / self.num_steps) ** 0.5
+                step_size = self.step_size * (1 - number / self.num_steps) ** 0.5
                 moved = self._shrink(here - step_size * grad, x[rows], rows)
-                ahead[rows] = moved + step / (step + 3) * (moved - points[rows])
+                ahead[rows] = moved + number / (number + 3) * (moved - points[rows])
                 points[rows] = moved
                 logits = model(moved)
                 reached = aimed.reached(logits, labels) & (aimed.gain(logits, labels) >= self.confidence)
-                nearest.see(rows, moved, reached, self._size((moved - x[rows]) / width))
-                found[rows] |= reached
-                rows = nearest.wanted(progress.still_falling(rows, loss, step), step)
-        return found
+                return moved, reached, self._size((moved - x[rows]) / width), loss.detach()
+
+        return step
 
     def _shrink(self, points: Tensor, x: Tensor, rows: Tensor) -> Tensor:
         """Takes `penalty` of the box's width from every change, at most all of it, and clips to the box: equation 8."""

@@ -24,7 +24,8 @@ from touchstone.attacks import (
     Untargeted,
     evaluate,
 )
-from touchstone.attacks.parts.minimal import Adam, Nearest, WeightSearch
+from touchstone.attacks.parts.minimal import Adam, Nearest
+from touchstone.attacks.parts.weighed import WeightSearch
 
 from .oracles import LinearModel, images, own_labels, small_net
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from math import ceil
 
@@ -84,22 +83,6 @@ class Nearest:
         """
         return rows if self.minimal or step % leave_every(rows.device) else rows[~self.inside[rows]]
 
-    def by_weights(self, descend: Callable[[Tensor], Tensor], *, first: float, num_rounds: int) -> Tensor:
-        """The result of descents with weights that are searched for each sample.
-
-        Args:
-            descend: shows this object all that it finds with the weights, float `(N,)`, and returns for which samples
-                it found something, bool `(N,)`.
-            first: the weight to begin with, > 0.
-            num_rounds: weights tried, >= 1.
-        """
-        search = WeightSearch(self.x, first)
-        for _ in range(num_rounds):
-            search.learn(descend(search.weight))
-            if not self.minimal and bool(self.inside.all()):
-                break
-        return self.result()
-
     def result(self) -> Tensor:
         """The best points, projected where they lie outside the threat; a sample without one stays as it is."""
         return inside(self.threat, self.points, self.x)
@@ -123,31 +106,6 @@ class Progress:
         falls = loss < _PROGRESS * self._before[rows]
         self._before[rows] = loss
         return rows[falls]
-
-
-class WeightSearch:
-    """For each sample the weight of the objective beside the distance: tenfold until one succeeds, then bisected.
-
-    Source: Carlini and Wagner, "Towards evaluating the robustness of neural networks", 2017, section V-C.
-
-    Args:
-        x: the samples, float `(N, ...)`.
-        first: the weight to begin with, > 0.
-
-    Attributes:
-        weight: what to try next, float `(N,)`.
-    """
-
-    def __init__(self, x: Tensor, first: float) -> None:
-        self.weight = torch.full((len(x),), first, dtype=x.dtype, device=x.device)
-        self._failed, self._succeeded = torch.zeros_like(self.weight), torch.full_like(self.weight, torch.inf)
-
-    def learn(self, succeeded: Tensor) -> None:
-        """Takes in which samples succeeded with their weight, bool `(N,)`, and chooses the next ones."""
-        self._succeeded = torch.where(succeeded, self.weight, self._succeeded)
-        self._failed = torch.where(succeeded, self._failed, self.weight)
-        middle = (self._failed + self._succeeded) / 2
-        self.weight = torch.where(self._succeeded.isinf(), 10 * self.weight, middle)
 
 
 class Adam:
