@@ -15,10 +15,11 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 
 from touchstone import FOLDERS
-from touchstone.cli.jobs import JOBS, place_of_subcommand, run_job
+from touchstone.cli.jobs import JOBS, run_job
 from touchstone.cli.kept_memory import keep_freed_memory
 from touchstone.cli.output import Output
 from touchstone.cli.stopping import Stopping
+from touchstone.cli.subcommand import place_of_subcommand
 from touchstone.runs.shown import shown
 
 ROOT = Path(__file__).resolve().parent

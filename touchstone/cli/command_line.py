@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import os
-import shlex
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter, ProgressBar
-from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
@@ -25,36 +22,35 @@ import touchstone.datamodules
 import touchstone.datamodules.augmentations
 import touchstone.lightning_modules  # noqa: F401  # like the others: what is loaded goes by its name, and help shows it
 from touchstone.attacks import frozen_eval
-from touchstone.callbacks import ExactResume, LogsMayFail, Predictions, Probe, RobustAccuracy, RunRecord
+from touchstone.callbacks import ExactResume, LogsMayFail, Predictions, RunRecord
 from touchstone.callbacks.not_finite import NotFinite
 from touchstone.callbacks.parts.passes.no_pass import refuse_empty_training
 
 from ..runs.durable import DurableCheckpointIO
 from ..runs.find_checkpoint import FoundCheckpoint, step_of
-from ..runs.logs import LostLogs
 from ..runs.run_folder import run_folder
 from .checkpoint_errors import check_checkpoint, explain_mismatch
 from .class_help import Parser, explain_class_help
 from .common_pass import check_common_pass
 from .devices import read_devices
 from .given import Given, check_configs, merge_given, replaced_callbacks
-from .jobs import JOBS, place_of_subcommand
+from .jobs import JOBS
 from .loader import install_loader
 from .log_folder import about_log_folder
-from .mistakes import UsageError, nearest
+from .mistakes import UsageError
 from .noise import NOISE, NOISE_OUTSIDE_FIT, quieten, silent_writers, warnings_in_a_line
 from .option_help import describe_options
 from .other_processes import EndTogether, say_what_ended
+from .outcome import close_bars, note_what_is_left, show_end, shows_own_table
 from .own_folder import claim_folder
 from .own_signals import OwnSignals
 from .parameters_to_train import ParametersToTrain
 from .progress_bar import EpochLines
 from .refused_late import refused_late
-from .report_table import print_end, read_health
-from .resuming import go_on_from, keep_version, name_checkpoint, note, options_to_go_on
+from .resuming import go_on_from, keep_version, name_checkpoint, note
 from .stop_after_step import StopAfterStep
 from .stopping import Stopping
-from .stored_reports import REPORTS, fresh_report
+from .subcommand import check_subcommand, explain_order
 from .target import aim_callbacks, check_target
 from .trainer_counts import check_trainer_counts
 from .usage_errors import explain, in_one_line
@@ -86,7 +82,7 @@ class CommandLine(LightningCLI):
         self, arguments: Sequence[str], stopping: Stopping, *, then_test: bool = False, shows_folder: bool = True
     ) -> None:
         self.arguments = list(arguments)
-        _check_subcommand(arguments, list(LightningCLI.subcommands()))
+        check_subcommand(arguments, list(LightningCLI.subcommands()), beside=JOBS)
         install_loader()
         read_devices()
         quieten(NOISE if arguments[0] == "fit" else NOISE + NOISE_OUTSIDE_FIT)
@@ -190,7 +186,7 @@ class CommandLine(LightningCLI):
     def _explained(self, error: Exception, *, construct: bool = False) -> UsageError:
         given = self._given()
         if given is None:
-            return _explain_order(self.arguments, error, list(self._subcommand_parsers))
+            return explain_order(self.arguments, in_one_line(error), self._subcommand_parsers)
         parser = self._subcommand_parsers[self.arguments[0]]
         of_help = None if construct else explain_class_help(parser, self.arguments[1:], error)
         return of_help or explain(parser, given, error, construct=construct)
@@ -212,22 +208,19 @@ class CommandLine(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self._get(self.config_init, "trainer")
         check_trainer_counts(config, self._given())
-        callbacks = self.instantiate_callbacks() or []
-        callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
+        callbacks = _as_list(self.instantiate_callbacks())
         check_common_pass(callbacks, self._given())
-        if config.enable_progress_bar is not False and not any(isinstance(c, ProgressBar) for c in callbacks):
-            callbacks = [*callbacks, EpochLines()]
-        if self.subcommand == "predict" and not any(isinstance(c, BasePredictionWriter) for c in callbacks):
-            callbacks = [*callbacks, Predictions()]
-        if not any(isinstance(callback, ExactResume) for callback in callbacks):
-            callbacks = [*callbacks, ExactResume()]
-        if self.subcommand == "fit" and not any(isinstance(callback, NotFinite) for callback in callbacks):
-            callbacks = [*callbacks, NotFinite(waits=False)]
+        defaults: list[tuple[type, bool, Callable[[], Callback]]] = [
+            (ProgressBar, config.enable_progress_bar is not False, EpochLines),
+            (BasePredictionWriter, self.subcommand == "predict", Predictions),
+            (ExactResume, True, ExactResume),
+            (NotFinite, self.subcommand == "fit", partial(NotFinite, waits=False)),
+        ]
+        callbacks += [make() for kind, is_due, make in defaults if is_due and not _holds(callbacks, kind)]
         ours = [LogsMayFail(), OwnSignals(), StopAfterStep(self.stopping), ParametersToTrain()]
         config.callbacks = [EndTogether(), *callbacks, *ours]
-        plugins = config.get("plugins") or []
-        plugins = plugins if isinstance(plugins, list) else [plugins]
-        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+        plugins = _as_list(config.get("plugins"))
+        if not _holds(plugins, CheckpointIO):
             config.plugins = [*plugins, DurableCheckpointIO()]
         if config.logger is False:  # then the run has no folder, and the current one may hold a config.yaml
             self.save_config_callback = None
@@ -282,11 +275,7 @@ class CommandLine(LightningCLI):
 
         The table of `RobustLanguage` is of the texts that were attacked, and not of all.
         """
-        return {**arguments, "verbose": False} if self._shows_own_table() else arguments
-
-    def _shows_own_table(self) -> bool:
-        attacks = any(isinstance(c, RobustAccuracy) for c in self.trainer.callbacks)  # type: ignore[attr-defined]
-        return attacks and run_folder(self.trainer) is not None
+        return {**arguments, "verbose": False} if shows_own_table(self.trainer) else arguments
 
     def _run(self, job: Callable[..., Any], arguments: dict[str, Any]) -> None:
         started, folder, made = time.time(), None, list[Path]()
@@ -298,76 +287,24 @@ class CommandLine(LightningCLI):
                 made = [folder]
             job(**arguments)
         except BaseException as error:
-            _close_bars()
+            close_bars()
             if "state_dict" in str(error) and (problem := explain_mismatch(arguments.get("ckpt_path"), self.model)):
                 raise problem from error
-            logger = self._get(self.config, "trainer.logger")
-            refusal = refused_late(error) or about_log_folder(error, folder, logger)
-            if folder is not None and _is_written_in(folder, started):
-                notes = (refusal or error).__dict__.setdefault("__notes__", [])
-                notes.append(f"what was written until then: {folder}")
-                last = folder / "checkpoints" / "last.ckpt"
-                if job == self._fit and last.is_file() and (folder / "config.yaml").is_file():
-                    options = options_to_go_on(self.config[self.subcommand], folder)
-                    notes.append(f"to go on: python train.py fit --config {folder / 'config.yaml'} {options}")
-                notes += read_health(folder, started)
-            else:
-                for path in made:
-                    with suppress(OSError):  # where it is not empty, or never was made
-                        path.rmdir()
+            refusal = refused_late(error) or about_log_folder(error, folder, self._get(self.config, "trainer.logger"))
+            fit = self.config[self.subcommand] if job == self._fit else None
+            note_what_is_left(refusal or error, folder, started, made=made, fit=fit)
             if refusal is not None:
                 raise refusal from error
             raise
-        folder = run_folder(self.trainer)  # once more: some loggers are told the name of their run as it begins
-        if self.trainer.is_global_zero:
-            logger = next((x for x in self.trainer.loggers if isinstance(x, TensorBoardLogger)), None)
-            log_folder = Path(logger.save_dir) if logger else None
-            is_lost = any(path.name in REPORTS for path in LostLogs.of(self.trainer).files)
-            shown = folder if self.shows_folder else None
-            report, language = (fresh_report(folder / name, started) if folder else None for name in REPORTS)
-            callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
-            kept = (c.last_summary for c in callbacks if isinstance(c, RobustAccuracy))
-            report = report or next(filter(None, kept), None)
-            is_said = self.subcommand in ("validate", "test") and not self._shows_own_table()  # by Lightning's table
-            own = [] if is_said else [callback for callback in callbacks if _is_own_probe(callback)]
-            figures = {tag: value for it in own for tag, value in Probe.last_figures(it, self.trainer).items()}
-            print_end(shown, report, log_folder, language=language, figures=figures, is_lost=is_lost)
+        is_measurement = self.subcommand in ("validate", "test")
+        are_figures_shown = is_measurement and not shows_own_table(self.trainer)
+        show_end(self.trainer, started, shows_folder=self.shows_folder, are_figures_shown=are_figures_shown)
 
 
-def _close_bars() -> None:
-    """Ends the line of a progress bar that is open: why a run has ended begins a line of its own."""
-    for bar in list(getattr(Tqdm, "_instances", ())):
-        bar.close()
+def _as_list(given: Any) -> list[Any]:
+    """What a config may give as a list, as one alone, or not at all."""
+    return list(given) if isinstance(given, list) else [] if given is None else [given]
 
 
-def _is_own_probe(callback: Any) -> bool:
-    """Whether it is a measurement of the user's, and not one of this project's, or like one of them."""
-    kinds = (kind for kind in type(callback).__mro__ if kind.__module__.startswith("touchstone."))
-    return next(kinds, None) is Probe
-
-
-def _is_written_in(folder: Path, since: float) -> bool:
-    """Whether a run folder holds a file that is not older than `since`, in seconds of the epoch."""
-    return any(path.is_file() and path.stat().st_mtime >= since for path in folder.rglob("*"))
-
-
-def _check_subcommand(arguments: Sequence[str], valid: list[str]) -> None:
-    """Raises UsageError where the arguments name none."""
-    first = arguments[0]
-    if not first.startswith("-") and first not in valid:
-        raise UsageError(f"there is no subcommand {first!r}{nearest(first, [*valid, *JOBS])}")
-    if not {*valid, "-h", "--help"} & set(arguments):
-        raise UsageError(
-            f"no subcommand is given; there is {', '.join(valid)}: python train.py fit {' '.join(arguments)}"
-        )
-
-
-def _explain_order(arguments: Sequence[str], error: Exception, valid: list[str]) -> UsageError:
-    """What is wrong where options stand before the subcommand, which takes them behind it."""
-    place = place_of_subcommand(arguments, valid)
-    if place is None:
-        return UsageError(in_one_line(error))
-    subcommand, options = arguments[place], [*arguments[:place], *arguments[place + 1 :]]
-    order = UsageError(f"options go behind the subcommand: {shlex.join(['python', 'train.py', subcommand, *options])}")
-    vars(order)["__notes__"] = [f"(as they stand: {in_one_line(error)})"]  # `add_note` is of Python 3.11
-    return order
+def _holds(things: Sequence[object], kind: type) -> bool:
+    return any(isinstance(thing, kind) for thing in things)

@@ -1,13 +1,9 @@
-"""`JOBS`: what `python train.py` does beside Lightning's subcommands, each a function in a file of its name.
-
-`place_of_subcommand` finds either kind among the arguments.
-"""
+"""`JOBS`: what `python train.py` does beside Lightning's subcommands, each a function in a file of its name."""
 
 from __future__ import annotations
 
 import importlib
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from .stopping import Stopping
 
@@ -15,17 +11,6 @@ JOBS = {
     "verify": "`verify RUN_FOLDER` measures the verdicts of a run again",
     "gallery": "`gallery [PICTURES]` makes a page of pictures",
 }
-
-
-def place_of_subcommand(arguments: Sequence[str], valid: Iterable[str]) -> int | None:
-    """Where the subcommand stands, None where there is none; the value of an option may have the same name."""
-    wanted = {*valid}
-    for place, word in enumerate(arguments):
-        before = arguments[place - 1] if place else ""
-        is_option = before.startswith("-") and "=" not in before and not re.fullmatch(r"-[\d.]+", before)
-        if word in wanted and not is_option:
-            return place
-    return None
 
 
 def run_job(name: str, arguments: Sequence[str], stopping: Stopping) -> int:
