@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -125,38 +125,43 @@ def print_end(
     if is_lost:
         console.print("[yellow]no table:[/] the last report could not be written, and one in the run folder is older")
     elif report is not None:
-        _print_table(console, report_table(report))
-        for line in (*threats(report), about_cost(report)):
-            console.print(f"[dim]{escape(line)}[/]")
+        _print_table(console, report_table(report), report)
         for warning in report["warnings"]:
             console.print(f"[yellow]sign of masking:[/] {escape(warning)}")
     if language is not None:
-        _print_table(console, language_table(language))
-        for line in (*threats(language), about_cost(language)):
-            console.print(f"[dim]{escape(line)}[/]")
+        _print_table(console, language_table(language), language)
     for tag, value in figures.items():
         console.print(f"{escape(shown(tag))}: {value:.4g}", soft_wrap=True)
     if folder is None:
         return
     for line in read_health(folder):
         console.print(escape(line))
+    for line in _where_all_lies(folder, log_folder, is_of_first=report is not None):
+        console.print(escape(line), soft_wrap=True)
+
+
+def _where_all_lies(folder: Path, log_folder: Path | None, *, is_of_first: bool) -> Iterator[str]:
+    """A line for each thing that a run has left; `is_of_first`: a table was shown, which is of the first loader."""
     for path in (folder / "predictions.csv", *sorted(folder.glob("predictions_[0-9]*.csv"))):  # one for each loader
         if path.is_file():
-            console.print(f"predictions: {escape(str(path))}", soft_wrap=True)
-    if report is not None and (others := sorted(path.name for path in folder.glob("report_[0-9]*.json"))):
-        console.print(f"the table is of the first data loader; of the others: {', '.join(others)}", soft_wrap=True)
-    console.print(f"run folder: {escape(str(folder))}", soft_wrap=True)
+            yield f"predictions: {path}"
+    if is_of_first and (others := sorted(path.name for path in folder.glob("report_[0-9]*.json"))):
+        yield f"the table is of the first data loader; of the others: {', '.join(others)}"
+    yield f"run folder: {folder}"
     if log_folder is not None:
         in_clone = log_folder == Path("logs") and Path("Makefile").is_file() and Path("train.py").is_file()
-        make = ", or make tensorboard" if in_clone else ""
-        console.print(f"to view it: tensorboard --logdir {escape(str(log_folder))}{make}", soft_wrap=True)
+        yield f"to view it: tensorboard --logdir {log_folder}{', or make tensorboard' if in_clone else ''}"
 
 
-def _print_table(console: Console, table: Table) -> None:
-    """Where a terminal is narrow, without the space beside the cells, so that figures stay whole."""
+def _print_table(console: Console, table: Table, report: Mapping[str, Any]) -> None:
+    """And what it is of; where a terminal is narrow, without the space beside the cells, so that figures stay whole."""
+    from rich.markup import escape
+
     if console.width < NARROW:
         table.padding = 0
     console.print(table)
+    for line in (*threats(report), about_cost(report)):
+        console.print(f"[dim]{escape(line)}[/]")
 
 
 def _add_columns(table: Table, *headings: str) -> None:
