@@ -6,33 +6,21 @@ given is walked once more, and the first thing that the parser's own knowledge c
 
 from __future__ import annotations
 
-import collections.abc
-import inspect
 import re
 import reprlib
-import types
-import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from inspect import isclass
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
-from jsonargparse.typing import PositiveInt
 
 from .class_paths import find, several
 from .class_slips import no_field, undefined
 from .failures import message_lines
 from .given import COMMAND_LINE, SPEC_KEYS, Given
+from .hints import bases, choices, describe, given_at_once, is_callable, members, names_a_class, of_items
 from .mistakes import UsageError, nearest
-
-WORDS = {
-    PositiveInt: "an integer above 0",
-    int: "an integer",
-    float: "a number",
-    bool: "true or false",
-    str: "a text",
-    type(None): "null",
-}
 
 
 @dataclass(frozen=True)
@@ -59,13 +47,6 @@ def explain(parser: ArgumentParser, given: Given, error: Exception, *, construct
         key = re.match(r'Parser key "(.+)":', str(error))
         problem = problem or (f"{key[1]}: " if key else "") + in_one_line(error)
     return UsageError(problem)
-
-
-def describe(hint: Any) -> str:
-    """A type in words."""
-    if choices := _choices(hint):
-        return f"one of {', '.join(dict.fromkeys(choices))}"
-    return " or ".join(WORDS.get(member) or re.sub(r"\b\w+\.(?=\w)", "", _name(member)) for member in _members(hint))
 
 
 @dataclass(frozen=True)
@@ -101,60 +82,57 @@ class _Search:
 
     def value(self, given: Given, hint: Any, key: str) -> Iterator[str]:
         """Problems of a value of type `hint`, None where the type is not known."""
+        yield from self.inside(given, hint, key)
+        taken = given.plain() if hint is None else _taken(hint, given)
+        if isinstance(taken, Refused):
+            yield from self.refused(given, hint, key, taken)
+        elif self.construct and isinstance(given.value, str) and isinstance(taken, Namespace):  # the name of a class
+            yield from self.spec(Given({"class_path": given}, given.place), hint, key)
+
+    def inside(self, given: Given, hint: Any, key: str) -> Iterator[str]:
+        """Problems of what a value holds, and of a null that a parser lets pass."""
         value = given.value
         if isinstance(value, dict) and "class_path" in value:
             yield from self.spec(given, hint, key)
-        elif isinstance(value, dict):
-            if "init_args" in value:
-                for name, child in value.items():
-                    if name not in SPEC_KEYS:
-                        yield f"{child.place}: {key} has no key {name!r}{nearest(name, SPEC_KEYS)}"
-                yield f"{given.place}: {key} has init_args and no class_path"
-            for name, child in value.items():
-                yield from self.value(child, _hint_of_items(hint), f"{key}.{name}")
-        elif isinstance(value, list):
-            for position, child in enumerate(value):
-                yield from self.value(child, _hint_of_items(hint), f"{key}.{position}")
-        elif value is None and not {None, Any, type(None)} & set(_members(hint)):  # which a parser lets pass
-            yield f"{given.place}: {key} must be {describe(hint)}, got null"
-        taken = given.plain() if hint is None else _taken(hint, given)
-        if not isinstance(taken, Refused):
-            if self.construct and isinstance(value, str) and isinstance(taken, Namespace):  # the name of a class
-                yield from self.spec(Given({"class_path": given}, given.place), hint, key)
             return
-        members, choices = _members(hint), _choices(hint)
-        names_a_class = any(map(_is_class, members)) or _is_callable(hint)
-        if isinstance(value, str) and names_a_class and not {int, float, bool} & set(members):
+        if isinstance(value, dict) and "init_args" in value:
+            yield from _astray(given, key, "")
+            yield f"{given.place}: {key} has init_args and no class_path"
+        if value is None and not {None, Any, type(None)} & set(members(hint)):
+            yield f"{given.place}: {key} must be {describe(hint)}, got null"
+        children = value.items() if isinstance(value, dict) else enumerate(value if isinstance(value, list) else ())
+        for name, child in children:
+            yield from self.value(child, of_items(hint), f"{key}.{name}")
+
+    def refused(self, given: Given, hint: Any, key: str, refused: Refused) -> Iterator[str]:
+        """Why a parser may have refused a value: as a class that nothing is known of, else as what it is."""
+        value, is_for_classes = given.value, names_a_class(hint)
+        if isinstance(value, str) and is_for_classes and not {int, float, bool} & set(members(hint)):
             yield from self.spec(Given({"class_path": given}, given.place), hint, key)
         name = value.get("class_path", given).value if isinstance(value, dict) else value
-        if isinstance(name, str) and (ambiguous := several(name, taken.said)):
+        if isinstance(name, str) and (ambiguous := several(name, refused.said)):
             yield f"{given.place}: {key}: {ambiguous}"
-        is_of_one = isinstance(value, dict) and not _hint_of_items(hint) and not all(map(str.isdigit, value))
-        if is_of_one and names_a_class and "class_path" not in value:
+        is_of_one = isinstance(value, dict) and not of_items(hint) and not all(map(str.isdigit, value))
+        if is_of_one and is_for_classes and "class_path" not in value:
             keys = ", ".join(map(repr, value))
             is_in_a_list = any(map(str.isdigit, key.split(".")))  # whose items are no options of their own
             way_out = "class_path" if is_in_a_list else f"--{key} CLASS, or by class_path in a config"
             yield f"{given.place}: {key} has {keys} and no class: name it by {way_out}"
-        near = nearest(value, choices) if isinstance(value, str) and choices else ""
+        words = choices(hint) if isinstance(value, str) else []
+        near = nearest(value, words) if words else ""
         yield f"{given.place}: {key} must be {describe(hint)}, got {_short(given)}{near}"
 
     def spec(self, given: Given, hint: Any, key: str) -> Iterator[str]:
         """Problems of a class_path with its init_args."""
-        for name, child in given.value.items():
-            if name not in SPEC_KEYS:
-                yield f"{child.place}: {key} has no key {name!r} beside class_path{nearest(name, SPEC_KEYS)}"
+        yield from _astray(given, key, " beside class_path")
         path, arguments = given.value["class_path"], given.value.get("init_args", Given({}, given.place))
         try:
             found = find(str(path.value))
         except LookupError as error:
             yield f"{path.place}: {key}: {error}"
             return
-        bases = tuple(member for member in _members(hint) if _is_class(member) and not typing.get_args(member))
-        if bases and inspect.isclass(found) and not issubclass(found, bases):
-            yield f"{path.place}: {key} must be {describe(hint)}, {found.__name__} is not"
-            return
-        if bases and (missing := undefined(found)):
-            yield f"{path.place}: {key}: {missing}"
+        if unfit := _unfit(found, hint):
+            yield f"{path.place}: {key}{unfit}"
             return
         if not isinstance(arguments.value, dict):
             if arguments.value is not None:
@@ -166,6 +144,18 @@ class _Search:
         except Exception:  # a signature that jsonargparse cannot read: it knows better than this search
             return
         hints = {name.removeprefix("it."): hint for name, hint in _hints(parser).items()}
+        yield from self.arguments(found, arguments, hints, key)
+        for name, parameter in given_at_once(found, hint) if "dict_kwargs" not in given.value else ():
+            if name not in arguments.value and parameter.default is parameter.empty and name in hints:
+                yield f"{path.place}: {found.__name__} needs the parameter {name!r}"
+        if self.construct and not is_callable(hint):
+            try:
+                parser.instantiate_classes(parser.parse_object({"it": arguments.plain()}))
+            except Exception as error:
+                yield _at_its_key(arguments, error) or f"{path.place}: {key}: {in_one_line(error)}"
+
+    def arguments(self, found: Any, arguments: Given, hints: Mapping[str, Any], key: str) -> Iterator[str]:
+        """Problems of the arguments of a class, whose parameters have the types `hints`."""
         for name, child in arguments.value.items():
             is_group = any(known.startswith(f"{name}.") for known in hints)  # a dataclass, by its fields
             if is_group and isinstance(child.value, dict) and "class_path" not in child.value:
@@ -176,15 +166,22 @@ class _Search:
                 slip = no_field(found, name)
                 remedy = f": {slip}" if slip else nearest(name, hints)
                 yield f"{child.place}: {found.__name__} has no parameter {name!r}{remedy}"
-        for name, parameter in _given_at_once(found, hint):
-            is_given = name in arguments.value or "dict_kwargs" in given.value
-            if not is_given and parameter.default is parameter.empty and name in hints:
-                yield f"{path.place}: {found.__name__} needs the parameter {name!r}"
-        if self.construct and not _is_callable(hint):
-            try:
-                parser.instantiate_classes(parser.parse_object({"it": arguments.plain()}))
-            except Exception as error:
-                yield _at_its_key(arguments, error) or f"{path.place}: {key}: {in_one_line(error)}"
+
+
+def _astray(given: Given, key: str, beside: str) -> Iterator[str]:
+    """Keys that have no place beside those of a class."""
+    for name, child in given.value.items():
+        if name not in SPEC_KEYS:
+            yield f"{child.place}: {key} has no key {name!r}{beside}{nearest(name, SPEC_KEYS)}"
+
+
+def _unfit(found: Any, hint: Any) -> str | None:
+    """Why a class is none for an option of this type, as it stands behind the key; None where it may be."""
+    wanted = bases(hint)
+    if wanted and isclass(found) and not issubclass(found, wanted):
+        return f" must be {describe(hint)}, {found.__name__} is not"
+    missing = undefined(found) if wanted else None
+    return f": {missing}" if missing else None
 
 
 def _hints(parser: ArgumentParser) -> dict[str, Any]:
@@ -243,47 +240,6 @@ def in_one_line(error: BaseException) -> str:
     while "\n" in str(error).strip() and (cause := error.__cause__ or error.__context__):
         error = cause
     return message_lines(error)[0]
-
-
-def _members(hint: Any) -> tuple[Any, ...]:
-    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
-
-
-def _choices(hint: Any) -> list[str]:
-    literals = (member for member in _members(hint) if typing.get_origin(member) is typing.Literal)
-    return [str(choice) for literal in literals for choice in typing.get_args(literal)]
-
-
-def _is_class(hint: Any) -> bool:
-    hint = _hint_of_items(hint) or hint
-    if not inspect.isclass(hint) or hint.__module__ == "builtins" or getattr(hint, "_is_protocol", False):
-        return False
-    return {int, float, str}.isdisjoint(hint.__mro__)  # as that of jsonargparse's `PositiveInt`
-
-
-def _is_callable(hint: Any) -> bool:
-    return any(typing.get_origin(member) is collections.abc.Callable for member in _members(hint))
-
-
-def _given_at_once(found: Any, hint: Any) -> list[tuple[str, inspect.Parameter]]:
-    """The parameters of a class but those that it gets when it is constructed later, as an optimizer its weights."""
-    callables = [typing.get_args(member) for member in _members(hint) if _is_callable(member)]
-    if any(not of_callable or not isinstance(of_callable[0], list) for of_callable in callables):
-        return []  # it may get any
-    num_later = len(callables[0][0]) if callables else 0
-    return list(inspect.signature(found).parameters.items())[num_later:]
-
-
-def _hint_of_items(hint: Any) -> Any:
-    """The type of the values of a dict or the items of a list."""
-    for member in _members(hint):
-        if typing.get_origin(member) in (dict, list, collections.abc.Mapping, collections.abc.Sequence):
-            return typing.get_args(member)[-1]
-    return None
-
-
-def _name(hint: Any) -> str:
-    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
 
 
 def _short(given: Given) -> str:
