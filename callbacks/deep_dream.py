@@ -14,6 +14,7 @@ from touchstone.attacks.core.buffers import buffers_kept
 from touchstone.attacks.dream import start_of
 from touchstone.attacks.dreaming.layers import responses_to, select
 from touchstone.options import check_choice, check_count, check_names
+from touchstone.runs.of_trainer import callbacks_of
 from touchstone.runs.run_folder import run_folder
 
 from .parts.names.dream_options import check_dream_options, try_dream
@@ -83,8 +84,8 @@ class DeepDream(Probe):
         super().setup(trainer, pl_module, stage)
         self._draws = trainer.is_global_zero
         self._speaks = self._draws and stage == "predict"  # a fit has lines of its own
-        for other in trainer.callbacks:  # type: ignore[attr-defined]
-            taken = {file_name(other.tag(layer)) for layer in other.layers} if isinstance(other, DeepDream) else set()
+        for other in callbacks_of(trainer, DeepDream):
+            taken = {file_name(other.tag(layer)) for layer in other.layers}
             twice = sorted(tag for tag in map(self.tag, self.layers) if file_name(tag) in taken)
             if twice and other is not self:
                 raise ValueError(

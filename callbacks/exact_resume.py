@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import CombinedLoader, rank_zero_warn
 from torch.utils.data import DataLoader
 from torchmetrics import Metric
 
+from touchstone.runs.of_trainer import callbacks_of
 from touchstone.runs.run_folder import tensorboard_writers
 
 from .parts.passes.processes import gather
@@ -113,7 +114,7 @@ class ExactResume(pl.Callback):
         if trainer.state.fn != TrainerFn.FITTING:
             return
         self._saved, self._resumes = checkpoint.get(_PLACE), True
-        if any(isinstance(callback, StochasticWeightAveraging) for callback in trainer.callbacks):  # type: ignore[attr-defined]
+        if callbacks_of(trainer, StochasticWeightAveraging):
             rank_zero_warn(
                 "ExactResume: with StochasticWeightAveraging, which Lightning takes up again with the next epoch only, "
                 "this is no longer the run that was stopped; with EMAWeightAveraging it would be"
@@ -170,8 +171,7 @@ class ExactResume(pl.Callback):
 
 def _last_figures(trainer: pl.Trainer) -> dict[str, Any]:
     """The figures that callbacks and schedulers see now, and the tags of those that the next step takes away."""
-    probes = [callback for callback in trainer.callbacks if isinstance(callback, Probe)]  # type: ignore[attr-defined]
-    fresh = {tag for probe in probes for tag in probe._fresh}
+    fresh = {tag for probe in callbacks_of(trainer, Probe) for tag in probe._fresh}
     return {"figures": dict(trainer._logger_connector._callback_metrics), "fresh": sorted(fresh)}
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from touchstone.options import check_between
 from touchstone.runs.logs import may_be_lost
+from touchstone.runs.of_trainer import callbacks_of
 from touchstone.runs.run_folder import run_folder
 from touchstone.runs.whole_files import write_whole
 
@@ -119,8 +120,7 @@ class Health(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.sanity_checking:
             self._read(trainer, "val")
-            callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-            self._num_attacked = max([c.num_attacked for c in callbacks if isinstance(c, RobustAccuracy)], default=0)
+            self._num_attacked = max([c.num_attacked for c in callbacks_of(trainer, RobustAccuracy)], default=0)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._read(trainer, "train")
@@ -189,8 +189,7 @@ class Health(pl.Callback):
     def _count_broken_step(self, trainer: pl.Trainer) -> str:
         """Counts a step that its loss or gradients have ended; says which of them they were."""
         is_finite = self._loss_now is None or bool(self._loss_now.isfinite().all())
-        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-        has_stopped = any(isinstance(c, NotFinite) and c.policy == "stop" and c.num_found for c in callbacks)
+        has_stopped = any(c.policy == "stop" and c.num_found for c in callbacks_of(trainer, NotFinite))
         what = "the loss" if not is_finite or self._num_finite < self._num_steps else "the loss or a gradient"
         self._num_steps += not is_finite or has_stopped
         return what

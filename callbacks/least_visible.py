@@ -15,6 +15,7 @@ from touchstone.attacks import L1Adam, SampleRng, Targeted
 from touchstone.attacks.core.checks import as_computed
 from touchstone.attacks.core.logits import logits_as_float
 from touchstone.options import check_counts, check_kind
+from touchstone.runs.of_trainer import of_data
 from touchstone.runs.run_folder import run_folder
 from touchstone.runs.shown import shown
 
@@ -73,7 +74,7 @@ class LeastVisible(pl.Callback):
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         check_picture_data(trainer, "LeastVisible")
-        names = getattr(trainer.datamodule, "class_names", None)  # type: ignore[attr-defined]
+        names = of_data(trainer, "class_names")
         self._numbers = [class_by_name(each, names, "LeastVisible(targets=...)") for each in self.targets]
         self._taken = []
 
@@ -111,7 +112,7 @@ class LeastVisible(pl.Callback):
         first = positions.argsort()[: self.num_pictures]  # of all processes
         x, positions = (of_each[first].repeat_interleave(num_targets, 0) for of_each in (x, positions))
         x = x.to(pl_module.device)
-        all_files = trainer.datamodule.files  # type: ignore[attr-defined]
+        all_files = of_data(trainer, "files")
         files = [all_files[position] for position in positions.tolist()]
         with logits_as_float(pl_module):
             with torch.no_grad():
@@ -137,7 +138,7 @@ class LeastVisible(pl.Callback):
     def _say(
         self, trainer: pl.Trainer, folder: Path | None, attacked: Attacked, files: Sequence[Path], alpha: Tensor
     ) -> None:
-        names, rows, notes, num_reached = trainer.datamodule.class_names, [], [], 0  # type: ignore[attr-defined]
+        names, rows, notes, num_reached = of_data(trainer, "class_names"), [], [], 0
         change = (attacked.after - attacked.before).flatten(1)
         is_another = attacked.target != attacked.label
         for row, file in enumerate(files):

@@ -16,6 +16,7 @@ from touchstone.attacks import frozen_eval
 from touchstone.nets import untrained
 from touchstone.nets.last_layer import last_layer
 from touchstone.options import check_counts, check_flags
+from touchstone.runs.of_trainer import of_data
 from touchstone.runs.run_folder import run_folder
 from touchstone.runs.shown import shown
 
@@ -82,7 +83,7 @@ class NamedPredictions(BasePredictionWriter):
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         check_picture_data(trainer, "NamedPredictions", needs=("files", "picture", "class_names"))
-        files = trainer.datamodule.files  # type: ignore[attr-defined]
+        files = of_data(trainer, "files")
         self._root = Path(os.path.commonpath([file.absolute().parent for file in files]) if files else "")
         self._folder = folder = run_folder(trainer)
         if folder is not None:

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from touchstone.options import check_count
+from touchstone.runs.of_trainer import callbacks_of
 
 from .parts.passes.averaged_weights import check_order
 from .parts.passes.batch_keys import read_batch_keys
@@ -164,8 +165,8 @@ class Probe(pl.Callback):
                 module has, which this one would replace.
         """
         tag += loader_suffix(trainer, loader_index)
-        for other in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(other, Probe) and other is not self and tag in other._fresh:
+        for other in callbacks_of(trainer, Probe):
+            if other is not self and tag in other._fresh:
                 names = f"{type(other).__name__} and {type(self).__name__}"
                 raise ValueError(f"two callbacks, {names}, log {tag!r}, which would be the mean of both: leave one out")
         refuse_logged(trainer, tag, type(self).__name__)
@@ -272,7 +273,7 @@ class Probe(pl.Callback):
     # A training around it.
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        probes = [callback for callback in trainer.callbacks if isinstance(callback, Probe)]  # type: ignore[attr-defined]
+        probes = callbacks_of(trainer, Probe)
         if probes[0] is self:  # one speaks for all
             check_monitors(trainer, [tag for probe in probes for tag in probe.tags()])
         check_rankings(trainer, self.logs, self.every_n_epochs)
@@ -304,7 +305,7 @@ class Probe(pl.Callback):
     def on_validation_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        probes = (p for p in trainer.callbacks if isinstance(p, Probe) and p.takes_part())  # type: ignore[attr-defined]
+        probes = (probe for probe in callbacks_of(trainer, Probe) if probe.takes_part())
         if next(probes, None) is self:  # one speaks for all
             self._left_out.watch(pl_module, batch, dataloader_idx)
 

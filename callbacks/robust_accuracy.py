@@ -14,6 +14,7 @@ from touchstone.attacks import Attack, Report, evaluate
 from touchstone.attacks.judge.halving import Halving
 from touchstone.attacks.judge.running import check_names, check_seed
 from touchstone.options import check_counts, check_flags
+from touchstone.runs.of_trainer import callbacks_of
 from touchstone.runs.run_folder import run_folder
 
 from .parts.passes.attacked_pass import AttackedPass
@@ -139,7 +140,7 @@ class RobustAccuracy(Probe):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
-        entries = [callback for callback in trainer.callbacks if isinstance(callback, RobustAccuracy)]  # type: ignore[attr-defined]
+        entries = callbacks_of(trainer, RobustAccuracy)
         suite = common_suite(entries) if entries[0] is self else {}  # the first entry measures for all
         self._set_up(suite, warm_start=self.warm_start and stage == "fit")
         if suite:

@@ -13,6 +13,7 @@ from touchstone.attacks import Attack, Cost, LanguageReport, evaluate_language
 from touchstone.attacks.judge.halving import Halving
 from touchstone.attacks.judge.running import check_names, check_seed
 from touchstone.options import check_counts
+from touchstone.runs.of_trainer import of_data
 from touchstone.runs.run_folder import run_folder
 
 from .parts.passes.before_training import check_forward, check_input, check_model, check_vocabulary
@@ -123,11 +124,9 @@ class RobustLanguage(Probe):
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_validation_epoch_start(trainer, pl_module)
         self._stage = "test" if trainer.testing else "val"
-        data = getattr(trainer, "datamodule", None)  # by now with the vocabulary of a checkpoint
-        self._characters_per_token = getattr(data, "characters_per_token", {})
-        vocabulary = getattr(data, "vocabulary", None)
+        self._characters_per_token = of_data(trainer, "characters_per_token", {})
         self._names = token_names(trainer) or ()
-        counted = getattr(vocabulary, "num_characters", None)
+        counted = getattr(of_data(trainer, "vocabulary"), "num_characters", None)  # by now that of a checkpoint
         self._num_characters = None if counted is None else torch.as_tensor(counted)
 
     on_test_epoch_start = on_validation_epoch_start

@@ -15,6 +15,7 @@ from touchstone.attacks import Attack, SampleRng, Targeted, dream
 from touchstone.attacks.core.ascend import gradient_of
 from touchstone.attacks.dreaming.layers import select
 from touchstone.options import check_between, check_count
+from touchstone.runs.of_trainer import of_data
 from touchstone.runs.run_folder import run_folder
 
 from .parts.measures.low_frequency import low_frequency_share, share_of_white_noise
@@ -104,7 +105,7 @@ class StandardAgainstRobust(Probe):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
-        self._class_names = getattr(getattr(trainer, "datamodule", None), "class_names", None)
+        self._class_names = of_data(trainer, "class_names")
         self._number = class_by_name(self.target, self._class_names, "StandardAgainstRobust(target=...)")
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -17,6 +17,7 @@ from touchstone.attacks.core.checks import as_computed
 from touchstone.attacks.core.logits import logits_as_float
 from touchstone.attacks.dreaming.layers import select
 from touchstone.options import check_count
+from touchstone.runs.of_trainer import of_data
 from touchstone.runs.run_folder import run_folder
 from touchstone.runs.shown import shown
 
@@ -108,7 +109,7 @@ class TargetedPictures(pl.Callback):
         self._folder = folder = run_folder(trainer)
         if folder is not None:
             self._table = TableFile(folder / "targeted.csv", trainer.global_rank, trainer.world_size)
-        names = getattr(trainer.datamodule, "class_names", None)  # type: ignore[attr-defined]
+        names = of_data(trainer, "class_names")
         self._number = class_by_name(self.target, names, "TargetedPictures(target=...)")
         for layer in self.feature_layers:
             select(pl_module, layer, option="TargetedPictures(feature_layers=...)")
@@ -127,9 +128,9 @@ class TargetedPictures(pl.Callback):
         x, positions, _ = batch
         if not len(x):
             return
-        data, x = trainer.datamodule, as_computed(x, pl_module)  # type: ignore[attr-defined]
+        x, class_names = as_computed(x, pl_module), of_data(trainer, "class_names")
         rows: list[list[list[str]]] = [[] for _ in x]
-        files = [data.files[position] for position in positions.tolist()]
+        files = [of_data(trainer, "files")[position] for position in positions.tolist()]
         before = _logits(pl_module, x)
         check_answered("TargetedPictures", before, files)
         predicted, target = before.argmax(1), torch.full((len(x),), self._number)
@@ -151,7 +152,7 @@ class TargetedPictures(pl.Callback):
                     features=float(features[row]),
                     probability_before=float(before[row].softmax(0)[self._number]),
                 )
-                texts = [top_classes(logits[row], data.class_names) for logits in (before, after)]
+                texts = [top_classes(logits[row], class_names) for logits in (before, after)]
                 rows[row].append([name, *went.cells(), *texts])
                 self._went[name].append(went)
             if sum(len(part.label) for part in self._drawn[name]) < self.num_images:
@@ -162,7 +163,7 @@ class TargetedPictures(pl.Callback):
                     self._table.write(position, [shown(file), *cells], TABLE)
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        names = trainer.datamodule.class_names  # type: ignore[attr-defined]
+        names = of_data(trainer, "class_names")
         label = str(self._number) if names is None else shown(names[self._number])
         of_all = gather(self._went)
         if self._table is not None:

@@ -18,6 +18,7 @@ from touchstone.attacks import SampleRng
 from touchstone.attacks.core.checks import is_whole
 from touchstone.attacks.core.logits import logits_of
 from touchstone.options import check_choice, check_kind
+from touchstone.runs.of_trainer import callbacks_of
 
 from .adversarial_training import Criterion, Learned, Strategy
 from .adversarial_training.parts.check_learned import check_learned
@@ -171,8 +172,7 @@ class Classifier(pl.LightningModule):
         return logits.softmax(1, dtype=torch.promote_types(logits.dtype, torch.float32))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        callbacks: list[Any] = [] if self._trainer is None else self._trainer.callbacks  # type: ignore[attr-defined]
-        by_name = any(isinstance(callback, BaseFinetuning) for callback in callbacks)
+        by_name = self._trainer is not None and bool(callbacks_of(self._trainer, BaseFinetuning))
         trained = trained_parameters(self.net, self, by_name=by_name)
         optimizer = self.make_optimizer(trained if self.decay == "all" else weight_decay_groups(self))
         if self.make_scheduler is None:

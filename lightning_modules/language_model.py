@@ -17,6 +17,7 @@ from touchstone.nets.generate import LogitsNotFinite, Sampling, generate
 from touchstone.nets.parts.evaluating import evaluating
 from touchstone.nets.recurrent import detach_state
 from touchstone.options import check_counts, check_flags, check_kind
+from touchstone.runs.of_trainer import of_data
 from touchstone.runs.run_folder import run_folder
 
 from .every_sample_once import EverySampleOnce
@@ -95,7 +96,7 @@ class LanguageModel(pl.LightningModule):
         return self.net(tokens)
 
     def setup(self, stage: str) -> None:
-        order = getattr(getattr(self._trainer, "datamodule", None), "order", "streams")
+        order = of_data(self._trainer, "order", "streams")
         if self.carry_state and order != "streams" and stage != "predict":
             raise ValueError(
                 "LanguageModel(carry_state=True): the rows of a batch must continue those of the one before it, which "
@@ -108,7 +109,7 @@ class LanguageModel(pl.LightningModule):
         for metric in (*self.losses.values(), self.characters):
             metric.reset()  # type: ignore[operator]
         self._check_vocabulary()
-        window = getattr(getattr(self._trainer, "datamodule", None), "context", None)
+        window = of_data(self._trainer, "context")
         if self._writes_samples():
             num_read = self._encoded_prompt().shape[1] + self.sample_tokens - 1
             say_untrained_positions(self.net, window=window, num_read=num_read)
@@ -264,14 +265,14 @@ class LanguageModel(pl.LightningModule):
         nats = float(self._metric(stage).compute())
         # The same on all processes; without sync_dist, Lightning would take it for a figure of this one.
         self.log(f"{stage}/perplexity", math.exp(min(nats, 700.0)), sync_dist=True)
-        per_token = getattr(getattr(self.trainer, "datamodule", None), "characters_per_token", {}).get(stage)
+        per_token = of_data(self.trainer, "characters_per_token", {}).get(stage)
         if self._num_characters() is not None:
             per_token = float(self.characters.compute())
         if per_token:
             self.log(f"{stage}/bits_per_character", nats / math.log(2) / per_token, sync_dist=True)
 
     def _vocabulary(self) -> Any:
-        return getattr(getattr(self._trainer, "datamodule", None), "vocabulary", None)
+        return of_data(self._trainer, "vocabulary")
 
     def _writes_samples(self) -> bool:
         """Not where loaders of one's own, or the words of another data module, say nothing of tokens."""

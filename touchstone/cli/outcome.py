@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from jsonargparse import Namespace
 from lightning.pytorch import Trainer
@@ -15,6 +14,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from touchstone.callbacks import Probe, RobustAccuracy
 
 from ..runs.logs import LostLogs
+from ..runs.of_trainer import callbacks_of
 from ..runs.run_folder import run_folder
 from .report_table import print_end, read_health
 from .resuming import options_to_go_on
@@ -23,8 +23,7 @@ from .stored_reports import REPORTS, fresh_report
 
 def shows_own_table(trainer: Trainer) -> bool:
     """Whether a run ends with a table of this project, and its folder has what Lightning's would add."""
-    attacks = any(isinstance(callback, RobustAccuracy) for callback in _callbacks(trainer))
-    return attacks and run_folder(trainer) is not None
+    return bool(callbacks_of(trainer, RobustAccuracy)) and run_folder(trainer) is not None
 
 
 def show_end(trainer: Trainer, since: float, *, shows_folder: bool, are_figures_shown: bool) -> None:
@@ -39,11 +38,10 @@ def show_end(trainer: Trainer, since: float, *, shows_folder: bool, are_figures_
     folder = run_folder(trainer)  # some loggers are told the name of their run only as it begins
     if not trainer.is_global_zero:
         return
-    callbacks = _callbacks(trainer)
     report, language = (fresh_report(folder / name, since) if folder else None for name in REPORTS)
-    kept = (callback.last_summary for callback in callbacks if isinstance(callback, RobustAccuracy))
+    kept = (callback.last_summary for callback in callbacks_of(trainer, RobustAccuracy))
     logger = next((logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)), None)
-    own = [] if are_figures_shown else [callback for callback in callbacks if _is_own_probe(callback)]
+    own = [] if are_figures_shown else filter(_is_own, callbacks_of(trainer, Probe))
     print_end(
         folder if shows_folder else None,
         report or next(filter(None, kept), None),
@@ -85,13 +83,9 @@ def close_bars() -> None:
         bar.close()
 
 
-def _callbacks(trainer: Trainer) -> list[Any]:
-    return trainer.callbacks  # type: ignore[attr-defined]
-
-
-def _is_own_probe(callback: object) -> bool:
+def _is_own(probe: Probe) -> bool:
     """Whether it is a measurement of the user's, and not one of this project's, or like one of them."""
-    kinds = (kind for kind in type(callback).__mro__ if kind.__module__.startswith("touchstone."))
+    kinds = (kind for kind in type(probe).__mro__ if kind.__module__.startswith("touchstone."))
     return next(kinds, None) is Probe
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 import lightning.pytorch as pl
 
+from touchstone.runs.of_trainer import of_data
+
 
 def class_names(trainer: pl.Trainer, num_classes: int) -> list[str] | None:
     """The names of the classes by their numbers, at least so many; None where the data module has no `class_names`.
@@ -13,7 +15,7 @@ def class_names(trainer: pl.Trainer, num_classes: int) -> list[str] | None:
     A class that they do not name is called by its number: a net may have more outputs than the data have classes, and
     names in a dict need not be under numbers.
     """
-    names = getattr(getattr(trainer, "datamodule", None), "class_names", None)
+    names = of_data(trainer, "class_names")
     if names is None:
         return None
     known = names if isinstance(names, Mapping) else dict(enumerate(names))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import WeightAveraging
 
+from touchstone.runs.of_trainer import callbacks_of
+
 
 def check_order(probe: pl.Callback, trainer: pl.Trainer) -> None:
     """Raises ValueError where an average is taken back before a probe has ended its pass.
@@ -12,7 +14,7 @@ def check_order(probe: pl.Callback, trainer: pl.Trainer) -> None:
     Lightning asks callbacks in their order, at the end of a validation too: what is measured there would be the weights
     before averaging, of some samples of the pass or of all.
     """
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+    for callback in callbacks_of(trainer, pl.Callback):
         if callback is probe:
             return
         if isinstance(callback, WeightAveraging):

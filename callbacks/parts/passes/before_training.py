@@ -14,6 +14,7 @@ from touchstone.attacks.core.buffers import buffers_kept
 from touchstone.attacks.core.checks import as_computed, check_logits, check_not_probabilities
 from touchstone.attacks.core.logits import logits_of
 from touchstone.attacks.judge.running import ask_for_no_gradient, naming
+from touchstone.runs.of_trainer import of_data
 
 from .samples import Samples
 
@@ -53,7 +54,7 @@ def check_vocabulary(suite: Mapping[str, Attack], trainer: pl.Trainer) -> None:
 
     A net may have more embeddings than there are tokens: what it says of the others, it has never learnt.
     """
-    vocabulary = getattr(getattr(trainer, "datamodule", None), "vocabulary", None)
+    vocabulary = of_data(trainer, "vocabulary")
     if not (isinstance(vocabulary, Sized) and hasattr(vocabulary, "decode")):  # another's may be a list of words
         return
     for name, attack in suite.items():

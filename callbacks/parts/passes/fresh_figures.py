@@ -15,6 +15,8 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
+from touchstone.runs.of_trainer import callbacks_of
+
 from .no_pass import why_no_pass
 
 
@@ -54,7 +56,7 @@ def check_rankings(trainer: pl.Trainer, is_measured: Callable[[str], bool], meas
 
 def rankings(trainer: pl.Trainer) -> Iterator[Ranking]:
     """All of them in a trainer that is about to train."""
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+    for callback in callbacks_of(trainer, pl.Callback):
         who, monitor = type(callback).__name__, getattr(callback, "monitor", None)
         if isinstance(callback, ModelCheckpoint) and monitor is not None:
             epochs = None if callback._every_n_epochs < 1 else callback._every_n_epochs

@@ -10,6 +10,8 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_warn
 
+from touchstone.runs.of_trainer import callbacks_of
+
 A_SLIP = 0.94  # of a letter or two: `robust_acuracy`; `robust_acc` may well be a figure of the module itself
 
 
@@ -40,7 +42,7 @@ def check_monitors(trainer: pl.Trainer, tags: Sequence[str]) -> None:
 
 def _monitors(trainer: pl.Trainer) -> Iterator[tuple[str, str]]:
     """The classes that look for a figure, each with its tag."""
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+    for callback in callbacks_of(trainer, pl.Callback):
         if isinstance(callback, (ModelCheckpoint, EarlyStopping)) and callback.monitor is not None:
             yield type(callback).__name__, callback.monitor
     for config in trainer.lr_scheduler_configs:

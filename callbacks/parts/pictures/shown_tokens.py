@@ -7,6 +7,8 @@ from functools import cache
 
 import lightning.pytorch as pl
 
+from touchstone.runs.of_trainer import of_data
+
 _OF_BYTES = tuple(bytes([byte]).decode(errors="replace") for byte in range(256))
 _AS_THEY_ARE = tuple(bytes([byte]).decode(errors="surrogateescape") for byte in range(256))
 
@@ -17,7 +19,7 @@ def token_names(trainer: pl.Trainer) -> tuple[str, ...] | None:
     Where they are bytes, those from 128 on, which are no character, are told apart as Python does it in names of files
     (PEP 383): the byte 0xe4 is the character U+DCE4.
     """
-    names = getattr(getattr(getattr(trainer, "datamodule", None), "vocabulary", None), "names", None)
+    names = getattr(of_data(trainer, "vocabulary"), "names", None)
     return _AS_THEY_ARE if names == _OF_BYTES else names
 
 

@@ -6,6 +6,8 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.plugins.precision import DoublePrecision
 
+from touchstone.runs.of_trainer import callbacks_of
+
 
 def widen_before_loading(trainer: pl.Trainer, module: pl.LightningModule) -> None:
     """Puts the module in float64 where the trainer is about to.
@@ -17,6 +19,6 @@ def widen_before_loading(trainer: pl.Trainer, module: pl.LightningModule) -> Non
     if not isinstance(trainer.precision_plugin, DoublePrecision):
         return
     trainer.precision_plugin.convert_module(module)
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, WeightAveraging) and callback._average_model is not None:
+    for callback in callbacks_of(trainer, WeightAveraging):
+        if callback._average_model is not None:
             trainer.precision_plugin.convert_module(callback._average_model)
