@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass, replace
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -76,18 +77,13 @@ class RobustnessCurves(Probe):
         compare_with: Sequence[str] = (),
         batch_size: int = 256,
         seed: int = 0,
-        every_n_epochs: int = 1,
-        max_samples: int | None = None,
-        normalization: tuple[Sequence[float], Sequence[float]] | None = None,
-        batch_keys: tuple[str | int, str | int] | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(
-            every_n_epochs=every_n_epochs,
-            max_samples=max_samples,
-            normalization=normalization,
-            batch_keys=batch_keys,
-        )
-        _check(attack, eps, steps, batch_size)
+        super().__init__(**kwargs)
+        _check_eps(attack, eps)
+        if steps:
+            _check_steps(attack, steps)
+        check_count("RobustnessCurves(batch_size=...)", batch_size)
         check_seed("RobustnessCurves", seed)
         for level in levels:
             if not 0 < level < 1:
@@ -191,22 +187,19 @@ def _to_the_end(attack: Attack, num_steps: int) -> Attack:
     return replace(attack, num_steps=num_steps, objective=Endless(attack.objective))  # type: ignore[type-var]
 
 
-def _check(attack: Attack, eps: Sequence[float | str], steps: Sequence[int], batch_size: int) -> None:
-    """Raises ValueError where curves of this attack cannot be had."""
+def _check_eps(attack: Attack, eps: Sequence[float | str]) -> None:
+    """Raises ValueError where an attack cannot be had inside several eps."""
+    option = "RobustnessCurves(attack=...)"
     if not isinstance(attack, Attack) or not is_dataclass(attack):
-        raise ValueError(f"RobustnessCurves(attack=...) must be an attack such as PGD(...), got {attack!r:.80}")
+        raise ValueError(f"{option} must be an attack such as PGD(...), got {attack!r:.80}")
     attack.check_rows(1)
     if attack.needs_samples:
         raise ValueError(
-            f"RobustnessCurves(attack=...) must be an attack that needs no samples, got {attack!r:.80}: give what its "
-            "`.prepare` returns"
+            f"{option} must be an attack that needs no samples, got {attack!r:.80}: give what its `.prepare` returns"
         )
     threat = attack.threat
     if not is_dataclass(threat) or "eps" not in {field.name for field in fields(threat)}:
-        raise ValueError(
-            "RobustnessCurves(attack=...) must have a threat with an eps, such as Linf or EmbeddingBall, got "
-            f"{threat!r:.80}"
-        )
+        raise ValueError(f"{option} must have a threat with an eps, such as Linf or EmbeddingBall, got {threat!r:.80}")
     inner = attack
     while isinstance(inner, Wrapping):
         inner = inner.attack
@@ -214,24 +207,27 @@ def _check(attack: Attack, eps: Sequence[float | str], steps: Sequence[int], bat
     if step_size is not None:
         advice = "give its rel_step_size" if hasattr(inner, "rel_step_size") else f"{type(inner).__name__} has none"
         raise ValueError(
-            "RobustnessCurves(attack=...) must go steps that grow with eps, since a larger ball would be left half "
-            f"searched: {advice}, got step_size={step_size}"
+            f"{option} must go steps that grow with eps, since a larger ball would be left half searched: {advice}, "
+            f"got step_size={step_size}"
         )
     if not eps:
         raise ValueError("RobustnessCurves(eps=...) must name at least one radius, got none")
-    missing = {"num_steps", "objective"} - {field.name for field in fields(attack)}
-    if steps and missing:
+
+
+def _check_steps(attack: Attack, steps: Sequence[int]) -> None:
+    """Raises ValueError where an attack cannot go several numbers of steps, or its loss after them is none."""
+    for number in steps:
+        check_count("RobustnessCurves(steps=...)", number)
+    missing = {"num_steps", "objective"} - {field.name for field in fields(attack)}  # type: ignore[arg-type]
+    if missing:
         raise ValueError(
             f"RobustnessCurves(steps=...) must be empty for {type(attack).__name__}, which has no field "
             f"{min(missing)}, got {list(steps)}"
         )
-    for name, value in (("batch_size", batch_size), *(("steps", number) for number in steps)):
-        check_count(f"RobustnessCurves({name}=...)", value)
-    if steps:
-        try:
-            _to_the_end(attack, 1)
-        except ValueError as error:
-            raise ValueError(
-                f"RobustnessCurves(steps=...) must be empty for {attack!r:.80}: the loss after steps takes an attack "
-                f"that climbs its objective to the end, as PGD and APGD(num_targets=0) do, got {list(steps)}"
-            ) from error
+    try:
+        _to_the_end(attack, 1)
+    except ValueError as error:
+        raise ValueError(
+            f"RobustnessCurves(steps=...) must be empty for {attack!r:.80}: the loss after steps takes an attack that "
+            f"climbs its objective to the end, as PGD and APGD(num_targets=0) do, got {list(steps)}"
+        ) from error

@@ -72,16 +72,9 @@ class StandardAgainstRobust(Probe):
         cutoff: float = 0.25,
         num_pictures: int = 4,
         max_samples: int | None = 64,
-        every_n_epochs: int = 1,
-        normalization: tuple[Sequence[float], Sequence[float]] | None = None,
-        batch_keys: tuple[str | int, str | int] | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(
-            every_n_epochs=every_n_epochs,
-            max_samples=max_samples,
-            normalization=normalization,
-            batch_keys=batch_keys,
-        )
+        super().__init__(max_samples=max_samples, **kwargs)
         call = "StandardAgainstRobust"
         if not beside or name in beside:
             raise ValueError(
