@@ -152,16 +152,8 @@ class ExactResume(pl.Callback):
         mine = states[trainer.global_rank]
         set_random_state(mine["random"])
         accumulate_on(pl_module, mine.get("gradients", {}))
-        modules: dict[str, Any] = dict(pl_module.named_modules())
-        for name, state in mine.get("modules", {}).items():
-            if hasattr(modules.get(name), "load_process_state"):
-                modules[name].load_process_state(_on(pl_module.device, state))
-        for name, state in mine["metrics"].items():
-            metric = modules.get(name)
-            if isinstance(metric, Metric):
-                for part, value in state["parts"].items():
-                    setattr(metric, part, _at_least_as_wide(_on(pl_module.device, value), getattr(metric, part)))
-                metric._update_count, metric._computed = state["num_updates"], None
+        _load_process_states(pl_module, mine.get("modules", {}))
+        _load_metrics(pl_module, mine["metrics"])
         if "figures" in mine:
             trainer.callback_metrics.update(_on(pl_module.device, mine["figures"]["figures"]))
             self._fresh = list(mine["figures"]["fresh"])
@@ -241,6 +233,17 @@ def _metrics(trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Any]:
     }
 
 
+def _load_metrics(module: pl.LightningModule, states: dict[str, Any]) -> None:
+    """Takes up what `_metrics` gave, of those that the module still has."""
+    modules = dict(module.named_modules())
+    for name, state in states.items():
+        metric = modules.get(name)
+        if isinstance(metric, Metric):
+            for part, value in state["parts"].items():
+                setattr(metric, part, _at_least_as_wide(_on(module.device, value), getattr(metric, part)))
+            metric._update_count, metric._computed = state["num_updates"], None
+
+
 def _process_states(module: pl.LightningModule) -> dict[str, Any]:
     """What modules keep from step to step on this process."""
     return {
@@ -248,6 +251,14 @@ def _process_states(module: pl.LightningModule) -> dict[str, Any]:
         for name, part in module.named_modules()
         if hasattr(part, "process_state")
     }
+
+
+def _load_process_states(module: pl.LightningModule, states: dict[str, Any]) -> None:
+    """Takes up what `_process_states` gave, of the parts that the module still has."""
+    modules: dict[str, Any] = dict(module.named_modules())
+    for name, state in states.items():
+        if hasattr(modules.get(name), "load_process_state"):
+            modules[name].load_process_state(_on(module.device, state))
 
 
 def _at_least_as_wide(value: Any, now: Any) -> Any:
