@@ -16,6 +16,7 @@ from torchmetrics import Metric
 from touchstone.runs.of_trainer import callbacks_of
 from touchstone.runs.run_folder import tensorboard_writers
 
+from .parts.passes.figures import Figures
 from .parts.passes.processes import gather
 from .parts.resuming.double_weights import widen_before_loading
 from .parts.resuming.enduring_workers import with_enduring_workers
@@ -57,13 +58,13 @@ class ExactResume(pl.Callback):
         self._saved: dict[str, Any] | None = None
         self._resumes = False
         self._num_logged: int | None = None
-        self._fresh: list[str] = []  # figures from before the stop, until the next step
+        self._figures = Figures("ExactResume")  # from before the stop, until the next step
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         widen_before_loading(trainer, pl_module)
         if stage != "fit":
             return
-        self._fresh = []
+        self._figures.tags.clear()
         self._seed, self._saved, self._resumes = torch.initial_seed() % (1 << 63), None, False
         source = trainer.fit_loop._data_source
         ordered = _Ordered(source.instance, source.name)
@@ -127,8 +128,7 @@ class ExactResume(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        while self._fresh:
-            trainer.callback_metrics.pop(self._fresh.pop(), None)
+        self._figures.take_back(trainer)
         if self._num_logged is not None:
             trainer.fit_loop.epoch_loop._batches_that_stepped = self._num_logged
             self._num_logged = None
@@ -156,14 +156,14 @@ class ExactResume(pl.Callback):
         _load_metrics(pl_module, mine["metrics"])
         if "figures" in mine:
             trainer.callback_metrics.update(_on(pl_module.device, mine["figures"]["figures"]))
-            self._fresh = list(mine["figures"]["fresh"])
+            self._figures.tags.update(mine["figures"]["fresh"])
             if saved["is_epoch_to_end"]:
                 go_on_scheduling(trainer)
 
 
 def _last_figures(trainer: pl.Trainer) -> dict[str, Any]:
     """The figures that callbacks and schedulers see now, and the tags of those that the next step takes away."""
-    fresh = {tag for probe in callbacks_of(trainer, Probe) for tag in probe._fresh}
+    fresh = {tag for probe in callbacks_of(trainer, Probe) for tag in probe._figures.tags}
     return {"figures": dict(trainer._logger_connector._callback_metrics), "fresh": sorted(fresh)}
 
 

@@ -17,11 +17,11 @@ from touchstone.runs.of_trainer import callbacks_of
 from .parts.passes.averaged_weights import check_order
 from .parts.passes.batch_keys import read_batch_keys
 from .parts.passes.closer_look import is_measured
+from .parts.passes.figures import Figures
 from .parts.passes.fresh_figures import check_rankings
 from .parts.passes.in_words import explained, named
 from .parts.passes.left_out import LeftOut
 from .parts.passes.loaders import loader_suffix, running_loaders
-from .parts.passes.logged_already import refuse_logged
 from .parts.passes.measured import Measured
 from .parts.passes.measuring import measuring
 from .parts.passes.monitors import check_monitors
@@ -83,8 +83,7 @@ class Probe(pl.Callback):
         self.normalization, self.normalize = self._normalized.normalization, self._normalized.normalize
         self.batch_keys = read_batch_keys(batch_keys, f"{name}(batch_keys=...)")
         self._streams: dict[int, SampleStream] = {}
-        self._measured, self._pictures_of_pass = Measured(name), Drawn(name)
-        self._fresh: set[str] = set()
+        self._measured, self._pictures_of_pass, self._figures = Measured(name), Drawn(name), Figures(name)
         self._has_seen_samples = False
         self._left_out = LeftOut(name, self.batch_keys)
         self._try_out = TryOut(self)
@@ -164,23 +163,16 @@ class Probe(pl.Callback):
             ValueError: another callback has logged one under this tag, of which Lightning would log the mean, or the
                 module has, which this one would replace.
         """
-        tag += loader_suffix(trainer, loader_index)
-        for other in callbacks_of(trainer, Probe):
-            if other is not self and tag in other._fresh:
-                names = f"{type(other).__name__} and {type(self).__name__}"
-                raise ValueError(f"two callbacks, {names}, log {tag!r}, which would be the mean of both: leave one out")
-        refuse_logged(trainer, tag, type(self).__name__)
-        self._fresh.add(tag)
-        module.log(tag, value, add_dataloader_idx=False, sync_dist=True, **options)
+        beside = (probe._figures for probe in callbacks_of(trainer, Probe))
+        self._figures.log(trainer, module, tag + loader_suffix(trainer, loader_index), value, beside=beside, **options)
 
     def last_figures(self, trainer: pl.Trainer) -> dict[str, float]:
         """Its figures of the last pass by tag; none where a training has gone on since, without measuring."""
-        metrics = trainer.callback_metrics
-        return {tag: float(metrics[tag]) for tag in sorted(self._fresh) if tag in metrics}
+        return self._figures.last(trainer)
 
     def logs(self, tag: str) -> bool:
         """Whether a figure is one of its own, as far as is known: here, from the last measurement."""
-        return tag in self._fresh
+        return tag in self._figures.tags
 
     def tags(self) -> list[str]:
         """The tags of its figures at the validations of a fit, as far as they are known before the first."""
@@ -217,7 +209,7 @@ class Probe(pl.Callback):
         self._has_seen_samples = False
         self._left_out.begin()
         self._try_out.begin()
-        self._fresh.clear()
+        self._figures.tags.clear()
         self._measured.begin()
 
     def takes_part(self) -> bool:
@@ -283,8 +275,7 @@ class Probe(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        while self._fresh:
-            trainer.callback_metrics.pop(self._fresh.pop(), None)
+        self._figures.take_back(trainer)
         self._try_out.before_step(pl_module, batch)
 
     def on_train_batch_end(
