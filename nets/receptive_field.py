@@ -72,60 +72,81 @@ def receptive_fields(net: nn.Module, input_size: int | Sequence[int] = 224) -> l
         net = net.module
     shape = _input_shape(net, input_size)
     is_whole = isinstance(input_size, Sequence) and len(input_size) == len(shape) - 1
-    found: list[LayerSight] = []
-    where = ["the net"]
-
-    def report_function(name: str, output: Tensor) -> None:
-        module = modules[where[-1]]
-        if name in WINDOWED and _has_children(module):
-            kind = name.removeprefix("_").removesuffix("_with_indices")
-            prefix = "" if module is net else f"{where[-1]}."
-            found.append(_record(f"{prefix}{kind}", kind, dependence.see(output)))
-
-    dependence = Dependence(RULES, report_function)
-    names = {module: name or "the net" for name, module in net.named_modules()}
-    modules = {name: module for module, name in names.items()}
-
-    def enter(module: nn.Module, args: object) -> None:
-        where.append(names[module])
-
-    def leave(module: nn.Module, args: object, output: object) -> None:
-        where.pop()
-        first = output[0] if isinstance(output, tuple) and output else output  # of attention and recurrent layers
-        seen = dependence.see(first)
-        is_layer = not _has_children(module) and not isinstance(module, nn.Sequential)
-        if seen is not None and (is_layer or isinstance(module, nn.MultiheadAttention)):
-            found.append(_record(names[module], type_before_parametrizations(module).__name__, seen))
-
-    tensors = {**dict(net.named_parameters()), **dict(net.named_buffers())}
+    walk = _Walk(net)
     with evaluating(net), torch.inference_mode(False), torch.no_grad():
-        handles: list[RemovableHandle] = []
         try:
-            for module, name in names.items():
-                where.append(name)
-                if isinstance(module, torch.jit.ScriptModule):
-                    raise NoRuleError("what TorchScript has compiled cannot be followed")
-                handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
-                where.pop()
-            weights = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
-            dtype = next((w.dtype for w in weights.values() if w.is_floating_point()), torch.float32)
-            x = torch.empty(shape, device="meta", dtype=dtype)
-            dependence.set(x, Seen.of_input(shape))
-            with dependence, CircularPadding(dependence):
-                torch.func.functional_call(net, weights, (x,))
+            walk.go(shape)
         except Exception as error:  # whatever a net does that cannot be followed
             has_no_rule = isinstance(error, NoRuleError)
             reason = f"{error}" if has_no_rule else f"{type(error).__name__}: {error}"
             is_guess = not is_whole and not has_no_rule
             advice = "; the size may be given with the channels first, as (C, H, W)" if is_guess else ""
             raise ValueError(
-                f"receptive_fields cannot follow {type(net).__name__} with an input {tuple(shape)} at {where[-1]}: "
+                f"receptive_fields cannot follow {type(net).__name__} with an input {tuple(shape)} at {walk.where}: "
                 f"{reason.splitlines()[0]}{advice}"
             ) from error
+    return walk.found
+
+
+class _Walk:
+    """A forward pass of shapes alone, and what each layer on its way sees.
+
+    Attributes:
+        found: the records so far.
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        self.found: list[LayerSight] = []
+        self._net, self._path = net, ["the net"]
+        self._names = {module: name or "the net" for name, module in net.named_modules()}
+        self._modules = {name: module for module, name in self._names.items()}
+        self._dependence = Dependence(RULES, self._see_function)
+
+    @property
+    def where(self) -> str:
+        """The module that is at work."""
+        return self._path[-1]
+
+    def go(self, shape: Sequence[int]) -> None:
+        """Walks with a batch of this shape."""
+        net, handles = self._net, list[RemovableHandle]()
+        tensors = {**dict(net.named_parameters()), **dict(net.named_buffers())}
+        try:
+            for module, name in self._names.items():
+                if isinstance(module, torch.jit.ScriptModule):
+                    self._path.append(name)
+                    raise NoRuleError("what TorchScript has compiled cannot be followed")
+                handles += [
+                    module.register_forward_pre_hook(self._enter),
+                    module.register_forward_hook(self._leave),
+                ]
+            weights = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
+            dtype = next((w.dtype for w in weights.values() if w.is_floating_point()), torch.float32)
+            x = torch.empty(shape, device="meta", dtype=dtype)
+            self._dependence.set(x, Seen.of_input(shape))
+            with self._dependence, CircularPadding(self._dependence):
+                torch.func.functional_call(net, weights, (x,))
         finally:
             for handle in handles:
                 handle.remove()
-    return found
+
+    def _enter(self, module: nn.Module, args: object) -> None:
+        self._path.append(self._names[module])
+
+    def _leave(self, module: nn.Module, args: object, output: object) -> None:
+        self._path.pop()
+        first = output[0] if isinstance(output, tuple) and output else output  # of attention and recurrent layers
+        seen = self._dependence.see(first)
+        is_layer = not _has_children(module) and not isinstance(module, nn.Sequential)
+        if seen is not None and (is_layer or isinstance(module, nn.MultiheadAttention)):
+            self.found.append(_record(self._names[module], type_before_parametrizations(module).__name__, seen))
+
+    def _see_function(self, name: str, output: Tensor) -> None:
+        module = self._modules[self.where]
+        if name in WINDOWED and _has_children(module):
+            kind = name.removeprefix("_").removesuffix("_with_indices")
+            prefix = "" if module is self._net else f"{self.where}."
+            self.found.append(_record(f"{prefix}{kind}", kind, self._dependence.see(output)))
 
 
 def table(records: Sequence[LayerSight]) -> str:
