@@ -107,25 +107,29 @@ class Attention(nn.Module):
         if cache is not None:
             k, v = torch.cat([cache[0], k], 2), torch.cat([cache[1], v], 2)
         allowed = self._allowed(q, k, padding, mask)
-        dropout = self.dropout if self.training else 0.0
-        maps = None
+        dropout, maps = self.dropout if self.training else 0.0, None
         if return_maps:
             mixed, maps = attend(q, k, v, self.alpha, self._with_causal(q, k, allowed), dropout)
         else:
-            # One token alone is the last: it may look at all.
-            causal = bool(self.causal and x.shape[1] > 1)  # torch.jit.trace makes a tensor of it
-            if causal and (allowed is not None or num_before):
-                allowed, causal = self._with_causal(q, k, allowed), False
-            sees = None if allowed is None else allowed.any(-1, keepdim=True)
-            if allowed is not None and sees is not None:
-                allowed = allowed | ~sees  # for a token that sees nothing, some of torch's kernels give NaN
-            mixed = F.scaled_dot_product_attention(
-                q, k, v, attn_mask=allowed, dropout_p=dropout, is_causal=causal, scale=1 / self.alpha
-            )
-            if sees is not None:
-                mixed = mixed.where(sees, 0)
+            mixed = self._attend_fast(q, k, v, num_before, allowed, dropout)
         mixed = self.out(mixed.transpose(1, 2).flatten(2))
         return mixed, (k, v) if maps is None else maps
+
+    def _attend_fast(
+        self, q: Tensor, k: Tensor, v: Tensor, num_before: int, allowed: Tensor | None, dropout: float
+    ) -> Tensor:
+        """What `attend` mixes, by torch's kernels."""
+        # One token alone is the last: it may look at all.
+        causal = bool(self.causal and q.shape[2] > 1)  # torch.jit.trace makes a tensor of it
+        if causal and (allowed is not None or num_before):
+            allowed, causal = self._with_causal(q, k, allowed), False
+        sees = None if allowed is None else allowed.any(-1, keepdim=True)
+        if allowed is not None and sees is not None:
+            allowed = allowed | ~sees  # for a token that sees nothing, some of torch's kernels give NaN
+        mixed = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=allowed, dropout_p=dropout, is_causal=causal, scale=1 / self.alpha
+        )
+        return mixed if sees is None else mixed.where(sees, 0)
 
     def _allowed(self, q: Tensor, k: Tensor, padding: Tensor | None, mask: Tensor | None) -> Tensor | None:
         """Where a query may look at a key, padding and mask together; None for everywhere."""

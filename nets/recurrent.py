@@ -135,12 +135,7 @@ class Recurrent(nn.Module):
         if isinstance(x, PackedSequence):
             if lengths is not None:
                 raise ValueError(f"{type(self).__name__}: a packed sequence has its lengths; give it without `lengths`")
-            padded, inner = pad_packed_sequence(x, batch_first=True)
-            output, state = self(padded, state, lengths=inner)
-            if x.sorted_indices is not None:  # in the order of the packed sequence, which ties leave open
-                output, inner = output[x.sorted_indices], inner[x.sorted_indices.cpu()]
-            data = pack_padded_sequence(output, inner, batch_first=True).data
-            return PackedSequence(data, x.batch_sizes, x.sorted_indices, x.unsorted_indices), state
+            return self._run_packed(x, state)
         self._check_input(x)
         ends = None if lengths is None else self._ends(lengths, x)
         dtype = self.weights_of(0)[1].dtype
@@ -163,6 +158,14 @@ class Recurrent(nn.Module):
             at = (-1,) if ends is None else (ends, torch.arange(len(ends), device=x.device))
             last = tuple(torch.stack([states[part][at] for states in after]) for part in range(len(before)))
         return output.transpose(0, 1), last[0] if len(last) == 1 else last
+
+    def _run_packed(self, x: PackedSequence, state: Any) -> tuple[PackedSequence, Any]:
+        padded, lengths = pad_packed_sequence(x, batch_first=True)
+        output, state = self(padded, state, lengths=lengths)
+        if x.sorted_indices is not None:  # in the order of the packed sequence, which ties leave open
+            output, lengths = output[x.sorted_indices], lengths[x.sorted_indices.cpu()]
+        data = pack_padded_sequence(output, lengths, batch_first=True).data
+        return PackedSequence(data, x.batch_sizes, x.sorted_indices, x.unsorted_indices), state
 
     @abstractmethod
     def _scan(self, x: Tensor, state: State, weights: Sequence[Tensor]) -> tuple[State, Tensor]:
