@@ -28,19 +28,9 @@ def check_checkpoint(name: str | None, *, to_fit: bool = False) -> None:
     """
     if name is None or "://" in name:
         return
-    if not name:
-        raise UsageError("--ckpt_path needs a file, last or best")
-    path = Path(name)
-    if os.path.isdir(path):
-        if not (path / "meta.pt").is_file():  # a checkpoint of several shards is a folder with this file
-            raise UsageError(f"the checkpoint {name!r} is a folder, not a file")
+    if name and os.path.isfile(Path(name, "meta.pt")):  # the folder of a checkpoint of several shards
         return
-    if not os.path.isfile(path):
-        if os.path.exists(path):
-            raise UsageError(f"the checkpoint {name!r} is no file")
-        raise UsageError(f"the checkpoint {name!r} does not exist{nearest_file(path)}")
-    if zipfile.is_zipfile(path) and (problem := damage(path)):
-        raise UsageError(f"the checkpoint {name!r} is damaged: {problem}")
+    _check_file(name)
     saved = load_checkpoint(name)
     for key, kind in (("state_dict", dict), (OF_LIGHTNING, str)):
         if not isinstance(saved, dict) or not isinstance(saved.get(key), kind):
@@ -53,6 +43,21 @@ def check_checkpoint(name: str | None, *, to_fit: bool = False) -> None:
             f"the checkpoint {name!r} holds weights alone, as of save_weights_only, and no state of an optimizer: no "
             "training goes on with it; touchstone.nets.Trained begins one with its weights"
         )
+
+
+def _check_file(name: str) -> None:
+    """Raises UsageError where there is no such file, or its bytes are not those that were written."""
+    path = Path(name)
+    if not name:
+        raise UsageError("--ckpt_path needs a file, last or best")
+    if os.path.isdir(path):
+        raise UsageError(f"the checkpoint {name!r} is a folder, not a file")
+    if not os.path.exists(path):
+        raise UsageError(f"the checkpoint {name!r} does not exist{nearest_file(path)}")
+    if not os.path.isfile(path):
+        raise UsageError(f"the checkpoint {name!r} is no file")
+    if zipfile.is_zipfile(path) and (problem := damage(path)):
+        raise UsageError(f"the checkpoint {name!r} is damaged: {problem}")
 
 
 def explain_mismatch(name: str | None, model: nn.Module) -> UsageError | None:
