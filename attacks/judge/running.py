@@ -22,6 +22,17 @@ from .left_alone import left_alone
 from .meter import Cost, metered
 
 RESERVED_NAMES = ("worst_case", "clean")  # what figures beside those of the attacks are called
+HINTS = {
+    "leaf Variable that requires grad is being used in an in-place": (
+        "the model changes its input in place, as a first layer ReLU(inplace=True) does: make it a copy"
+    ),
+    "nference tensor": (
+        "the model keeps a tensor that it made in inference mode: use `Trainer(inference_mode=False)`, or make it anew "
+        "in every forward; of weights, make or load the model outside of that mode"
+    ),
+    "Can't call numpy()": "a model that leaves torch has no gradient: attack by a black box (Square, HopSkipJump)",
+}
+"""What to do about an error of torch's, by a part of its message."""
 Result = TypeVar("Result")
 
 
@@ -122,16 +133,7 @@ def naming(name: str, function: Callable[..., Result], *args: Any, **kwargs: Any
     except RuntimeError as error:
         if is_out_of_memory(error):
             raise  # whoever tries smaller batches looks for this
-        hint = ""
-        if "leaf Variable that requires grad is being used in an in-place" in str(error):
-            hint = " (the model changes its input in place, as a first layer ReLU(inplace=True) does: make it a copy)"
-        if "nference tensor" in str(error):
-            hint = (
-                " (the model keeps a tensor that it made in inference mode: use `Trainer(inference_mode=False)`, "
-                "or make it anew in every forward; of weights, make or load the model outside of that mode)"
-            )
-        elif "Can't call numpy()" in str(error):
-            hint = " (a model that leaves torch has no gradient: attack by a black box (Square, HopSkipJump))"
+        hint = next((f" ({hint})" for sign, hint in HINTS.items() if sign in str(error)), "")
         raise RuntimeError(f"attack {name!r}: {error}{hint}") from error
     except Exception as error:
         raise RuntimeError(f"attack {name!r}: {type(error).__name__}: {error}") from error
