@@ -1,4 +1,9 @@
-"""`check_count` and its kind: an option that is not what it must be is refused in words that begin with its name."""
+"""`check_count` and its kind: an option that is not what it must be is refused in words that begin with its name.
+
+Everywhere `option` is what the value was given as, as in `PGD(num_steps=...)`; `owner` the object whose fields `names`
+are checked, or the name of its class or of a function, with what is no field yet by keyword; and `none_means` what None
+stands for, in words, None where it is not allowed.
+"""
 
 from __future__ import annotations
 
@@ -23,20 +28,13 @@ def is_number(value: object) -> TypeGuard[float]:
 
 
 def check_whole(option: str, value: object) -> None:
-    """Raises ValueError where `value`, given as an `option` such as `evaluate(seed=...)`, is no whole number."""
+    """Raises ValueError where `value` is no whole number."""
     if not is_whole_number(value):
         raise ValueError(f"{option} must be a whole number, got {value!r}")
 
 
 def check_count(option: str, value: object, *, least: int = 1, none_means: str | None = None) -> None:
-    """Raises ValueError where `value` is not a whole number of at least `least`, or None, if that means something.
-
-    Args:
-        option: what it was given as, as in `PGD(num_steps=...)`; the message begins with it.
-        value: what was given.
-        least: the smallest that will do.
-        none_means: what None stands for, in words; None where it is not allowed.
-    """
+    """Raises ValueError where `value` is not a whole number of at least `least`, or None, if that means something."""
     if value is None and none_means:
         return
     if not is_whole_number(value) or value < least:
@@ -45,33 +43,25 @@ def check_count(option: str, value: object, *, least: int = 1, none_means: str |
 
 
 def check_counts(owner: object, *names: str, least: int = 1, none_means: str | None = None, **given: object) -> None:
-    """Raises ValueError where an option is not a whole number of at least `least`; `none_means` as in `check_count`.
-
-    Args:
-        owner: whose options they are; or the name of its class, or of a function.
-        names: of its fields.
-        least: the smallest that will do.
-        none_means: what None stands for, in words; None where it is not allowed.
-        given: options that are no fields yet.
-    """
+    """Raises ValueError where an option is not a whole number of at least `least`, or None, if that means something."""
     for option, value in _options(owner, names, given):
         check_count(option, value, least=least, none_means=none_means)
 
 
 def check_flag(option: str, value: object) -> None:
-    """Raises ValueError where `value`, given as an `option` such as `evaluate(check_8bit=...)`, is no truth value."""
+    """Raises ValueError where `value` is no truth value."""
     if not isinstance(value, bool | np.bool_):
         raise ValueError(f"{option} must be True or False, got {value!r:.80}")
 
 
 def check_flags(owner: object, *names: str, **given: object) -> None:
-    """Raises ValueError where an option is no truth value: "no" would count as True. Arguments as of `check_counts`."""
+    """Raises ValueError where an option is no truth value: "no" would count as True."""
     for option, value in _options(owner, names, given):
         check_flag(option, value)
 
 
 def check_numbers(owner: object, *names: str, **given: object) -> None:
-    """Raises ValueError where an option is no number, before it is compared; arguments as of `check_counts`."""
+    """Raises ValueError where an option is no number, before it is compared."""
     for option, value in _options(owner, names, given):
         if not is_number(value):
             raise ValueError(f"{option} must be a number, got {value!r:.80}")
@@ -86,16 +76,7 @@ def check_above(
     or_infinite: bool = False,
     none_means: str | None = None,
 ) -> None:
-    """Raises ValueError where `value` is not finite and above `bound`, or equal to it where that will do.
-
-    Args:
-        option: what it was given as, as in `dream(step_size=...)`; the message begins with it.
-        value: what was given.
-        bound: finite.
-        or_equal: whether the bound itself will do.
-        or_infinite: whether infinity will do.
-        none_means: what None stands for, in words; None where it is not allowed.
-    """
+    """Raises ValueError where `value` is not finite and above a finite `bound`, but for what else will do."""
     if value is None and none_means:
         return
     if not is_number(value) or not (
@@ -114,7 +95,7 @@ def check_positive(
     none_means: str | None = None,
     **given: object,
 ) -> None:
-    """Raises ValueError where an option is not > 0 and finite, but for what else will do; as `check_counts`."""
+    """Raises ValueError where an option is not > 0 and finite, but for what else will do."""
     for option, value in _options(owner, names, given):
         check_above(option, value, or_equal=or_zero, or_infinite=or_infinite, none_means=none_means)
 
@@ -122,16 +103,7 @@ def check_positive(
 def check_between(
     option: str, value: object, low: float, high: float, ends: str = "[]", *, none_means: str | None = None
 ) -> None:
-    """Raises ValueError where `value` is no number from `low` to `high`.
-
-    Args:
-        option: what it was given as, as in `Health(min_accuracy=...)`; the message begins with it.
-        value: what was given.
-        low: the lower end of the range.
-        high: the upper end.
-        ends: whether they belong to it, as in `"[)"`.
-        none_means: what None stands for, in words; None where it is not allowed.
-    """
+    """Raises ValueError where `value` is no number from `low` to `high`; `ends` says whether they will do: `"[)"`."""
     if value is None and none_means:
         return
     if not is_number(value) or not (
@@ -143,14 +115,7 @@ def check_between(
 
 
 def check_choice(option: str, value: object, choices: Sequence[str], *, hint: str = "") -> None:
-    """Raises ValueError where `value` is not one of some words; the message names the nearest, if one is near.
-
-    Args:
-        option: what it was given as, as in `AutoAttack(version=...)`; the message begins with it.
-        value: what was given.
-        choices: the words.
-        hint: what else there is to say, with what parts it from the sentence.
-    """
+    """Raises ValueError where `value` is not one of some words; the message names the nearest, and ends with `hint`."""
     if isinstance(value, str) and value in choices:
         return
     lowered = {choice.lower(): choice for choice in choices}
@@ -161,26 +126,13 @@ def check_choice(option: str, value: object, choices: Sequence[str], *, hint: st
 
 
 def check_kind(option: str, value: object, kind: type) -> None:
-    """Raises ValueError where `value` is no `kind`, before it is asked for what only that has.
-
-    Args:
-        option: what it was given as, as in `Classifier(net=...)`; the message begins with it.
-        value: what was given.
-        kind: the class.
-    """
+    """Raises ValueError where `value` is no `kind`, before it is asked for what only that has."""
     if not isinstance(value, kind):
         raise ValueError(f"{option} must be an instance of {kind.__name__}, got {value!r:.80}")
 
 
 def check_names(option: str, value: object, what: str, *, or_none: bool = False) -> None:
-    """Raises ValueError where `value` is no list or set of names: a text alone would be read letter by letter.
-
-    Args:
-        option: what it was given as, as in `Finetuning(train=...)`; the message begins with it.
-        value: what was given.
-        what: they are names of, in the plural.
-        or_none: whether an empty one will do.
-    """
+    """Raises ValueError where `value` is no list or set of names of `what`: a text would be read letter by letter."""
     names = value if isinstance(value, Sequence | Set) and not isinstance(value, str) else None
     if names is None or not (names or or_none) or not all(isinstance(name, str) for name in names):
         at_least = "" if or_none else ", at least one"
