@@ -7,7 +7,7 @@ import dataclasses
 import torch
 
 from touchstone.attacks import PGD, Linf, RandomNoise, Report, evaluate
-from touchstone.callbacks.parts.passes.gathered_report import NOT_GATHERED, gathered_report
+from touchstone.callbacks.parts.passes.gathered_report import gathered_report
 
 from .oracles import images, own_labels, small_net
 
@@ -24,7 +24,7 @@ def test_every_field_of_a_report_is_gathered() -> None:
     ]
     found = gathered_report(parts, suite)
     for field in dataclasses.fields(Report):
-        if field.name in (*NOT_GATHERED, "attacks", "cost", "judge_cost"):
+        if field.name in ("x_adv", "attacks", "cost", "judge_cost"):  # the first is large, and dropped
             continue
         expected, got = getattr(whole, field.name), getattr(found, field.name)
         for one, other in zip(_tensors(expected), _tensors(got), strict=True):

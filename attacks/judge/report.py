@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, fields
+from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -116,29 +118,36 @@ class Report:
     @staticmethod
     def join(reports: Sequence[Report]) -> Report:
         """One report of several with the same attacks, at least one; the samples one after another."""
+        found = {each.name: _joined([getattr(report, each.name) for report in reports]) for each in fields(Report)}
+        return Report(**found)
 
-        def rows(field: str) -> Tensor:
-            return torch.cat([getattr(report, field) for report in reports])
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> Report:
+        """The report with every tensor changed, as all rows are by `Tensor.cpu`."""
+        return Report(**{each.name: _mapped(getattr(self, each.name), change) for each in fields(Report)})
 
-        def rows_by_attack(field: str) -> dict[str, Tensor]:
-            kept = [name for name in reports[0].attacks if all(name in getattr(r, field) for r in reports)]
-            return {name: torch.cat([getattr(r, field)[name] for r in reports]) for name in kept}
 
-        return Report(
-            attacks=reports[0].attacks,
-            sample_id=rows("sample_id"),
-            label=rows("label"),
-            clean_prediction=rows("clean_prediction"),
-            clean_correct=rows("clean_correct"),
-            robust=rows_by_attack("robust"),
-            success=rows_by_attack("success"),
-            cost={name: sum((r.cost[name] for r in reports), Cost()) for name in reports[0].attacks},
-            margin_left=rows_by_attack("margin_left"),
-            x_adv=rows_by_attack("x_adv"),
-            survives_8bit=rows_by_attack("survives_8bit"),
-            judge_cost=sum((r.judge_cost for r in reports), Cost()),
-            observed=list(dict.fromkeys(sign for r in reports for sign in r.observed)),
-        )
+def _joined(values: Sequence[Any]) -> Any:
+    """What several reports have in one place: rows one after another, costs added up, each sign once.
+
+    Of an attack that not all of them have something of, there is nothing.
+    """
+    first = values[0]
+    if isinstance(first, Tensor):
+        return torch.cat([*values])
+    if isinstance(first, Cost):
+        return sum(values, Cost())
+    if isinstance(first, list):
+        return list(dict.fromkeys(chain(*values)))
+    if isinstance(first, dict):
+        shared = [name for name in first if all(name in value for value in values)]
+        return {name: _joined([value[name] for value in values]) for name in shared}
+    return first  # an attack
+
+
+def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(value, dict):
+        return {name: _mapped(part, change) for name, part in value.items()}
+    return change(value) if isinstance(value, Tensor) else value
 
 
 def _share(verdict: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""What the processes of a run know together. Every function is a collective: all processes call it."""
+"""What the processes of a run know together. Every function but `order_of` is a collective: all processes call it."""
 
 from __future__ import annotations
 
@@ -34,14 +34,24 @@ def gather_by_id(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if not parts:
         return {}
     whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    ids, order = whole["_id"].sort()
+    order = order_of(whole["_id"])
+    return {name: value[order] for name, value in whole.items()}
+
+
+def order_of(ids: Tensor) -> Tensor:
+    """The places of the rows of all processes in the order of their ids, int64 `(N,)` both.
+
+    Raises:
+        ValueError: an id occurs twice.
+    """
+    ids, order = ids.sort()
     twice = ids[1:][ids[1:] == ids[:-1]]
     if len(twice):
         raise ValueError(
             f"two processes have taken the sample {int(twice[0])}: a DistributedSampler must be given the rank of its "
             "own process"
         )
-    return {name: value[order] for name, value in whole.items()}
+    return order
 
 
 def gather_costs(cost: dict[str, Cost]) -> dict[str, Cost]:
