@@ -11,7 +11,6 @@ from lightning.pytorch.trainer.connectors.data_connector import _DataLoaderSourc
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import CombinedLoader, rank_zero_warn
 from torch.utils.data import DataLoader
-from torchmetrics import Metric
 
 from touchstone.runs.of_trainer import callbacks_of
 from touchstone.runs.run_folder import tensorboard_writers
@@ -20,10 +19,9 @@ from .parts.passes.figures import Figures
 from .parts.passes.processes import gather
 from .parts.resuming.double_weights import widen_before_loading
 from .parts.resuming.enduring_workers import with_enduring_workers
+from .parts.resuming.of_process import copied_to, held, take_up
 from .parts.resuming.own_order import Position, in_own_order
-from .parts.resuming.pending_gradients import accumulate_on, pending_gradients
 from .parts.resuming.plateau import go_on_scheduling, is_epoch_to_end
-from .parts.resuming.random_state import random_state, set_random_state
 from .probe import Probe
 
 _PLACE = "touchstone/exact_resume"
@@ -94,11 +92,8 @@ class ExactResume(pl.Callback):
         if is_mid_epoch:
             _as_if_an_epoch_went_on(progress)
             checkpoint["epoch"] = progress["current"]["completed"]
-        metrics = _metrics(trainer, pl_module) if is_mid_epoch else {}
-        figures = _on(torch.device("cpu"), _last_figures(trainer))
-        gradients = _on(torch.device("cpu"), pending_gradients(trainer, pl_module))
-        kept = {"metrics": metrics, "modules": _process_states(pl_module), "figures": figures, "gradients": gradients}
-        states = gather({"random": random_state(), **kept})
+        figures = copied_to(torch.device("cpu"), _last_figures(trainer))
+        states = gather({**held(trainer, pl_module, is_mid_epoch=is_mid_epoch), "figures": figures})
         checkpoint[_PLACE] = {
             "seed": self._seed,
             "num_logged": _num_logged(trainer),
@@ -150,12 +145,9 @@ class ExactResume(pl.Callback):
             )
             return
         mine = states[trainer.global_rank]
-        set_random_state(mine["random"])
-        accumulate_on(pl_module, mine.get("gradients", {}))
-        _load_process_states(pl_module, mine.get("modules", {}))
-        _load_metrics(pl_module, mine["metrics"])
+        take_up(pl_module, mine)
         if "figures" in mine:
-            trainer.callback_metrics.update(_on(pl_module.device, mine["figures"]["figures"]))
+            trainer.callback_metrics.update(copied_to(pl_module.device, mine["figures"]["figures"]))
             self._figures.tags.update(mine["figures"]["fresh"])
             if saved["is_epoch_to_end"]:
                 go_on_scheduling(trainer)
@@ -221,57 +213,3 @@ class _Enduring(_DataLoaderSource):
 def _each(loaders: Any) -> list[DataLoader]:
     combined = loaders if isinstance(loaders, CombinedLoader) else CombinedLoader(loaders)
     return [loader for loader in combined.flattened if isinstance(loader, DataLoader)]
-
-
-def _metrics(trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Any]:
-    """The states of the metrics that the training step has logged in this epoch."""
-    logged = {id(result.value) for result in trainer.fit_loop.epoch_loop._results.values() if not result.is_tensor}
-    return {
-        name: {"parts": _on(torch.device("cpu"), dict(metric.metric_state)), "num_updates": metric._update_count}
-        for name, metric in module.named_modules()
-        if isinstance(metric, Metric) and id(metric) in logged
-    }
-
-
-def _load_metrics(module: pl.LightningModule, states: dict[str, Any]) -> None:
-    """Takes up what `_metrics` gave, of those that the module still has."""
-    modules = dict(module.named_modules())
-    for name, state in states.items():
-        metric = modules.get(name)
-        if isinstance(metric, Metric):
-            for part, value in state["parts"].items():
-                setattr(metric, part, _at_least_as_wide(_on(module.device, value), getattr(metric, part)))
-            metric._update_count, metric._computed = state["num_updates"], None
-
-
-def _process_states(module: pl.LightningModule) -> dict[str, Any]:
-    """What modules keep from step to step on this process."""
-    return {
-        name: _on(torch.device("cpu"), part.process_state())
-        for name, part in module.named_modules()
-        if hasattr(part, "process_state")
-    }
-
-
-def _load_process_states(module: pl.LightningModule, states: dict[str, Any]) -> None:
-    """Takes up what `_process_states` gave, of the parts that the module still has."""
-    modules: dict[str, Any] = dict(module.named_modules())
-    for name, state in states.items():
-        if hasattr(modules.get(name), "load_process_state"):
-            modules[name].load_process_state(_on(module.device, state))
-
-
-def _at_least_as_wide(value: Any, now: Any) -> Any:
-    """A state of a metric, in the precision that it has now where that is wider: an older checkpoint's may be half."""
-    if isinstance(value, torch.Tensor) and isinstance(now, torch.Tensor):
-        return value.to(torch.promote_types(value.dtype, now.dtype))
-    return value
-
-
-def _on(device: torch.device, value: Any) -> Any:
-    """Tensors, in lists and dicts too, copied to a device."""
-    if isinstance(value, dict):
-        return {name: _on(device, part) for name, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_on(device, part) for part in value)
-    return value.detach().to(device, copy=True) if isinstance(value, torch.Tensor) else value
