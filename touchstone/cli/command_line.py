@@ -31,8 +31,6 @@ from ..runs.find_checkpoint import FoundCheckpoint, step_of
 from ..runs.run_folder import run_folder
 from .checkpoint_errors import check_checkpoint, explain_mismatch
 from .class_help import Parser, explain_class_help
-from .common_pass import check_common_pass
-from .devices import read_devices
 from .given import Given, check_configs, merge_given, replaced_callbacks
 from .jobs import JOBS
 from .loader import install_loader
@@ -52,7 +50,7 @@ from .stop_after_step import StopAfterStep
 from .stopping import Stopping
 from .subcommand import check_subcommand, explain_order
 from .target import aim_callbacks, check_target
-from .trainer_counts import check_trainer_counts
+from .trainer_checks import check_common_pass, check_trainer_counts
 from .usage_errors import explain, in_one_line
 
 NEEDED_LOADERS = {"fit": "train", "validate": "val", "test": "test", "predict": "predict"}
@@ -84,7 +82,6 @@ class CommandLine(LightningCLI):
         self.arguments = list(arguments)
         check_subcommand(arguments, list(LightningCLI.subcommands()), beside=JOBS)
         install_loader()
-        read_devices()
         quieten(NOISE if arguments[0] == "fit" else NOISE + NOISE_OUTSIDE_FIT)
         self.stopping, self.then_test, self.shows_folder = stopping, then_test, shows_folder
         self.goes_on: FoundCheckpoint | None = None  # in the folder of an earlier run, with its checkpoint

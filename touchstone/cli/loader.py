@@ -9,8 +9,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import torch
 import yaml
 from jsonargparse import get_loader, set_loader
+from jsonargparse.typing import register_type
 
 MODE = "yaml"
 _of_jsonargparse = get_loader(MODE)
@@ -37,12 +39,14 @@ Loader.add_implicit_resolver(f"{TAG}int", INT, list("-+0123456789"))
 
 
 def install_loader() -> None:
-    """From now on jsonargparse reads by `Loader`, and the text `None` as `null`.
+    """From now on jsonargparse reads by `Loader`, the text `None` as `null`, and a `torch.device` by its name.
 
     On the command line it reads the value of an option of a class inside a class once for each class on the way, and
     hands on what it has read as text: `null` arrives at the innermost class as `None`.
     """
     set_loader(MODE, _read, (yaml.YAMLError,))
+    # As that of `StochasticWeightAveraging`; jsonargparse would save words that it cannot read again.
+    register_type(torch.device, str, torch.device, (RuntimeError,), fail_already_registered=False)
 
 
 def _read(text: str) -> Any:
