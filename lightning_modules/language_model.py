@@ -22,7 +22,7 @@ from touchstone.runs.run_folder import run_folder
 
 from .every_sample_once import EverySampleOnce
 from .parts.full_mean import FullMean
-from .parts.publish_sample import publish_sample
+from .parts.samples import encoded_prompt, lacking, publish_sample
 from .parts.untrained_positions import say_untrained_positions
 from .parts.with_schedule import with_schedule
 
@@ -111,14 +111,16 @@ class LanguageModel(pl.LightningModule):
         self._check_vocabulary()
         window = of_data(self._trainer, "context")
         if self._writes_samples():
-            num_read = self._encoded_prompt().shape[1] + self.sample_tokens - 1
+            num_read = encoded_prompt(self._vocabulary(), self.prompt).shape[1] + self.sample_tokens - 1
             say_untrained_positions(self.net, window=window, num_read=num_read)
 
     def on_validation_start(self) -> None:
         self._check_vocabulary()
         if self.sample_tokens and not self._writes_samples() and not self._has_said_none:
             self._has_said_none = True
-            lacks = f"; here it lacks {' and '.join(self._missing())}" if self._vocabulary() is not None else ""
+            vocabulary = self._vocabulary()
+            names = " and ".join(lacking(vocabulary, self.prompt))
+            lacks = f"; here it lacks {names}" if vocabulary is not None else ""
             rank_zero_warn(
                 "LanguageModel writes no samples, which need a data module whose `vocabulary` turns texts into tokens "
                 f"and back, as that of TextDataModule does{lacks}; where none are wanted, "
@@ -141,7 +143,7 @@ class LanguageModel(pl.LightningModule):
                 f"the net has {num_logits} tokens and the text {len(vocabulary)}: set vocab_size={len(vocabulary)}"
             )
         if self._writes_samples() and self.prompt is not None:
-            self._encoded_prompt()
+            encoded_prompt(vocabulary, self.prompt)
 
     # Steps.
 
@@ -214,7 +216,7 @@ class LanguageModel(pl.LightningModule):
         vocabulary = self._vocabulary()
         if vocabulary is None:
             raise ValueError("LanguageModel.sample needs a data module with a `vocabulary`, as TextDataModule has")
-        tokens = self._encoded_prompt(prompt).to(self.device)
+        tokens = encoded_prompt(vocabulary, self.prompt if prompt is None else prompt).to(self.device)
         generator = torch.Generator(self.device).manual_seed(seed)
         added = self.sample_tokens if num_tokens is None else num_tokens
         with evaluating(self.net):
@@ -276,27 +278,10 @@ class LanguageModel(pl.LightningModule):
 
     def _writes_samples(self) -> bool:
         """Not where loaders of one's own, or the words of another data module, say nothing of tokens."""
-        return self.sample_tokens > 0 and not self._missing()
-
-    def _missing(self) -> list[str]:
-        """What samples need and the vocabulary lacks: names only where the prompt is chosen from them."""
-        needed = ("encode", "decode", "names") if self.prompt is None else ("encode", "decode")
-        return [name for name in needed if not hasattr(self._vocabulary(), name)]
+        return self.sample_tokens > 0 and not lacking(self._vocabulary(), self.prompt)
 
     def _num_characters(self) -> Any:
         return getattr(self._vocabulary(), "num_characters", None)
-
-    def _encoded_prompt(self, prompt: str | None = None) -> Tensor:
-        vocabulary, text = self._vocabulary(), self.prompt if prompt is None else prompt
-        if text is None:
-            text = "\n" if "\n" in vocabulary.names else vocabulary.names[0]
-        try:
-            ids = vocabulary.encode(text)
-        except ValueError as error:
-            raise ValueError(f"LanguageModel(prompt=...): {error}") from error
-        if not len(ids):
-            raise ValueError("LanguageModel(prompt=...) must be None or a text, got an empty one")
-        return torch.tensor(ids.astype("int64"))[None]
 
 
 def _check_goes_on(net: nn.Module, *, sample_tokens: int, carry_state: bool) -> None:
