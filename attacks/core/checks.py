@@ -162,13 +162,7 @@ def check_shape_of_logits(logits: Tensor, num_samples: int, where: str = "") -> 
 
 
 def check_logits(logits: Tensor, sample_ids: Tensor, where: str) -> None:
-    """Raises ValueError where logits have another shape than `(N, C)`, C >= 2, or are not finite.
-
-    Args:
-        logits: what the model returned, of any shape.
-        sample_ids: int64 `(N,)`, to name the first bad sample by.
-        where: which forward this was, for the message.
-    """
+    """Raises ValueError where logits are not `(N, C)` with C >= 2, or not finite; `where` says of which forward."""
     check_shape_of_logits(logits, len(sample_ids), where)
     _check_finite(logits, sample_ids, where)
 

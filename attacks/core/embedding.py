@@ -100,10 +100,6 @@ class FromEmbedding(Around):
 
     A vector that equals the embedding's padding row is padding, so that a mask which the model makes from its tokens
     stays what it was; every other vector stands for some token or other.
-
-    Args:
-        model: token ids, int64 `(N, T)`, to logits.
-        embedding: the one inside it that its tokens go through.
     """
 
     def __init__(self, model: nn.Module, embedding: nn.Embedding) -> None:

@@ -12,10 +12,6 @@ from torch import Tensor
 def parse_number(text: float | str, option: str) -> float:
     """Reads a number as people write an eps: `0.3`, `"0.3"`, `"8/255"` or `"0.5/255"`.
 
-    Args:
-        text: what was given.
-        option: what it was given as, as in `PGD(step_size=...)`; the message begins with it.
-
     Raises:
         ValueError: `text` is none of these.
     """
@@ -35,10 +31,6 @@ def parse_number(text: float | str, option: str) -> float:
 def read_eps(eps: float | str | Tensor, option: str) -> float | Tensor:
     """Reads an eps, one for all samples or float `(N,)` with one for each.
 
-    Args:
-        eps: what was given.
-        option: what it was given as, as in `Linf(eps=...)`; the message begins with it.
-
     Raises:
         ValueError: it is neither, or not > 0 and finite.
     """
@@ -55,10 +47,6 @@ def read_eps(eps: float | str | Tensor, option: str) -> float | Tensor:
 
 def read_box(box: object, option: str) -> tuple[float, float]:
     """Reads the lowest and the highest value that a pixel can have.
-
-    Args:
-        box: what was given.
-        option: what it was given as, as in `Linf(box=...)`; the message begins with it.
 
     Raises:
         ValueError: `box` is no such pair.
@@ -82,12 +70,7 @@ def check_width(eps: float, width: float, option: str) -> None:
 
 
 def write_number(number: float, *, digits: int | None = None) -> str:
-    """Writes an eps as people do: `8/255` where it is just that and no short decimal, else as Python writes it.
-
-    Args:
-        number: an eps.
-        digits: as many are written of any other; None for all.
-    """
+    """Writes an eps as people do: `8/255` where it is just that and no short decimal, else in so many digits or all."""
     parts = round(number * 255)
     if number < 1 and len(repr(number)) > 6 and parts / 255 == number:
         return f"{parts}/255"

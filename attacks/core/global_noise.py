@@ -21,11 +21,6 @@ def noticing_global_noise(kind: type, model: nn.Module, x: Tensor) -> Iterator[N
     """Warns, once for each kind of attack, where torch's random state is another after the block.
 
     Not where the model draws from it itself, or may, being in training mode.
-
-    Args:
-        kind: the attack's class.
-        model: what it attacks.
-        x: the samples, `(N, ...)`, N >= 1.
     """
     before = _random_states(x.device)
     yield

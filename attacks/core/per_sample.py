@@ -21,10 +21,7 @@ class PerSample:
     """
 
     def take(self: Self, rows: Tensor) -> Self:
-        """Returns the same value for some samples of the batch.
-
-        Args:
-            rows: the samples to keep, bool `(N,)` or int64 `(M,)`.
+        """Returns the same value for some samples of the batch, bool `(N,)` or int64 `(M,)`.
 
         Raises:
             ValueError: a tensor field has neither one row nor one row per sample of the batch.

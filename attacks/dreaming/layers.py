@@ -165,11 +165,6 @@ def stopping_after(
     Of a layer that a forward calls several times it is the first output. What follows a layer may write into its
     output; the outputs are safe from that. It raises ValueError where a layer is not run, puts out no floats, or no
     row for each sample.
-
-    Args:
-        model: it is run.
-        names: of the layers.
-        call: who asks, for messages.
     """
     wanted = set(names)
     outputs: dict[str, Tensor] = {}

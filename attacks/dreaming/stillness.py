@@ -8,14 +8,7 @@ from .canvas import Canvas
 
 
 def why_still(gain: Tensor, gradient: Tensor, pictures: Tensor, canvas: Canvas) -> str:
-    """The reasons, each with the number of pictures that it holds for.
-
-    Args:
-        gain: what is climbed of the pictures, float `(N,)`.
-        gradient: of that, `(N, C, H, W)`.
-        pictures: that have not moved, `(N, C, H, W)`.
-        canvas: where they might have gone.
-    """
+    """The reasons why pictures have not moved on a canvas, each with the number of those that it holds for."""
     direction = canvas.direction(gradient)
     is_broken = ~gain.isfinite()
     is_flat = ~is_broken & (direction == 0).flatten(1).all(1)

@@ -29,16 +29,7 @@ _NUM_CLIMBING = 8
 
 
 class Diagnosis:
-    """Looks for signs of masking on a few samples of an evaluation.
-
-    Args:
-        model: images to logits, in the judge's context.
-        x, y: the samples, `(N, ...)`, and their classes, int64 `(N,)`.
-        prediction: the classes that the model takes them for before any attack, int64 `(N,)`.
-        logits: before any attack, `(M, C)`, of the first samples, `NUM_LOOKED_AT` or more where there are so many.
-        rng: noise per sample.
-        look: the judge's own forwards.
-    """
+    """Looks for signs of masking on a few samples of an evaluation; the first `NUM_LOOKED_AT` logits will do."""
 
     def __init__(
         self,

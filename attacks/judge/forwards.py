@@ -68,13 +68,7 @@ class Forwards:
 
     @torch.no_grad()
     def __call__(self, x: Tensor, ids: Tensor, where: str, batch_size: int | None = None) -> Tensor:
-        """The logits of all samples, `(N, C)`.
-
-        Args:
-            x: images, `(N, ...)`.
-            ids: sample ids, int64 `(N,)`, for messages.
-            where: which forward this is, for messages.
-            batch_size: samples in a forward, if it is to be fewer.
+        """The logits of all samples, `(N, C)`, `batch_size` in a forward if that is fewer; `where` is for messages.
 
         Raises:
             ValueError: what the model returned are no finite logits, or it takes only so many samples.

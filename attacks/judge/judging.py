@@ -15,12 +15,7 @@ from ..core.logits import logits_as_float
 
 @contextmanager
 def judging(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Inside, a model in evaluation mode gives logits in full precision; after it all is as it was, buffers too.
-
-    Args:
-        model: of `module_of`.
-        device: that of the samples.
-    """
+    """Inside, a model in evaluation mode gives logits in full precision; after it all is as it was, buffers too."""
     with (
         buffers_kept(model),
         frozen_eval(model),

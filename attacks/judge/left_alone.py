@@ -26,12 +26,7 @@ _SETTINGS: dict[str, tuple[Any, Any]] = {
 
 @contextmanager
 def left_alone(name: str, attack: Attack) -> Iterator[None]:
-    """Raises ValueError where the block changed what an attack is measured by; torch's settings are put back anyway.
-
-    Args:
-        name: of the attack, for messages.
-        attack: what runs in the block.
-    """
+    """Raises ValueError where the block changed what an attack is measured by; torch's settings are put back anyway."""
     kept = {"threat": attack.threat.copied(), "objective": attack.objective.copied()}
     before = {setting: read() for setting, (read, _) in _SETTINGS.items()}
     try:

@@ -27,17 +27,7 @@ _ORDER = {
 def signs_of_masking(
     attacks: Mapping[str, Attack], num_robust: Mapping[str, int], cost: Mapping[str, Cost], num_samples: int
 ) -> list[str]:
-    """Looks for them in what an evaluation has measured anyway.
-
-    Args:
-        attacks: the attacks by name.
-        num_robust: by attack, the samples that are right before and after it.
-        cost: by attack, its counts.
-        num_samples: samples evaluated.
-
-    Returns:
-        One sentence for each sign.
-    """
+    """One sentence for each sign in what an evaluation has measured anyway."""
     signs = []
     for name, counted in cost.items():
         zero = counted.num_zero_gradients / max(1, counted.num_backwards)

@@ -26,13 +26,6 @@ def prepare_attacks(
 ) -> tuple[dict[str, Attack], dict[str, Cost]]:
     """All attacks, ready, and what those that learn have cost for it.
 
-    Args:
-        attacks: attacks by name.
-        model: images to logits, in the judge's context.
-        samples: images, float `(N, ...)`, and their classes, int64 `(N,)`; None for none.
-        seed: any integer; the same samples and seed give the same attacks.
-        untouched: proves that learning leaves the model alone.
-
     Raises:
         ValueError: an attack needs samples and there are none; it changed the model, its threat or objective, or
             torch's settings.
@@ -82,13 +75,7 @@ def coincide(x: Tensor, others: Tensor) -> Tensor:
 
 
 def check_disjoint(x: Tensor, ids: Tensor, others: Tensor) -> None:
-    """Raises ValueError where images of the evaluation are among those that attacks have learned from.
-
-    Args:
-        x: the images that are evaluated, `(N, ...)`.
-        ids: by which they are known, int64 `(N,)`.
-        others: what the attacks have learned from, `(M, ...)`.
-    """
+    """Raises ValueError where images of the evaluation are among those that attacks have learned from."""
     same = coincide(x, others)
     if bool(same.any()):
         raise ValueError(

@@ -31,21 +31,7 @@ def probed(
     seed: int,
     halving: Halving,
 ) -> Report:
-    """What `evaluate(probe_masking=True)` looks for, afterwards, and on some samples of a report.
-
-    Args:
-        report: of these samples, and perhaps of others; its ids ascend.
-        model: as it was evaluated.
-        x: some of the samples, `(N, ...)`.
-        y: their classes, int64 `(N,)`.
-        attacks: those of the report, ready to attack these samples.
-        sample_ids: their ids, int64 `(N,)`.
-        seed: of the evaluation.
-        halving: samples at a time.
-
-    Returns:
-        The report with the signs that were seen, and what it cost to look.
-    """
+    """What `evaluate(probe_masking=True)` looks for, on some samples of a report, added to it; its ids ascend."""
     model = module_of(model)
     with judging(model, x.device):
         x, y, ids = as_computed(x, model), as_labels(y), sample_ids.to(x.device).clone()

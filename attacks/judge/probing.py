@@ -21,13 +21,6 @@ from .running import naming
 class Probing:
     """Samples of which some are attacked or moved once more, and what that costs.
 
-    Args:
-        model: images to logits, in the judge's context.
-        x, y: the samples, `(N, ...)`, and their classes, int64 `(N,)`.
-        prediction: the classes that the model takes them for before any attack, int64 `(N,)`.
-        rng: noise per sample.
-        look: the judge's own forwards.
-
     Attributes:
         cost: what the probes have passed through the model, beside `look`.
     """
@@ -40,12 +33,7 @@ class Probing:
         self.cost = Cost()
 
     def in_parts(self, rows: Tensor, work: Callable[[Tensor], int]) -> int:
-        """The sum of what `work` finds of as many rows at a time as fit into memory.
-
-        Args:
-            rows: of the samples, int64 `(M,)`.
-            work: from some of them to how many of these show a sign.
-        """
+        """The sum of what `work` finds of as many rows at a time as fit into memory: how many of these show a sign."""
         found = 0
 
         def add(part_of: slice) -> None:

@@ -15,11 +15,6 @@ def unless_refused(model: nn.Module, name: str, probe: Callable[[], list[str]]) 
 
     Probes pass what nobody else does, such as plain grey, or one sample alone. Any other error is none of the model's,
     and where memory did not suffice, all is.
-
-    Args:
-        model: images to logits.
-        name: of the attack that is in doubt.
-        probe: asks the model.
     """
     has_failed = False
 

@@ -28,15 +28,6 @@ from .untouched import Untouched
 class Trial:
     """Measures a batch before any attack, in the judge's context (`evaluate`).
 
-    Args:
-        model: images to logits.
-        x: images, float `(N, ...)`, the judge's own.
-        y: the true classes, int64 `(N,)`.
-        ids: sample ids, int64 `(N,)`.
-        attacks: attacks by name.
-        seed: of all randomness, together with the ids.
-        halving: samples attacked at a time.
-
     Raises:
         ValueError: the labels or the logits are not what they must be.
     """

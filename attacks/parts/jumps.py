@@ -27,9 +27,6 @@ _KEPT = 0.25  # of what the gradients promise, what a gain that does not bend ri
 class Jumps:
     """The changes of the samples' gains that their gradients explain, and those that they do not.
 
-    Args:
-        x: the samples, float `(N, ...)`.
-
     Attributes:
         first: the points where all of them were looked at first, `(N, ...)`, their gains, `(N,)`, and gradients.
     """
@@ -43,12 +40,7 @@ class Jumps:
         self.first: tuple[Tensor, Tensor, Tensor] | None = None
 
     def watched(self, measure: Measure, rows: Tensor) -> Measure:
-        """The same gain, whose changes are looked at wherever its gradient is taken.
-
-        Args:
-            measure: the gain of a batch of points.
-            rows: which samples these are, int64 `(M,)`.
-        """
+        """The same gain, whose changes are looked at wherever its gradient is taken."""
 
         def watch(points: Tensor, part: Tensor) -> tuple[Tensor, Tensor]:
             gain, reached = measure(points, part)

@@ -89,12 +89,7 @@ class Nearest:
 
 
 class Progress:
-    """Ends a descent for samples whose loss no longer falls: it is looked at ten times.
-
-    Args:
-        like: float `(N,)`, of the losses' dtype and device.
-        num_steps: of the descent, >= 1.
-    """
+    """Ends a descent for samples whose loss no longer falls: it is looked at ten times."""
 
     def __init__(self, like: Tensor, num_steps: int) -> None:
         self._every, self._before = ceil(num_steps / 10), torch.full_like(like, torch.inf)
@@ -109,12 +104,7 @@ class Progress:
 
 
 class Adam:
-    """Adam (Kingma and Ba, 2015, algorithm 1) for points of which some may have stopped.
-
-    Args:
-        like: the points, float `(N, ...)`.
-        step_size: its alpha, > 0.
-    """
+    """Adam (Kingma and Ba, 2015, algorithm 1) for points of which some may have stopped."""
 
     def __init__(self, like: Tensor, step_size: float) -> None:
         self._step_size, self._num_steps = step_size, 0

@@ -77,10 +77,6 @@ class Weighed(Attack, ABC):
 class WeightSearch:
     """For each sample the weight of the objective beside the distance: tenfold until one succeeds, then bisected.
 
-    Args:
-        x: the samples, float `(N, ...)`.
-        first: the weight to begin with, > 0.
-
     Attributes:
         weight: what to try next, float `(N,)`.
     """

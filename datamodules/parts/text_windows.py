@@ -38,10 +38,6 @@ class Anywhere(Sampler[int]):
     """Windows drawn with replacement.
 
     No `RandomSampler`: in several processes, Lightning puts one that goes through all windows in the place of such.
-
-    Args:
-        windows: what is drawn from.
-        num_samples: how many are drawn.
     """
 
     def __init__(self, windows: Windows, num_samples: int) -> None:

@@ -17,13 +17,7 @@ _PART = 1 << 14
 
 
 class UnknownCharacter(ValueError):
-    """A text has what a vocabulary lacks.
-
-    Args:
-        character: what it has.
-        position: the first place at which it does.
-        known: the characters of the vocabulary.
-    """
+    """A text has what a vocabulary lacks."""
 
     def __init__(self, character: str, position: int, known: str) -> None:
         super().__init__(

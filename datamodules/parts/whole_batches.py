@@ -13,13 +13,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 class Rows(Dataset[Batch]):
-    """Some rows of images and classes.
-
-    Args:
-        x: `(N, ...)`, possibly a memory map.
-        y: `(N,)`.
-        rows: which, int64; None for all.
-    """
+    """Some rows of images and classes."""
 
     def __init__(self, x: Tensor, y: Tensor, rows: Tensor | None = None) -> None:
         self.x, self.y = x, y

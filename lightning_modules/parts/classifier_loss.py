@@ -69,12 +69,7 @@ class ClassifierLoss(nn.Module):
             raise
 
     def mean(self, each: Tensor, y: Tensor) -> Tensor:
-        """The mean of another loss, weighted as this one: `()`.
-
-        Args:
-            each: of every sample, float `(N,)`.
-            y: as in `forward`.
-        """
+        """The mean of another loss, weighted as this one: `()`."""
         if self.class_weights is None:
             return each.mean()
         counts = _weights_of(y, self.class_weights)

@@ -10,13 +10,7 @@ from torch.optim import Optimizer
 
 
 def with_schedule(optimizer: Optimizer, scheduler: Any, interval: str) -> OptimizerLRScheduler:
-    """What `configure_optimizers` returns, with the figure that a scheduler waits for.
-
-    Args:
-        optimizer: the only one.
-        scheduler: changes its learning rate.
-        interval: whether it steps after every `"epoch"`, or after every optimizer `"step"`.
-    """
+    """What `configure_optimizers` returns, with the figure that a scheduler waits for, which steps every `interval`."""
     schedule = {"scheduler": scheduler, "interval": interval}
     if isinstance(scheduler, ReduceLROnPlateau):
         schedule["monitor"] = scheduler.monitor

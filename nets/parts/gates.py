@@ -19,10 +19,6 @@ class Gates:
 
     That is a name, `l0` for the first layer of an RNN, `l0.f` for the forget gate of an LSTM's; the kind of unit; and
     what it gave, `(B, T, H)`. `l0.c` is the tanh of an LSTM's cell.
-
-    Args:
-        net: an `RNN`, `LSTM` or `GRU`.
-        keep: takes them.
     """
 
     def __init__(self, net: Recurrent, keep: Keep) -> None:

@@ -6,13 +6,7 @@ import torch
 
 
 def check_made(owner: object, *, device: torch.device | str | int | None, dtype: torch.dtype | None) -> None:
-    """Raises ValueError where these are no device of torch and no floating point dtype, nor None.
-
-    Args:
-        owner: the layer.
-        device: what it was given; that it is there is found where the parameters are made.
-        dtype: what it was given.
-    """
+    """Raises ValueError where these are no device of torch and no floating point dtype, nor None."""
     name = type(owner).__name__
     if device is not None:
         try:

@@ -45,17 +45,7 @@ def gru_step(x: Tensor, state: State, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, 
 
 
 def unroll(step: Step, x: Tensor, state: State, *weights: Tensor) -> State:
-    """The states after every step.
-
-    Args:
-        step: one of the functions above.
-        x: inputs, time first, `(T, B, D)`, T >= 1.
-        state: the initial state, each part `(B, H)`.
-        *weights: what the step takes besides.
-
-    Returns:
-        The parts of the state, each `(T, B, H)`.
-    """
+    """The states after every step, each part `(T, B, H)`, of inputs `(T, B, D)`, T >= 1, by a step as those above."""
     states = []
     for x_t in x:
         state = step(x_t, state, *weights)

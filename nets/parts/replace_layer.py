@@ -15,12 +15,7 @@ def replace_layer(net: nn.Module, name: str, layer: nn.Module) -> None:
 
 
 def like(layer: nn.Linear | nn.Conv2d, changed: Mapping[str, Any]) -> nn.Module:
-    """A linear layer or convolution as this one, with random weights of its dtype and on its device.
-
-    Args:
-        layer: stays as it is.
-        changed: numbers that differ, such as `out_features`.
-    """
+    """A linear layer or convolution as this one, with random weights of its dtype and on its device."""
     names: tuple[str, ...] = ("in_features", "out_features")
     if isinstance(layer, nn.Conv2d):
         names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")

@@ -12,18 +12,9 @@ from touchstone.float64 import has_float64
 
 
 def turns(positions: Tensor, num_pairs: int, like: Tensor, base: float = 10_000.0) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of `position * base^(-i / num_pairs)` for i from 0 to num_pairs - 1.
+    """Cosine and sine of `position * base^(-i / num_pairs)`, both `(T, num_pairs)`, in dtype and place as `like`.
 
     Angles are float64, on the CPU where a device has none: in float32 those of far positions are off.
-
-    Args:
-        positions: whole numbers `(T,)`.
-        num_pairs: how many angles each position has.
-        like: the result has its dtype and device.
-        base: sets the slowest turn.
-
-    Returns:
-        Both `(T, num_pairs)`.
     """
     device = like.device if has_float64(like.device) else torch.device("cpu")
     exponents = torch.arange(num_pairs, device=device, dtype=torch.float64) / num_pairs

@@ -78,16 +78,7 @@ class _Formatter(DefaultHelpFormatter):
 
 
 def explain_class_help(parser: ArgumentParser, arguments: Sequence[str], error: Exception) -> UsageError | None:
-    """What is wrong with the class that a `--KEY.help` names, and the names that are right, the nearest first.
-
-    Args:
-        parser: of the subcommand.
-        arguments: what it was to parse.
-        error: how it failed.
-
-    Returns:
-        The usage error; None where it failed for something else.
-    """
+    """What is wrong with the class that a `--KEY.help` names, the right names nearest first; None if it is not that."""
     if unknown := re.search(r"nrecognized arguments: --(\S+\.help)(?=[\s=]|$)", str(error)):
         option = next((asked for asked, _ in _asked(arguments) if asked.endswith(unknown[1])), f"--{unknown[1]}")
         return UsageError(

@@ -23,10 +23,6 @@ def differences(stored: Path, again: Path) -> Iterator[str]:
 
     Counts are the same, other numbers within `TOLERANCE`. Seconds do not repeat; `notes` tells of commit and versions.
 
-    Args:
-        stored: the folder of the run.
-        again: that of the measurement to compare it with.
-
     Raises:
         UsageError: a file of either is damaged.
     """

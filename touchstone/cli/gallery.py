@@ -121,13 +121,6 @@ def _exhibits() -> list[Exhibit]:
 def gallery(arguments: Sequence[str], stopping: Stopping) -> int:
     """Runs everything and writes `figures/index.html`, which needs nothing beside it.
 
-    Args:
-        arguments: a folder or a file with pictures of one's own; none for two photographs of scikit-learn.
-        stopping: knows of the signals that end the run.
-
-    Returns:
-        0.
-
     Raises:
         UsageError: there is more than one argument, or no such folder, or no picture in it.
     """

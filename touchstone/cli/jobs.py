@@ -14,15 +14,7 @@ JOBS = {
 
 
 def run_job(name: str, arguments: Sequence[str], stopping: Stopping) -> int:
-    """Runs a job, or prints its `HELP` where that is asked for.
-
-    Args:
-        name: one of `JOBS`.
-        arguments: those behind the name.
-        stopping: knows of the signals that end the run.
-
-    Returns:
-        The exit code.
+    """Runs one of `JOBS` and gives its exit code, or prints its `HELP` where that is asked for.
 
     Raises:
         UsageError: the arguments, or the files that they name, are wrong.

@@ -10,16 +10,7 @@ from jsonargparse import Namespace
 
 
 def about_log_folder(error: BaseException, folder: Path | None, logger: Any) -> OSError | None:
-    """The error of a run that could not make its folder, or one above it, with what the folder is for.
-
-    Args:
-        error: of the run.
-        folder: its run folder, None where it has none.
-        logger: what the config has at `trainer.logger`.
-
-    Returns:
-        The error to raise; None where `error` is another one.
-    """
+    """The error to raise where a run could not make its `folder`, or one above it; None where it is another one."""
     if folder is None or not isinstance(error, OSError) or not isinstance(error.filename, (str, Path)):
         return None
     failed, wanted = Path(os.path.abspath(error.filename)), Path(os.path.abspath(folder))

@@ -22,12 +22,7 @@ WEIGHTS_ONLY = "Changes nothing: a checkpoint is data, and one with code in it i
 
 
 def describe_options(parser: ArgumentParser, subcommand: str) -> None:
-    """Gives groups of options, and those of a checkpoint, words of this project.
-
-    Args:
-        parser: of the subcommand, with all its options.
-        subcommand: its name, which is that of the group with its own options.
-    """
+    """Gives groups of options, and those of a checkpoint, words of this project."""
     groups = parser.groups or {}
     for group, title in (*TITLES.items(), (subcommand, "With which weights it begins")):
         groups[group].title = title

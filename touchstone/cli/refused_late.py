@@ -12,14 +12,7 @@ CONSTRUCTS = "jsonargparse"
 
 
 def refused_late(error: BaseException) -> UsageError | None:
-    """The refusal of a value of the config, by the class that refuses it.
-
-    Args:
-        error: of a run, after all else of the config was constructed.
-
-    Returns:
-        The usage error; None where the error was raised elsewhere.
-    """
+    """The refusal of a value of the config by the class that it is for; None where the `error` was raised elsewhere."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     at_work = [place for place, frame in enumerate(frames) if _module(frame).startswith(CONSTRUCTS)]
     if not at_work or not isinstance(error, Exception):

@@ -56,9 +56,6 @@ def language_table(report: Mapping[str, Any]) -> Table:
 
     Of an attack that is to surprise the model no success is shown: it reaches no goal, and the figures say how far it
     got.
-
-    Args:
-        report: what `RobustLanguage` writes.
     """
     from rich.table import Table
 

@@ -21,13 +21,7 @@ def place_of_subcommand(arguments: Sequence[str], valid: Iterable[str]) -> int |
 
 
 def check_subcommand(arguments: Sequence[str], valid: Sequence[str], *, beside: Iterable[str]) -> None:
-    """Raises UsageError where the arguments, at least one, name none of the `valid` subcommands.
-
-    Args:
-        arguments: those of the command line.
-        valid: the subcommands that it may have.
-        beside: what it might have been instead.
-    """
+    """Raises UsageError where arguments, at least one, name none of the `valid` subcommands; others are `beside`."""
     first = arguments[0]
     if not first.startswith("-") and first not in valid:
         raise UsageError(f"there is no subcommand {first!r}{nearest(first, [*valid, *beside])}")
@@ -38,13 +32,7 @@ def check_subcommand(arguments: Sequence[str], valid: Sequence[str], *, beside: 
 
 
 def explain_order(arguments: Sequence[str], said: str, valid: Iterable[str]) -> UsageError:
-    """What is wrong where options stand before the subcommand, which takes them behind it.
-
-    Args:
-        arguments: those of the command line.
-        said: what the parser has said of them.
-        valid: the subcommands that there are.
-    """
+    """What is wrong where options stand before the subcommand, which takes them behind it; `said` by a parser."""
     place = place_of_subcommand(arguments, valid)
     if place is None:
         return UsageError(said)

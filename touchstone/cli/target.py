@@ -14,9 +14,6 @@ from .mistakes import UsageError
 def aim_callbacks(config: Namespace) -> None:
     """Gives the value of `target` to every callback that has one, as `--trainer.callbacks.target` to the last.
 
-    Args:
-        config: of a subcommand; changed.
-
     Raises:
         UsageError: no callback has a target.
     """

@@ -37,11 +37,6 @@ It measures in one process on one device, however many the run had: verdicts do 
 def verify(arguments: Sequence[str], stopping: Stopping) -> int:
     """Measures a run's last evaluation again, by its config, on the checkpoint with the weights that were measured.
 
-    Args:
-        arguments: the run folder, then options that the config does not hold or holds otherwise, such as
-            `--trainer.accelerator cpu`.
-        stopping: knows of the signals that end the run.
-
     Returns:
         0 where every figure and verdict is the stored one, 1 where one differs.
 

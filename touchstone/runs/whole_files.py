@@ -20,12 +20,7 @@ _PART = re.compile(r"\.(.+)\.[0-9a-f]{8}\.part", re.DOTALL)
 
 @contextmanager
 def replacing(path: Path, *, is_shared: bool = False, dead_after: float = _HOUR) -> Iterator[IO[bytes]]:
-    """A file that takes the place of `path` when the block ends, and leaves no trace where it fails.
-
-    Args:
-        path: where it will be; its folder is made.
-        is_shared: as in `place_beside`.
-        dead_after: as in `place_beside`.
+    """A file that takes the place of `path` when the block ends; no trace where it fails. Options of `place_beside`.
 
     Raises:
         OSError: it cannot be written; what was at `path` is still there.

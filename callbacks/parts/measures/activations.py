@@ -28,9 +28,6 @@ class Activations:
     several times in that forward the worst call counts; later forwards, such as those of an attack, do not. A unit of a
     convolution is a channel, of all else an entry of the last axis. A model on which `torch.compile` has worked before
     may show none.
-
-    Args:
-        model: the net, or what it is a part of.
     """
 
     def __init__(self, model: nn.Module) -> None:

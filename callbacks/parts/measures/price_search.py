@@ -24,16 +24,7 @@ class Priced:
 
 
 def price_search(attack: L1Adam, model: nn.Module, x: Tensor, y: Tensor, rng: SampleRng, num_rounds: int) -> Priced:
-    """Tries prices for each sample: doubled while its goal is reached, halved while it is not, then bisected.
-
-    Args:
-        attack: its `penalty`, a number > 0, is the first price.
-        model: images to logits.
-        x: the samples, float `(N, ...)`.
-        y: their classes, int64 `(N,)`.
-        rng: noise per sample.
-        num_rounds: prices tried for each sample, >= 1.
-    """
+    """Tries prices for each sample, first the `penalty`: doubled where it works, halved where not, then bisected."""
     assert not isinstance(attack.penalty, Tensor)
     alpha = torch.full((len(x),), float(attack.penalty), device=x.device)
     works, fails = torch.zeros_like(alpha), torch.full_like(alpha, torch.inf)

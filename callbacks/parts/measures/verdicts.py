@@ -31,12 +31,7 @@ def not_finite(num_finite: int, num_steps: int, what: str = "the loss") -> str |
 
 
 def learning_rate_too_high(first_loss: float, losses: Curve) -> str | None:
-    """The training loss explodes, or falls fast and then swings without converging.
-
-    Args:
-        first_loss: of the first batch, before any step.
-        losses: the mean training loss of each epoch.
-    """
+    """The training loss explodes, or falls fast and then swings without converging."""
     finite = [loss for loss in losses if math.isfinite(loss)]
     if finite and max(finite) > 2 * first_loss and finite[-1] > first_loss / 4:
         return (

@@ -25,17 +25,7 @@ if TYPE_CHECKING:
 
 
 class AttackedPass:
-    """Attacks samples so many at a time, whatever the loader's batches, or all at once where an attack pools over them.
-
-    Args:
-        suite: attacks by name.
-        batch_size: samples that are waited for, >= 1.
-        halving: how many of them are attacked at a time.
-        seed: seeds the random starts, together with each sample's id.
-        preparation: has the same attacks, ready for the pass.
-        warm_starts: what they found in the last pass.
-        pictures: show what they find in this one.
-    """
+    """Attacks samples so many at a time, whatever the loader's batches, or all at once where an attack pools them."""
 
     def __init__(
         self,
@@ -57,12 +47,7 @@ class AttackedPass:
         self._reports: dict[int, list[Report]] = {}
 
     def begin(self, *, looks_closer: bool, draws: bool) -> None:
-        """Begins a pass, and drops what an interrupted one has left.
-
-        Args:
-            looks_closer: whether it is probed for gradient masking; the same on all processes.
-            draws: whether this process keeps pictures of it.
-        """
+        """Begins a pass, to be probed for masking and drawn or not, and drops what an interrupted one has left."""
         self._looks_closer, self._draws = looks_closer, draws
         self._waiting.forget()
         self._first_samples.forget()
@@ -103,16 +88,7 @@ class AttackedPass:
         self._reports.setdefault(loader_index, []).append(report)
 
     def conclude(self, loader_index: int, *, device: torch.device, probes: bool) -> Report:
-        """Ends the pass over a loader. A collective.
-
-        Args:
-            loader_index: its number.
-            device: of the model.
-            probes: whether it is this process that probes for gradient masking.
-
-        Returns:
-            The report over the samples of all processes.
-        """
+        """Ends the pass over a loader: the report over all processes, of which one `probes`. A collective."""
         for left in self._waiting.rest(loader_index):
             assert self._model is not None  # they were seen with it
             self._attack(self._model, left, loader_index)

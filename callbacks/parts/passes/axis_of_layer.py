@@ -16,9 +16,6 @@ class AxisOfLayer:
     """Along which axis the last layer with a weight wrote its units: the second for convolutions, else the last.
 
     It watches the layers of a model from when it is made until `let_go`, and changes nothing in one that trains.
-
-    Args:
-        model: any module.
     """
 
     def __init__(self, model: nn.Module) -> None:

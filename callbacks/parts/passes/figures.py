@@ -34,14 +34,6 @@ class Figures:
     ) -> None:
         """Logs a figure, equal on all processes.
 
-        Args:
-            trainer: in a validation or test.
-            module: is measured.
-            tag: as TensorBoard shows it, with the number of the loader where there are several.
-            value: the figure.
-            beside: those of all callbacks.
-            options: of Lightning's `log`.
-
         Raises:
             ValueError: another callback has logged one under this tag, of which Lightning would log the mean, or the
                 module has, which this one would replace.

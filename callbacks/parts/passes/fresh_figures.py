@@ -42,13 +42,7 @@ class Ranking:
 
 
 def check_rankings(trainer: pl.Trainer, is_measured: Callable[[str], bool], measured_every: int) -> None:
-    """Raises ValueError where someone would rank by a measured figure when there is none of the weights as they are.
-
-    Args:
-        trainer: outside of a fit nobody ranks.
-        is_measured: whether a tag is that of such a figure.
-        measured_every: the validations of every n-th epoch are measured.
-    """
+    """Raises ValueError where someone would rank by a measured figure when there is none of the weights as they are."""
     for ranking in rankings(trainer) if trainer.state.fn == TrainerFn.FITTING else ():
         if is_measured(ranking.monitor):
             check_ranking(ranking, trainer, measured_every)
@@ -74,13 +68,7 @@ def rankings(trainer: pl.Trainer) -> Iterator[Ranking]:
 
 
 def check_ranking(ranking: Ranking, trainer: pl.Trainer, measured_every: int) -> None:
-    """Raises ValueError where someone would look for a figure when there is none of the weights as they are.
-
-    Args:
-        ranking: who looks when.
-        trainer: says when it validates, and whether it does.
-        measured_every: the validations of every n-th epoch are measured.
-    """
+    """Raises ValueError where someone would look for a figure when there is none of the weights as they are."""
     who = f"{ranking.who}(monitor={ranking.monitor!r})"
     if reason := why_no_pass(trainer):
         raise ValueError(f"{who} would look for its figure in vain: {reason}")

@@ -18,10 +18,6 @@ class LeftOut:
     """Looks at a batch of each data loader, and at how the module calls itself with it; warns once of each.
 
     Not at the calls of a compiled module, which would be compiled once more and show nothing.
-
-    Args:
-        asked_by: the class that measures, for messages.
-        keys: of the samples and their labels in batches, as in `Probe`.
     """
 
     def __init__(self, asked_by: str, keys: Sequence[str | int] | None) -> None:

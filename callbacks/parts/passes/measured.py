@@ -66,13 +66,7 @@ class Measured:
 
 
 def check_measured(name: str, measured: Any, num_samples: int) -> None:
-    """Raises ValueError where these are not values by name, one real number per sample.
-
-    Args:
-        name: the class whose `measure` has returned them.
-        measured: whatever it has.
-        num_samples: of the batch.
-    """
+    """Raises ValueError where these are not values by name, one real number per sample."""
     if not isinstance(measured, Mapping):
         kind = "None; does it end with `return`?" if measured is None else f"a {type(measured).__name__}"
         raise ValueError(f"{name}.measure: it must return values by name, such as {EXAMPLE}, got {kind}")

@@ -20,10 +20,6 @@ def check_monitors(trainer: pl.Trainer, tags: Sequence[str]) -> None:
 
     It does where it stands in a group of theirs, as `val/robust_accuracy/`, or differs from one of them by a slip. What
     it may be besides, a figure of the module or of a probe of one's own, nobody knows before it is logged.
-
-    Args:
-        trainer: about to train.
-        tags: of the figures that callbacks will measure.
     """
     groups = {tag.rpartition("/")[0] for tag in tags if tag.count("/") > 1}
     for who, monitor in _monitors(trainer):

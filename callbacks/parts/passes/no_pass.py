@@ -43,12 +43,7 @@ def why_no_pass(trainer: pl.Trainer) -> str | None:
 
 
 def why_too_late(trainer: pl.Trainer, measured_every: int) -> str | None:
-    """That the first validation to measure comes after the last epoch, in words; None where it does not.
-
-    Args:
-        trainer: begins to train.
-        measured_every: the validations of every n-th epoch are measured.
-    """
+    """That the first validation to measure comes after the last epoch, in words; None where it does not."""
     every = math.lcm(measured_every, trainer.check_val_every_n_epoch or 1)
     first, last = (trainer.current_epoch // every + 1) * every, _num_epochs(trainer)
     if last >= first or trainer.limit_val_batches == 0 or trainer.fast_dev_run:  # type: ignore[attr-defined]

@@ -16,12 +16,7 @@ NUM_TOLD_BY = 8  # images without a dark pixel tell pixels from normalized batch
 
 
 class _OfBatches(nn.Module):
-    """A normalization of batches `(N, C, ...)` of any shape; each of the D numbers of `(N, D)` is a channel.
-
-    Args:
-        mean: one number per channel, or one for all.
-        std: the same.
-    """
+    """A normalization of batches `(N, C, ...)` of any shape; each of the D numbers of `(N, D)` is a channel."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()

@@ -33,12 +33,6 @@ class Preparation:
     The samples are the first of the training dataset, taken by their number from a copy of it (`own_copy`). No data
     loader is drawn from, and the global random states are left as they were.
 
-    Args:
-        suite: attacks by name.
-        num_samples: how many samples of the training data they learn from, at most.
-        seed: seeds what they draw, and what the dataset draws.
-        batch_keys: the keys of images and labels, if the batches are dicts or named tuples; of others their places.
-
     Attributes:
         attacks: the suite, ready where it has been prepared.
     """

@@ -58,9 +58,6 @@ class RealSteps:
     what the embedding gave from its end, padding stands in front. What stands time first, `(T, B)`, is told by its
     shape; where there are as many texts as steps, tokens still are, by those that the model was given. Steps that a
     model moves in another way, or in vectors that are no longer the embedding's, are taken to be where they were.
-
-    Args:
-        model: any module.
     """
 
     def __init__(self, model: nn.Module) -> None:

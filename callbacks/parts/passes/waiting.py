@@ -10,13 +10,7 @@ from .samples import Samples
 
 
 class Waiting:
-    """Keeps the samples of each data loader until there are enough of one shape.
-
-    Args:
-        num_samples: how many are enough, >= 1.
-        suite: the attacks that wait for them, by name. Where one of them pools, all samples of a loader are attacked
-            at once.
-    """
+    """Keeps the samples of each data loader until there are enough of one shape; all where an attack pools."""
 
     def __init__(self, num_samples: int, suite: Mapping[str, Attack]) -> None:
         self._num_samples = num_samples

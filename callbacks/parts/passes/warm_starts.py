@@ -27,9 +27,6 @@ class WarmStarts:
     process those of all samples: 2 bytes of main memory for each number of a sample and attack, during a pass twice as
     much, and at its end a few copies of one attack's. A checkpoint grows by the same 2 bytes. What rounding to float16
     carries out of a threat is projected back when it is tried.
-
-    Args:
-        suite: the attacks of the pass; empty to keep nothing.
     """
 
     def __init__(self, suite: Mapping[str, Attack]) -> None:

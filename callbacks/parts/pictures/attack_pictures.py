@@ -27,13 +27,7 @@ MOST_CHANNELS = 4  # of a signal, whose lines can still be told apart
 
 
 class AttackPictures:
-    """One picture for each attack and data loader of a pass.
-
-    Args:
-        suite: attacks by name.
-        num_samples: samples in a picture, >= 0.
-        seed: the one that the judge was given.
-    """
+    """One picture for each attack and data loader of a pass."""
 
     def __init__(self, suite: Mapping[str, Attack], num_samples: int, seed: int) -> None:
         self._suite, self._num_samples, self._seed = suite, num_samples, seed

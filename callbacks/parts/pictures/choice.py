@@ -14,9 +14,6 @@ class Choice(Generic[Kept]):
     """Samples that were right before all others, and of as many classes as there are; no more than are shown.
 
     It depends on the order of the samples, and not on the batches in which they come.
-
-    Args:
-        num_samples: how many are shown, >= 0.
     """
 
     def __init__(self, num_samples: int) -> None:

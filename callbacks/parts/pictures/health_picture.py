@@ -16,12 +16,7 @@ _PANELS = {
 
 
 def health_picture(curves: Mapping[str, Mapping[int, float]], verdicts: Sequence[str]) -> Figure:
-    """Draws losses and accuracies, as far as there are any.
-
-    Args:
-        curves: for each tag its values by epoch, counted from 0.
-        verdicts: what was found, one sentence each.
-    """
+    """Draws losses and accuracies, as far as there are any."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 

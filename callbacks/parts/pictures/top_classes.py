@@ -10,13 +10,7 @@ from touchstone.runs.shown import shown
 
 
 def top_classes(logits: Tensor, class_names: Sequence[str] | None, num_classes: int = 5) -> str:
-    """The most probable classes with their probabilities, the best first, as `tabby 61.2%, tiger cat 30.1%`.
-
-    Args:
-        logits: of one picture, float `(classes,)`.
-        class_names: what the classes are called; None for numbers.
-        num_classes: how many, at most.
-    """
+    """The most probable classes with their probabilities, the best first, as `tabby 61.2%, tiger cat 30.1%`."""
     shares, classes = logits.softmax(0).topk(min(num_classes, len(logits)))
     found = zip(classes.tolist(), shares.tolist(), strict=True)
     return ", ".join(f"{c if class_names is None else shown(class_names[c])} {share:.1%}" for c, share in found)

@@ -31,13 +31,7 @@ def interval(num_right: int, num_samples: int) -> list[float]:
 
 
 def summary(report: Report, stage: str, origin: Mapping[str, Any]) -> dict[str, Any]:
-    """What `report.json` holds: shares in [0, 1], seconds, counts of samples.
-
-    Args:
-        report: of all samples of a loader.
-        stage: val or test.
-        origin: what `origin` says, if it is to be measured again.
-    """
+    """What `report.json` holds: shares in [0, 1], seconds, counts of samples."""
     num_samples = len(report.sample_id)
 
     def share(flags: torch.Tensor) -> float:

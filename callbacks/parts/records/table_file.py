@@ -19,11 +19,6 @@ class TableFile:
 
     Every process of several writes a file of its own beside it, and `join` makes one of them; what was written so far
     is not lost when a process ends before.
-
-    Args:
-        path: of the table; its folder is made with the first row.
-        rank: of this process.
-        num_processes: how many there are, >= 1.
     """
 
     def __init__(self, path: Path, rank: int, num_processes: int) -> None:
@@ -35,13 +30,7 @@ class TableFile:
         return self._path.with_name(f"{self._path.stem}_rank_{rank}{self._path.suffix}")
 
     def write(self, position: int, row: Row, columns: Row) -> None:
-        """Writes a row, and above the first one the columns.
-
-        Args:
-            position: of the sample in the dataset; it ascends from row to row.
-            row: what stands in the table.
-            columns: the names of what stands there.
-        """
+        """Writes a row, and above the first one the columns; the position of the sample ascends from row to row."""
         place: Row = [] if self._num_processes == 1 else [position]  # a file of several begins its rows with it
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._mine.open("a" if self._has_begun else "w", newline="", encoding="utf-8") as file:
