@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from functools import partial
 from typing import Any
 
 import torch
@@ -166,63 +167,62 @@ def stopping_after(
     output; the outputs are safe from that. It raises ValueError where a layer is not run, puts out no floats, or no
     row for each sample.
     """
-    wanted = set(names)
-    outputs: dict[str, Tensor] = {}
-    handles = []
-    is_running = is_told = False
-
-    def keep(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: Any, output: Any) -> None:
-            if name in outputs or not is_running:
-                return
-            if not isinstance(output, Tensor) or not output.is_floating_point():
-                raise ValueError(
-                    f"{call}(layer={name!r}) must put out a tensor of floats, it puts out a {type(output).__name__}"
-                )
-            is_last = len(outputs) + 1 == len(wanted)
-            outputs[name] = output if is_last else output.clone()  # what comes after may work in place
-            if is_last:
-                raise _Seen
-
-        return hook
-
-    def outputs_of(x: Tensor) -> dict[str, Tensor]:
-        nonlocal is_running
-        outputs.clear()
-        is_running = True
-        try:
-            with suppress(_Seen):
-                model(x)
-        finally:
-            is_running = False
-        missing = [name for name in names if name not in outputs]
-        if missing:
-            raise ValueError(f"{call}(layer={missing[0]!r}): the model's forward does not run this layer")
-        found = dict(outputs)
-        outputs.clear()  # the graph is not to live longer than whoever asked for it
-        for name, output in found.items():
-            if output.ndim == 0 or len(output) != len(x):
-                raise ValueError(
-                    f"{call}(layer={name!r}): of {len(x)} samples it puts out {tuple(output.shape)}, which does not "
-                    "begin with an axis of the samples, as where tokens or windows come first: choose a layer before "
-                    "or behind it whose output does"
-                )
-        return found
-
-    def run(x: Tensor) -> dict[str, Tensor]:
-        nonlocal is_told
-        found = outputs_of(x)
-        # As many tokens as samples, `(T, N, D)`, look like samples of tokens; a sample alone tells them apart.
-        if not is_told and len(x) > 1 and any(each.shape[:2] == (len(x), len(x)) for each in found.values()):
-            is_told = True
-            with torch.no_grad():
-                outputs_of(x[:1])
-        return found
-
+    run, handles = _UpTo(model, names, call), []
     try:
-        for name in wanted:
-            handles.append(model.get_submodule(name).register_forward_hook(keep(name)))
+        for name in dict.fromkeys(names):
+            handles.append(model.get_submodule(name).register_forward_hook(partial(run.keep, name)))
         yield run
     finally:
         for handle in handles:
             handle.remove()
+
+
+class _UpTo:
+    """Runs a model until some layers have put something out, which the hooks on them hand to `keep`."""
+
+    def __init__(self, model: nn.Module, names: Sequence[str], call: str) -> None:
+        self._model, self._names, self._call = model, dict.fromkeys(names), call
+        self._outputs: dict[str, Tensor] = {}
+        self._is_running = self._is_told = False
+
+    def __call__(self, x: Tensor) -> dict[str, Tensor]:
+        found = self._outputs_of(x)
+        # As many tokens as samples, `(T, N, D)`, look like samples of tokens; a sample alone tells them apart.
+        if not self._is_told and len(x) > 1 and any(each.shape[:2] == (len(x), len(x)) for each in found.values()):
+            self._is_told = True
+            with torch.no_grad():
+                self._outputs_of(x[:1])
+        return found
+
+    def keep(self, name: str, module: nn.Module, args: Any, output: Any) -> None:
+        if name in self._outputs or not self._is_running:
+            return
+        if not isinstance(output, Tensor) or not output.is_floating_point():
+            raise ValueError(
+                f"{self._call}(layer={name!r}) must put out a tensor of floats, it puts out a {type(output).__name__}"
+            )
+        is_last = len(self._outputs) + 1 == len(self._names)
+        self._outputs[name] = output if is_last else output.clone()  # what comes after may work in place
+        if is_last:
+            raise _Seen
+
+    def _outputs_of(self, x: Tensor) -> dict[str, Tensor]:
+        self._outputs, self._is_running = {}, True
+        try:
+            with suppress(_Seen):
+                self._model(x)
+        finally:
+            self._is_running = False
+        # The graph is not to live longer than whoever asked for it.
+        found, self._outputs = self._outputs, {}
+        for name in self._names:
+            if name not in found:
+                raise ValueError(f"{self._call}(layer={name!r}): the model's forward does not run this layer")
+        for name, output in found.items():
+            if output.ndim == 0 or len(output) != len(x):
+                raise ValueError(
+                    f"{self._call}(layer={name!r}): of {len(x)} samples it puts out {tuple(output.shape)}, which does "
+                    "not begin with an axis of the samples, as where tokens or windows come first: choose a layer "
+                    "before or behind it whose output does"
+                )
+        return found
