@@ -32,53 +32,63 @@ def own_copy(original: Original) -> Original:
     Raises:
         Exception: something in it cannot be copied, such as an open file; whatever its class raises.
     """
-    kept: list[Any] = []
-    places: dict[int, int] = {}  # one copy for each, however often it occurs
-    num_bytes = 0
+    stream = io.BytesIO()
+    writer = _Writer(stream)
+    writer.dump(original)
+    stream.seek(0)
+    return _Reader(stream, writer.kept).load()
 
-    def copied(value: Any) -> Any:
-        nonlocal num_bytes
+
+class _Writer(pickle.Pickler):
+    """Writes what is not pickled, copies of tensors and what is shared, as their places in `kept`."""
+
+    def __init__(self, stream: io.BytesIO) -> None:
+        super().__init__(stream)
+        self.kept: list[Any] = []
+        self._places: dict[int, int] = {}  # one copy for each, however often it occurs
+        self._num_bytes = 0
+
+    def persistent_id(self, value: Any) -> int | None:
+        mine = value
+        if isinstance(value, Tensor) or (isinstance(value, np.ndarray) and not value.dtype.hasobject):
+            if id(value) not in self._places:
+                mine = self._copied(value)
+        elif isinstance(value, FunctionType):
+            if value.__closure__:
+                return None
+        elif not isinstance(value, bytes | type | ModuleType | pl.Trainer | _Anew):
+            return None
+        if id(value) not in self._places:
+            self._places[id(value)] = len(self.kept)
+            self.kept.extend((mine, value))  # which must live on, for its id to be its own
+        return self._places[id(value)]
+
+    def reducer_override(self, value: Any) -> Any:
+        if isinstance(value, FunctionType):
+            return _Anew(value), (value.__closure__,)
+        if isinstance(value, CellType):
+            try:
+                return CellType, (value.cell_contents,)
+            except ValueError:  # empty as yet
+                return CellType, ()
+        return NotImplemented
+
+    def _copied(self, value: Any) -> Any:
         if isinstance(value, Tensor) and value.layout != torch.strided:
             return value  # which does not tell its size
-        if value.nbytes > _LARGE or num_bytes + value.nbytes > _MANY:
+        if value.nbytes > _LARGE or self._num_bytes + value.nbytes > _MANY:
             return value
-        num_bytes += value.nbytes
+        self._num_bytes += value.nbytes
         return value.detach().clone() if isinstance(value, Tensor) else value.copy()
 
-    class Writer(pickle.Pickler):
-        def persistent_id(self, value: Any) -> int | None:
-            mine = value
-            if isinstance(value, Tensor) or (isinstance(value, np.ndarray) and not value.dtype.hasobject):
-                if id(value) not in places:
-                    mine = copied(value)
-            elif isinstance(value, FunctionType):
-                if value.__closure__:
-                    return None
-            elif not isinstance(value, bytes | type | ModuleType | pl.Trainer | _Anew):
-                return None
-            if id(value) not in places:
-                places[id(value)] = len(kept)
-                kept.extend((mine, value))  # which must live on, for its id to be its own
-            return places[id(value)]
 
-        def reducer_override(self, value: Any) -> Any:
-            if isinstance(value, FunctionType):
-                return _Anew(value), (value.__closure__,)
-            if isinstance(value, CellType):
-                try:
-                    return CellType, (value.cell_contents,)
-                except ValueError:  # empty as yet
-                    return CellType, ()
-            return NotImplemented
+class _Reader(pickle.Unpickler):
+    def __init__(self, stream: io.BytesIO, kept: list[Any]) -> None:
+        super().__init__(stream)
+        self._kept = kept
 
-    class Reader(pickle.Unpickler):
-        def persistent_load(self, place: int) -> Any:
-            return kept[place]
-
-    stream = io.BytesIO()
-    Writer(stream).dump(original)
-    stream.seek(0)
-    return Reader(stream).load()
+    def persistent_load(self, place: int) -> Any:
+        return self._kept[place]
 
 
 class _Anew:
