@@ -9,11 +9,7 @@ from torch import nn
 
 
 class Around(nn.Module):
-    """A module whose layers have the names and the modes that they have in the model itself.
-
-    Args:
-        model: what it stands around.
-    """
+    """A module whose layers have the names and the modes that they have in the model itself."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()

@@ -18,11 +18,7 @@ DARKEST = 0.02  # of a given picture: black and white are infinitely far away
 
 @dataclass(frozen=True)
 class Fourier:
-    """Coefficients of pictures of one size, real `(N, C, H, W // 2 + 1, 2)`.
-
-    Args:
-        size: height and width.
-    """
+    """Coefficients of pictures of one size, real `(N, C, H, W // 2 + 1, 2)`."""
 
     size: tuple[int, int]
 

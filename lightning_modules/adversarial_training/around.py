@@ -12,11 +12,7 @@ from .strategy import Criterion, Learned, Strategy
 
 
 class Around(Strategy):
-    """Passes everything on to another strategy; a subclass changes a part of it.
-
-    Args:
-        strategy: the other one.
-    """
+    """Passes everything on to another strategy; a subclass changes a part of it."""
 
     def __init__(self, strategy: Strategy) -> None:
         super().__init__()

@@ -13,11 +13,7 @@ from .windows import padded
 
 
 class CircularPadding(TorchFunctionMode):
-    """While it is active, circular padding is one operation with a rule of its own.
-
-    Args:
-        dependence: it keeps what tensors see.
-    """
+    """While it is active, circular padding is one operation with a rule of its own."""
 
     def __init__(self, dependence: Dependence) -> None:
         super().__init__()

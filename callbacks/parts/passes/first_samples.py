@@ -7,11 +7,7 @@ from .samples import Samples
 
 
 class FirstSamples:
-    """Keeps those samples of each data loader that have the smallest ids.
-
-    Args:
-        num_samples: how many, >= 1.
-    """
+    """Keeps those samples of each data loader that have the smallest ids."""
 
     def __init__(self, num_samples: int) -> None:
         self._num_samples = num_samples

@@ -15,11 +15,7 @@ EXAMPLE = '{"confidence": model(x).softmax(1).amax(1)}'
 
 
 class Measured:
-    """The values of a pass by loader and name, one per sample.
-
-    Args:
-        who: the class that measures, for messages.
-    """
+    """The values of a pass by loader and name, one per sample."""
 
     def __init__(self, who: str) -> None:
         self._who = who

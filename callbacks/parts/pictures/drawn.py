@@ -15,11 +15,7 @@ from ..records.publish import publish_picture
 
 
 class Drawn:
-    """The figures of a pass, by loader and name.
-
-    Args:
-        who: the class that draws, for messages.
-    """
+    """The figures of a pass, by loader and name."""
 
     def __init__(self, who: str) -> None:
         self._who = who
