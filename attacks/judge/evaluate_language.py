@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -12,28 +11,12 @@ from torch import Tensor, nn
 from touchstone.options import check_flag
 
 from ..core.attack import Attack
-from ..core.checks import (
-    as_computed,
-    as_labels,
-    check_batch,
-    check_device,
-    check_labels,
-    check_token_logits,
-    module_of,
-    read_sample_ids,
-)
-from ..core.frozen_eval import seed_random_state
-from ..core.same_answer import same_in_equal_batches
-from ..core.sample_rng import SampleRng
-from ..objectives.surprise import token_losses
-from .attack_runner import AttackRunner
-from .forwards import Forwards
+from ..core.checks import as_computed, as_labels, check_batch, check_device, module_of, read_sample_ids
 from .halving import Halving
 from .judging import judging
 from .language_report import LanguageReport
-from .meter import Cost
+from .language_trial import LanguageTrial
 from .running import check_names, check_seed, naming, read_batch_size
-from .untouched import Untouched
 
 
 def evaluate_language(
@@ -101,96 +84,14 @@ def evaluate_language(
 
     with judging(model, x.device):
         x, y, ids = as_computed(x, model), as_labels(y), ids.clone()
-        look = Forwards(model, halving, check=check_token_logits)
-        runner = AttackRunner(model, SampleRng(seed, ids), look, halving, Untouched(model))
-        seed_random_state(seed, x.device)
-        bits, characters = torch.zeros(2, *y.shape, device=x.device)
-        reached = {name: torch.zeros(len(x), dtype=torch.bool, device=x.device) for name in attacks}
-
-        def foretell(rows: slice) -> None:
-            try:
-                logits = look(x[rows], ids[rows], "before any attack")
-            except IndexError as error:
-                raise ValueError(
-                    f"the model fails on texts with ids from {int(x.min())} to {int(x.max())}: are they all in its "
-                    f"vocabulary? ({error})"
-                ) from error
-            check_labels(y[rows], logits.shape[2], ids[rows])
-            bits[rows] = token_losses(logits, y[rows]).float() / math.log(2)
-            characters[rows] = _characters(characters_per_token, y[rows], logits.shape[2])
-            part = torch.arange(len(x), device=x.device)[rows]
-            for name, attack in attacks.items():
-                reached[name][rows] = naming(name, attack.take(part).objective.reached, logits, y[rows])
-
-        halving.run(len(x), foretell)
-        _check_causal(look, x, ids)
-        runner.untouched.ignore_changes()
-        everywhere = torch.ones_like(bits)
-        clean = _per_character(bits, characters, everywhere)
-        report = LanguageReport(dict(attacks), ids, _per_token(characters, everywhere), clean)
-        for name, attack in attacks.items():
-            x_adv = _judge(report, name, attack, x, y, bits, characters, reached[name], runner)
-            if keep_adversarial:
-                report.x_adv[name] = x_adv
+        trial = LanguageTrial(
+            model, x, y, ids, attacks, characters_per_token=characters_per_token, seed=seed, halving=halving
+        )
+        for name in attacks:
+            trial.attack(name, keep=keep_adversarial)
         if halving is not batch_size:
             halving.say()
-        return replace(report, judge_cost=Cost(look.num_forwards))
-
-
-def _judge(
-    report: LanguageReport,
-    name: str,
-    attack: Attack,
-    x: Tensor,
-    y: Tensor,
-    bits: Tensor,
-    characters: Tensor,
-    reached: Tensor,
-    runner: AttackRunner,
-) -> Tensor:
-    """Attacks every text, enters figures and cost into the report, and returns the attacked texts."""
-    before, after = bits.new_zeros(len(x)), bits.new_zeros(len(x))
-    success = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-    changed = torch.zeros_like(y, dtype=torch.bool)
-
-    def measure(part: Attack, rows: Tensor, x_adv: Tensor, logits: Tensor) -> None:
-        if not x_adv.is_floating_point():
-            changed[rows] = x_adv != x[rows]
-        left = torch.ones_like(changed[rows])
-        left[:, :-1] = ~changed[rows, 1:]
-        now = token_losses(logits, y[rows]).float() / math.log(2)
-        before[rows] = _per_character(bits[rows], characters[rows], left)
-        after[rows] = _per_character(now, characters[rows], left)
-        success[rows] = naming(name, part.objective.reached, logits, y[rows]) & ~reached[rows]
-
-    everyone = torch.arange(len(x), device=x.device)
-    x_adv, cost = runner.run(name, attack, x, y, rows=everyone, measure=measure)
-    report.before[name], report.after[name], report.success[name] = before, after, success
-    report.num_changed[name], report.cost[name] = changed.sum(1), cost
-    return x_adv
-
-
-def _per_character(bits: Tensor, characters: Tensor, left: Tensor) -> Tensor:
-    """Bits per character of each text over the tokens that were left, `(N,)`."""
-    return (bits * left).sum(1) / left.sum(1) / _per_token(characters, left)
-
-
-def _per_token(characters: Tensor, left: Tensor) -> Tensor:
-    """Characters of a token, of each text, over those that were left: never none, since the last `y` is beyond it."""
-    total = (characters * left).sum(1)
-    return total.masked_fill(total == 0, 1) / left.sum(1)  # tokens in which none begins are a part of one
-
-
-def _characters(given: float | Tensor, y: Tensor, vocab_size: int) -> Tensor:
-    """How many characters each of the tokens has, float `(N, T)`."""
-    if not isinstance(given, Tensor):
-        return torch.full(y.shape, float(given), device=y.device)
-    if len(given) != vocab_size:
-        raise ValueError(
-            f"evaluate_language(characters_per_token=...) must be a number, or one for each of the {vocab_size} tokens "
-            f"of the model, got {len(given)}"
-        )
-    return given.to(y.device, torch.float32)[y]
+        return trial.report()
 
 
 def _check_characters(given: float | Tensor) -> None:
@@ -203,25 +104,6 @@ def _check_characters(given: float | Tensor) -> None:
             )
     elif not 0 < given < math.inf:
         raise ValueError(f"evaluate_language(characters_per_token=...) must be > 0, got {given}")
-
-
-def _check_causal(look: Forwards, x: Tensor, ids: Tensor) -> None:
-    """Raises ValueError where logits change with tokens behind them, in a model that gives the same ones twice."""
-    half, mixed = x.shape[1] // 2, (x != x[:, :1]).any(1).nonzero()[:1, 0]
-    if not len(mixed):
-        return
-    x, ids = x[mixed], ids[mixed]
-    others = x.clone()  # of the text itself, since a model need not take every number below that of its logits
-    others[:, half:] = torch.where(x == x.min(), x.max(), x.min())[:, half:]
-    before, after = (look(text, ids, "before any attack")[:, :half] for text in (x, others))
-    if same_in_equal_batches(before, after):
-        return
-    if not same_in_equal_batches(before, look(x, ids, "before any attack")[:, :half]):
-        return
-    raise ValueError(
-        "a language model's logits must depend on none of the tokens behind them, or it would only have to look: those "
-        f"of the first {half} tokens change with the rest; is it causal?"
-    )
 
 
 def _check_texts(x: Tensor, y: Tensor) -> None:
