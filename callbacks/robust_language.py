@@ -195,19 +195,14 @@ class RobustLanguage(Probe):
         if not trainer.is_global_zero:
             return
         if folder is not None:
-            figures: dict[str, Any] = {"stage": stage, "num_texts": len(values["_id"]), **means}
-            figures["attacks"] = {
-                name: {
-                    "threat": repr(attack.threat),
-                    "objective": repr(attack.objective),
-                    "num_forwards": cost[name].num_forwards,
-                    "num_backwards": cost[name].num_backwards,
-                    "seconds": cost[name].seconds,
-                }
-                for name, attack in self.attacks.items()
+            figures = {
+                "stage": stage,
+                "num_texts": len(values["_id"]),
+                **means,
+                "attacks": {name: _described(attack, cost[name]) for name, attack in self.attacks.items()},
+                **where_from,
+                "texts": {key: value.tolist() for key, value in values.items()},
             }
-            figures |= where_from
-            figures["texts"] = {key: value.tolist() for key, value in values.items()}
             write_numbered(trainer, {folder / "language_report.json": as_json(figures)}, number)
         for name, texts in shown.items():
             attack = self.attacks[name]
@@ -228,6 +223,17 @@ class RobustLanguage(Probe):
         self._shown.clear()
         self._fingerprints.clear()
         self._numbers = ReportNumbers()
+
+
+def _described(attack: Attack, cost: Cost) -> dict[str, Any]:
+    """What the report says of an attack."""
+    return {
+        "threat": repr(attack.threat),
+        "objective": repr(attack.objective),
+        "num_forwards": cost.num_forwards,
+        "num_backwards": cost.num_backwards,
+        "seconds": cost.seconds,
+    }
 
 
 def _rows(report: LanguageReport) -> dict[str, Tensor]:
