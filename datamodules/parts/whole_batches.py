@@ -13,7 +13,13 @@ Batch = tuple[Tensor, Tensor]
 
 
 class Rows(Dataset[Batch]):
-    """Some rows of images and classes."""
+    """Some rows of images and classes.
+
+    Args:
+        x: `(N, ...)`, possibly a memory map.
+        y: `(N,)`.
+        rows: which, int64; None for all.
+    """
 
     def __init__(self, x: Tensor, y: Tensor, rows: Tensor | None = None) -> None:
         self.x, self.y = x, y
