@@ -191,15 +191,14 @@ def attend(
     return F.dropout(maps, dropout) @ v, maps
 
 
-def rotate(x: Tensor, positions: Tensor, base: float = 10_000.0) -> Tensor:
-    """Turns each pair of features (i, i + K/2) by `position * base^(-2i/K)`, so that products see only distances.
+def rotate(x: Tensor, positions: Tensor) -> Tensor:
+    """Turns each pair of features (i, i + K/2) by `position * 10000^(-2i/K)`, so that products see only distances.
 
     Args:
         x: queries or keys, `(..., T, K)`, K even.
         positions: of the T tokens, integers `(T,)`.
-        base: sets the slowest turn.
     """
     half = x.shape[-1] // 2
-    cos, sin = turns(positions, half, x, base)
+    cos, sin = turns(positions, half, x)
     first, second = x[..., :half], x[..., half:]
     return torch.cat([first * cos - second * sin, first * sin + second * cos], -1)

@@ -10,13 +10,15 @@ from torch import Tensor
 
 from touchstone.float64 import has_float64
 
+BASE = 10_000.0  # sets the slowest turn
 
-def turns(positions: Tensor, num_pairs: int, like: Tensor, base: float = 10_000.0) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of `position * base^(-i / num_pairs)`, both `(T, num_pairs)`, in dtype and place as `like`.
+
+def turns(positions: Tensor, num_pairs: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of `position * BASE^(-i / num_pairs)`, both `(T, num_pairs)`, in dtype and place as `like`.
 
     Angles are float64, on the CPU where a device has none: in float32 those of far positions are off.
     """
     device = like.device if has_float64(like.device) else torch.device("cpu")
     exponents = torch.arange(num_pairs, device=device, dtype=torch.float64) / num_pairs
-    angles = positions.to(device, torch.float64)[:, None] * base**-exponents
+    angles = positions.to(device, torch.float64)[:, None] * BASE**-exponents
     return angles.cos().to(like), angles.sin().to(like)

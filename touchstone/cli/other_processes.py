@@ -17,18 +17,14 @@ from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
 from ..own_class import put_before
 
+SECONDS = 5.0  # that each process may take to end, and say why, by itself
+
 
 class EndTogether(pl.Callback):
     """Ends the processes that a failed one has started to train with it, which would wait for it, or compute on.
 
     Lightning ends the first process where another one has failed, and does nothing where the first one has.
-
-    Args:
-        seconds: how long each process may take to end, and say why, by itself.
     """
-
-    def __init__(self, seconds: float = 5.0) -> None:
-        self._seconds = seconds
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         launcher = trainer.strategy.launcher
@@ -40,7 +36,7 @@ class EndTogether(pl.Callback):
         launcher.procs.clear()  # Lightning watches this list, and would kill this process before it has said why
         for process in processes:
             try:
-                process.wait(self._seconds)
+                process.wait(SECONDS)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

@@ -8,9 +8,11 @@ from torch import Tensor
 
 from touchstone.runs.shown import shown
 
+NUM_CLASSES = 5  # at most
 
-def top_classes(logits: Tensor, class_names: Sequence[str] | None, num_classes: int = 5) -> str:
+
+def top_classes(logits: Tensor, class_names: Sequence[str] | None) -> str:
     """The most probable classes with their probabilities, the best first, as `tabby 61.2%, tiger cat 30.1%`."""
-    shares, classes = logits.softmax(0).topk(min(num_classes, len(logits)))
+    shares, classes = logits.softmax(0).topk(min(NUM_CLASSES, len(logits)))
     found = zip(classes.tolist(), shares.tolist(), strict=True)
     return ", ".join(f"{c if class_names is None else shown(class_names[c])} {share:.1%}" for c, share in found)
