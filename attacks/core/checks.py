@@ -74,13 +74,7 @@ def check_batch(x: Tensor, y: Tensor) -> None:
         raise ValueError(f"images must be a batch `(N, ...)`, got the shape {tuple(x.shape)}")
     if not is_whole(y):
         raise ValueError(
-            f"labels must be class numbers, int64 `(N,)`, got {y.dtype} {tuple(y.shape)}; "
-            + (
-                "for one-hot use `y.argmax(1)`"
-                if y.ndim == 2 and y.shape[1] > 1
-                else "classes in another type, as for a binary cross-entropy, `y.long()` makes such; of numbers to be "
-                "predicted, as in a regression, there is no accuracy"
-            )
+            f"labels must be class numbers, int64 `(N,)`, got {y.dtype} {tuple(y.shape)}; {_instead_of(y)}"
         )
     is_text = x.ndim == 2 and not x.is_floating_point()  # perhaps of one token each
     if y.ndim == 2 and y.shape[1] == 1 and not (is_text and x.shape == y.shape):
@@ -91,18 +85,23 @@ def check_batch(x: Tensor, y: Tensor) -> None:
         )
     of_tokens = is_text or x.ndim == 3 and x.is_floating_point()
     if y.ndim != 1 and not (of_tokens and y.shape == x.shape[:2]):
-        raise ValueError(
-            f"labels must be class numbers `(N,)`, got the shape {tuple(y.shape)}; "
-            + (
-                "one-hot? `y.argmax(1)`; several labels of one sample are not measured"
-                if y.ndim == 2
-                else "classes of pixels, as in a segmentation, are not measured"
-            )
-        )
+        raise ValueError(f"labels must be class numbers `(N,)`, got the shape {tuple(y.shape)}; {_instead_of(y)}")
     if len(y) != len(x):
         raise ValueError(f"there must be one label per image, got {len(x)} images and {len(y)} labels")
     if y.device != x.device:
         raise ValueError(f"images and labels must be on one device, got {x.device} and {y.device}")
+
+
+def _instead_of(y: Tensor) -> str:
+    """What to do where these are no class numbers, by what they are likely to be."""
+    if y.ndim > 2:
+        return "classes of pixels, as in a segmentation, are not measured"
+    if y.ndim == 2 and y.shape[1] > 1:
+        return "for one-hot use `y.argmax(1)`; several labels of one sample are not measured"
+    return (
+        "classes in another type, as for a binary cross-entropy, `y.long()` makes such; of numbers to be predicted, "
+        "as in a regression, there is no accuracy"
+    )
 
 
 def read_sample_ids(given: Tensor | Sequence[int] | None, y: Tensor) -> Tensor:
