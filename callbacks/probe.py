@@ -253,7 +253,8 @@ class Probe(pl.Callback):
             self._try_out.end_sanity_check(trainer)
         if self.is_due(trainer):
             for index in range(len(running_loaders(trainer))):
-                self.conclude(trainer, module, stage, index)
+                with named(type(self).__name__):
+                    self.conclude(trainer, module, stage, index)
                 if self._has_pictures():
                     self._pictures_of_pass.publish(trainer, stage, index)
             check_rankings(trainer, self.logs, self.every_n_epochs)

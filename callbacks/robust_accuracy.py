@@ -28,6 +28,7 @@ from .parts.passes.before_training import (
 )
 from .parts.passes.closer_look import CloserLook
 from .parts.passes.entries import common_suite
+from .parts.passes.in_words import named
 from .parts.passes.loaders import loader_suffix
 from .parts.passes.no_pass import is_to_measure
 from .parts.passes.preparation import Preparation
@@ -224,7 +225,8 @@ class RobustAccuracy(Probe):
         """By now averages of the weights have taken their place: a callback that is asked after this one sees to it."""
         if self._is_to_prepare:
             self._is_to_prepare = False
-            self._preparation.prepare(trainer, pl_module, self.as_measured)
+            with named(type(self).__name__):
+                self._preparation.prepare(trainer, pl_module, self.as_measured)
         super().on_validation_batch_start(trainer, pl_module, batch, batch_idx, dataloader_idx)
 
     on_test_batch_start = on_validation_batch_start

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
-from touchstone.attacks import frozen_eval
-from touchstone.attacks.core.buffers import buffers_kept
-from touchstone.attacks.core.checks import as_computed
-from touchstone.attacks.core.logits import half_precision
+from touchstone.attacks.core.logits import logits_of
 from touchstone.attacks.core.out_of_memory import is_out_of_memory
 
 from .before_training import check_forward
@@ -24,14 +21,33 @@ def named(asked_by: str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        if str(error).startswith(asked_by):
-            raise
-        raise ValueError(f"{asked_by}: {error}") from error
+        if type(error) is not ValueError:
+            _add_note(error, f"(in {asked_by})")
+        elif not str(error.args[0] if error.args else "").startswith(asked_by):
+            add_words(error, before=f"{asked_by}: ")
+        raise
+
+
+def add_words(error: ValueError, *, before: str = "", after: str = "") -> None:
+    """Puts words around a message; of a class of somebody's own, whose arguments may be anything, into a note."""
+    if type(error) is ValueError:
+        message, *rest = error.args or ("",)
+        error.args = (f"{before}{message}{after}", *rest)
+    else:
+        _add_note(error, f"({(before + after).strip(':; ')})")
+
+
+def _add_note(error: ValueError, note: str) -> None:
+    notes = vars(error).setdefault("__notes__", [])  # `add_note` is of Python 3.11
+    if note not in notes:
+        notes.append(note)
 
 
 @contextmanager
 def explained(asked_by: str, module: nn.Module, model: nn.Module, samples: Samples) -> Iterator[None]:
     """Whatever goes wrong inside since the model cannot be called with the samples alone says so, as a ValueError.
+
+    What is a ValueError of a class of its own stays that.
 
     Args:
         asked_by: who calls it, for messages.
@@ -42,19 +58,34 @@ def explained(asked_by: str, module: nn.Module, model: nn.Module, samples: Sampl
     try:
         yield
     except Exception as error:
-        if is_out_of_memory(error):
+        found = None if is_out_of_memory(error) else _of_forward(error, model, samples.x)
+        if found is None or isinstance(error, ValueError) and type(error) is not ValueError:
             raise
-        x = as_computed(samples.x, model)
-        if x.is_floating_point():
-            x = x.to(half_precision(model) or x.dtype)
-        try:
-            with buffers_kept(model), frozen_eval(model), torch.no_grad():
-                model(x)
-        except Exception as of_forward:
-            if str(of_forward) in str(error):  # and not of something before the model was called
-                check_forward(module, asked_by)
-                raise ValueError(
-                    f"{asked_by}: the model cannot be called with the samples alone, {x.dtype} {tuple(x.shape)}: "
-                    f"{type(of_forward).__name__}: {of_forward}"
-                ) from error
-        raise
+        of_forward, x = found
+        check_forward(module, asked_by)
+        told = ValueError(
+            f"{asked_by}: the model cannot be called with the samples alone, {x.dtype} {tuple(x.shape)}: "
+            f"{type(of_forward).__name__}: {of_forward}"
+        )
+        vars(told)["__notes__"] = list(getattr(of_forward, "__notes__", []))
+        raise told from error
+
+
+def _of_forward(error: BaseException, model: nn.Module, samples: Tensor) -> tuple[BaseException, Tensor] | None:
+    """The error that the model's forward ended in when it was called with such samples alone, and these; else None."""
+    found, cause = None, error.__cause__
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        inside = frame.f_locals
+        if frame.f_code.co_name == "_call_impl" and inside.get("self") is model:  # of every `nn.Module`
+            found = _alone(inside.get("args", ()), inside.get("kwargs", {}), samples)
+        elif frame.f_code is logits_of.__code__:  # it gave something, which is none
+            found = None
+    if found is not None:
+        return error, found
+    return None if cause is None else _of_forward(cause, model, samples)
+
+
+def _alone(args: tuple[object, ...], kwargs: dict[str, object], samples: Tensor) -> Tensor | None:
+    if len(args) == 1 and not kwargs and isinstance(args[0], Tensor) and args[0].shape[1:] == samples.shape[1:]:
+        return args[0]
+    return None
