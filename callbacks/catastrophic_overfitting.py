@@ -15,10 +15,13 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from touchstone.attacks import FGSM, PGD, Threat
+from touchstone.attacks import FGSM, PGD, Attack, Threat
 from touchstone.attacks.core.logits import predicted
 from touchstone.options import check_between, check_choice, check_count
 
+from .parts.passes.before_training import check_output
+from .parts.passes.measuring import measuring
+from .parts.passes.samples import Samples
 from .probe import Probe
 
 
@@ -74,7 +77,7 @@ class CatastrophicOverfitting(Probe):
         check_between(f"{name}(max_gap=...)", max_gap, 0, 1, "()")
         self.action, self.max_gap = action, max_gap
         # Both from the sample itself, so that no draw of a start is between them.
-        self._attacks = {
+        self._attacks: dict[str, Attack] = {
             "after_one_step": FGSM(threat=threat),
             "after_many_steps": PGD(threat=threat, num_steps=num_steps, random_start=False),
         }
@@ -91,6 +94,11 @@ class CatastrophicOverfitting(Probe):
 
     def is_due(self, trainer: pl.Trainer) -> bool:
         return super().is_due(trainer) and trainer.state.fn == TrainerFn.FITTING
+
+    def try_out(self, model: nn.Module, samples: Samples) -> None:
+        check_output(self._attacks, model, samples)
+        with measuring(model, samples) as (x, y):
+            self._attacks["after_one_step"](model, x, y)  # checks samples and labels
 
     def measure(self, model: nn.Module, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         measured = {}

@@ -21,6 +21,7 @@ from touchstone.attacks.objectives.endless import Endless
 from touchstone.options import check_count
 from touchstone.runs.run_folder import run_folder
 
+from .parts.passes.before_training import check_output
 from .parts.passes.loaders import loader_suffix
 from .parts.passes.measuring import measuring
 from .parts.passes.processes import gather
@@ -100,6 +101,8 @@ class RobustnessCurves(Probe):
 
     def try_out(self, model: nn.Module, samples: Samples) -> None:
         self.attack.threat.check_input(samples.x)
+        self._evaluated(model, samples, {})  # checks the labels and the logits
+        check_output({type(self.attack).__name__: self.attack}, model, samples)
 
     def see(self, model: nn.Module, samples: Samples, loader_index: int) -> None:
         clean = self._evaluated(model, samples, {}).clean_correct

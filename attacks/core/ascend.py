@@ -121,6 +121,12 @@ def gradient_of(gain: Tensor, x: Tensor, *, keep_graph: bool = False) -> Tensor:
     Raises:
         ValueError: the gain does not depend on `x` by a differentiable path.
     """
+    # The meter counts such gradients; one bad pixel must not cost the others.
+    return unmasked_gradient_of(gain, x, keep_graph=keep_graph).nan_to_num(nan=0.0)
+
+
+def unmasked_gradient_of(gain: Tensor, x: Tensor, *, keep_graph: bool = False) -> Tensor:
+    """`gradient_of` as it is, NaN where it is NaN."""
     grad = None
     if gain.requires_grad:
         (grad,) = torch.autograd.grad(gain.sum(), x, retain_graph=keep_graph, allow_unused=True)
@@ -130,4 +136,4 @@ def gradient_of(gain: Tensor, x: Tensor, *, keep_graph: bool = False) -> Tensor:
             "can climb: check for `detach`, `no_grad`, `argmax`, rounding or numpy inside the model, or attack by a "
             "black box (Square, HopSkipJump)"
         )
-    return grad.nan_to_num(nan=0.0)  # the meter counts such gradients; one bad pixel must not cost the others
+    return grad

@@ -55,6 +55,11 @@ def half_precision(model: nn.Module) -> torch.dtype | None:
     return next(iter(dtypes)) if len(dtypes) == 1 and dtypes <= {torch.bfloat16, torch.float16} else None
 
 
+def as_taken(x: Tensor, model: nn.Module) -> Tensor:
+    """Samples as the weights of a model take them: floats in half precision, where the weights are in that."""
+    return x.to(half_precision(model) or x.dtype) if x.is_floating_point() else x
+
+
 @contextmanager
 def logits_as_float(model: nn.Module) -> Iterator[None]:
     """Inside, `model(x)` takes float32 whatever precision its weights have, and gives `logits_of` its output."""

@@ -6,13 +6,14 @@ import inspect
 from collections.abc import Mapping, Sized
 
 import lightning.pytorch as pl
+import torch
 from torch import Tensor, nn
 
-from touchstone.attacks import Attack, Threat, TokenFlips, frozen_eval
+from touchstone.attacks import Attack, Threat, TokenFlips, Universal, frozen_eval
 from touchstone.attacks.core.ascend import gradient_of
 from touchstone.attacks.core.buffers import buffers_kept
 from touchstone.attacks.core.checks import as_computed, check_logits, check_not_probabilities
-from touchstone.attacks.core.logits import logits_of
+from touchstone.attacks.core.logits import as_taken, logits_of
 from touchstone.attacks.judge.running import ask_for_no_gradient, naming
 from touchstone.runs.of_trainer import of_data
 
@@ -41,6 +42,12 @@ def check_forward(model: nn.Module, asked_by: str) -> None:
                 else "give what else it takes a default, or make it from the samples"
             )
         ) from error
+
+
+def pass_through(model: nn.Module, samples: Samples) -> None:
+    """Calls the model with the samples alone, as a measurement does, and asks nothing of what it gives."""
+    with buffers_kept(model), frozen_eval(model), torch.no_grad():
+        model(as_taken(as_computed(samples.x, model), model))
 
 
 def check_model(suite: Mapping[str, Attack], model: nn.Module) -> None:
@@ -89,7 +96,7 @@ def check_output(suite: Mapping[str, Attack], model: nn.Module, samples: Samples
     with buffers_kept(model), frozen_eval(model):
         x = as_computed(few.x, model).requires_grad_(few.x.is_floating_point())
         try:
-            output = model(x.clone())  # which a first layer may change in place
+            output = model(as_taken(x.clone(), model))  # which a first layer may change in place
         except Exception:  # a forward that is not made for batches of the training
             return
         logits = logits_of(output)
@@ -103,6 +110,12 @@ def _check_output(suite: Mapping[str, Attack], x: Tensor, logits: Tensor, ids: T
     check_not_probabilities(numbers, without_gradients=ask_for_no_gradient(suite))
     for name, attack in suite.items():
         naming(name, attack.check_classes, logits.shape[1])
-        of_pixels = x.requires_grad and type(attack.threat).enter is Threat.enter
-        if of_pixels and not ask_for_no_gradient({name: attack}):
-            naming(name, gradient_of, logits.sum(1), x, keep_graph=True)
+    climbing = [name for name, attack in suite.items() if x.requires_grad and _climbs_from_pixels(name, attack)]
+    for name in climbing[:1]:  # what one can climb, all can
+        naming(name, gradient_of, logits.sum(1), x)
+
+
+def _climbs_from_pixels(name: str, attack: Attack) -> bool:
+    """Whether it follows gradients of the model by its input, or learns so, and not by embeddings inside."""
+    climbs = isinstance(attack, Universal) and attack.needs_samples or not ask_for_no_gradient({name: attack})
+    return climbs and type(attack.threat).enter is Threat.enter
