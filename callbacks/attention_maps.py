@@ -38,6 +38,8 @@ class AttentionMaps(Probe):
         ValueError: a value is outside its range; or the model has no `Attention` of `touchstone.nets`.
     """
 
+    tried_by_measuring = True
+
     def __init__(self, *, max_tokens: int = 32, **kwargs: Any) -> None:
         super().__init__(**{"max_samples": 1, **kwargs})
         check_count("AttentionMaps(max_tokens=...)", max_tokens)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import cmath
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import lightning.pytorch as pl
@@ -18,6 +19,7 @@ from touchstone.attacks.core.embedding import find_embedding
 from touchstone.options import check_flags
 
 from .parts.passes.before_training import check_forward
+from .parts.passes.in_words import add_words
 from .parts.passes.measuring import measuring
 from .parts.passes.no_pass import is_to_measure
 from .parts.passes.processes import add_up
@@ -49,6 +51,7 @@ class GradientNorm(Probe):
         every_n_epochs, normalization, batch_keys: as in `Probe`, for validation and test.
     """
 
+    tried_by_measuring = True
     measures_training = True
 
     def __init__(
@@ -144,18 +147,14 @@ class GradientNorm(Probe):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.validation and is_to_measure(trainer):
-            try:
+            with _with_remedy():
                 check_forward(pl_module, "GradientNorm")
-            except ValueError as error:
-                raise _with_remedy(error) from error
 
     on_validation_start = on_test_start = on_fit_start
 
     def _see_batch(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, index: int) -> None:
-        try:
+        with _with_remedy():
             super()._see_batch(trainer, module, batch, index)
-        except ValueError as error:
-            raise _with_remedy(error) from error
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
@@ -170,7 +169,7 @@ class GradientNorm(Probe):
         ):
             self._look_for_normalized(x.detach())
             parameters = [p for p in model.parameters() if p.requires_grad]
-            logits = model(x)
+            logits = model(x.clone())  # which a first layer may change in place
             if y.ndim == 1 and logits.ndim <= 2:
                 check_shape_of_logits(logits, len(y))
                 check_not_probabilities(logits)
@@ -229,8 +228,13 @@ class GradientNorm(Probe):
             self.log_figure(trainer, module, f"grad_norm/{stage}/parameters", total, loader_index)
 
 
-def _with_remedy(error: ValueError) -> ValueError:
-    return ValueError(f"{error}; to measure the training alone: GradientNorm(validation=False)")
+@contextmanager
+def _with_remedy() -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        add_words(error, after="; to measure the training alone: GradientNorm(validation=False)")
+        raise
 
 
 def _grad(parameter: nn.Parameter) -> Tensor:

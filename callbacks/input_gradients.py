@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from touchstone.attacks.core.ascend import gradient_of
+from touchstone.attacks.core.ascend import unmasked_gradient_of
 from touchstone.attacks.core.checks import check_labels, check_not_probabilities, check_shape_of_logits
 from touchstone.options import check_count
 from touchstone.runs.run_folder import run_folder
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TAG = "input_gradients"
+NO_CLASS = -100  # a label that torch's cross-entropy passes over, and so the gradient is 0
 
 
 class InputGradients(Probe):
@@ -43,6 +44,8 @@ class InputGradients(Probe):
     Raises:
         ValueError: a value is outside its range, or the samples are no images `(N, C, H, W)` of one or three channels.
     """
+
+    tried_by_measuring = True
 
     def __init__(
         self,
@@ -70,11 +73,11 @@ class InputGradients(Probe):
         if self._shown and self._shown[0][0].shape[1:] != samples.x.shape[1:]:
             return  # they stand in one picture
         with measuring(model, samples) as (x, y):
-            logits = model(x.requires_grad_())
+            logits = model(x.requires_grad_().clone())  # which a first layer may change in place
             check_shape_of_logits(logits, len(y))
             check_not_probabilities(logits)
-            check_labels(y, logits.shape[1], samples.ids)
-            gradient = gradient_of(F.cross_entropy(logits, y, reduction="none"), x)
+            check_labels(y.where(y != NO_CLASS, 0), logits.shape[1], samples.ids)
+            gradient = unmasked_gradient_of(F.cross_entropy(logits, y, reduction="none", ignore_index=NO_CLASS), x)
         self._shown.append(tuple(part.detach().cpu() for part in (x, gradient, logits, y)))
 
     def forget(self) -> None:

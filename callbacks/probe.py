@@ -16,6 +16,7 @@ from touchstone.runs.of_trainer import callbacks_of
 
 from .parts.passes.averaged_weights import check_order
 from .parts.passes.batch_keys import read_batch_keys
+from .parts.passes.before_training import pass_through
 from .parts.passes.closer_look import is_measured
 from .parts.passes.figures import Figures
 from .parts.passes.fresh_figures import check_rankings
@@ -62,6 +63,9 @@ class Probe(pl.Callback):
 
     stand_in: ClassVar[StandIn | None] = None
     """On what it is tried out in a fit without a sanity check; None where it is not."""
+
+    tried_by_measuring: ClassVar[bool] = False
+    """Whether the sanity check tries it by `see`, of which `forget` then drops every trace, and not by `try_out`."""
 
     measures_training: ClassVar[bool] = False
     """Whether it has figures of the training itself, too."""
@@ -188,10 +192,9 @@ class Probe(pl.Callback):
     def try_out(self, model: nn.Module, samples: Samples) -> None:
         """Looks at the first samples of a sanity check, or a grey picture; raises ValueError if it cannot measure.
 
-        Here it measures them, and keeps nothing.
+        Here it passes them through the model, which may give anything: neither `see` nor `measure` is called.
         """
-        self.see(model, samples, 0)
-        self.forget()
+        pass_through(model, samples)
 
     def try_input(self, samples: Samples) -> None:
         """Looks at samples of the training: raises ValueError where the like of them could not be measured."""
@@ -240,7 +243,7 @@ class Probe(pl.Callback):
             if not trainer.sanity_checking:
                 self.see(model, samples, index)
             elif is_first:
-                self._try_out.at_sanity_check(model, samples)
+                self._try_out.at_sanity_check(model, samples, index)
         if is_first and not trainer.sanity_checking and self._has_pictures() and trainer.is_global_zero:
             with measuring(model, samples) as (x, y):
                 self._pictures_of_pass.keep(self.draw(model, x, y), index)

@@ -62,6 +62,8 @@ class Saturation(Probe):
         ValueError: a value is outside its range; or the model has no such units.
     """
 
+    tried_by_measuring = True
+
     def __init__(self, *, threshold: float = 0.97, max_samples: int | None = 128, **kwargs: Any) -> None:
         super().__init__(max_samples=max_samples, **kwargs)
         check_between("Saturation(threshold=...)", threshold, 0, 1, "()")

@@ -126,7 +126,7 @@ class StandardAgainstRobust(Probe):
     def _done_to(self, net: nn.Module, name: str, samples: Samples) -> DoneTo:
         with measuring(net, samples) as (x, y):
             points = x.clone().requires_grad_()
-            logits = net(points)
+            logits = net(points.clone())  # which a first layer may change in place
             gradient = gradient_of(F.cross_entropy(logits, y, reduction="none"), points)
             aimed = self.attack.with_objective(Targeted(self._number))
             ascended = aimed(net, x, y, SampleRng(0, samples.ids))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -35,6 +36,27 @@ def test_the_gradient_is_that_of_a_linear_model_in_closed_form(tmp_path: Path, m
     torch.testing.assert_close(drawn[1].flatten(1), off @ net.linear.weight)
     assert (tmp_path / "run/version_0/figures/input_gradients.png").is_file()
     assert "input_gradients" in events(tmp_path).Tags()["images"]
+
+
+def test_a_sample_without_a_class_has_no_gradient_and_a_broken_one_no_number(tmp_path: Path) -> None:
+    class Breaking(Classifier):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) * torch.where(torch.arange(len(x)) == 2, torch.nan, 1.0)[:, None]
+
+    drawn: list[Tensor] = []
+
+    class Watching(InputGradients):
+        def conclude(self, *rest: Any) -> None:
+            drawn.extend(gradient for _, gradient, _, _ in self._shown)
+            super().conclude(*rest)
+
+    x, y = torch.rand(3, 1, 6, 6), torch.tensor([1, -100, 2])
+    module = Breaking(small_net(7))
+    module.validation_step = lambda *_: None  # type: ignore[method-assign]
+    trainer(tmp_path, Watching()).validate(module, DataLoader(TensorDataset(x, y), 3), verbose=False)
+    assert drawn[0][0].abs().max() > 0
+    assert drawn[0][1].abs().max() == 0
+    assert drawn[0][2].isnan().all()
 
 
 def test_it_changes_no_weight_of_a_training(tmp_path: Path) -> None:

@@ -10,10 +10,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from touchstone.attacks import FGSM, PGD, Square, evaluate
-from touchstone.callbacks import GradientNorm, InputGradients, PerClass, Probe, RobustAccuracy
+from touchstone.attacks import FGSM, PGD, Square, Surrogate, Universal, evaluate
+from touchstone.callbacks import (
+    CatastrophicOverfitting,
+    GradientNorm,
+    InputGradients,
+    PerClass,
+    RobustAccuracy,
+    RobustnessCurves,
+)
 from touchstone.callbacks.parts.passes.in_words import explained, named
 from touchstone.callbacks.parts.passes.samples import Samples
+from touchstone.callbacks.parts.passes.try_out import TryOut
 
 from .lightning_programs import OrdinaryModule, trainer, val_loader
 from .measured_runs import LINF
@@ -61,18 +69,21 @@ PROBES: dict[str, Any] = {
     "GradientNorm": GradientNorm,
     "PerClass": PerClass,
     "InputGradients": InputGradients,
+    "RobustnessCurves": lambda: RobustnessCurves(attack=PGD(threat=LINF), eps=[0.1]),
+    "CatastrophicOverfitting": lambda: CatastrophicOverfitting(LINF),
 }
+CLIMBING = ["RobustAccuracy", "InputGradients", "RobustnessCurves", "CatastrophicOverfitting"]
 
 
-def tried(name: str, module: nn.Module) -> None:
+def tried(name: str, module: nn.Module, change_y: Any = lambda y: y) -> None:
     """What a sanity check does with a probe, on images in four classes."""
     x, y = val_loader().dataset.tensors  # type: ignore[attr-defined]
-    samples = Samples(x[:10], y[:10], torch.arange(10))
+    samples = Samples(x[:10], change_y(y[:10]), torch.arange(10))
     probe = PROBES[name]()
     if name == "RobustAccuracy":
         probe._set_up(probe.attacks, warm_start=False)
     with named(name), explained(name, module, module, samples):
-        probe.try_out(module, samples)
+        TryOut(probe).at_sanity_check(module, samples, 0)
 
 
 @pytest.mark.parametrize("name", PROBES)
@@ -86,10 +97,9 @@ def test_the_sanity_check_of_a_fit_refuses_them(tmp_path: Path, name: str) -> No
 @pytest.mark.parametrize(
     ("program", "message"),
     [
-        (Program(lambda net, x: net(x)[:, :1]), r"got \(10, 1\).*of one logit z.*torch.stack"),
-        (Program(lambda net, x: net(x)[:, 0]), r"got \(10,\).*of one logit z.*torch.stack"),
-        (Program(lambda net, x: x), r"must return logits.*got \(10, 1, 6, 6\)"),
-        (Program(lambda net, x: net(x)[:, :2]), "labels must be classes of the model, 0 to 1; sample id"),
+        (Program(lambda net, x: net(x)[:, :1]), r"got \(\d+, 1\).*of one logit z.*torch.stack"),
+        (Program(lambda net, x: net(x)[:, 0]), r"got \(\d+,\).*of one logit z.*torch.stack"),
+        (Program(lambda net, x: x), r"must return logits.*got \(\d+, 1, 6, 6\)"),
         (WithoutForward(), "WithoutForward has no forward.*define `forward"),
         (OfTwoInputs(), r"must take the samples alone, got forward\(x.*'meta'"),
         (OfNames(), r"got forward\(\*\*inputs.*: let it take them by place"),
@@ -101,40 +111,52 @@ def test_a_model_that_gives_no_logits_of_samples(name: str, program: Program, me
         tried(name, program)
 
 
-@pytest.mark.parametrize("name", ["RobustAccuracy", "InputGradients"])
-def test_features_that_were_computed_without_gradients(name: str) -> None:
+@pytest.mark.parametrize("name", [name for name in PROBES if name != "PerClass"])
+def test_labels_that_are_no_classes(name: str) -> None:
+    with pytest.raises(ValueError, match=f"^{name}: .*labels must be classes of the model, 0 to 1; sample"):
+        tried(name, Program(lambda net, x: net(x)[:, :2]))
+
+
+@pytest.mark.parametrize(("name", "label"), [("PerClass", 7), ("InputGradients", -100)])
+def test_labels_that_are_none_and_are_no_hindrance(name: str, label: int) -> None:
+    tried(name, Program(lambda net, x: net(x)), lambda y: y.where(torch.arange(10) > 2, label))
+
+
+def test_labels_that_can_have_no_recall() -> None:
+    with pytest.raises(ValueError, match="^PerClass: labels must be classes of the model, 0 to 3; sample id 0 .* -100"):
+        tried("PerClass", Program(lambda net, x: net(x)), lambda y: y.where(torch.arange(10) > 2, -100))
+
+
+@pytest.mark.parametrize("name", CLIMBING)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_features_that_were_computed_without_gradients(name: str, dtype: torch.dtype) -> None:
     with pytest.raises(ValueError, match=f"^{name}: .*does not depend on its input by a differentiable path"):
-        tried(name, Program(lambda net, x: net(x.detach())))
+        tried(name, Program(lambda net, x: net(x.detach())).to(dtype))
 
 
-def test_a_black_box_needs_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
-    square = {"square": Square(threat=LINF, num_queries=2)}
-    monkeypatch.setitem(PROBES, "RobustAccuracy", lambda: RobustAccuracy(square))
+@pytest.mark.parametrize(
+    "attack", [Square(threat=LINF, num_queries=2), Surrogate(threat=LINF, net=small_net(3), num_queries=9)]
+)
+def test_a_black_box_needs_no_gradient(monkeypatch: pytest.MonkeyPatch, attack: Any) -> None:
+    monkeypatch.setitem(PROBES, "RobustAccuracy", lambda: RobustAccuracy({"box": attack}))
     tried("RobustAccuracy", Program(lambda net, x: net(x.detach())))
 
 
-@pytest.mark.parametrize("name", ["RobustAccuracy", "GradientNorm", "InputGradients"])
+def test_one_that_learns_by_gradients_needs_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PROBES, "RobustAccuracy", lambda: RobustAccuracy({"all": Universal(threat=LINF)}))
+    with pytest.raises(ValueError, match="^RobustAccuracy: attack 'all': .* does not depend on its input"):
+        tried("RobustAccuracy", Program(lambda net, x: net(x.detach())))
+
+
+@pytest.mark.parametrize("name", [name for name in PROBES if name != "PerClass"])
 def test_probabilities(name: str) -> None:
     with pytest.raises(ValueError, match=f"^{name}: the model returned probabilities where logits are due"):
         tried(name, Program(lambda net, x: net(x).softmax(1)))
 
 
-def test_a_measurement_of_ones_own_is_tried_out_in_the_sanity_check_and_none_of_it_kept(tmp_path: Path) -> None:
-    class Share(Probe):
-        sizes: list[int] = []
-
-        def measure(self, model: nn.Module, x: Tensor, y: Tensor) -> dict[str, Tensor]:
-            self.sizes.append(len(x))
-            return {"share": (model(x).argmax(1) == y).float()}
-
-    module = OrdinaryModule()
-    run = trainer(tmp_path, Share(max_samples=15), max_epochs=1)
-    run.fit(module, val_loader(), val_loader())
-    assert Share.sizes == [10, 10, 5]
-    x, y = (part[:15] for part in val_loader().dataset.tensors)  # type: ignore[attr-defined]
-    with torch.no_grad():
-        right = (module.eval()(x).argmax(1) == y).float().mean()
-    assert run.callback_metrics["val/share"] == right
+@pytest.mark.parametrize("name", ["GradientNorm", "InputGradients"])
+def test_a_forward_that_changes_its_input_in_place_is_measured_all_the_same(name: str) -> None:
+    tried(name, Program(lambda net, x: net(x.sub_(0.5))))
 
 
 def test_a_dict_with_logits_is_measured_as_the_logits_themselves() -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from touchstone.attacks import FGSM
-from touchstone.callbacks import Probe, RobustAccuracy
+from touchstone.callbacks import GradientNorm, InputGradients, Probe, RobustAccuracy
 from touchstone.callbacks.parts.passes.samples import Samples
 from touchstone.callbacks.parts.passes.try_out import GreyPicture, StandIn, TrainingSamples, TryOut
 
@@ -111,3 +111,77 @@ def test_the_entry_that_measures_for_all_speaks_for_all(tmp_path: Path) -> None:
             OrdinaryModule(), wrong_batches(lambda x, y: (255 * x, y)), val_loader()
         )
     assert ["attack 'a'" in str(one.message) for one in said if "could not attack" in str(one.message)] == [True]
+
+
+class Counting(Probe):
+    """Keeps what it sees on its own, and forgets nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[int, int]] = []
+
+    def see(self, model: nn.Module, samples: Samples, loader_index: int) -> None:
+        self.seen.append((len(samples), loader_index))
+
+
+def test_what_a_sanity_check_tries_of_a_measurement_of_ones_own_is_the_model_alone(tmp_path: Path) -> None:
+    probe = Counting()
+    trainer(tmp_path, probe, max_epochs=1).fit(OrdinaryModule(), train_loader(), [val_loader(), val_loader()])
+    assert probe.seen == [(num, index) for index in (0, 1) for num in (10, 10, 3)]
+
+
+class OfThree(OrdinaryModule):
+    def forward(self, x: Tensor, y: Any = None, z: Any = None) -> Any:
+        return x, self.net(x)
+
+    def _loss(self, batch: Any) -> Tensor:
+        return self(batch[0])[1].sum()
+
+
+def test_whose_model_may_give_anything_and_must_take_the_samples_alone(tmp_path: Path) -> None:
+    class Needing(OfThree):
+        def forward(self, x: Tensor, y: Any = None, z: Any = None) -> Any:
+            return super().forward(x + z)
+
+        def _loss(self, batch: Any) -> Tensor:
+            return self(batch[0], z=0)[1].sum()
+
+    trainer(tmp_path, Counting(), max_epochs=1).fit(OfThree(), train_loader(), val_loader())
+    message = r"^Counting: the model cannot be called with the samples alone, torch.float32 \(10, 1, 6, 6\): TypeError"
+    with pytest.raises(ValueError, match=message):
+        trainer(tmp_path, Counting()).fit(Needing(), train_loader(), val_loader())
+
+
+def test_a_probe_that_prepares_itself_later_is_not_measured_before(tmp_path: Path) -> None:
+    class Prepared(Probe):
+        def measure(self, model: nn.Module, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+            return {"moved": (x - self.reference).flatten(1).mean(1)}
+
+    class OutsideTheCheck(Prepared):
+        def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+            if not trainer.sanity_checking:
+                self.reference = torch.zeros(())
+
+    class OfTests(Prepared):
+        def is_due(self, trainer: Any) -> bool:
+            return bool(trainer.testing)
+
+        def on_test_start(self, trainer: Any, pl_module: Any) -> None:
+            self.reference = torch.zeros(())
+
+    run = trainer(tmp_path, OutsideTheCheck(), OfTests(), max_epochs=1)
+    run.fit(OrdinaryModule(), train_loader(), val_loader())
+    assert "val/moved" in run.callback_metrics
+
+
+def test_a_loader_that_is_not_measured_is_not_tried(tmp_path: Path) -> None:
+    foreign = DataLoader([(x, y + 99) for x, y in samples(4)], 4)
+    run = trainer(tmp_path, InputGradients(), max_epochs=1)
+    run.fit(OfForeign(), train_loader(), [val_loader(), foreign])
+    with pytest.raises(ValueError, match="^GradientNorm: labels must be classes of the model"):
+        trainer(tmp_path, GradientNorm()).fit(OfForeign(), train_loader(), [val_loader(), foreign])
+
+
+class OfForeign(OrdinaryModule):
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        pass

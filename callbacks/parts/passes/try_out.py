@@ -23,7 +23,8 @@ ModelAndSamples = tuple[nn.Module, Samples]
 class TryOut:
     """Tries a probe out once in a fit: what is wrong with it is better said now than after the first epochs.
 
-    At the sanity check, on the first samples of each data loader: `Probe.try_out`. Where no process had any of them,
+    At the sanity check, on the first samples of each data loader: by measuring them (`Probe.tried_by_measuring`), or
+    else by `Probe.try_out`. Where no process had any of them,
     as in a fit that goes on inside an epoch, before the first step, on what stands in for them: `Probe.stand_in`. And
     then after that step once more, on the same: `Probe.try_output`.
     """
@@ -37,10 +38,14 @@ class TryOut:
         self._is_over = False
         self._tried: ModelAndSamples | None = None  # before the step
 
-    def at_sanity_check(self, model: nn.Module, samples: Samples) -> None:
+    def at_sanity_check(self, model: nn.Module, samples: Samples, loader_index: int) -> None:
         """Takes the first samples of a data loader."""
         self._is_over = True
-        self._probe.try_out(model, samples)
+        if self._probe.tried_by_measuring:
+            self._probe.see(model, samples, loader_index)
+            self._probe.forget()
+        else:
+            self._probe.try_out(model, samples)
 
     def end_sanity_check(self, trainer: pl.Trainer) -> None:
         """A process may have had no samples, and yet must go on as the others do. A collective."""
