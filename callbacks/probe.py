@@ -65,7 +65,9 @@ class Probe(pl.Callback):
     """On what it is tried out in a fit without a sanity check; None where it is not."""
 
     tried_by_measuring: ClassVar[bool] = False
-    """Whether the sanity check tries it by `see`, of which `forget` then drops every trace, and not by `try_out`."""
+    """Whether the sanity check tries it by `see`, of which `forget` then drops every trace, and not by `try_out`.
+
+    A subclass of such a one, whose own `see` leaves more behind, sets it to False."""
 
     measures_training: ClassVar[bool] = False
     """Whether it has figures of the training itself, too."""
