@@ -120,8 +120,9 @@ def run(here: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
 
 @pytest.fixture
 def benchmark(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Imports a benchmark as `python benchmarks/NAME.py` would find it, and leaves torch's threads and logs alone."""
+    """Imports a benchmark as `python benchmarks/NAME.py` would find it; leaves torch's threads, logs and memory alone."""
     monkeypatch.syspath_prepend(str(root / "benchmarks"))
+    monkeypatch.setattr("touchstone.cli.kept_memory.keep_freed_memory", lambda: False)
     num_threads = torch.get_num_threads()
     levels = {name: logging.getLogger(name).level for name in ("lightning.pytorch", "lightning.fabric")}
 

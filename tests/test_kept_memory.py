@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from touchstone.cli.kept_memory import keep_freed_memory
+
 NUM_BLOCKS, MEGABYTES = 20, 64
 COUNT_FAULTS = f"""
 import resource, sys
@@ -44,6 +46,17 @@ def test_memory_is_found_once_and_not_for_every_tensor(root: Path) -> None:
 
 def test_whoever_has_set_the_c_library_has_decided(root: Path) -> None:
     assert faults(root, keep=True, MALLOC_TOP_PAD_="131072")[0] == "False"
+
+
+@pytest.mark.parametrize("error", [AttributeError, ValueError, OSError], ids=["windows", "macos", "musl"])
+def test_another_c_library_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch, error: type[Exception]) -> None:
+    def confstr(name: str) -> str:
+        raise error
+
+    for name in [name for name in os.environ if name.startswith(("MALLOC_", "GLIBC_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr("os.confstr", confstr)
+    assert keep_freed_memory() is False
 
 
 @pytest.mark.parametrize(("name", "keeps"), [("__main__", True), ("train", False)], ids=["run", "imported"])
