@@ -219,14 +219,14 @@ def _check_eps(attack: Attack, eps: Sequence[float | str]) -> None:
 
 def _check_steps(attack: Attack, steps: Sequence[int]) -> None:
     """Raises ValueError where an attack cannot go several numbers of steps, or its loss after them is none."""
-    for number in steps:
-        check_count("RobustnessCurves(steps=...)", number)
     missing = {"num_steps", "objective"} - {field.name for field in fields(attack)}  # type: ignore[arg-type]
     if missing:
         raise ValueError(
             f"RobustnessCurves(steps=...) must be empty for {type(attack).__name__}, which has no field "
             f"{min(missing)}, got {list(steps)}"
         )
+    for number in steps:
+        check_count("RobustnessCurves(steps=...)", number)
     try:
         _to_the_end(attack, 1)
     except ValueError as error:

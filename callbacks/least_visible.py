@@ -79,7 +79,13 @@ class LeastVisible(pl.Callback):
         self._taken = []
 
     def on_predict_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *rest: Any
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         x, positions, _ = batch
         num_wanted = self.num_pictures - sum(len(x) for x, _ in self._taken)

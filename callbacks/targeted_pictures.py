@@ -117,7 +117,13 @@ class TargetedPictures(pl.Callback):
         self._drawn = {name: [] for name in self.attacks}
 
     def on_predict_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *rest: Any
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         x, positions, _ = batch
         if not len(x):

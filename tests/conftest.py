@@ -120,7 +120,7 @@ def run(here: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
 
 @pytest.fixture
 def benchmark(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Imports a benchmark as `python benchmarks/NAME.py` would find it; leaves torch's threads, logs and memory alone."""
+    """Imports a benchmark as `python benchmarks/NAME.py` finds it; leaves threads, logs and memory as they are."""
     monkeypatch.syspath_prepend(str(root / "benchmarks"))
     monkeypatch.setattr("touchstone.cli.kept_memory.keep_freed_memory", lambda: False)
     num_threads = torch.get_num_threads()

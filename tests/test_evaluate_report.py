@@ -131,3 +131,10 @@ def test_a_report_says_how_near_the_survivors_came(net: nn.Module, x: Tensor, y:
     num_standing = int(report.robust["pgd"].sum())
     assert f"pgd: of {num_standing} samples that stand" in report.outlook("pgd")
     assert (report.margin_left["pgd"] > 0).equal(report.robust["pgd"])
+
+
+def test_reports_of_other_attacks_are_not_joined(net: nn.Module, x: Tensor, y: Tensor) -> None:
+    """The worst case would be that of fewer attacks."""
+    both, one = (evaluate(net, x, y, dict.fromkeys(names, PGD_5)) for names in (("a", "b"), ("a",)))
+    with pytest.raises(ValueError, match=r"Report.join.*must be of the same attacks, got \[\['a', 'b'\], \['a'\]\]"):
+        Report.join([both, one])

@@ -25,7 +25,9 @@ from .untouched import Untouched
 
 
 class LanguageTrial:
-    """Measures texts before any attack, in the judge's context (`evaluate_language`, whose arguments these are).
+    """Measures texts before any attack, in the judge's context.
+
+    The arguments are those of `evaluate_language`; `ids` are its sample ids, and `halving` has its batch size.
 
     Raises:
         ValueError: the labels or the logits are not what they must be, or the model looks ahead.
@@ -43,7 +45,7 @@ class LanguageTrial:
         seed: int,
         halving: Halving,
     ) -> None:
-        self._x, self._y, self._attacks, self._per_token = x, y, attacks, characters_per_token
+        self._x, self._y, self._attacks, self._characters_per_token = x, y, attacks, characters_per_token
         self._look = Forwards(model, halving, check=check_token_logits)
         self._runner = AttackRunner(model, SampleRng(seed, ids), self._look, halving, Untouched(model))
         seed_random_state(seed, x.device)
@@ -68,7 +70,7 @@ class LanguageTrial:
             ) from error
         check_labels(y, logits.shape[2], ids)
         self._bits[rows] = token_losses(logits, y).float() / math.log(2)
-        self._characters[rows] = _characters(self._per_token, y, logits.shape[2])
+        self._characters[rows] = _characters(self._characters_per_token, y, logits.shape[2])
         part = torch.arange(len(self._x), device=x.device)[rows]
         for name, attack in self._attacks.items():
             self._reached[name][rows] = naming(name, attack.take(part).objective.reached, logits, y)

@@ -117,7 +117,14 @@ class Report:
 
     @staticmethod
     def join(reports: Sequence[Report]) -> Report:
-        """One report of several with the same attacks, at least one; the samples one after another."""
+        """One report of several, at least one; the samples one after another.
+
+        Raises:
+            ValueError: they are not of the same attacks.
+        """
+        names = [sorted(report.robust) for report in reports]
+        if any(others != names[0] for others in names):
+            raise ValueError(f"Report.join(...): the reports must be of the same attacks, got {names}")
         found = {each.name: _joined([getattr(report, each.name) for report in reports]) for each in fields(Report)}
         return Report(**found)
 
@@ -141,7 +148,9 @@ def _joined(values: Sequence[Any]) -> Any:
     if isinstance(first, dict):
         shared = [name for name in first if all(name in value for value in values)]
         return {name: _joined([value[name] for value in values]) for name in shared}
-    return first  # an attack
+    if isinstance(first, Attack):
+        return first
+    raise TypeError(f"a field of Report must hold tensors, costs, signs or attacks, got {type(first).__name__}")
 
 
 def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:

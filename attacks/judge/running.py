@@ -22,7 +22,7 @@ from .left_alone import left_alone
 from .meter import Cost, metered
 
 RESERVED_NAMES = ("worst_case", "clean")  # what figures beside those of the attacks are called
-HINTS = {
+_HINTS = {
     "leaf Variable that requires grad is being used in an in-place": (
         "the model changes its input in place, as a first layer ReLU(inplace=True) does: make it a copy"
     ),
@@ -133,7 +133,7 @@ def naming(name: str, function: Callable[..., Result], *args: Any, **kwargs: Any
     except RuntimeError as error:
         if is_out_of_memory(error):
             raise  # whoever tries smaller batches looks for this
-        hint = next((f" ({hint})" for sign, hint in HINTS.items() if sign in str(error)), "")
+        hint = next((f" ({hint})" for sign, hint in _HINTS.items() if sign in str(error)), "")
         raise RuntimeError(f"attack {name!r}: {error}{hint}") from error
     except Exception as error:
         raise RuntimeError(f"attack {name!r}: {type(error).__name__}: {error}") from error

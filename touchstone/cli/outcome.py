@@ -22,7 +22,7 @@ from .stored_reports import REPORTS, fresh_report
 
 
 def shows_own_table(trainer: Trainer) -> bool:
-    """Whether a run ends with a table of this project, and its folder has what Lightning's would add."""
+    """Whether a run ends with a table of this project, and its folder has what Lightning's would add; a collective."""
     return bool(callbacks_of(trainer, RobustAccuracy)) and run_folder(trainer) is not None
 
 

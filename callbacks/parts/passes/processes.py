@@ -39,7 +39,7 @@ def gather_by_id(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def order_of(ids: Tensor) -> Tensor:
-    """The places of the rows of all processes in the order of their ids, int64 `(N,)` both.
+    """The places of the rows of all processes in the order of their `ids`, int64 `(N,)`; int64 `(N,)` too.
 
     Raises:
         ValueError: an id occurs twice.
