@@ -161,7 +161,7 @@ def test_a_value_error_of_a_callback_ends_the_run_with_its_message_first(run: An
     )
     ended = run("fit", "--config", write(with_value("mine.Cheat", *ATTACK, "class_path")))
     assert ended.code == 1
-    assert ended.first_line.startswith("error: attack 'fgsm'")
+    assert ended.first_line.startswith("error: RobustAccuracy: attack 'fgsm'")
     assert len(ended.err.splitlines()) <= 5
 
 
