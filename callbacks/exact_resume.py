@@ -155,7 +155,7 @@ class ExactResume(pl.Callback):
 
 def _last_figures(trainer: pl.Trainer) -> dict[str, Any]:
     """The figures that callbacks and schedulers see now, and the tags of those that the next step takes away."""
-    fresh = {tag for probe in callbacks_of(trainer, Probe) for tag in probe._figures.tags}
+    fresh = {tag for probe in callbacks_of(trainer, Probe) for tag in probe._logged_figures.tags}
     return {"figures": dict(trainer._logger_connector._callback_metrics), "fresh": sorted(fresh)}
 
 

@@ -89,7 +89,7 @@ class Probe(pl.Callback):
         self.normalization, self.normalize = self._normalized.normalization, self._normalized.normalize
         self.batch_keys = read_batch_keys(batch_keys, f"{name}(batch_keys=...)")
         self._streams: dict[int, SampleStream] = {}
-        self._measured, self._pictures_of_pass, self._figures = Measured(name), Drawn(name), Figures(name)
+        self._measured, self._pictures_of_pass, self._logged_figures = Measured(name), Drawn(name), Figures(name)
         self._has_seen_samples = False
         self._left_out = LeftOut(name, self.batch_keys)
         self._try_out = TryOut(self)
@@ -169,16 +169,18 @@ class Probe(pl.Callback):
             ValueError: another callback has logged one under this tag, of which Lightning would log the mean, or the
                 module has, which this one would replace.
         """
-        beside = (probe._figures for probe in callbacks_of(trainer, Probe))
-        self._figures.log(trainer, module, tag + loader_suffix(trainer, loader_index), value, beside=beside, **options)
+        beside = (probe._logged_figures for probe in callbacks_of(trainer, Probe))
+        self._logged_figures.log(
+            trainer, module, tag + loader_suffix(trainer, loader_index), value, beside=beside, **options
+        )
 
     def last_figures(self, trainer: pl.Trainer) -> dict[str, float]:
         """Its figures of the last pass by tag; none where a training has gone on since, without measuring."""
-        return self._figures.last(trainer)
+        return self._logged_figures.last(trainer)
 
     def logs(self, tag: str) -> bool:
         """Whether a figure is one of its own, as far as is known: here, from the last measurement."""
-        return tag in self._figures.tags
+        return tag in self._logged_figures.tags
 
     def tags(self) -> list[str]:
         """The tags of its figures at the validations of a fit, as far as they are known before the first."""
@@ -214,7 +216,7 @@ class Probe(pl.Callback):
         self._has_seen_samples = False
         self._left_out.begin()
         self._try_out.begin()
-        self._figures.tags.clear()
+        self._logged_figures.tags.clear()
         self._measured.begin()
 
     def takes_part(self) -> bool:
@@ -281,7 +283,7 @@ class Probe(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        self._figures.take_back(trainer)
+        self._logged_figures.take_back(trainer)
         self._try_out.before_step(pl_module, batch)
 
     def on_train_batch_end(

@@ -24,9 +24,9 @@ class TryOut:
     """Tries a probe out once in a fit: what is wrong with it is better said now than after the first epochs.
 
     At the sanity check, on the first samples of each data loader: by measuring them (`Probe.tried_by_measuring`), or
-    else by `Probe.try_out`. Where no process had any of them,
-    as in a fit that goes on inside an epoch, before the first step, on what stands in for them: `Probe.stand_in`. And
-    then after that step once more, on the same: `Probe.try_output`.
+    else by `Probe.try_out`. Where no process had any of them, as in a fit that goes on inside an epoch, before the
+    first step, on what stands in for them: `Probe.stand_in`. And then after that step once more, on the same:
+    `Probe.try_output`.
     """
 
     def __init__(self, probe: Probe) -> None:
