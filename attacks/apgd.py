@@ -32,9 +32,9 @@ from .threats.linf import Linf
 
 @dataclass(frozen=True, kw_only=True)
 class APGD(Attack):
-    """Steps from a random start that shorten by themselves, each sample's by how its climb goes.
+    """Projected gradient ascent whose steps shorten by themselves, for each sample by the progress of its climb.
 
-    Without a step size to choose it is the standard long gradient attack. Inside Linf and L2 steps begin at twice eps
+    The standard long gradient attack: there is no step size to choose. Inside Linf and L2 steps begin at twice eps
     and are halved where the gain no longer grows. Inside L1 they are of eps, and shorten where the best point gets no
     sparser; each changes only the pixels with the largest gradients, ever fewer of them, and the climb begins in balls
     of 3 and 2 times eps.

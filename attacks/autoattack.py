@@ -35,7 +35,7 @@ _NUM_DRAWS = 20  # of a model that draws random numbers
 
 @dataclass(frozen=True, kw_only=True)
 class AutoAttack(Attack):
-    """The ensemble that published figures are measured with: untargeted, the attacks in a fixed order.
+    """The ensemble that leaderboards report: untargeted, its attacks in a fixed order.
 
     Unlike the original, a sample leaves as soon as it falls, and its noise is its own: a verdict is the same in any
     batch.

@@ -35,7 +35,7 @@ from .threats.linf import Linf
 
 @dataclass(frozen=True, kw_only=True)
 class FAB(Attack):
-    """Steps onto the decision boundary as if it were flat, each held back towards the sample itself.
+    """Steps onto the decision boundary as if it were flat, and pulls each step back towards the sample.
 
     It does not climb a loss, and no step size depends on eps: it finds what gradient ascent misses where losses
     saturate. A sample leaves as soon as it has fallen inside the threat; of one that only falls outside, the nearest

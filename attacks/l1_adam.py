@@ -27,7 +27,7 @@ from .threats.linf import Linf
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class L1Adam(Attack):
-    """Climbs by Adam what the attacker wants, against a price on every change; each sample stops where it falls.
+    """Maximises the attacker's gain by Adam, less a penalty on the L1 length of the change, until a sample falls.
 
     Every step ends inside the threat. The price keeps pixels that hardly matter near where they were. Its small steps
     find nothing inside L0, whose projection takes every one of them back.

@@ -24,15 +24,15 @@ from .objectives.untargeted import Untargeted
 
 @dataclass(frozen=True, kw_only=True)
 class MIFGSM(Attack):
-    """Equal steps that add up to eps, from the sample itself, along the gradients gathered so far.
+    """Steps of eps / num_steps from the sample itself, along the gradients accumulated so far (momentum).
 
     Args:
         threat: what the attacker may do.
         objective: what the attacker wants.
         num_steps: steps of length eps / num_steps, >= 1.
-        decay: share of the gradients gathered so far in each next one, >= 0; 0 gathers none (the iterative method of
+        decay: share of the accumulated gradients in each next one, >= 0; 0 accumulates none (the iterative method of
             Kurakin, Goodfellow, Bengio, "Adversarial examples in the physical world", 2017).
-        to_the_end: whether a sample climbs on after it has fallen: True for points that are to turn another model
+        to_the_end: whether a sample climbs on after it has fallen: True for points that should fool another model
             than this one, the stand-in.
 
     Raises:

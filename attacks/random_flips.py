@@ -21,7 +21,7 @@ from .threats.token_flips import TokenFlips
 
 @dataclass(frozen=True, kw_only=True)
 class RandomFlips(Attack):
-    """What `HotFlip` does, but for its gradients: flips one token after another, each the best of a few drawn evenly.
+    """`HotFlip` without gradients: flips one token after another, each the best of a few drawn at random.
 
     As there, a sample of which no text that was tried is better for the attacker stays as it is.
 

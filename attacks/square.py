@@ -39,9 +39,9 @@ _HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 class Square(Attack):
     """Changes a square window at a random place, and keeps the change if the gain grew.
 
-    It looks at no gradient, so that it finds what masked gradients hide; against honest gradients it is the dearest
-    attack for what it finds. Inside Linf a window takes one of the two extreme values per channel; inside L2 and L1 a
-    window takes over what another one has spent, in a pattern with a peak at its middle.
+    It looks at no gradient, so that it finds what masked gradients hide; against honest gradients it is the most
+    expensive attack for what it finds. Inside Linf a window takes one of the two extreme values per channel; inside L2
+    and L1 a window takes over what another one has spent, in a pattern with a peak at its middle.
 
     Args:
         threat: what the attacker may do; Linf, L2 or L1, around images `(N, C, H, W)`.

@@ -60,16 +60,16 @@ _SMOOTH, _SHARP = Gain(smooth=True), Gain(sharp=True)
 
 @dataclass(frozen=True, kw_only=True)
 class Strongest(Attack):
-    """Cheap steps first, survivors only, and effort where a sample may still fall.
+    """A cascade of climbs: cheap ones first, then more effort on the survivors that may still fall.
 
-    Below, who is tried, and how; the dearer, the nearer must they have come. "Near 0.2" are survivors with at most that
-    share of their first margin left; "in sight", near 0.4; "blind", those whose gradient leads nowhere or hides a part
-    of how the margin changes, or whose margin jumps; "torn", those from whom some class fell back while others came
-    nearer, or who have few features, so that one class may be reached by its own way alone; "level", those of whom all
-    other classes are as near as each other, so that none is known to be next; "saturated", those who drive bounded
-    units of some layer out to their flat ends; "scattered", those whose climbs have ended at so unlike margins that
-    another one may reach the boundary. Of classes the nearest come first. A black box searches where the samples are
-    images and the threat is not L0.
+    What follows lists which survivors are tried, and how; the more a try costs, the nearer they must have come. "Near
+    0.2" are survivors with at most that share of their first margin left; "in sight", near 0.4; "blind", those whose
+    gradient leads nowhere or hides a part of how the margin changes, or whose margin jumps; "torn", those from whom
+    some class fell back while others came nearer, or who have few features, so that one class may be reached by its own
+    way alone; "level", those of whom all other classes are as near as each other, so that none is known to be next;
+    "saturated", those who drive bounded units of some layer out to their flat ends; "scattered", those whose climbs
+    have ended at so unlike margins that another one may reach the boundary. Of classes the nearest come first. A black
+    box searches where the samples are images and the threat is not L0.
 
     Everywhere, after the first climb
         - saturated: along gradients that see beyond where units saturate, for 12 steps towards any class and then each

@@ -23,7 +23,7 @@ from .core.wrapping import Wrapping
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Transfer(Wrapping):
-    """Runs an attack on a net of the attacker's own, for a model that gives neither gradients nor answers.
+    """Runs an attack on another net, for an attacker who gets neither gradients nor answers of the model.
 
     It costs the model nothing; what passes through the source is not counted. Threat and objective are those of the
     attack, as is whether it learns from samples first: then it learns on the source.

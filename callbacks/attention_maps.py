@@ -28,7 +28,7 @@ class AttentionMaps(Probe):
     """Shows, for the first sample of each validation and test pass, the attention weights of every layer and head.
 
     The picture `attention/S`, S for val or test, has a row for each `Attention` of the model and a column for each
-    head; the token of a row looks at those of the columns. The weights are those of the equation as it is written.
+    head; the token of a row looks at those of the columns.
 
     Args:
         max_tokens: how many tokens are shown, the first ones, >= 1.

@@ -33,7 +33,7 @@ from .probe import Probe
 
 
 class RobustnessCurves(Probe):
-    """Draws how accuracy falls as the attacker may do more, for this run and for earlier ones.
+    """Draws robust accuracy against eps and steps, and loss against steps, for this run and for earlier ones.
 
     Three curves: the share of samples that are right before the attack and after it inside every eps up to this one;
     the same for every number of steps up to this one, inside the attack's own eps; and the mean cross-entropy of the

@@ -28,7 +28,7 @@ _PLACE = "touchstone/exact_resume"
 
 
 class ExactResume(pl.Callback):
-    """Lets `Trainer.fit(ckpt_path=...)` go on bit for bit, in the middle of an epoch too.
+    """Lets `Trainer.fit(ckpt_path=...)` continue bit for bit, in the middle of an epoch too.
 
     Lightning's checkpoint has weights, optimizer, schedulers and counts. This one adds the random states of every
     process, the metrics of the epoch so far, the last figures, for a `ReduceLROnPlateau` and others that rank weights,

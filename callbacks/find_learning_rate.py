@@ -23,10 +23,10 @@ SMOOTHING = 0.98  # Lightning's
 
 
 class FindLearningRate(LearningRateFinder):
-    """Trains some steps with a growing learning rate, says which one it would take, and ends the run there.
+    """Trains some steps with a growing learning rate, suggests one, and ends the run there.
 
-    The suggestion, where the loss falls fastest over the logarithm of the rate, is what the optimizer of the config
-    should get; the loss against it is the picture `learning_rate`. The net is as before; nothing is trained.
+    The suggestion is where the loss falls fastest over the logarithm of the rate; write it into the config. The picture
+    `learning_rate` shows the loss against the rate. The net is restored afterwards.
 
     Lightning's `LearningRateFinder` does the same for modules that keep their learning rate as an attribute.
 

@@ -20,10 +20,10 @@ from .parts.resuming.grown_schedule import add_group
 
 
 class Finetuning(BaseFinetuning):
-    """Freezes all layers but those that are named, and lets others go at the epochs that are named.
+    """Freezes all layers but those that are named, and unfreezes others at the epochs that are named.
 
     Layers are matched by their names in the module, as `net.net.layer4.1.conv2`, with `*` for any text. A frozen
-    normalization uses, and keeps, the statistics that it came with. Layers that are let go form a group of parameters
+    normalization uses, and keeps, the statistics that it came with. Layers that are unfrozen form a group of parameters
     with the options of the first one and a share of its learning rate, which the schedule moves along; or two, the
     second without weight decay, where the optimizer spares normalizations and biases.
 
@@ -34,7 +34,7 @@ class Finetuning(BaseFinetuning):
 
     Raises:
         ValueError: a value is outside its range; or, when the fit begins, a pattern matches no layer, or layers are to
-            be let go on several processes, which would not share their gradients. A `Classifier` raises it where the
+            be unfrozen on several processes, which would not share their gradients. A `Classifier` raises it where the
             layer that gives the logits does not learn from the start: the one that `NewHead` names, else the last one.
 
     Example:

@@ -34,10 +34,10 @@ _NO_LAYERS = (
 
 
 class Health(pl.Callback):
-    """Looks at the curves after every epoch of a fit: learning rate, over- and underfitting, layers, the loss itself.
+    """Says in words after every epoch of a fit what is wrong: learning rate, over- and underfitting, layers, the loss.
 
     It reads `train/loss`, `train/accuracy`, `val/loss`, `val/accuracy` and `val/robust_accuracy/worst_case`, as far as
-    they are logged; a curve that is not takes part in no verdict. Robust overfitting is one of a module whose
+    they are logged; without a curve its verdicts are left out. Robust overfitting is one of a module whose
     `strategy` learns from attacked images, as the `Classifier`'s may. Of the layers, it looks at the activations of the
     first batch of the training and of each validation, of the main process. A verdict is a warning when it is first
     passed; all that hold at the end, or where an error or a signal ends the training, are the text `health` in

@@ -14,11 +14,10 @@ from touchstone.runs.logs import LostLogs
 
 
 class LogsMayFail(pl.Callback):
-    """Warns once where the files of TensorBoard or a `CSVLogger` cannot be written any more, and lets the run go on.
+    """Warns once if the files of TensorBoard or a `CSVLogger` can no longer be written, and lets the run continue.
 
-    A full disk, or one that became read-only: what was written until then stays readable. Checkpoints are no logs:
-    where one cannot be written, the run ends. So it does where nothing can be written from the start, and where a
-    logger of another kind raises.
+    For a disk that is full or became read-only: what was written until then stays readable. A checkpoint that cannot be
+    written ends the run. So does a disk that takes nothing from the start, and an error of a logger of another kind.
     """
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

@@ -22,7 +22,7 @@ NUM_SHOWN = 16  # rows or samples in a message
 
 
 class NotFinite(pl.Callback):
-    """Looks at the loss and the gradients of every training step.
+    """Stops, skips the step or warns when the loss or a gradient of a training step is NaN or infinite.
 
     The message names the step, the samples of its batch by their positions in the dataset, where `ExactResume` keeps
     account of them, and the first thing that is not finite: a sample of the batch, a parameter, or the output of a

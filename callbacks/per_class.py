@@ -16,7 +16,7 @@ from .probe import Probe
 
 
 class PerClass(Probe):
-    """Logs what share of each class is right, and the mean of these shares.
+    """Logs the accuracy of each class (recall), and the mean over the classes.
 
     With S for val or test: `S/recall/NAME` for each class, by its name in the data module or else by its number, and
     `S/balanced_accuracy`, the mean over the classes that have samples (Brodersen et al., "The balanced accuracy and its

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 class Probe(pl.Callback):
     """Measures something on the samples of each validation and test pass, and changes nothing.
 
-    A measurement of one's own is a subclass with one method, `measure`; pictures of it are another one, `draw`.
+    For a measurement of your own write a subclass with one method, `measure`; for pictures, another one, `draw`.
 
     Args:
         every_n_epochs: during `fit`, measure at the validations of every n-th epoch, >= 1.

@@ -32,7 +32,7 @@ from .probe import Probe
 
 
 class RobustLanguage(Probe):
-    """Attacks the texts of each validation and test pass and logs how well they are foretold before and after.
+    """Attacks the texts of each validation and test pass and logs how well they are predicted before and after.
 
     With S for val or test and A for an attack's name, means over texts: `S/bits_per_character/clean`, over all tokens;
     `S/bits_per_character/A_before` and `S/bits_per_character/A`, before and after it, over the tokens that it left;

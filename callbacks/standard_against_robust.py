@@ -34,7 +34,7 @@ TAG = "standard_against_robust"
 
 
 class StandardAgainstRobust(Probe):
-    """Climbs a class, dreams of a layer and takes input gradients, on the model and beside it on other nets.
+    """Compares the model with other nets by a targeted ascent, a dream of a layer, and input gradients.
 
     Logs `S/low_frequency/NET/KIND`: how much of the energy of a change lies at low frequencies, the mean over the
     samples that changed at all, for the kinds `ascent`, `dream` and `gradient` (of the cross-entropy); nothing where

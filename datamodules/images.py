@@ -27,13 +27,13 @@ GREY_SHARES = (0.299, 0.587, 0.114)  # of red, green and blue, ITU-R BT.601, as 
 class ImagesDataModule(pl.LightningDataModule):
     """Labelled images, divided into training, validation and test.
 
-    Images wait as bytes; a batch becomes float32 in [0, 1] on the device, after its augmentation there. Where a source
+    Images are kept as bytes; a batch is augmented on the device and becomes float32 in [0, 1] there. Where a source
     has no validation images, they are taken from those for training, the same share of every class; where it has no
     test images, those too. What a source has for the test is read by `test` and `predict` alone.
 
     Args:
         source: where images and classes come from, as `ImageTree`.
-        batch_size: samples per training step, >= 1; what fills no last batch of an epoch is left out.
+        batch_size: samples per training step, >= 1; an incomplete last batch of an epoch is left out.
         eval_batch_size: samples per validation, test and prediction step, >= 1.
         val_share: share of the training images that is for validation, in (0, 1).
         test_share: share that is for the test where the source has none, in (0, 1).

@@ -41,24 +41,24 @@ class Classifier(pl.LightningModule):
     """Minimises the cross-entropy of a net's logits.
 
     Logs `train/loss`, `train/accuracy`, and `S/loss`, `S/accuracy` for S val and test, each over every sample of the
-    epoch. `train/...` is measured as the net learns: where that is from attacked images, on these. Labels may be shares
-    of classes, float `(N, classes)`, as MixUp and CutMix make them, for ordinary training and `Free`; accuracy then
-    counts the largest share. One logit that is NaN makes the loss and the accuracy of the epoch NaN.
+    epoch. `train/...` is measured on what the net learns from: attacked images, if the strategy attacks them. Labels
+    may be shares of classes, float `(N, classes)`, as MixUp and CutMix make them, for ordinary training and `Free`;
+    accuracy then counts the largest share. One logit that is NaN makes the loss and the accuracy of the epoch NaN.
 
     Args:
         net: pixels in [0, 1], float `(N, C, H, W)`, to logits `(N, classes)`, or to an output that has them as
-            `.logits`; normalization belongs inside it. Float64 images it gets in float32, if its weights are.
+            `.logits`; normalization belongs inside it. Float64 images are passed in float32, if its weights are.
         optimizer: makes the optimizer from the parameters, or from groups of them (`decay`).
-        lr_scheduler: makes the scheduler from the optimizer; None for none. One that waits for a figure is
+        lr_scheduler: makes the scheduler from the optimizer; None for none. One that waits for a plateau is
             `lightning.pytorch.cli.ReduceLROnPlateau`, with `monitor: val/loss`.
         schedule: whether the scheduler steps after every `"epoch"`, or after every optimizer `"step"`, as one-cycle and
-            a warm-up demand.
+            a warm-up need.
         decay: whether the optimizer's weight decay shrinks `"all"` parameters, or `"weights"` alone, and leaves
             normalizations and biases as they are (`weight_decay_groups`).
         label_smoothing: share of the target spread over all classes, in [0, 1).
         class_weights: how much a sample of each class counts in the training loss, one number >= 0 a class, against
-            imbalance; the loss is the weighted mean, as torch's, and the same for one-hot labels; 0 for a batch
-            of classes without weight. Validation and test count every sample once.
+            imbalance; the loss is the weighted mean, as torch's, and the same for one-hot labels; it is 0 for a
+            batch whose classes all have the weight 0. Validation and test count every sample once.
         strategy: how the net learns from a batch, such as `PGDAT`; None for ordinary training.
 
     Raises:

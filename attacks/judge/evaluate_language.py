@@ -31,7 +31,7 @@ def evaluate_language(
     batch_size: int | Halving = 64,
     keep_adversarial: bool = False,
 ) -> LanguageReport:
-    """Measures how well a language model foretells texts before and after each attack.
+    """Measures how well a language model predicts texts before and after each attack.
 
     As `evaluate` does, it runs attacks on whatever model in evaluation mode, checks what they return and measures it
     again here, and leaves everything as it was. Before and after are measured over the tokens that the attack left:

@@ -14,7 +14,7 @@ from ..core.objective import Objective
 
 @dataclass(frozen=True)
 class NextToken(Objective):
-    """The attacker wants a language model to hold one token for the most likely one behind the text.
+    """The attacker wants a language model to take one token for the most likely one after the text.
 
     For `evaluate_language`: logits `(N, T, V)`, and as `y` the tokens that follow, int64 `(N, T)`. Where the target is
     the token that follows anyway, the objective is never reached.

@@ -13,7 +13,7 @@ from ..core.objective import Objective
 
 @dataclass(frozen=True)
 class Surprise(Objective):
-    """The attacker wants the text to surprise a language model: it climbs the mean loss over a text, without end.
+    """The attacker wants a language model to predict the text badly: it climbs the mean loss over a text, without end.
 
     For `evaluate_language`: logits `(N, T, V)`, and as `y` the tokens that follow, int64 `(N, T)`. All of them count
     here, where `evaluate_language` reports the mean over those that the attack left: flipped ones may have the rise.

@@ -18,7 +18,7 @@ from .strategy import Criterion, Learned, Strategy
 
 
 class AWP(Around):
-    """Takes the gradient where the weights are worst nearby, and applies it to the weights as they are.
+    """Takes the gradient at the worst weights nearby, and applies it to the weights as they are.
 
     The images are made, and the loss is taken, with the weights w; each layer's weights then go one step of length
     `gamma * norm(w)` up the gradient of that loss, where the loss of the same images is taken again; after its

@@ -14,12 +14,12 @@ from .pgd_at import PGDAT
 
 
 class FGSMRS(Remembering, PGDAT):
-    """Learns from images one step away from a random point of the threat, which costs two passes a batch.
+    """Learns from images one FGSM step away from a random point of the threat; a batch costs two passes.
 
     Source: Wong, Rice, Kolter, "Fast is better than free: revisiting adversarial training", 2020, algorithm 3.
 
-    It can overfit catastrophically: within an epoch the net stands against this step, and against nothing else. The
-    callback `CatastrophicOverfitting` sees it, and stops the run or lets it fall back.
+    It can overfit catastrophically: within an epoch the net becomes robust against this step and against nothing else.
+    The callback `CatastrophicOverfitting` sees it, and stops the run or lets it fall back.
 
     Args:
         threat: what the attacker may do.
