@@ -180,6 +180,11 @@ class GradientNorm(Probe):
                 )
             check_labels(y, logits.shape[-1], samples.ids)
             losses = F.cross_entropy(logits.flatten(0, -2), y.flatten(), reduction="none")
+            if not losses.requires_grad:
+                raise ValueError(
+                    "GradientNorm: the model's output has no gradient, neither by its input nor by its parameters: "
+                    "check for `detach`, `no_grad`, `argmax`, rounding or numpy inside the model"
+                )
             of_input, *of_parameters = torch.autograd.grad(
                 losses.reshape(len(y), -1).mean(1).sum(),
                 [watched[0], *parameters],

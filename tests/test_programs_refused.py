@@ -134,6 +134,14 @@ def test_features_that_were_computed_without_gradients(name: str, dtype: torch.d
         tried(name, Program(lambda net, x: net(x.detach())).to(dtype))
 
 
+@pytest.mark.parametrize("freezes", [False, True])
+def test_a_forward_without_any_gradient_has_no_norm_of_one(freezes: bool) -> None:
+    program = Program(lambda net, x: net(x).detach())
+    program.requires_grad_(not freezes)
+    with pytest.raises(ValueError, match="^GradientNorm: the model's output has no gradient"):
+        tried("GradientNorm", program)
+
+
 @pytest.mark.parametrize(
     "attack", [Square(threat=LINF, num_queries=2), Surrogate(threat=LINF, net=small_net(3), num_queries=9)]
 )
