@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import cmath
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -111,8 +111,7 @@ class GradientNorm(Probe):
         self._stepping.clear()
         if self.update_ratio:
             layers, sizes = _by_layer(names, _norms(before))
-            torch._foreach_sub_(before, now)
-            _, steps = _by_layer(names, _norms(before))
+            _, steps = _by_layer(names, _norms(old.sub_(new) for old, new in zip(before, now, strict=True)))
             figures |= _named("update_ratio", layers, steps / sizes.clamp_min(1e-12))
         # Not by `LightningModule.log`, which for the layers of a deep net takes as long as a good part of the step.
         publish_figures(trainer, figures)
@@ -257,9 +256,19 @@ def _shows_damage(first: nn.Parameter) -> bool:
     return grad.device.type == "cpu" and not cmath.isfinite(grad.sum().item())  # or complex
 
 
-def _norms(tensors: Sequence[Tensor]) -> Tensor:
-    """The norm of each, in float32 or wider whatever the weights are in."""
-    return torch.stack(torch._foreach_norm(list(map(_in_floats, tensors))))
+def _norms(tensors: Iterable[Tensor]) -> Tensor:
+    """The norm of each, in float32 or wider whatever the weights are in.
+
+    On a CPU a product takes half the time of torch's norm, rounds less, and finds what has just been computed still in
+    the processor's cache, so that the tensors are better given one by one.
+    """
+    floats, norms = [], []
+    for tensor in map(_in_floats, tensors):
+        floats.append(tensor)
+        if tensor.device.type == "cpu":
+            flat = tensor.flatten()
+            norms.append(flat.dot(flat).sqrt())
+    return torch.stack(norms if len(norms) == len(floats) else torch._foreach_norm(floats))
 
 
 def _in_floats(tensor: Tensor) -> Tensor:

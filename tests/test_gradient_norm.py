@@ -62,6 +62,21 @@ def test_complex_parameters_count_by_their_absolute_values(tmp_path: Path, is_fi
     assert seen.Scalars("update_ratio/filter")[0].value == pytest.approx(float(ratio), rel=1e-4)
 
 
+def test_the_norm_of_many_gradients_is_as_precise_as_that_of_a_few(tmp_path: Path) -> None:
+    class Wide(OrdinaryModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.wide = torch.nn.Parameter(torch.zeros(1500, 1500))
+
+        def on_after_backward(self) -> None:
+            self.wide.grad = torch.rand(1500, 1500)
+            self.by_hand = float(self.wide.grad.double().square().sum().sqrt())
+
+    module = Wide()
+    trainer(tmp_path, GradientNorm(validation=False), max_steps=1).fit(module, train_loader(), val_loader())
+    assert events(tmp_path).Scalars("grad_norm/train/wide")[0].value == pytest.approx(module.by_hand, rel=5e-6)
+
+
 def test_layers_add_up_to_the_total_and_update_ratios_are_those_of_sgd(tmp_path: Path) -> None:
     module = OrdinaryModule()
     module.configure_optimizers = lambda: torch.optim.SGD(module.parameters(), lr=0.01)  # type: ignore[method-assign]
