@@ -13,7 +13,7 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from functools import cache, partial
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
@@ -28,11 +28,10 @@ from touchstone.attacks import PGD, Linf, frozen_eval
 from touchstone.callbacks import GradientNorm, RobustAccuracy
 from touchstone.datamodules import DigitsDataModule
 from touchstone.lightning_modules import Classifier
-from touchstone.nets import SmallCNN
+from touchstone.nets import PreActResNet, SmallCNN
 
 ATTACK = "RobustAccuracy in validation"
 NUM_STEPS_TO_LEARN = 36
-NUM_GRADIENTS = 26  # of 200 samples, as `GradientNorm` measures 128 of 1,000
 Fit = tuple[Classifier, pl.Trainer, dict[str, Any]]
 
 
@@ -74,15 +73,20 @@ def _when(callback: pl.Callback, hook: str) -> str:
     return f"{type(callback).__name__} {'in validation' if 'validation' in hook else 'in training'}"
 
 
-@cache
-def trained_resnet18(batch_size: int, num_samples: int) -> tuple[nn.Module, TensorDataset]:
-    """A ResNet-18 that has learned to tell random images of the shape of CIFAR-10, each half that of its class."""
+def resnet18() -> nn.Module:
+    """Torchvision's, for which images of 32 x 32 are little work."""
     from torchvision.models import resnet18
 
+    return resnet18(num_classes=10)
+
+
+@cache
+def trained(make_net: Callable[[], nn.Module], batch_size: int, num_samples: int) -> tuple[nn.Module, TensorDataset]:
+    """A net that has learned to tell random images of the shape of CIFAR-10, each half that of its class."""
     torch.manual_seed(0)
     of_class, y = torch.rand(10, 3, 32, 32), torch.randint(10, (num_samples,))
     x = (of_class[y] + torch.rand(len(y), 3, 32, 32)) / 2
-    net = resnet18(num_classes=10)
+    net = make_net()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
     for rows in torch.arange(min(len(y), NUM_STEPS_TO_LEARN * batch_size)).split(batch_size):
         optimizer.zero_grad()
@@ -91,13 +95,21 @@ def trained_resnet18(batch_size: int, num_samples: int) -> tuple[nn.Module, Tens
     return net, TensorDataset(x, y)
 
 
-def resnet18_fit(folder: str, callbacks: list[pl.Callback], small: bool, num_epochs: int = 1) -> Fit:
+def images_fit(
+    folder: str,
+    callbacks: list[pl.Callback],
+    small: bool,
+    *,
+    make_net: Callable[[], nn.Module],
+    num_samples: int,
+    num_epochs: int,
+) -> Fit:
     """Epochs of such images, of a net that is right on them, so that they are attacked, and validations of 1 in 50.
 
-    That is 1,000 for a training set of 50,000: here 200 and 10,000.
+    That is 1,000 for a training set of 50,000.
     """
-    batch_size, num_samples = (4, 8) if small else (32, 10_000)
-    net, data = trained_resnet18(batch_size, num_samples)
+    batch_size, num_samples = (4, 8) if small else (32, num_samples)
+    net, data = trained(make_net, batch_size, num_samples)
     loaders = {
         "train_dataloaders": DataLoader(data, batch_size, shuffle=True),
         "val_dataloaders": DataLoader(TensorDataset(*data[: max(4, num_samples // 50)]), batch_size),
@@ -129,7 +141,13 @@ def _trainer(folder: str, callbacks: list[pl.Callback], **options: Any) -> pl.Tr
 
 
 def measure(
-    title: str, make: Callable[..., Fit], num_images: int, num_turns: int, clock: Callable[[], float], small: bool
+    title: str,
+    make: Callable[..., Fit],
+    num_images: int,
+    num_gradients: int,
+    num_turns: int,
+    clock: Callable[[], float],
+    small: bool,
 ) -> None:
     """Measures and prints two tables: by difference, and from inside."""
     attack = PGD(threat=Linf(eps=0.15 if make is digits_fit else 8 / 255), num_steps=2 if small else 20)
@@ -141,8 +159,7 @@ def measure(
         nonlocal module
         callbacks: list[pl.Callback] = []
         if with_callbacks:
-            measured = 128 if make is digits_fit else NUM_GRADIENTS
-            gradient_norm = GradientNorm(max_samples=measured)
+            gradient_norm = GradientNorm(max_samples=num_gradients)
             callbacks = [RobustAccuracy(attacks={"pgd": attack}, num_images=num_images), gradient_norm]
         with tempfile.TemporaryDirectory() as folder:
             module, trainer, data = make(folder, callbacks, small)
@@ -194,20 +211,36 @@ def measure(
     show(f"{title}, {pictures}: the fastest fit of {1000 * total:.0f} ms, from inside", headers, rows)
 
 
-def main(num_turns: int = 5, num_threads: int | None = None, num_epochs: int = 1, small: bool = False) -> None:
-    """Measures a ResNet-18 and the digits net, without pictures and with them.
+def main(
+    num_turns: int = 5,
+    num_threads: int | None = None,
+    num_epochs: int = 1,
+    num_samples: int = 10_000,
+    nets: tuple[Literal["resnet18", "preact_resnet", "digits"], ...] = ("resnet18", "digits"),
+    small: bool = False,
+) -> None:
+    """Measures nets without pictures and with them.
 
     Args:
         num_turns: how often each candidate is measured.
         num_threads: threads of torch; None for its choice, 1 for CPU seconds on a machine with other work.
-        num_epochs: of the ResNet-18; signs of masking are looked for, and pictures made, in the first of every five.
+        num_epochs: of those but digits; signs of masking are looked for, and pictures made, in the first of every five.
+        num_samples: in their epochs, of which one in 50 is attacked; 128 for 50,000 are what `GradientNorm` measures.
+        nets: which ones; `preact_resnet` is the ResNet-18 for small images, of which a step takes ten times as long.
         small: whether to shrink everything, to see that it runs.
     """
     clock = set_up(num_threads)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    for title, make in (("ResNet-18", partial(resnet18_fit, num_epochs=num_epochs)), ("digits", digits_fit)):
+    makers: dict[str, Callable[[], nn.Module]] = {"resnet18": resnet18, "preact_resnet": PreActResNet}
+    for name in nets:
+        if name == "digits":
+            title, make, num_gradients = "digits", digits_fit, 128
+        else:
+            title = {"resnet18": "ResNet-18", "preact_resnet": "PreActResNet-18"}[name]
+            settings = {"make_net": makers[name], "num_samples": num_samples, "num_epochs": num_epochs}
+            make, num_gradients = partial(images_fit, **settings), max(1, round(128 * num_samples / 50_000))
         for num_images in (0, 8):
-            measure(title, make, num_images, num_turns, clock, small)
+            measure(title, make, num_images, num_gradients, num_turns, clock, small)
 
 
 if __name__ == "__main__":

@@ -104,13 +104,14 @@ def test_a_ledger_keeps_what_each_callback_spends_on_what(benchmark: Any) -> Non
 def test_a_fit_is_measured_with_callbacks_and_without(
     benchmark: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock, overhead = benchmark("timing").set_up(1), benchmark("callbacks_overhead")
+    overhead = benchmark("callbacks_overhead")
     narrow(monkeypatch, overhead)
-    overhead.measure("digits", overhead.digits_fit, 0, 1, clock, small=True)
-    overhead.measure("ResNet-18", overhead.resnet18_fit, 0, 1, clock, small=True)
+    overhead.main(num_turns=1, num_threads=1, nets=("preact_resnet", "digits"), small=True)
     printed = capsys.readouterr().out
-    assert printed.count("without + gradients alone") == 2
-    assert printed.count("all beyond the attack's gradients") == 2
+    titles = [line for line in printed.splitlines() if ": a fit" in line]
+    assert [title.split(",")[0] for title in titles] == ["PreActResNet-18"] * 2 + ["digits"] * 2
+    assert printed.count("without + gradients alone") == 4
+    assert printed.count("all beyond the attack's gradients") == 4
 
 
 def test_a_validation_of_texts_is_measured_from_inside(benchmark: Any, capsys: pytest.CaptureFixture[str]) -> None:
