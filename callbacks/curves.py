@@ -15,13 +15,11 @@ from torch import Tensor, nn
 from touchstone.attacks import Attack, Report, evaluate
 from touchstone.attacks.core.eps import parse_number
 from touchstone.attacks.core.wrapping import Wrapping
-from touchstone.attacks.judge.halving import Halving
-from touchstone.attacks.judge.running import check_seed
 from touchstone.attacks.objectives.endless import Endless
 from touchstone.options import check_count
 from touchstone.runs.run_folder import run_folder
 
-from .parts.passes.before_training import check_output
+from .attacked_probe import AttackedProbe
 from .parts.passes.loaders import loader_suffix
 from .parts.passes.measuring import measuring
 from .parts.passes.processes import gather
@@ -29,10 +27,9 @@ from .parts.passes.samples import Samples
 from .parts.pictures.curves_picture import curves_picture
 from .parts.records.curves_file import Curves, read_curves, write_curves
 from .parts.records.publish import publish_picture
-from .probe import Probe
 
 
-class RobustnessCurves(Probe):
+class RobustnessCurves(AttackedProbe):
     """Draws robust accuracy against eps and steps, and loss against steps, for this run and for earlier ones.
 
     Three curves: the share of samples that are right before the attack and after it inside every eps up to this one;
@@ -66,8 +63,6 @@ class RobustnessCurves(Probe):
         >>> RobustnessCurves(attack=PGD(threat=Linf(eps=0.15)), eps=[0.05, 0.1, 0.15, 0.3], steps=[1, 5, 20, 50])
     """
 
-    depends_on_ids = True
-
     def __init__(
         self,
         *,
@@ -80,16 +75,14 @@ class RobustnessCurves(Probe):
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
         _check_eps(attack, eps)
         if steps:
             _check_steps(attack, steps)
-        check_count("RobustnessCurves(batch_size=...)", batch_size)
-        check_seed("RobustnessCurves", seed)
+        super().__init__({type(attack).__name__: attack}, batch_size=batch_size, seed=seed, **kwargs)
         for level in levels:
             if not 0 < level < 1:
                 raise ValueError(f"RobustnessCurves(levels=...) must be in (0, 1), got {level}")
-        self.attack, self.batch_size, self.seed = attack, batch_size, int(seed)
+        self.attack = attack
         self.eps = sorted({parse_number(value, "RobustnessCurves(eps=...)") for value in eps})
         self.steps, self.levels = sorted(set(steps)), tuple(levels)
         self.compare_with = [read_curves(folder, type(attack.threat).__name__) for folder in compare_with]
@@ -97,12 +90,6 @@ class RobustnessCurves(Probe):
         self._within = [replace(attack, num_steps=number) for number in self.steps]  # type: ignore[type-var]
         self._endless = {f"{number}_steps": _to_the_end(attack, number) for number in self.steps}
         self._num_classes = 0
-        self._halving = Halving(batch_size)
-
-    def try_out(self, model: nn.Module, samples: Samples) -> None:
-        self.attack.threat.check_input(samples.x)
-        self._evaluated(model, samples, {})  # checks the labels and the logits
-        check_output({type(self.attack).__name__: self.attack}, model, samples)
 
     def see(self, model: nn.Module, samples: Samples, loader_index: int) -> None:
         clean = self._evaluated(model, samples, {}).clean_correct

@@ -10,40 +10,29 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 
-from touchstone.attacks import Attack, Report, evaluate
-from touchstone.attacks.judge.halving import Halving
-from touchstone.attacks.judge.running import check_names, check_seed
+from touchstone.attacks import Attack, Report
 from touchstone.options import check_counts, check_flags
 from touchstone.runs.of_trainer import callbacks_of
 from touchstone.runs.run_folder import run_folder
 
+from .attacked_probe import AttackedProbe
 from .parts.passes.attacked_pass import AttackedPass
-from .parts.passes.before_training import (
-    check_forward,
-    check_input,
-    check_model,
-    check_output,
-    check_vocabulary,
-    refuse_language_labels,
-)
+from .parts.passes.before_training import refuse_language_labels
 from .parts.passes.closer_look import CloserLook
 from .parts.passes.entries import common_suite
 from .parts.passes.in_words import named
 from .parts.passes.loaders import loader_suffix
-from .parts.passes.no_pass import is_to_measure
 from .parts.passes.preparation import Preparation
 from .parts.passes.recalls import recalls_after_attacks
 from .parts.passes.samples import Samples
-from .parts.passes.try_out import TrainingSamples
 from .parts.passes.warm_starts import WarmStarts
 from .parts.pictures.attack_pictures import AttackPictures
 from .parts.records.origin import origin, samples_fingerprint
 from .parts.records.publish import lay_out_charts, publish_text
 from .parts.records.report_files import ReportNumbers, attack_success, summary, write_report
-from .probe import Probe
 
 
-class RobustAccuracy(Probe):
+class RobustAccuracy(AttackedProbe):
     """Attacks the samples of each validation and test pass and logs accuracy before and after.
 
     With S for val or test and A for an attack's name: `S/clean_accuracy`, `S/robust_accuracy/A`,
@@ -91,9 +80,6 @@ class RobustAccuracy(Probe):
         >>> RobustAccuracy(attacks={"pgd": PGD(threat=Linf(eps=8 / 255))}, max_samples=1000)
     """
 
-    depends_on_ids = True
-    stand_in = TrainingSamples()
-
     def __init__(
         self,
         attacks: dict[str, Attack],
@@ -111,20 +97,19 @@ class RobustAccuracy(Probe):
         batch_keys: tuple[str | int, str | int] | None = None,
     ) -> None:
         super().__init__(
+            attacks,
+            batch_size=batch_size,
+            seed=seed,
             every_n_epochs=every_n_epochs,
             max_samples=max_samples,
             normalization=normalization,
             batch_keys=batch_keys,
         )
         _check(attacks)
-        check_counts(self, batch_size=batch_size, num_prepare_samples=num_prepare_samples)
-        check_counts(self, images_every_n_epochs=images_every_n_epochs)
+        check_counts(self, num_prepare_samples=num_prepare_samples, images_every_n_epochs=images_every_n_epochs)
         check_counts(self, num_images=num_images, least=0)
         check_flags(self, warm_start=warm_start, per_class=per_class)
-        check_seed("RobustAccuracy", seed)
         self.attacks = attacks
-        self.batch_size = batch_size
-        self.seed = int(seed)  # a report cannot hold one of numpy
         self.num_images = num_images
         self.images_every_n_epochs = images_every_n_epochs
         self.num_prepare_samples = num_prepare_samples
@@ -132,7 +117,6 @@ class RobustAccuracy(Probe):
         self.num_attacked = 0
         self.last_summary: dict[str, Any] | None = None
         self._warned = self._is_to_prepare = False
-        self._halving = Halving(batch_size)  # kept from pass to pass: what does not fit is tried once
         self._fingerprints = Counter[int]()  # by loader
         self._numbers = ReportNumbers()
         self._set_up({}, warm_start=False)
@@ -179,30 +163,13 @@ class RobustAccuracy(Probe):
 
     # Before a training.
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """By now the data module has the vocabulary that it will have, that of a checkpoint where there is one."""
-        if is_to_measure(trainer):
-            check_vocabulary(self._suite, trainer)
-            check_forward(pl_module, type(self).__name__)
-
-    on_validation_start = on_test_start = on_fit_start
-
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
-        check_model(self._suite, pl_module)
         self._preparation.draw(trainer)
-
-    def try_out(self, model: nn.Module, samples: Samples) -> None:
-        self.try_input(samples)
-        evaluate(model, samples.x, samples.y, {}, batch_size=self._halving)  # checks the labels and the logits
-        self.try_output(model, samples)
 
     def try_input(self, samples: Samples) -> None:
         refuse_language_labels(samples.y)
-        check_input(self._suite, samples.x)
-
-    def try_output(self, model: nn.Module, samples: Samples) -> None:
-        check_output(self._suite, model, samples)
+        super().try_input(samples)
 
     # The pass.
 
@@ -293,9 +260,6 @@ class RobustAccuracy(Probe):
 
 def _check(attacks: dict[str, Attack]) -> None:
     """Raises ValueError where these are no attacks of classifiers that hold for every batch, by name."""
-    check_names(attacks)
-    if not attacks:
-        raise ValueError("RobustAccuracy(attacks=...) must name at least one attack")
     for name, attack in attacks.items():
         if attack.objective.of_texts:
             raise ValueError(

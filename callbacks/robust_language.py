@@ -10,28 +10,23 @@ import torch
 from torch import Tensor, nn
 
 from touchstone.attacks import Attack, Cost, LanguageReport, evaluate_language
-from touchstone.attacks.judge.halving import Halving
-from touchstone.attacks.judge.running import check_names, check_seed
 from touchstone.options import check_counts
 from touchstone.runs.of_trainer import of_data
 from touchstone.runs.run_folder import run_folder
 
-from .parts.passes.before_training import check_forward, check_input, check_model, check_vocabulary
+from .attacked_probe import AttackedProbe
 from .parts.passes.loaders import loader_suffix
-from .parts.passes.no_pass import is_to_measure
 from .parts.passes.processes import gather_costs
 from .parts.passes.samples import Samples
-from .parts.passes.try_out import TrainingSamples
 from .parts.passes.waiting import Waiting
 from .parts.pictures.shown_tokens import token_names
 from .parts.pictures.text_picture import FlippedText, text_picture
 from .parts.records.origin import origin, samples_fingerprint
 from .parts.records.publish import publish_picture
 from .parts.records.report_files import ReportNumbers, as_json, write_numbered
-from .probe import Probe
 
 
-class RobustLanguage(Probe):
+class RobustLanguage(AttackedProbe):
     """Attacks the texts of each validation and test pass and logs how well they are predicted before and after.
 
     With S for val or test and A for an attack's name, means over texts: `S/bits_per_character/clean`, over all tokens;
@@ -58,9 +53,6 @@ class RobustLanguage(Probe):
         >>> RobustLanguage({"hot_flip": HotFlip(threat=threat, objective=Surprise())}, max_samples=64)
     """
 
-    depends_on_ids = True
-    stand_in = TrainingSamples()
-
     def __init__(
         self,
         attacks: dict[str, Attack],
@@ -72,21 +64,22 @@ class RobustLanguage(Probe):
         max_samples: int | None = None,
         batch_keys: tuple[str | int, str | int] | None = None,
     ) -> None:
-        super().__init__(every_n_epochs=every_n_epochs, max_samples=max_samples, batch_keys=batch_keys)
-        check_names(attacks)
-        if not attacks:
-            raise ValueError("RobustLanguage(attacks=...) must name at least one attack")
-        check_counts(self, batch_size=batch_size)
+        super().__init__(
+            attacks,
+            batch_size=batch_size,
+            seed=seed,
+            every_n_epochs=every_n_epochs,
+            max_samples=max_samples,
+            batch_keys=batch_keys,
+        )
         check_counts(self, num_texts=num_texts, least=0)
-        check_seed("RobustLanguage", seed)
         for name, attack in attacks.items():
             if not attack.objective.of_texts:
                 raise ValueError(
                     f"RobustLanguage(attacks=...): attack {name!r} must have the objective Surprise() or "
                     f"NextToken(target=...), got {attack.objective!r}"
                 )
-        self.attacks, self.batch_size, self.seed, self.num_texts = attacks, batch_size, int(seed), num_texts
-        self._halving = Halving(batch_size)
+        self.attacks, self.num_texts = attacks, num_texts
         self._waiting = Waiting(batch_size, attacks)
         self._model: nn.Module | None = None  # the one that the waiting texts are for
         self._characters_per_token: dict[str, float] = {}
@@ -100,24 +93,12 @@ class RobustLanguage(Probe):
 
     # Before a training.
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """By now the data module has the vocabulary that it will have, that of a checkpoint where there is one."""
-        if is_to_measure(trainer):
-            check_vocabulary(self.attacks, trainer)
-            check_forward(pl_module, type(self).__name__)
-
-    on_validation_start = on_test_start = on_fit_start
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        super().on_train_start(trainer, pl_module)
-        check_model(self.attacks, pl_module)
-
     def try_out(self, model: nn.Module, samples: Samples) -> None:
         self.try_input(samples)
         evaluate_language(model, samples.x, samples.y, {}, batch_size=self._halving)  # checks the texts and the logits
 
-    def try_input(self, samples: Samples) -> None:
-        check_input(self.attacks, samples.x)
+    def try_output(self, model: nn.Module, samples: Samples) -> None:
+        """What is asked of a classifier's logits is not asked here."""
 
     # The pass.
 

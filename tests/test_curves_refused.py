@@ -15,6 +15,7 @@ from touchstone.attacks import (
     L2,
     PGD,
     CarliniWagner,
+    EmbeddingBall,
     HotFlip,
     InBfloat16,
     Linf,
@@ -91,3 +92,11 @@ def test_curves_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:
         (Path(folder) / "curves.json").write_text(broken)
         with pytest.raises(ValueError, match=r"must be folders of runs that have drawn curves; .* cannot be read"):
             RobustnessCurves(attack=PGD_20, eps=[0.1], compare_with=[folder])
+
+
+def test_a_model_that_cannot_be_attacked_is_refused_before_it_is_trained(tmp_path: Path) -> None:
+    curves = RobustnessCurves(attack=PGD(threat=EmbeddingBall(eps=1)), eps=[0.1])
+    run = trainer(tmp_path, curves, num_sanity_val_steps=0)
+    with pytest.raises(ValueError, match="attack 'PGD': EmbeddingBall needs a model whose tokens go"):
+        run.fit(Linear(), linear_loader(), linear_loader())
+    assert run.global_step == 0
