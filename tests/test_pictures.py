@@ -68,14 +68,12 @@ class InOneRow(nn.Module):
         return x.mean((2, 3)).view(len(x), -1)
 
 
-@pytest.mark.parametrize(("names", "batch_size"), [(["a.jpg"], 16), (["a.jpg", "b.png"], 1)])
-def test_a_batch_of_damaged_files_alone_ends_no_run(
-    tmp_path: Path, names: list[str], batch_size: int, capsys: pytest.CaptureFixture[str]
-) -> None:
+def predict_without_logs(tmp_path: Path, names: list[str], batch_size: int) -> None:
+    """Predicts a damaged and a whole picture, or the damaged one alone, under these names."""
     folder_of_pictures(tmp_path / "in")
     damaged, whole = tmp_path / "in/a_cut.jpg", tmp_path / "in/b_green.png"
+    (tmp_path / "out").mkdir()
     for name, file in zip(names, (damaged, whole), strict=False):
-        (tmp_path / "out").mkdir(exist_ok=True)
         (tmp_path / "out" / name).write_bytes(file.read_bytes())
     data = PicturesDataModule(str(tmp_path / "out"), batch_size=batch_size, class_names=["red", "green", "blue"])
     trainer = pl.Trainer(
@@ -83,7 +81,19 @@ def test_a_batch_of_damaged_files_alone_ends_no_run(
         enable_checkpointing=False, accelerator="cpu", default_root_dir=tmp_path,
     )  # fmt: skip
     trainer.predict(Classifier(nn.Sequential(InOneRow(), nn.Linear(3, 3))), data, return_predictions=False)
-    assert f"{['0 pictures', '1 picture'][len(names) - 1]} predicted, 1 could not be read" in capsys.readouterr().out
+
+
+def test_a_batch_of_damaged_files_alone_ends_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    predict_without_logs(tmp_path, ["a.jpg", "b.png"], batch_size=1)
+    assert "1 picture predicted, 1 could not be read" in capsys.readouterr().out
+
+
+def test_a_run_that_could_read_nothing_has_failed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ValueError, match="NamedPredictions could not read the file, as is said above"):
+        predict_without_logs(tmp_path, ["a.jpg"], batch_size=16)
+    out = capsys.readouterr().out
+    assert "0 pictures predicted, 1 could not be read" in out
+    assert out.count("a.jpg") == 2
 
 
 class Raw(Classes):
