@@ -100,7 +100,7 @@ def attack_picture(
                     cmap="gray",
                     vmin=0,
                     vmax=1,
-                    interpolation="nearest" if inches == SMALL else "auto",
+                    interpolation="nearest" if inches == SMALL else None,  # whose name differs: "auto", "antialiased"
                 )
             axes.text(left + 0.5, top - 1.06, caption, ha="center", va="top", fontsize=9, color=color)
     axes.set_xlim(-0.75, 1.15 * num_samples)
