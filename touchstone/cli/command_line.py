@@ -200,7 +200,7 @@ class CommandLine(LightningCLI):
         """The callbacks, on random states of their own: a net inside one must not change how the model begins."""
         parser = self._subcommand_parsers[str(self.subcommand)]
         with frozen_eval(torch.nn.Identity()):
-            return parser.instantiate_classes(Namespace(trainer=Namespace(callbacks=self._callbacks))).trainer.callbacks
+            return parser.instantiate(Namespace(trainer=Namespace(callbacks=self._callbacks))).trainer.callbacks
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self._get(self.config_init, "trainer")

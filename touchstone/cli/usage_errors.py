@@ -150,7 +150,7 @@ class _Search:
                 yield f"{path.place}: {found.__name__} needs the parameter {name!r}"
         if self.construct and not is_callable(hint):
             try:
-                parser.instantiate_classes(parser.parse_object({"it": arguments.plain()}))
+                parser.instantiate(parser.parse_object({"it": arguments.plain()}))
             except Exception as error:
                 yield _at_its_key(arguments, error) or f"{path.place}: {key}: {in_one_line(error)}"
 
