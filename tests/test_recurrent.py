@@ -212,11 +212,13 @@ def test_a_trace_computes_what_the_layer_does_and_has_its_gradients(case: str) -
     assert_equal(other.grad, 2 * torch.autograd.grad(net(other)[0].square().sum(), other)[0])
 
 
+@both_ways
 @every_cell
-def test_an_exported_layer_computes_what_that_of_torch_does(case: str) -> None:
-    net, oracle = pair(case)
+def test_an_exported_layer_computes_what_that_of_torch_does(case: str, hand_written: bool) -> None:
+    """Plain steps also by the strict way, which goes through dynamo."""
+    net, oracle = pair(case, hand_written=hand_written)
     x, other = (torch.randn(B, T, D, dtype=torch.float64) for _ in range(2))
-    exported = torch.export.export(net, (x,)).module()
+    exported = torch.export.export(net, (x,), strict=not hand_written).module()
     assert_equal(exported(other), oracle(other))
 
 
