@@ -41,7 +41,7 @@ from touchstone.lightning_modules import LanguageModel
 from touchstone.nets import RecurrentLM, TransformerLM
 
 from .command_lines import NARROW
-from .lightning_programs import OrdinaryModule, seen_tags, train_loader, trainer, val_loader
+from .lightning_programs import Still, seen_tags, train_loader, trainer, val_loader
 from .oracles import small_net
 from .picture_folders import RED, Classes
 from .shown_files import DOCUMENTS, blocks
@@ -216,8 +216,8 @@ def test_the_tags_of_texts_are_those_of_their_runs(root: Path, tmp_path: Path) -
     check_tags(documented_tags(root, 1), seen_tags(tmp_path))
 
 
-class Silent(OrdinaryModule):
-    """Logs nothing itself."""
+class Silent(Still):
+    """Logs nothing itself, and stays right on all samples, which an attack then takes below any level."""
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         pass
