@@ -188,7 +188,7 @@ def test_a_text_bomb_in_a_picture_is_refused() -> None:
     whole = a_picture()
     text = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(1 << 26), 9))  # 64 kB that are 64 MB
     Path("a.png").write_bytes(whole[:33] + text + whole[33:])
-    with pytest.raises(ValueError, match="too large|too much memory"):
+    with pytest.raises(ValueError, match="(?i)too large|too much memory"):
         read_picture(Path("a.png"))
 
 
