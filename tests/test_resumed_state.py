@@ -111,11 +111,11 @@ def test_a_fit_that_ended_inside_an_epoch_goes_on_there(step: int, options: dict
 
 def test_an_average_that_does_not_go_on_exactly_is_warned_of(tmp_path: Path) -> None:
     def averaging() -> StochasticWeightAveraging:
-        return StochasticWeightAveraging(swa_lrs=0.01, swa_epoch_start=1)
+        return StochasticWeightAveraging(swa_lrs=0.01, swa_epoch_start=2)
 
     fitted(tmp_path / "whole", classifier(), averaging(), max_epochs=2)
     with pytest.raises(UserWarning, match="with StochasticWeightAveraging, .* with EMAWeightAveraging it would be"):
-        fitted(tmp_path / "resumed", classifier(), averaging(), ckpt_path=kept(tmp_path / "whole", 7), max_epochs=2)
+        fitted(tmp_path / "resumed", classifier(), averaging(), ckpt_path=kept(tmp_path / "whole", 3), max_epochs=2)
 
 
 class Plateau(OrdinaryModule):
