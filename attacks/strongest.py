@@ -2,14 +2,15 @@
 
 Known parts: steps that fall from twice eps along a cosine, and momentum (Croce and Hein, 2020); effort where the margin
 is small (Gao et al., "Fast and reliable evaluation of adversarial robustness with minimum-margin attack", 2022); a ball
-that shrinks to the nearest point found (`cascade/shrinking.py`); a black box where gradients are blind. Its own: a
-margin that is soft on the scale of each sample's own margin, the less the nearer it has come, so that it neither
-saturates nor depends on the scale of the logits; restarts where the ends of earlier climbs scatter, since where they
-all end alike another one ends there too; gradients that see units at rest, or beyond where they saturate, beside plain
-ones (`core/smooth_backward.py`, `core/past_saturation.py`); climbs of each class above the other wrong ones, where no
-class is nearer than another; climbs from beyond eps towards the nearest class; inside L2, L1 and L0 effort where the
-boundary is out of sight from inside; and inside L1 steps to the corners of ball and box, or along the gradient itself
-where the margin bends (`cascade/closing_in.py`).
+that shrinks to the nearest point found (`cascade/shrinking.py`); inside Linf, classes in the order of what their own
+gradients promise (`Survivors.ask_each_class`); a black box where gradients are blind. Its own: a margin that is soft on
+the scale of each sample's own margin, the less the nearer it has come, so that it neither saturates nor depends on the
+scale of the logits; restarts where the ends of earlier climbs scatter, since where they all end alike another one ends
+there too; gradients that see units at rest, or beyond where they saturate, beside plain ones
+(`core/smooth_backward.py`, `core/past_saturation.py`); climbs of each class above the other wrong ones, where no class
+is nearer than another; climbs from beyond eps towards the nearest class; inside L2, L1 and L0 effort where the boundary
+is out of sight from inside; and inside L1 steps to the corners of ball and box, or along the gradient itself where the
+margin bends (`cascade/closing_in.py`).
 
 What is spent on a sample depends on that sample alone, so that its verdict is the same in any batch.
 """
@@ -42,6 +43,7 @@ _NUM_SCATTERED = 2  # equal climbs whose ends are compared
 _HOPE = 8.0  # standard deviations between the mean end and the boundary, up to which another climb may reach it
 _HOPE_AT_ONCE = 3.0  # the same after climbs of unlike lengths
 _NUM_CLASSES = 3  # the nearest ones, towards which the nearest survivors climb
+_NUM_PROMISED = 2  # those whose own gradients promise most, inside Linf
 _MORE_CLASSES = 5  # the same of a thorough budget
 _LEVEL_CLASSES = 9  # the same where none is nearer than another
 _NUM_HIDDEN = 2  # the same where the boundary is out of sight from inside
@@ -80,7 +82,7 @@ class Strongest(Attack):
         - near 0.6: a climb of 12 steps
         - near 0.35: from beyond, in a ball of 2 eps that shrinks to eps, towards the nearest class, for 15 steps
         - near 0.15: a climb of 40 steps
-        - in sight or torn: towards each of 3 classes, for 5 steps
+        - in sight or torn: towards each of the 2 classes whose own gradients promise most, for 5 steps
         - level: each of 9 classes above the other wrong ones, for 10 steps
         - near 0.2: from beyond, towards each of 2 classes, for 15 steps
         - near 0.08: from the best point, short climbs and small windows in turns
@@ -171,8 +173,10 @@ class Strongest(Attack):
         climbs.inside(near(0.6), num_steps=12, gain=_SMOOTH)
         climbs.from_afar(near(0.35), num_steps=15, factor=_BEYOND, gain=Gain(rank=0))
         climbs.inside(near(0.15), num_steps=40, gain=_SMOOTH)
-        for rank in range(_NUM_CLASSES):
-            climbs.inside(_in_sight_or_torn(survivors), num_steps=5, gain=Gain(rank=rank, smooth=rank == 1))
+        survivors.ask_each_class(_in_sight_or_torn(survivors))
+        for rank in range(_NUM_PROMISED):
+            gain = Gain(rank=rank, promised=True, smooth=rank == 1)
+            climbs.inside(_in_sight_or_torn(survivors), num_steps=5, gain=gain)
         _towards_each(survivors, climbs)
         for rank in range(_NUM_BEYOND):
             climbs.from_afar(near(0.2), num_steps=15, factor=_BEYOND, gain=Gain(rank=rank))
@@ -184,7 +188,8 @@ class Strongest(Attack):
         if self.max_passes >= _THOROUGH:
             climbs.the_likelihood(near(0.35), num_steps=2 * _LIKELY_STEPS)
             for rank in range(_MORE_CLASSES):
-                climbs.inside(near(_IN_SIGHT), num_steps=20, gain=Gain(rank=rank, smooth=rank == 1))
+                gain = Gain(rank=rank, promised=True, smooth=rank == 1)
+                climbs.inside(near(_IN_SIGHT), num_steps=20, gain=gain)
             climbs.from_afar(near(torch.inf), num_steps=20, factor=_BEYOND)
             survivors.ends.forget()  # those of climbs of other lengths
             for _ in range(_NUM_SCATTERED):

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 
-from ..core.ascend import Measure
+from ..core.ascend import Measure, gradient_of
 from ..core.past_saturation import past_saturation
 from ..core.sample_rng import SampleRng
 from ..core.smooth_backward import smooth_backward
@@ -29,6 +29,7 @@ _PAYS = 0.005  # of the first margin, the least that brings a sample on
 _APART = 0.05  # of the first margin, by which a class falls behind while others come nearer
 _FEW_FEATURES = 32  # of a sample, around which classes lie on all sides
 _LEVEL = 0.2  # of the first margin, within which all other classes lie where none of them is the nearest
+_NUM_ASKED = 5  # classes whose own gradients are taken, the nearest at the first point
 
 
 def among(rows: Tensor, others: Tensor) -> Tensor:
@@ -60,6 +61,8 @@ class Survivors:
         climbed: the same of climbs along the margin itself.
         first_gaps: of each class, at the first point of the first climb (`gaps`), `(N, C)`.
         class_gaps: the same, the highest at the end of a climb.
+        promised: the same, the highest that the gradient at the sample itself promises inside the threat; NaN where it
+            was not asked (`ask_each_class`).
         nearest: the nearest point beyond the boundary that a climb outside the threat has seen, `(N, ...)`.
         distance: how far it is, infinite where there is none, `(N,)`.
         num_passes: the gradients taken so far, `(N,)`.
@@ -74,7 +77,7 @@ class Survivors:
         self.fallen = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         numbers = x.new_zeros(len(x))
         self.first, self.highest, self.climbed = (numbers - torch.inf for _ in range(3))
-        self.first_gaps = self.class_gaps = x.new_empty(0)
+        self.first_gaps = self.class_gaps = self.promised = x.new_empty(0)
         self.nearest, self.distance = x.clone(), numbers + torch.inf
         self.num_passes, self.first_climb, self.ends = numbers.clone(), FirstClimb(x), Scatter(x)
         self._torn = torch.zeros_like(self.fallen)
@@ -141,6 +144,31 @@ class Survivors:
             return rows[:0]
         return rows[self.num_passes[rows] + num_steps <= self.max_passes]
 
+    def ask_each_class(self, rows: Tensor) -> None:
+        """Takes the gradient of each class at the samples, int64 `(M,)`: how far would it rise, were it linear?
+
+        Climbs that all lead to one class say little of which other one would fall. Classes in this order: Melamed,
+        Yehudai and Vardi, "MALT powers up adversarial attacks", 2024, who divide gaps by the length of the gradient;
+        here what counts is how far it leads in ball and box.
+        """
+        assert isinstance(self.threat, Ball)
+        number = min(_NUM_ASKED, self.class_gaps.shape[1] - 1)
+        if not len(self.promised):
+            self.promised = torch.full_like(self.class_gaps, torch.nan)
+        rows = self.affordable(rows[self.promised[rows].isnan().all(1)], num_steps=number)
+        if number < 2 or not len(rows):
+            return
+        threat, x = self.threat.take(rows), self.x[rows]
+        self.promised[rows] = -torch.inf
+        for target in self.first_gaps[rows].topk(number, dim=1).indices.unbind(1):
+            # A forward for each, since a compiled model keeps no graph for another gradient.
+            leaf = x.clone().requires_grad_()
+            gap = self.gaps(leaf, rows).gather(1, target[:, None])[:, 0]
+            grad = gradient_of(gap, leaf)
+            farthest = threat.project(x + 2 * threat.radius(x) * threat.direction(grad), x)
+            self.promised[rows, target] = gap.detach() + (grad * (farthest - x)).flatten(1).sum(1)
+        self.num_passes[rows] += number
+
     # What a climb measures and leaves behind.
 
     def measure(self, rows: Tensor, gain: Gain = ANY) -> Measure:
@@ -151,8 +179,7 @@ class Survivors:
         """
         left = (self.highest[rows] / self.first[rows]).nan_to_num(nan=1.0)  # before the first climb nothing is known
         softness = torch.full_like(left, _SHARP) if gain.sharp else SOFTNESS * (left / _NEAR).clamp(_HARDEST, 1)
-        ranked = self.first_gaps if gain.alone else self.class_gaps
-        targets = None if gain.rank is None else ranked[rows].topk(gain.rank + 1, dim=1).indices[:, gain.rank]
+        targets = self.targets(rows, gain)
 
         def measure(points: Tensor, part: Tensor) -> tuple[Tensor, Tensor]:
             which = rows[part]
@@ -171,6 +198,15 @@ class Survivors:
         if not self.first_climb.goes_on:
             return measure
         return self.first_climb.watched(measure, rows, plain=not gain.smooth)
+
+    def targets(self, rows: Tensor, gain: Gain) -> Tensor | None:
+        """The class that each sample is to climb towards, int64 `(M,)`; None for any."""
+        if gain.rank is None:
+            return None
+        ranked = self.first_gaps[rows] if gain.alone else self.class_gaps[rows]
+        if gain.promised and len(self.promised):
+            ranked = torch.where(self.promised[rows].isnan(), ranked, self.promised[rows])
+        return ranked.topk(gain.rank + 1, dim=1).indices[:, -1]
 
     def _gaps_along(self, points: Tensor, rows: Tensor, gain: Gain) -> Tensor:
         """`gaps` by the gradients that are asked for; in the first climb with a look at how far units saturate."""
