@@ -2,7 +2,7 @@
 
 Known parts: steps that fall from twice eps along a cosine, and momentum (Croce and Hein, 2020); effort where the margin
 is small (Gao et al., "Fast and reliable evaluation of adversarial robustness with minimum-margin attack", 2022); a ball
-that shrinks to the nearest point found (`cascade/shrinking.py`); inside Linf, classes in the order of what their own
+that shrinks to the nearest point found (`cascade/shrinking.py`); but inside L1, classes in the order of what their own
 gradients promise (`Survivors.ask_each_class`); a black box where gradients are blind. Its own: a margin that is soft on
 the scale of each sample's own margin, the less the nearer it has come, so that it neither saturates nor depends on the
 scale of the logits; restarts where the ends of earlier climbs scatter, since where they all end alike another one ends
@@ -43,7 +43,7 @@ _NUM_SCATTERED = 2  # equal climbs whose ends are compared
 _HOPE = 8.0  # standard deviations between the mean end and the boundary, up to which another climb may reach it
 _HOPE_AT_ONCE = 3.0  # the same after climbs of unlike lengths
 _NUM_CLASSES = 3  # the nearest ones, towards which the nearest survivors climb
-_NUM_PROMISED = 2  # those whose own gradients promise most, inside Linf
+_NUM_PROMISED = 2  # those whose own gradients promise most
 _MORE_CLASSES = 5  # the same of a thorough budget
 _LEVEL_CLASSES = 9  # the same where none is nearer than another
 _NUM_HIDDEN = 2  # the same where the boundary is out of sight from inside
@@ -101,6 +101,7 @@ class Strongest(Attack):
         - blind, or at a tie: as inside Linf
         - out of sight, known to fall nearer yet: from afar towards the nearest class, and towards any
         - in sight, near 0.2, 0.1 and 0.05: climbs of 20, 40 and 60 steps
+        - in sight or torn: towards each of 2 classes that can be reached by what their own gradients promise
         - `max_passes` >= 400: in sight, towards each of 5 classes, and where scattered for 100 steps; those known to
           fall within 1.5 eps, from afar while the budget lasts
 
@@ -276,6 +277,9 @@ class Strongest(Attack):
         climbs.inside(near(0.2), num_steps=20, gain=_SHARP)
         climbs.inside(near(0.1), num_steps=40, gain=Gain(rank=0))
         climbs.inside(near(0.05), num_steps=60, gain=_SHARP)
+        survivors.ask_each_class(_in_sight_or_torn(survivors))
+        for rank in range(_NUM_PROMISED):
+            climbs.inside(survivors.promising(rank), num_steps=10, gain=Gain(rank=rank, promised=True))
         if self.max_passes >= _THOROUGH:
             for rank in range(_MORE_CLASSES):
                 climbs.inside(survivors.standing(in_sight), num_steps=20, gain=Gain(rank=rank, smooth=rank == 1))

@@ -29,7 +29,7 @@ from .public_models import cifar_images, mnist_images, resnet2b, resnet20, trade
     ("make_net", "make_images", "threat", "standing", "cost"),
     [
         (resnet2b, cifar_images, Linf(eps="2/255"), 110, 30),
-        (resnet2b, cifar_images, L2(eps=0.25), 91, 51),  # AutoAttack: 91 at 4,505 an image
+        (resnet2b, cifar_images, L2(eps=0.25), 91, 53),  # AutoAttack: 91 at 4,505 an image
         (trades_mnist, mnist_images, Linf(eps=0.3), 183, 50),
     ],
     ids=["resnet2b", "resnet2b, l2", "trades_mnist"],
@@ -92,7 +92,7 @@ def test_strongest_leaves_no_more_than_autoattack_whatever_the_seed(
 @pytest.mark.parametrize(
     ("make_net", "make_images", "threat", "max_passes", "standing", "cost"),
     [
-        (resnet2b, cifar_images, L2(eps=0.25), 200, 91, 51),
+        (resnet2b, cifar_images, L2(eps=0.25), 200, 91, 53),
         (resnet2b, cifar_images, L2(eps=0.25), 500, 90, 175),
         (resnet2b, cifar_images, L1(eps=4), 200, 22, 22.5),
         (resnet2b, cifar_images, L1(eps=4), 500, 20, 110),
@@ -176,7 +176,7 @@ def test_on_nets_of_digits_it_leaves_at_most_one_more_than_another_kind_of_climb
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(
     ("threat", "standing", "cost"),
-    [(Linf(eps=0.5 / 255), 57, 60), (L2(eps=0.1), 41, 65), (L1(eps=1), 52, 88)],
+    [(Linf(eps=0.5 / 255), 57, 60), (L2(eps=0.1), 41, 66), (L1(eps=1), 52, 88)],
     ids=["linf", "l2", "l1"],
 )
 def test_on_a_net_trained_without_any_attack(

@@ -169,6 +169,13 @@ class Survivors:
             self.promised[rows, target] = gap.detach() + (grad * (farthest - x)).flatten(1).sum(1)
         self.num_passes[rows] += number
 
+    def promising(self, rank: int) -> Tensor:
+        """The survivors whom so many classes, besides one, promise to be reached, were they linear, int64 `(M,)`."""
+        if len(self.promised) == 0 or rank >= self.promised.shape[1]:
+            return self.everyone[:0]
+        promised = self.promised.nan_to_num(nan=-torch.inf).topk(rank + 1, dim=1).values[:, -1]
+        return self.standing(self.everyone[promised[self.everyone] > 0])
+
     # What a climb measures and leaves behind.
 
     def measure(self, rows: Tensor, gain: Gain = ANY) -> Measure:
