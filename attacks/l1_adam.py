@@ -29,7 +29,7 @@ from .threats.linf import Linf
 class L1Adam(Attack):
     """Maximises the attacker's gain by Adam, less a penalty on the L1 length of the change, until a sample falls.
 
-    Every step ends inside the threat. The price keeps pixels that hardly matter near where they were. Its small steps
+    Every step ends inside the threat. The penalty keeps pixels that hardly matter near where they were. Its small steps
     find nothing inside L0, whose projection takes every one of them back.
 
     Args:

@@ -58,7 +58,8 @@ class AttackedProbe(Probe):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
-        check_model(self._suite, pl_module)
+        if is_to_measure(trainer):
+            check_model(self._suite, pl_module)
 
     def try_out(self, model: nn.Module, samples: Samples) -> None:
         self.try_input(samples)

@@ -265,9 +265,9 @@ def _norms(tensors: Iterable[Tensor]) -> Tensor:
     floats, norms = [], []
     for tensor in map(_in_floats, tensors):
         floats.append(tensor)
-        if tensor.device.type == "cpu":
-            flat = tensor.flatten()
-            norms.append(flat.dot(flat).sqrt())
+        if tensor.device.type == "cpu" and tensor.layout == torch.strided:
+            values = tensor.flatten()
+            norms.append(values.dot(values).sqrt())
     return torch.stack(norms if len(norms) == len(floats) else torch._foreach_norm(floats))
 
 

@@ -81,7 +81,7 @@ class NamedPredictions(BasePredictionWriter):
         self._shown: list[Named] = []
         self._num_written = 0
         self._damaged: list[str] = []
-        self._none_of = 0  # so many files, of which none could be read
+        self._unread: list[str] = []  # where none could be read
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         check_picture_data(trainer, "NamedPredictions", needs=("files", "picture", "class_names"))
@@ -90,8 +90,8 @@ class NamedPredictions(BasePredictionWriter):
         self._folder = folder = run_folder(trainer)
         if folder is not None:
             self._table = TableFile(folder / "predictions.csv", trainer.global_rank, trainer.world_size)
-        self._num_written = self._none_of = 0
-        self._damaged, self._shown = [], []
+        self._num_written = 0
+        self._damaged, self._shown, self._unread = [], [], []
         if self.random:
             self.beside[RANDOM] = self._untrained(pl_module)
         for net in self.beside.values():
@@ -130,7 +130,7 @@ class NamedPredictions(BasePredictionWriter):
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         num_written, damaged = sum(gather(self._num_written)), [line for mine in gather(self._damaged) for line in mine]
-        self._none_of = 0 if num_written else len(damaged)
+        self._unread = [] if num_written else damaged
         if self._table is not None:
             self._table.join()
         if not trainer.is_global_zero:
@@ -146,10 +146,10 @@ class NamedPredictions(BasePredictionWriter):
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """By now other callbacks have written theirs."""
-        if self._none_of:
-            files = "the file" if self._none_of == 1 else f"any of the {self._none_of} files"
-            self._none_of = 0
-            raise ValueError(f"NamedPredictions could not read {files}, as is said above, so that nothing is predicted")
+        unread, self._unread = self._unread, []
+        if unread and stage == "predict":
+            others = f", nor the other {len(unread) - 1}" if len(unread) > 1 else ""
+            raise ValueError(f"NamedPredictions could not read {unread[0]}{others}, so that nothing is predicted")
 
     @staticmethod
     def _untrained(module: pl.LightningModule) -> nn.Module:

@@ -26,7 +26,7 @@ from .parts.passes.loaders import loader_suffix, running_loaders
 from .parts.passes.measured import Measured
 from .parts.passes.measuring import measuring
 from .parts.passes.monitors import check_monitors
-from .parts.passes.no_pass import refuse_empty_pass, refuse_empty_training, say_who_measures_nothing
+from .parts.passes.no_pass import is_to_measure, refuse_empty_pass, refuse_empty_training, say_who_measures_nothing
 from .parts.passes.normalized import NormalizedBatches
 from .parts.passes.samples import Samples, SampleStream
 from .parts.passes.try_out import StandIn, TryOut
@@ -284,7 +284,8 @@ class Probe(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         self._logged_figures.take_back(trainer)
-        self._try_out.before_step(pl_module, batch)
+        if is_to_measure(trainer):
+            self._try_out.before_step(pl_module, batch)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -100,3 +100,25 @@ def test_a_model_that_cannot_be_attacked_is_refused_before_it_is_trained(tmp_pat
     with pytest.raises(ValueError, match="attack 'PGD': EmbeddingBall needs a model whose tokens go"):
         run.fit(Linear(), linear_loader(), linear_loader())
     assert run.global_step == 0
+
+
+class Pair(Linear):
+    """Gives a tuple in its training, too late for a look at the model."""
+
+    def forward(self, x: torch.Tensor) -> Any:
+        logits = super().forward(x)
+        return logits if self.training else (logits, logits)
+
+
+def test_an_output_that_cannot_be_attacked_ends_the_fit_after_its_first_step_in_its_own_name(tmp_path: Path) -> None:
+    run = trainer(tmp_path, RobustnessCurves(attack=PGD_20, eps=[0.1]), num_sanity_val_steps=0)
+    with pytest.raises(ValueError, match="^RobustnessCurves: the model must return a tensor of logits"):
+        run.fit(Pair(), linear_loader(), linear_loader())
+    assert run.global_step == 1
+
+
+def test_a_fit_without_a_validation_is_ended_by_nothing_that_is_measured_there(tmp_path: Path) -> None:
+    curves = RobustnessCurves(attack=PGD(threat=EmbeddingBall(eps=1)), eps=[0.1])
+    run = trainer(tmp_path, curves, max_epochs=1, limit_val_batches=0)
+    run.fit(Pair(), linear_loader(), linear_loader())
+    assert run.global_step == 3

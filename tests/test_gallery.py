@@ -21,6 +21,7 @@ from touchstone.attacks.dreaming.layers import responses_to
 from touchstone.callbacks.parts.pictures.dream_picture import Dreamt, dream_picture
 from touchstone.cli import gallery
 from touchstone.cli.gallery_page import Picture, Section, page
+from touchstone.cli.mistakes import UsageError
 from touchstone.datamodules import PicturesDataModule
 from touchstone.nets import EfficientNetLite0
 
@@ -155,6 +156,13 @@ def test_what_it_is_given_must_be_there(run: Any, arguments: list[str], problem:
     ended = run("gallery", *arguments)
     assert ended.code == 2
     assert problem in ended.first_line
+
+
+def test_pictures_none_of_which_can_be_read_are_refused_before_anything_runs(tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.png"):
+        (tmp_path / name).write_bytes(b"no picture")
+    with pytest.raises(UsageError, match="gallery could not read .*a.jpg: it is no picture.*, nor the other 1"):
+        gallery._pictures(str(tmp_path))
 
 
 def test_of_a_folder_the_first_pictures_are_shown_and_it_is_said(

@@ -77,6 +77,23 @@ def test_the_norm_of_many_gradients_is_as_precise_as_that_of_a_few(tmp_path: Pat
     assert events(tmp_path).Scalars("grad_norm/train/wide")[0].value == pytest.approx(module.by_hand, rel=5e-6)
 
 
+def test_sparse_gradients_are_measured_too(tmp_path: Path) -> None:
+    class Embedded(OrdinaryModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.words = torch.nn.Embedding(20, 4, sparse=True)
+
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            return super().training_step(batch, batch_idx) + self.words(torch.tensor([1, 3])).sum()
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    run = trainer(tmp_path, GradientNorm(validation=False), max_steps=1)
+    run.fit(Embedded(), train_loader(), val_loader())
+    assert events(tmp_path).Scalars("grad_norm/train/words")[0].value == pytest.approx(8**0.5)
+
+
 def test_layers_add_up_to_the_total_and_update_ratios_are_those_of_sgd(tmp_path: Path) -> None:
     module = OrdinaryModule()
     module.configure_optimizers = lambda: torch.optim.SGD(module.parameters(), lr=0.01)  # type: ignore[method-assign]

@@ -38,9 +38,11 @@ def stored_weights(file: str, call: str) -> Any:
         OSError: it cannot be opened.
     """
     path = Path(file)
+    if not path.exists():
+        raise FileNotFoundError(f"{call}: there is no such file")
     if path.is_dir():
         raise ValueError(f"{call} is a folder, not a file")
-    if path.exists() and not path.is_file():  # as a pipe, which a reader would wait for
+    if not path.is_file():  # as a pipe, which a reader would wait for
         raise ValueError(f"{call} is no file")
     with path.open("rb") as opened:
         head = opened.read(NUM_BYTES)

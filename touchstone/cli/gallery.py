@@ -14,10 +14,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .gallery_page import Picture, Section, as_web_picture, page
 from .mistakes import UsageError
 from .stopping import Stopping
+
+if TYPE_CHECKING:
+    from touchstone.datamodules import PicturesDataModule
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 FIGURES, LOGS = Path("figures"), Path("logs/gallery")
@@ -154,13 +158,28 @@ def _pictures(root: str) -> list[str]:
     from touchstone.datamodules import PicturesDataModule
 
     try:
-        num_pictures = len(PicturesDataModule(root).files)
+        data = PicturesDataModule(root)
+        num_pictures = len(data.files)
+        _check_readable(data)
     except ValueError as error:
         raise UsageError(str(error)) from error
     if num_pictures <= MOST:
         return [f"--data.root={root}"]
     print(f"{root} has {num_pictures} pictures: the first {MOST} are shown; predict takes them all", flush=True)
     return [f"--data.root={root}", f"--data.max_pictures={MOST}"]
+
+
+def _check_readable(data: PicturesDataModule) -> None:
+    """Raises ValueError where none of the pictures that a page shows can be read; better now than after a training."""
+    errors = []
+    for position in range(min(MOST, len(data.files))):
+        try:
+            data.picture(position)
+            return
+        except ValueError as error:
+            errors.append(f"{data.files[position]}: {error}")
+    others = f", nor the other {len(errors) - 1}" if len(errors) > 1 else ""
+    raise ValueError(f"gallery could not read {errors[0]}{others}")
 
 
 def _run(stage: str, config: str, stopping: Stopping, *options: str) -> Path:
@@ -187,7 +206,7 @@ def _section(exhibit: Exhibit, folder: Path, options: Sequence[str]) -> Section:
         (FIGURES / f"{exhibit.config}_{file.stem}.{ending}").write_bytes(content)
         pictures.append(Picture(file, CAPTIONS.get(file.stem) or _dream_of(file.stem)))
     command = " ".join(["python train.py", exhibit.stage, f"--config configs/{exhibit.config}.yaml", *options])
-    tables = [folder / name for name in exhibit.tables if (folder / name).is_file()]  # none where no picture was read
+    tables = [folder / name for name in exhibit.tables if (folder / name).is_file()]  # some say that none was reached
     return Section(exhibit.title, exhibit.text, command, pictures, tables)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from touchstone.attacks.core.checks import check_batch
 
 from .batch_keys import images_and_labels
+from .in_words import named
 from .samples import Samples
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ class TryOut:
     def after_step(self) -> None:
         """The output is not looked at before: a net may learn its scales from its first step."""
         if self._tried is not None:
-            self._probe.try_output(*self._tried)
+            with named(type(self._probe).__name__):
+                self._probe.try_output(*self._tried)
             self._tried = None
 
 
