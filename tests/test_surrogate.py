@@ -154,5 +154,6 @@ def test_a_net_that_does_not_fit_or_diverges_is_named() -> None:
     other_channels = Surrogate(threat=LINF, net=nn.Conv2d(7, 4, 3))
     with pytest.raises(ValueError, match=r"Surrogate\(net=...\): on the model's images, .* 7 channels"):
         other_channels.prepare(small_net(), x, y)
+    twice_linear = nn.Sequential(nn.Flatten(), nn.Linear(x[0].numel(), 8), nn.Linear(8, 4))
     with pytest.raises(ValueError, match=r"Surrogate\(lr=1e\+30\) is too large"):
-        Surrogate(threat=LINF, net=small_net(seed=1), lr=1e30).prepare(small_net(), x, y)
+        Surrogate(threat=LINF, net=twice_linear, lr=1e30).prepare(small_net(), x, y)
