@@ -110,9 +110,9 @@ def _best_flips(
     Returns:
         Places, tokens, and whether there is such a flip, `(M, K)` each.
     """
-    scores = grad @ weight.to(grad.dtype).T
-    scores = scores - scores.gather(2, texts[..., None].long())
-    scores = scores.masked_fill(~(open_[..., None] & written), -torch.inf).scatter(2, texts[..., None], -torch.inf)
+    scores, now = grad @ weight.to(grad.dtype).T, texts[..., None].long()
+    scores = scores - scores.gather(2, now)
+    scores = scores.masked_fill(~(open_[..., None] & written), -torch.inf).scatter(2, now, -torch.inf)
     # k must not depend on the batch: with ties, another k may choose other tokens.
     of_places = scores.topk(min(max(_PER_PLACE, num_flips), len(weight)), dim=2)
     num_ranks = of_places.values.shape[2]
