@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
@@ -99,9 +100,11 @@ def test_where_the_margin_jumps_a_black_box_searches(threat: Ball) -> None:
     net, x = winners_take_all(), images(96, shape=(1, 8, 8))
     pgd = PGD(threat=threat, num_steps=40, num_restarts=3, objective=Untargeted(loss=Margin()))
     attacks = {"strongest": Strongest(threat=threat), "pgd": pgd}
-    report = evaluate(net, x, own_labels(net, x), attacks, probe_masking=False)
-    standing = {name: int(robust.sum()) for name, robust in report.robust.items()}
-    print(threat, "standing", standing)
+    standing = Counter[str]()
+    for seed in range(3):
+        report = evaluate(net, x, own_labels(net, x), attacks, probe_masking=False, seed=seed)
+        standing.update({name: int(robust.sum()) for name, robust in report.robust.items()})
+    print(threat, "standing in three seeds", standing)
     assert 2 * standing["strongest"] <= standing["pgd"]
 
 

@@ -39,7 +39,7 @@ def stored_weights(file: str, call: str) -> Any:
     """
     path = Path(file)
     if not path.exists():
-        raise FileNotFoundError(f"{call}: there is no such file")
+        raise FileNotFoundError(f"{call}: there is no file {file!r}")
     if path.is_dir():
         raise ValueError(f"{call} is a folder, not a file")
     if not path.is_file():  # as a pipe, which a reader would wait for
