@@ -103,7 +103,7 @@ def test_a_model_that_cannot_be_attacked_is_refused_before_it_is_trained(tmp_pat
 
 
 class Pair(Linear):
-    """Gives a tuple in its training, too late for a look at the model."""
+    """Gives a tuple where it is measured, and not where it is trained."""
 
     def forward(self, x: torch.Tensor) -> Any:
         logits = super().forward(x)

@@ -170,9 +170,10 @@ class Survivors:
         self.num_passes[rows] += number
 
     def promising(self, rank: int) -> Tensor:
-        """The survivors whom so many classes, besides one, promise to be reached, were they linear, int64 `(M,)`."""
-        if len(self.promised) == 0 or rank >= self.promised.shape[1]:
-            return self.everyone[:0]
+        """The survivors of whom so many classes and one more would be reached, were they linear, int64 `(M,)`.
+
+        After `ask_each_class`, by those whom it has asked.
+        """
         promised = self.promised.nan_to_num(nan=-torch.inf).topk(rank + 1, dim=1).values[:, -1]
         return self.standing(self.everyone[promised[self.everyone] > 0])
 
@@ -186,7 +187,7 @@ class Survivors:
         """
         left = (self.highest[rows] / self.first[rows]).nan_to_num(nan=1.0)  # before the first climb nothing is known
         softness = torch.full_like(left, _SHARP) if gain.sharp else SOFTNESS * (left / _NEAR).clamp(_HARDEST, 1)
-        targets = self.targets(rows, gain)
+        targets = self._targets(rows, gain)
 
         def measure(points: Tensor, part: Tensor) -> tuple[Tensor, Tensor]:
             which = rows[part]
@@ -206,12 +207,12 @@ class Survivors:
             return measure
         return self.first_climb.watched(measure, rows, plain=not gain.smooth)
 
-    def targets(self, rows: Tensor, gain: Gain) -> Tensor | None:
+    def _targets(self, rows: Tensor, gain: Gain) -> Tensor | None:
         """The class that each sample is to climb towards, int64 `(M,)`; None for any."""
         if gain.rank is None:
             return None
         ranked = self.first_gaps[rows] if gain.alone else self.class_gaps[rows]
-        if gain.promised and len(self.promised):
+        if gain.promised:
             ranked = torch.where(self.promised[rows].isnan(), ranked, self.promised[rows])
         return ranked.topk(gain.rank + 1, dim=1).indices[:, -1]
 

@@ -13,8 +13,10 @@ from ..core.attack import Attack
 
 def _set_default_device(device: torch.device) -> None:
     torch.set_default_device(None if device.type == "cpu" else device)  # "cpu" would slow down every call of torch
-    if device.type == "cpu":  # get_default_device of torch 2.6 to 2.8, which Lightning calls as well, fails at None
-        vars(getattr(torch, "_GLOBAL_DEVICE_CONTEXT", torch)).pop("device_context", None)
+    # At the None that this leaves, get_default_device of torch 2.6 to 2.8 fails, which Lightning calls as well.
+    context = getattr(torch, "_GLOBAL_DEVICE_CONTEXT", None)
+    if device.type == "cpu" and context is not None:
+        vars(context).pop("device_context", None)
 
 
 _SETTINGS: dict[str, tuple[Any, Any]] = {

@@ -206,7 +206,7 @@ def _section(exhibit: Exhibit, folder: Path, options: Sequence[str]) -> Section:
         (FIGURES / f"{exhibit.config}_{file.stem}.{ending}").write_bytes(content)
         pictures.append(Picture(file, CAPTIONS.get(file.stem) or _dream_of(file.stem)))
     command = " ".join(["python train.py", exhibit.stage, f"--config configs/{exhibit.config}.yaml", *options])
-    tables = [folder / name for name in exhibit.tables if (folder / name).is_file()]  # some say that none was reached
+    tables = [folder / name for name in exhibit.tables if (folder / name).is_file()]
     return Section(exhibit.title, exhibit.text, command, pictures, tables)
 
 
