@@ -110,7 +110,7 @@ def main() -> None:
     parser.add_argument("--threats", nargs="+", default=["Linf"], help="of Linf, L2, L1")
     parser.add_argument("--attacks", nargs="+", default=[""], help="how the names of those begin that are measured")
     parser.add_argument("--with_autoattack", action="store_true", help="which takes half an hour")
-    parser.add_argument("--picture", type=Path, default=Path("docs/pictures/attack_cost.png"))
+    parser.add_argument("--picture", type=Path, default=Path("logs/attack_cost.png"), help="where it is drawn")
     parser.add_argument("--num_threads", type=int, default=None)
     given = parser.parse_args()
     set_up(given.num_threads)
