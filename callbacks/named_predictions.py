@@ -41,9 +41,9 @@ class NamedPredictions(BasePredictionWriter):
 
     For a data module with `files`, `picture(position)` and `class_names` whose batches are (pictures, positions in
     `files`, what could not be read), as `PicturesDataModule`. Columns of `predictions.csv`: `file`, then `class_1`,
-    `probability_1` and so on, control characters in names as their escapes; the copies lie in `labelled/` of the run
-    folder, numbered by the position of their file in `files`. The picture `predictions` shows the first pictures as the
-    net gets them, with their classes.
+    `probability_1` and so on, control characters in names as their escapes, and behind them the numbers of these
+    classes, `class_number_1` and so on; the copies lie in `labelled/` of the run folder, numbered by the position of
+    their file in `files`. The picture `predictions` shows the first pictures as the net gets them, with their classes.
 
     Args:
         top_k: classes for each picture, >= 1.
@@ -121,11 +121,12 @@ class NamedPredictions(BasePredictionWriter):
         self._check_probabilities(found, files)
         named = {name: self._named(probabilities, data.class_names) for name, probabilities in found.items()}
         for row, (position, file) in enumerate(zip(positions.tolist(), files, strict=True)):
-            each = {name: rows[row] for name, rows in named.items()}
+            each = {name: likeliest[row] for name, (likeliest, _) in named.items()}
+            numbers = {name: classes[row] for name, (_, classes) in named.items()}
             self._say(file, each)
             if len(self._shown) < self.num_images:
                 self._shown.append(Named(file.name, x[row].cpu(), each))
-            self._write(data, position, each)
+            self._write(data, position, each, numbers)
             self._num_written += 1
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -187,17 +188,20 @@ class NamedPredictions(BasePredictionWriter):
                     f"classes), in rows that sum to 1, as `softmax(1)` makes them of logits, got {described(rows)}"
                 )
 
-    def _named(self, probabilities: Tensor, names: Sequence[str] | None) -> list[Likeliest]:
+    def _named(self, probabilities: Tensor, names: Sequence[str] | None) -> tuple[list[Likeliest], list[list[int]]]:
+        """For each picture the most probable classes by name, and their numbers."""
         if names is not None and len(names) != probabilities.shape[1]:
             raise ValueError(
                 f"NamedPredictions: the net has {probabilities.shape[1]} classes and the data module "
                 f"{len(names)} class_names; set those of the data module, or null for numbers"
             )
-        shares, classes = probabilities.float().topk(min(self.top_k, probabilities.shape[1]), dim=1)
-        return [
+        found = probabilities.float().topk(min(self.top_k, probabilities.shape[1]), dim=1)
+        shares, classes = found.values.tolist(), found.indices.tolist()
+        likeliest = [
             [(str(c) if names is None else shown(names[c], MOST), share) for c, share in zip(*row, strict=True)]
-            for row in zip(classes.tolist(), shares.tolist(), strict=True)
+            for row in zip(classes, shares, strict=True)
         ]
+        return likeliest, classes
 
     def _below_root(self, file: Path) -> str:
         """What a file is called in the terminal: several folders may have one of the same name."""
@@ -208,7 +212,9 @@ class NamedPredictions(BasePredictionWriter):
             text = ", ".join(f"{label} {share:.1%}" for label, share in found)
             print(f"{self._below_root(file)}{f' ({name})' if name else ''}: {text}", flush=True)
 
-    def _write(self, data: Any, position: int, each: Mapping[str, Likeliest]) -> None:
+    def _write(
+        self, data: Any, position: int, each: Mapping[str, Likeliest], numbers: Mapping[str, Sequence[int]]
+    ) -> None:
         if self._folder is None or self._table is None:
             return
         columns = [
@@ -217,7 +223,13 @@ class NamedPredictions(BasePredictionWriter):
             for k in range(len(found))
             for what in ("class", "probability")
         ]
+        columns += [
+            f"{name}_class_number_{k + 1}" if name else f"class_number_{k + 1}"
+            for name, classes in numbers.items()
+            for k in range(len(classes))
+        ]
         values = [text for found in each.values() for label, share in found for text in (label, f"{share:.4f}")]
+        values += [str(number) for classes in numbers.values() for number in classes]
         self._table.write(position, [shown(data.files[position]), *values], ["file", *columns])
         if self.labelled:
             lines = [f"{label} {share:.1%}" for label, share in each[""]]

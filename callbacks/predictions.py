@@ -23,10 +23,11 @@ class Predictions(BasePredictionWriter):
     """Writes `predictions.csv`: a row for each sample with its most probable classes, the best first.
 
     Columns: `sample`, its position in the dataset, or where nobody knows that, as in an iterable dataset, its place in
-    the pass, counted over all processes in turn; then `class_1`, `probability_1` and so on. Of several data loaders
-    the second has `predictions_1.csv`. Of several processes each writes what it saw into `predictions_rank_RANK.csv`,
-    and at the end the first one joins them. Classes that do not exclude one another may each have a probability of
-    their own, as `sigmoid` gives them. Of logits outside [0, 1] nothing is written, and a warning says so.
+    the pass, counted over all processes in turn; then `class_1`, `probability_1` and so on, and behind them the numbers
+    of these classes, `class_number_1` and so on. Of several data loaders the second has `predictions_1.csv`. Of several
+    processes each writes what it saw into `predictions_rank_RANK.csv`, and at the end the first one joins them. Classes
+    that do not exclude one another may each have a probability of their own, as `sigmoid` gives them. Of logits outside
+    [0, 1] nothing is written, and a warning says so.
 
     Args:
         top_k: classes for each sample, >= 1.
@@ -87,8 +88,11 @@ class Predictions(BasePredictionWriter):
         names = class_names(trainer, prediction.shape[1])
         probability, label = prediction.float().topk(min(self.top_k, prediction.shape[1]), dim=1)
         numbers = range(1, label.shape[1] + 1)
-        columns = ["sample", *(f"{column}_{k}" for k in numbers for column in ("class", "probability"))]
+        columns = [f"{column}_{k}" for k in numbers for column in ("class", "probability")]
+        columns = ["sample", *columns, *(f"class_number_{k}" for k in numbers)]
         for row, sample in enumerate(positions):
-            found = zip(label[row].tolist(), probability[row].tolist(), strict=True)
+            classes = label[row].tolist()
+            found = zip(classes, probability[row].tolist(), strict=True)
             named = ((shown(names[c]) if names is not None else c, f"{share:.4f}") for c, share in found)
-            self._tables[dataloader_idx].write(sample, [sample, *(value for pair in named for value in pair)], columns)
+            values = [sample, *(value for pair in named for value in pair), *classes]
+            self._tables[dataloader_idx].write(sample, values, columns)

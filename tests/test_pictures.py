@@ -49,6 +49,9 @@ def test_damaged_files_are_named_skipped_and_counted(
         ("z_red.webp", "red"),
     ]
     assert all(float(row["probability_1"]) > 0.99 and row["other_class_1"] == row["class_1"] for row in rows)
+    numbers = ["class_number_1", "class_number_2", "other_class_number_1", "other_class_number_2"]
+    assert list(rows[0])[-4:] == numbers  # behind all others, which readers by position find where they were
+    assert [row["class_number_1"] + row["other_class_number_1"] for row in rows] == ["11", "22", "00"]
     copies = sorted(path.name for path in (folder / "labelled").iterdir())
     assert len(copies) == 3
     with Image.open(folder / "labelled" / copies[0]) as copy:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -51,6 +52,26 @@ def test_each_of_several_loaders_has_a_table_of_its_own(tmp_path: Path) -> None:
         with torch.no_grad():
             expected = module.eval()(part.tensors[0]).argmax(1).tolist()
         assert [(int(row["sample"]), int(row["class_1"])) for row in found] == list(enumerate(expected))
+
+
+class FourNames(LightningDataModule):
+    class_names = ("10", "zero", "ten", "one")
+
+    def predict_dataloader(self) -> DataLoader:
+        return DataLoader(samples(5), batch_size=3)
+
+
+def test_classes_have_their_numbers_behind_all_other_columns(tmp_path: Path) -> None:
+    data = FourNames()
+    run, module = trainer(tmp_path, Predictions(top_k=2)), Predicting()
+    run.predict(module, data, return_predictions=False)
+    found = rows(Path(run.log_dir, "predictions.csv"))  # type: ignore[arg-type]
+    before = ["sample", "class_1", "probability_1", "class_2", "probability_2"]
+    assert list(found[0]) == [*before, "class_number_1", "class_number_2"]
+    with torch.no_grad():
+        expected = module.eval()(samples(5).tensors[0]).argsort(1, descending=True)[:, :2].tolist()
+    assert [[int(row[f"class_number_{k}"]) for k in (1, 2)] for row in found] == expected
+    assert all(row["class_1"] == data.class_names[int(row["class_number_1"])] for row in found)
 
 
 class Raw(OrdinaryModule):
