@@ -59,6 +59,41 @@ def test_names_of_imagenet_that_differ_in_case_are_two_classes() -> None:
     assert [class_by_name(name, names, "--target") for name in ("cardigan", "Cardigan")] == [474, 264]
 
 
+BIRDS = ["crane bird", "crane", "tiger", "tiger cat", "slug_black", "slug", "plate", "plates", "Bow tie", "bow"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "listed", "number"),
+    [
+        ("crane", "crane (1), crane bird (0)", 1),
+        ("tiger", "tiger (2), tiger cat (3)", 2),
+        ("slug", "slug (5), slug_black (4)", 5),
+        ("BOW", "bow (9), Bow tie (8)", 9),
+    ],
+)
+def test_a_name_that_is_a_word_of_another_fits_both_and_in_quotes_itself_alone(
+    wanted: str, listed: str, number: int
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"'{wanted}' fits 2: {listed}; the first alone is {number} or")):
+        class_by_name(wanted, BIRDS, "--target")
+    assert class_by_name(f'"{wanted}"', BIRDS, "--target") == number
+
+
+@pytest.mark.parametrize(("wanted", "number"), [("tiger cat", 3), ("plate", 6), ("crane bird", 0)])
+def test_a_name_that_is_no_word_of_another_is_its_class(wanted: str, number: int) -> None:
+    assert class_by_name(wanted, BIRDS, "--target") == number
+
+
+def test_both_cranes_of_imagenet_are_listed_and_either_can_be_told() -> None:
+    from torchvision.models import ResNet18_Weights
+
+    names = ResNet18_Weights.DEFAULT.meta["categories"]
+    with pytest.raises(ValueError, match=r"'crane' fits 2: crane \(517\), crane bird \(134\)"):
+        class_by_name("crane", names, "--target")
+    told = [class_by_name(wanted, names, "--target") for wanted in ('"crane"', "517", "crane bird", "tiger cat")]
+    assert told == [517, 517, 134, 282]
+
+
 @pytest.mark.parametrize(
     ("wanted", "names", "message"),
     [

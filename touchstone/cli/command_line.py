@@ -127,7 +127,8 @@ class CommandLine(LightningCLI):
             "--target",
             type=int | str | None,
             default=None,
-            help="Class that the callbacks with a target aim at, by its number, its name or a part of its name.",
+            help="Class that the callbacks with a target aim at, by its number, its name or a part of its "
+            "name; what fits several is refused with their names.",
         )
 
     def before_instantiate_classes(self) -> None:

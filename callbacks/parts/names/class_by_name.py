@@ -30,7 +30,8 @@ def class_by_name(wanted: str | int, names: Sequence[str] | None, call: str) -> 
     Args:
         wanted: its number, also as text; its name; or a part of one name only, in any case of letters. A name in its
             own case comes first. What is the number of one class and the name of another is refused, as a number too,
-            which the parser of a config makes of a text of digits; in a pair of double quotes, a name is nothing else.
+            which the parser of a config makes of a text of digits; so is a name that is a word of a longer one, as
+            "crane" of "crane bird". In a pair of double quotes, a name is nothing else.
         names: of the classes; None where they have none.
         call: what asks, for the message.
 
@@ -58,15 +59,25 @@ def class_by_name(wanted: str | int, names: Sequence[str] | None, call: str) -> 
         [number for number, name in enumerate(folded) if name == wanted_folded],
         [number for number, name in enumerate(folded) if wanted_folded in name],
     ):
-        if len(fits) == 1:
+        is_whole_name = len(fits) == 1 and folded[fits[0]] == wanted_folded and plain == text
+        longer = _of_the_word(wanted_folded, folded) if is_whole_name else []
+        if len(fits) == 1 and not longer:
             return fits[0]
         if fits:
-            listed = ", ".join(f"{names[number]} ({number})" for number in fits[:NUM_LISTED])
-            more = f" and {len(fits) - NUM_LISTED} more" if len(fits) > NUM_LISTED else ""
-            raise ValueError(f"{call} must be one class, {plain!r} fits {len(fits)}: {listed}{more}")
+            several = [*fits, *longer]
+            listed = ", ".join(f"{names[number]} ({number})" for number in several[:NUM_LISTED])
+            more = f" and {len(several) - NUM_LISTED} more" if len(several) > NUM_LISTED else ""
+            alone = f"""; the first alone is {fits[0]} or '"{plain}"'""" if longer else ""
+            raise ValueError(f"{call} must be one class, {plain!r} fits {len(several)}: {listed}{more}{alone}")
     near = difflib.get_close_matches(wanted_folded, folded, 5, 0)
     listed = ", ".join(names[folded.index(name)] for name in near)
     raise ValueError(f"{call} must be a class, there is no {wanted!r}; the nearest are {listed}")
+
+
+def _of_the_word(word: str, names: Sequence[str]) -> list[int]:
+    """Those of longer names in which it stands between spaces, hyphens and the like."""
+    apart = re.compile(rf"(?<![^\W_]){re.escape(word)}(?![^\W_])")
+    return [number for number, name in enumerate(names) if name != word and apart.search(name)]
 
 
 def _check_one_reading(text: str, number: int, names: Sequence[str] | None, call: str) -> None:
