@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -14,7 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from touchstone.attacks import FGSM, PGD, Linf, Targeted, evaluate
 from touchstone.callbacks import RobustAccuracy
 from touchstone.callbacks.parts.pictures import attack_pictures as module_under_test
-from touchstone.callbacks.parts.pictures.attack_picture import Attacked, attack_picture, for_display
+from touchstone.callbacks.parts.pictures.attack_picture import Attacked, attack_picture, enlarged, for_display
 from touchstone.callbacks.parts.pictures.choice import Choice
 
 from .lightning_programs import OrdinaryModule, samples, train_loader, trainer, val_loader
@@ -45,6 +46,31 @@ def test_an_untargeted_attack_wants_any_other_class() -> None:
 def test_grey_and_the_enlargement_are_explained() -> None:
     texts = picture(2)
     assert {"difference\n(grey: none)", "x 5", "left as it was"} <= set(texts)
+
+
+def test_one_value_far_above_all_others_hides_no_change() -> None:
+    change = torch.zeros(1, 1, 50, 40)
+    change[0, 0, :25] = torch.linspace(-0.02, 0.02, 1000).view(25, 40)
+    change[0, 0, 0, 0] = 0.5
+    sizes = np.sort(np.abs(change.numpy()[change.numpy() != 0]))
+    full = float(sizes[998 - 1])  # of the 1,000 that change
+    shown = enlarged(change)
+    assert shown.min() == 0
+    assert shown.max() == 1
+    assert torch.allclose(shown[0, 0, 7, 3], 0.5 + change[0, 0, 7, 3] / (2 * full))
+    assert (shown[0, 0, 25:] == 0.5).all()
+    logits, label = torch.zeros(1, 3), torch.tensor([0])
+    before = torch.full_like(change, 0.5)
+    attacked = Attacked(before, before + change, logits, logits, label, label)
+    texts = [text.get_text() for text in attack_picture(attacked, title="pgd").axes[0].texts]
+    assert f"x {0.5 / full:.3g}, 0.2%\ncut off" in texts
+
+
+@given(st.integers(1, 499))
+def test_of_few_values_the_largest_fills_the_range(num_values: int) -> None:
+    change = torch.zeros(1, 900)
+    change[0, :num_values] = torch.linspace(0.01, 0.4, num_values)
+    assert torch.allclose(enlarged(change), 0.5 + change / (2 * change.max()))
 
 
 def test_pictures_of_half_precision_are_shown_as_others_are() -> None:

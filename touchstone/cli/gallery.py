@@ -40,7 +40,8 @@ MOST = 8  # pictures that are attacked three times over, at two classes
 CAPTIONS = {
     "attack_pgd": "Signals before PGD, after it, and the difference enlarged around the middle",
     "predictions": "What the net sees, and below what it sees with random weights",
-    "attack_gradient_ascent": "Plain gradient ascent: before, after, and the difference enlarged around grey",
+    "attack_gradient_ascent": "Plain gradient ascent: before, after, and the difference enlarged around grey, the "
+    "largest 0.2% of it cut off",
     "attack_inside_linf": "Inside Linf 8/255",
     "attack_until_it_switches": "Plain gradient ascent in small steps, until the class switches",
     "attack_least_visible": "The least visible change towards three classes",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 NUM_LETTERS = 15  # of a line that fits below a small picture, with a gap to the next one, whatever letters they are
 SHORT = 18  # letters of a name that is cut off
 SMALL, LARGE, LARGE_FROM = 1.17, 1.9, 65  # inches of a picture, and from how many pixels on it is a large one
+SHARE = 0.998  # of the values that changed: so many are shown as large as they are beside each other
 LINE = 0.19  # height of a line of text, in inches
 
 
@@ -49,7 +51,7 @@ def attack_picture(
     label_is: str = "true",
     notes: Sequence[str] | None = None,
 ) -> Figure:
-    """Draws one column per sample: before, after, and the difference enlarged to the full range around grey.
+    """Draws one column per sample: before, after, and the difference enlarged around grey, as by `enlarged`.
 
     Above it stands its class, and the one that a targeted attack wants; below each picture the predicted class and its
     probability, in red where it is not the first. Long names go on below. Signals are drawn as lines.
@@ -69,7 +71,7 @@ def attack_picture(
     inches = LARGE if are_signals or attacked.before.shape[-1] >= LARGE_FROM else SMALL
     num_letters, line = int(NUM_LETTERS * inches / SMALL), LINE / inches
     difference = attacked.after - attacked.before
-    sizes = [_enlargement(size) for size in difference.flatten(1).abs().amax(1).tolist()]
+    sizes = [_enlargement(each, num_letters) for each in difference]
     if notes is not None:
         sizes = [f"{size}\n{note}" for size, note in zip(sizes, notes, strict=True)]
     rows = (
@@ -164,14 +166,27 @@ def _headings(attacked: Attacked, class_names: Sequence[str] | None, num_letters
     ]
 
 
-def _enlargement(largest: float) -> str:
-    return f"x {0.5 / largest:.3g}" if largest > 0 else "left as it was"
+def _enlargement(of_image: Tensor, num_letters: int) -> str:
+    full = float(_full_range(of_image))
+    if full == 0:
+        return "left as it was"
+    is_cut = full < float(of_image.abs().max())
+    return _wrapped(f"x {0.5 / full:.3g}{f', {1 - SHARE:.1%} cut off' if is_cut else ''}", num_letters)
 
 
 def enlarged(difference: Tensor) -> Tensor:
-    """Each difference, `(N, ...)`, enlarged to the full range around grey."""
-    largest = difference.flatten(1).abs().amax(1).clamp_min(torch.finfo(difference.dtype).tiny)
-    return 0.5 + difference / (2 * largest.reshape(-1, *[1] * (difference.ndim - 1)))
+    """Each difference, `(N, ...)`, enlarged around grey until 99.8 % of the values that changed fill the range.
+
+    The others, which may be far larger, are cut off at black and white.
+    """
+    full = torch.stack([_full_range(each) for each in difference]).clamp_min(torch.finfo(difference.dtype).tiny)
+    return (0.5 + difference / (2 * full.reshape(-1, *[1] * (difference.ndim - 1)))).clamp(0, 1)
+
+
+def _full_range(difference: Tensor) -> Tensor:
+    """The size that no more than `SHARE` of the values that changed stay below: of few values, the largest."""
+    sizes = difference[difference != 0].abs()
+    return sizes.kthvalue(math.ceil(SHARE * len(sizes))).values if len(sizes) else difference.new_zeros(())
 
 
 def for_display(image: Tensor) -> np.ndarray:

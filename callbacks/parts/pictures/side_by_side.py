@@ -54,7 +54,7 @@ def side_by_side(
 ) -> Figure:
     """Draws the images, what became of them, and the changes enlarged around grey with their low-frequency share.
 
-    Below each change stands how far its farthest pixel went.
+    Changes are enlarged as by `enlarged`; below each stands how far its farthest pixel went.
 
     Args:
         nets: by name; at least one, all with the same images.
