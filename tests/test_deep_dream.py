@@ -8,6 +8,7 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -56,6 +57,42 @@ def test_a_picture_for_each_layer_is_in_tensorboard_and_in_the_run_folder(tmp_pa
     for dreamt in probe._dreamt:
         assert dreamt.result.shape == (3, 1, 6, 6)
         assert (dreamt.value > dreamt.value_at_start).all()
+
+
+class WithNames(pl.LightningDataModule):
+    class_names = ("zero", "one", "two", "three")
+
+    def predict_dataloader(self) -> DataLoader:
+        return DataLoader(TensorDataset(torch.rand(2, 1, 6, 6), torch.zeros(2)), batch_size=2)
+
+
+@pytest.mark.parametrize("data", [WithNames(), None])
+def test_the_title_of_a_unit_of_the_last_layer_names_its_class(
+    tmp_path: Path, data: WithNames | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    titles = {}
+    monkeypatch.setattr(deep_dream, "publish_picture", lambda t, f, tag, figure: titles.update({tag: figure}))
+    layers, options = ["net.0:3", "5:2", "5", ":1"], {"num_steps": 1}
+    run = trainer(tmp_path, DeepDream(layers, options=options))
+    run.predict(Predicting(), data or WithNames().predict_dataloader(), return_predictions=False)
+    said = {tag.removeprefix("deepdream/"): figure.get_suptitle() for tag, figure in titles.items()}
+    assert said["net.0:3"] == "what net.0:3 responds to"
+    assert said["5"] == "what 5 responds to"
+    assert said["5:2"] == f"what 5:2{' (class two)' if data else ''} responds to"
+    assert said[":1"] == f"what :1{' (class one)' if data else ''} responds to"
+
+
+@pytest.mark.parametrize("num_pictures", [1, 3])
+def test_a_title_is_no_wider_than_its_picture(num_pictures: int) -> None:
+    pictures, values = torch.rand(num_pictures, 3, 8, 8), torch.ones(num_pictures)
+    name = "American Staffordshire terrier, MMM " * 4 + "whipped_cream_with_mushrooms" * 3
+    figure = dream_picture(Dreamt("fc:76", pictures, pictures, values, values, class_name=name))
+    FigureCanvasAgg(figure).draw()
+    assert figure._suptitle is not None  # type: ignore[attr-defined]
+    box = figure._suptitle.get_window_extent()  # type: ignore[attr-defined]
+    assert 0 <= box.x0 < box.x1 <= figure.bbox.width
+    assert box.y1 <= figure.bbox.height
+    assert "American Staffordshire" in figure.get_suptitle()
 
 
 def test_parts_of_one_layer_share_a_pass_and_come_in_the_order_of_the_list(

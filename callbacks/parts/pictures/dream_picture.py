@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from .attack_picture import for_display
+
+LETTERS = 8  # of the title that an inch holds, even where many are wide ones
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,6 +24,7 @@ class Dreamt:
         layer: what was made to respond.
         start, result: pixels in [0, 1], float `(N, C, H, W)`, C 1 or 3.
         value_at_start, value: the layer's response, float `(N,)`.
+        class_name: of a unit that is a class's logit; None of others, or where classes have no names.
     """
 
     layer: str
@@ -28,6 +32,7 @@ class Dreamt:
     result: Tensor
     value_at_start: Tensor
     value: Tensor
+    class_name: str | None = None
 
 
 def dream_picture(dreamt: Dreamt) -> Figure:
@@ -35,7 +40,8 @@ def dream_picture(dreamt: Dreamt) -> Figure:
     from matplotlib.figure import Figure
 
     num_pictures = len(dreamt.value)
-    figure = Figure(figsize=(max(2.6 * num_pictures, 3.2), 6.2), dpi=100, layout="constrained")
+    width = max(2.6 * num_pictures, 3.2)
+    figure = Figure(figsize=(width, 6.2), dpi=100, layout="constrained")
     axes = figure.subplots(2, num_pictures, squeeze=False)
     rows = (("start", dreamt.start, dreamt.value_at_start), ("result", dreamt.result, dreamt.value))
     for row, (name, pictures, values) in zip(axes, rows, strict=True):
@@ -43,5 +49,7 @@ def dream_picture(dreamt: Dreamt) -> Figure:
             panel.imshow(for_display(picture), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
             panel.set_title(f"{name}: {value:.4g}", fontsize=11)
             panel.axis("off")
-    figure.suptitle(f"what {dreamt.layer} responds to", fontsize=12)
+    of_class = "" if dreamt.class_name is None else f" (class {dreamt.class_name})"
+    title = textwrap.wrap(f"what {dreamt.layer}{of_class} responds to", int(LETTERS * width))
+    figure.suptitle("\n".join(title), fontsize=12)
     return figure
