@@ -39,8 +39,9 @@ class LeastVisible(pl.Callback):
     Each picture stops where it switches. The price alpha is searched for each picture and class: doubled while the
     class is reached and halved while it is not, then by bisection; of what reached the class, the smallest change by
     its L1 length is kept; a picture that is the class already is left as it is. Says in the terminal, and in
-    `least_visible.csv`, alpha, how large the change is and how many values it leaves alone; the picture
-    `attack/least_visible` shows all. For batches of `PicturesDataModule`.
+    `least_visible.csv`, alpha, how large the change is and how many values it leaves alone, and of those that not even
+    the last alpha leads to the class, what to try; the picture `attack/least_visible` shows all. For batches of
+    `PicturesDataModule`.
 
     Source: the L1 penalty of Chen et al., "EAD: elastic-net attacks to deep neural networks", 2018, equation 7, without
     its L2 term, by Adam.
@@ -154,6 +155,13 @@ class LeastVisible(pl.Callback):
             print(f"{shown(file.name)} to {wanted}: {price}, {size}", flush=True)
         reached_of_all = f"{num_reached} of {int(is_another.sum())} reached"
         print(reached_of_all, flush=True)
+        failed = alpha[is_another & (attacked.logits_after.argmax(1) != attacked.target)].tolist()
+        if failed:
+            print(
+                f"{len(failed)} not reached at the last alpha, {min(failed):.3g}: try more num_rounds, each of which "
+                "halves it, or more num_steps of the attack",
+                flush=True,
+            )
         if folder is not None:
             _write(folder, rows)
         figure = attack_picture(

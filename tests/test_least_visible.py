@@ -109,6 +109,23 @@ def test_every_picture_meets_every_target(tmp_path: Path, capsys: pytest.Capture
     assert (Path(logger.log_dir) / "figures/attack_least_visible.png").is_file()
 
 
+@pytest.mark.parametrize(("penalty", "is_reached"), [(400.0, False), (0.001, True)])
+def test_where_even_the_last_alpha_fails_it_says_what_to_try(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], penalty: float, is_reached: bool
+) -> None:
+    Image.new("RGB", (40, 40), (140, 120, 120)).save(tmp_path / "a.png")
+    data = PicturesDataModule(str(tmp_path / "a.png"), image_size=16, resize=16, class_names=["red", "green", "blue"])
+    run = pl.Trainer(
+        logger=False, callbacks=[LeastVisible(["blue"], attack=replace(ATTACK, penalty=penalty), num_rounds=3)],
+        enable_progress_bar=False, enable_model_summary=False, accelerator="cpu", default_root_dir=tmp_path,
+    )  # fmt: skip
+    run.predict(Classes(), data)
+    printed = capsys.readouterr().out
+    hint = "1 not reached at the last alpha, 100: try more num_rounds, each of which halves it, or more num_steps"
+    assert (hint in printed) is not is_reached
+    assert ("not reached" in printed) is not is_reached
+
+
 def test_weights_in_bfloat16_are_led_about_as_far_as_those_in_float32(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     Image.new("RGB", (40, 40), (140, 120, 120)).save(tmp_path / "in" / "a.png")
