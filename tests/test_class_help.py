@@ -63,23 +63,29 @@ def test_the_help_of_a_checkpoint_says_what_is_true_here(run: Any, fit_help: str
     assert "Without it" not in option(fit_help, "ckpt_path")
 
 
+OF_BOTH = ("touchstone.nets.SmallCNN", "touchstone.datamodules.augmentations.RandomFlip")
+
+
 @pytest.mark.parametrize(
-    ("asked", "key"),
+    ("asked", "key", "of_it", "of_others"),
     [
-        ("--model.help=Classifier", "model.net"),
+        ("--model.help=Classifier", "model.net", *OF_BOTH),
         pytest.param(
             "--data.help=ImagesDataModule",
             "data.augment",
+            *reversed(OF_BOTH),
             marks=pytest.mark.skipif(sys.version_info < (3, 11), reason="there `Sequence[Module]` passes for a class"),
         ),
     ],
 )
-def test_the_help_of_a_class_lists_modules_of_touchstone_alone(run: Any, asked: str, key: str) -> None:
+def test_the_help_of_a_class_lists_modules_of_touchstone_and_of_its_kind_alone(
+    run: Any, asked: str, key: str, of_it: str, of_others: str
+) -> None:
     ended = run("fit", *asked.split("="))
     assert ended.code == 0
     said = option(ended.out, key)
-    assert "touchstone.nets.SmallCNN" in said
-    assert "touchstone.datamodules.augmentations.RandomFlip" in said
+    assert of_it in said
+    assert of_others.rpartition(".")[0] not in said
     assert "any other by its class path" in said
     assert not re.findall(r"(?<![\w.])(?:torch|torchvision|torchmetrics|lightning)\.[\w.]+", said)
     assert "touchstone.lightning_modules" not in said

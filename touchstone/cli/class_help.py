@@ -26,6 +26,7 @@ from .mistakes import UsageError
 KNOWN = ", known subclasses: "
 COUNTLESS = {"torch.nn.Module", "torch.Tensor"}
 OF_OTHER_KIND = "touchstone.lightning_modules."  # of all modules: these go where they have an option of their own
+NOT_FOR = {"model.": "touchstone.datamodules.", "data.": "touchstone.nets."}
 TO_INHERIT = {
     "lightning.Callback",
     "lightning.LightningDataModule",
@@ -71,7 +72,7 @@ class _Formatter(DefaultHelpFormatter):
         if not found:
             return text
         listed = names.removesuffix(")").split(", ")
-        chosen = ", ".join(_choice(listed))
+        chosen = ", ".join(_choice(listed, action.dest))
         if not COUNTLESS & set(listed):
             return f"{before}{KNOWN}{chosen})"
         return f"{before}, of touchstone: {chosen}; any other by its class path)" if chosen else f"{before})"
@@ -139,16 +140,20 @@ def _known_below(one: type) -> list[str]:
 
 def _known(action: Any) -> list[str]:
     """The class paths to choose among for an option."""
-    return _choice(filter(None, action.extra_help().removeprefix(KNOWN).split(", ")))
+    return _choice(filter(None, action.extra_help().removeprefix(KNOWN).split(", ")), action.dest)
 
 
-def _choice(paths: Any) -> list[str]:
-    """Those of touchstone that a package offers; and of libraries all, unless they are countless."""
+def _choice(paths: Any, option: str) -> list[str]:
+    """Those of touchstone that a package offers; and of libraries all, unless they are countless.
+
+    Of all modules, an option of a model is offered no augmentations, and one of data no nets.
+    """
     paths = list(paths)
     ours = [path for path in paths if path.startswith("touchstone.")]
     offered = {path for path in ours if hasattr(sys.modules.get(path.rpartition(".")[0]), "__path__")}
     if COUNTLESS & set(paths):
-        return [path for path in paths if path in offered and not path.startswith(OF_OTHER_KIND)]
+        others = (OF_OTHER_KIND, *(where for key, where in NOT_FOR.items() if option.startswith(key)))
+        return [path for path in paths if path in offered and not path.startswith(others)]
     return [path for path in paths if path not in TO_INHERIT and (path in offered or path not in ours)]
 
 
