@@ -66,6 +66,14 @@ def test_one_value_far_above_all_others_hides_no_change() -> None:
     assert f"x {0.5 / full:.3g}, 0.2%\ncut off" in texts
 
 
+def test_values_that_are_one_but_for_rounding_are_not_called_cut_off() -> None:
+    before, logits, label = torch.zeros(1, 1, 50, 50), torch.zeros(1, 3), torch.tensor([0])
+    after = before + 8 / 255
+    after[0, 0, 0, 0] += 1e-7
+    attacked = Attacked(before, after, logits, logits, label, label)
+    assert "x 15.9" in [text.get_text() for text in attack_picture(attacked, title="pgd").axes[0].texts]
+
+
 @given(st.integers(1, 499))
 def test_of_few_values_the_largest_fills_the_range(num_values: int) -> None:
     change = torch.zeros(1, 900)

@@ -170,7 +170,7 @@ def _enlargement(of_image: Tensor, num_letters: int) -> str:
     full = float(_full_range(of_image))
     if full == 0:
         return "left as it was"
-    is_cut = full < float(of_image.abs().max())
+    is_cut = 1.01 * full < float(of_image.abs().max())  # steps of equal length differ by rounding
     return _wrapped(f"x {0.5 / full:.3g}{f', {1 - SHARE:.1%} cut off' if is_cut else ''}", num_letters)
 
 
