@@ -142,7 +142,8 @@ def _files(root: Path) -> list[Path]:
     if root.is_file():
         return [root]
     if not root.is_dir():
-        raise ValueError(f"PicturesDataModule(root={str(root)!r}): there is no such folder or file")
+        hint = "; give its path, no address" if root.parts[:1] == ("file:",) else ""
+        raise ValueError(f"PicturesDataModule(root={str(root)!r}): there is no such folder or file{hint}")
     known = picture_suffixes()
     found = [path for path in files_below(root) if path.suffix.lower() in known]
     if not found:

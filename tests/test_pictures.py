@@ -145,7 +145,8 @@ def test_the_classes_stand_below_their_picture() -> None:
     ("options", "message"),
     [
         ({"interpolation": "cubic"}, r"interpolation=...\) must be one of 'bilinear', 'bicubic', got 'cubic'"),
-        ({"root": "nowhere"}, "no such folder or file"),
+        ({"root": "nowhere"}, "no such folder or file$"),
+        ({"root": "file:/nowhere/a.png"}, "no such folder or file; give its path, no address"),
         ({"batch_size": 0}, r"batch_size=...\) must be >= 1"),
         ({"resize": 100}, r"resize=...\) must be >= 224, or None for that of the net, got 100"),
     ],
