@@ -66,6 +66,22 @@ def test_one_value_far_above_all_others_hides_no_change() -> None:
     assert f"x {0.5 / full:.3g}, 0.2%\ncut off" in texts
 
 
+@pytest.mark.parametrize(("num_samples", "side"), [(1, 6), (1, 96), (2, 96)])
+def test_a_title_is_no_wider_than_its_picture(num_samples: int, side: int) -> None:
+    before, logits = torch.rand(num_samples, 1, side, side), torch.zeros(num_samples, 3)
+    label = torch.zeros(num_samples, dtype=torch.int64)
+    title = "until_it_switches: towards American Staffordshire terrier"
+    figure = attack_picture(Attacked(before, before, logits, logits, label, label), title=title)
+    FigureCanvasAgg(figure).draw()
+    assert figure._suptitle is not None  # type: ignore[attr-defined]
+    box = figure._suptitle.get_window_extent()  # type: ignore[attr-defined]
+    assert 0 <= box.x0 < box.x1 <= figure.bbox.width
+    texts = [text.get_window_extent() for text in figure.axes[0].texts]
+    assert max(text.y1 for text in texts) <= box.y0
+    assert min(text.y0 for text in texts) >= 0
+    assert "".join(figure.get_suptitle().split()) == "".join(title.split())
+
+
 def test_values_that_are_one_but_for_rounding_are_not_called_cut_off() -> None:
     before, logits, label = torch.zeros(1, 1, 50, 50), torch.zeros(1, 3), torch.tensor([0])
     after = before + 8 / 255

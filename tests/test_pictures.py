@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 from torch import Tensor, nn
 
@@ -139,6 +140,22 @@ def test_the_classes_stand_below_their_picture() -> None:
         "the net",
         "random",
     ]
+
+
+@pytest.mark.parametrize("num_pictures", [1, 3])
+def test_long_names_are_cut_before_the_edge_of_the_picture(num_pictures: int) -> None:
+    found = [("American Staffordshire terrier of a long-haired kind", 0.5)]
+    found.append(("Donaudampfschifffahrtselektrizitaetenhauptbetriebswerk", 0.3))
+    named = Named("a_photograph_of_a_terrier_in_the_mountains.jpg", torch.rand(3, 64, 64), {"": found})
+    figure = named_picture([named] * num_pictures)
+    FigureCanvasAgg(figure).draw()
+    texts = [text for axes in figure.axes for text in (*axes.texts, axes.title)]
+    boxes = [text.get_window_extent() for text in texts if text.get_text()]
+    assert min(box.x0 for box in boxes) >= 0
+    assert max(box.x1 for box in boxes) <= figure.bbox.width
+    said = "\n".join(text.get_text() for text in texts)
+    assert "50.0% American Staffordshire terrier" in said
+    assert "\N{HORIZONTAL ELLIPSIS}" in said
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NUM_LETTERS = 15  # of a line that fits below a small picture, with a gap to the next one, whatever letters they are
+TITLE_LETTERS = 8  # of a title that an inch holds, even where many are wide ones
 SHORT = 18  # letters of a name that is cut off
 SMALL, LARGE, LARGE_FROM = 1.17, 1.9, 65  # inches of a picture, and from how many pixels on it is a large one
 SHARE = 0.998  # of the values that changed: so many are shown as large as they are beside each other
@@ -83,7 +84,9 @@ def attack_picture(
     above = line * _num_lines(headings)
     heights = [1.12 + line * _num_lines([text for text, _ in said]) for _, _, said in rows]
     width, height = 1.15 * num_samples + 0.75, above + sum(heights)
-    figure = Figure(figsize=(inches * width, inches * height + 0.35), dpi=100, layout="constrained")
+    title = wrapped_title(title, inches * width)
+    above_all = 0.35 + LINE * title.count("\n")
+    figure = Figure(figsize=(inches * width, inches * height + above_all), dpi=100, layout="constrained")
     axes = figure.add_subplot()  # one axes for all pictures: 24 of them would take six times as long
     for column, heading in enumerate(headings, start=-1):
         left, side = (1.15 * column + 0.5, "center") if column >= 0 else (-0.12, "right")
@@ -135,6 +138,11 @@ def wrapped_captions(
 ) -> list[tuple[str, str]]:
     """The captions in lines that are no wider than a picture."""
     return [(_wrapped(text, num_letters), colour) for text, colour in captions(logits, label, class_names)]
+
+
+def wrapped_title(title: str, inches: float) -> str:
+    """A title in lines that are no wider than a figure, at 12 points."""
+    return "\n".join(textwrap.wrap(title, int(TITLE_LETTERS * inches)))
 
 
 def class_name(index: int, class_names: Sequence[str] | None) -> str:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from .attack_picture import for_display
-
-LETTERS = 8  # of the title that an inch holds, even where many are wide ones
+from .attack_picture import for_display, wrapped_title
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -50,6 +47,5 @@ def dream_picture(dreamt: Dreamt) -> Figure:
             panel.set_title(f"{name}: {value:.4g}", fontsize=11)
             panel.axis("off")
     of_class = "" if dreamt.class_name is None else f" (class {dreamt.class_name})"
-    title = textwrap.wrap(f"what {dreamt.layer}{of_class} responds to", int(LETTERS * width))
-    figure.suptitle("\n".join(title), fontsize=12)
+    figure.suptitle(wrapped_title(f"what {dreamt.layer}{of_class} responds to", width), fontsize=12)
     return figure

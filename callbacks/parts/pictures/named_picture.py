@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from touchstone.runs.shown import shown
+
 from .attack_picture import for_display
 
 if TYPE_CHECKING:
@@ -40,13 +42,14 @@ def named_picture(pictures: Sequence[Named]) -> Figure:
     grid = figure.subplots(num_rows, len(pictures), squeeze=False, height_ratios=[2] + [1] * len(nets))
     for column, picture in zip(grid.T, pictures, strict=True):
         column[0].imshow(for_display(picture.pixels), cmap="gray", vmin=0, vmax=1)
-        column[0].set_title(picture.title[:36], fontsize=10)
+        column[0].set_title(shown(picture.title, 28), fontsize=10)
         column[0].axis("off")
         for panel, name in zip(column[1:], nets, strict=True):
             found = picture.found[name]
             panel.barh(range(len(found)), [share for _, share in found], color="#bcd4ea")
             for row, (label, share) in enumerate(found):
-                panel.text(0.01, row, f"{share:.1%} {label[:40]}", va="center", fontsize=9)
+                text = panel.text(0.01, row, f"{share:.1%} {shown(label, 32)}", va="center", fontsize=9)
+                text.set_in_layout(False)  # for which all panels would give way
             panel.set_title(name or "the net", fontsize=9, loc="left")
             panel.set_xlim(0, 1)
             panel.invert_yaxis()
