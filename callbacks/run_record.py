@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
@@ -61,7 +62,7 @@ class RunRecord(SaveConfigCallback):
             raise is_taken from error
 
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        text = self.parser.dump(self.config, skip_none=False)
+        text = self.parser.dump(self.config, skip_unset=False, skip_validation=True)  # it was parsed
         if self._folder is not None:
             write_whole(self._folder / self.config_filename, text)
         publish_text(trainer, "config", "\n".join("    " + line for line in text.splitlines()))
@@ -111,7 +112,9 @@ def _trace(writer: Any, module: pl.LightningModule, batch: Any) -> None:
     ):
         warnings.simplefilter("ignore")  # of the tracer about itself
         try:
-            writer.add_graph(module, x[:1].clone())
+            sample = x[:1].clone()
+            traced = torch.jit.trace(module, sample, check_trace=False)  # add_graph would trace twice, to compare
+            writer.add_graph(traced, sample)
             return
         except Exception as error:  # whatever a net does that the tracer cannot follow
             reason = f"{type(error).__name__}: {error}".splitlines()[0]

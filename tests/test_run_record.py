@@ -7,13 +7,19 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.cli import LightningCLI
 from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
 
+from touchstone.attacks import frozen_eval
+from touchstone.attacks.core.logits import logits_as_float
 from touchstone.callbacks import Probe, RunRecord
+from touchstone.cli.class_help import Parser
 
+from .command_lines import DIGITS, NARROW, SHORT
 from .lightning_programs import Loaders, OrdinaryModule, events, train_loader, trainer, val_loader
 
 
@@ -24,7 +30,7 @@ class Config:
         return {"model": {"lr": 0.05}}
 
 
-class Parser:
+class FakeParser:
     def dump(self, config: Any, **_: Any) -> str:
         return "model: {lr: 0.05}"
 
@@ -33,7 +39,7 @@ class Parser:
 
 
 def recorded(folder: Path, module: OrdinaryModule, *callbacks: Any, **options: Any) -> Any:
-    record = RunRecord(Parser(), Config(), save_to_log_dir=False)  # type: ignore[arg-type]
+    record = RunRecord(FakeParser(), Config(), save_to_log_dir=False)  # type: ignore[arg-type]
     trainer(folder, *callbacks, record, **options).fit(module, train_loader(), val_loader())
     return events(folder)
 
@@ -79,6 +85,25 @@ def test_a_net_whose_output_has_logits_has_a_graph(tmp_path: Path) -> None:
     assert recorded(tmp_path, WithLogits()).Tags()["graph"]
 
 
+class GraphBeside(pl.Callback):
+    """Lets TensorBoard make a graph by itself, which traces a module twice, to compare."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if trainer.global_step == 1:
+            with frozen_eval(pl_module), logits_as_float(pl_module), SummaryWriter(str(self.folder)) as writer:
+                writer.add_graph(pl_module, batch[0][:1])
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit")
+def test_the_graph_is_the_one_that_tensorboard_makes_by_itself(tmp_path: Path) -> None:
+    seen = recorded(tmp_path / "run", OrdinaryModule(), GraphBeside(tmp_path / "other" / "version_0"))
+    assert len(seen.Graph().node) > 5
+    assert seen.Graph() == events(tmp_path / "other").Graph()
+
+
 class Untraceable(OrdinaryModule):
     """Keeps the tracer from working, and trains all the same."""
 
@@ -107,3 +132,21 @@ class Mean(Probe):
 def test_figures_of_an_earlier_validation_stand_beside_the_hyperparameters(tmp_path: Path) -> None:
     recorded(tmp_path, OrdinaryModule(), Mean(every_n_epochs=2), max_epochs=3)
     assert b"val/mean" in next(tmp_path.rglob("events.*")).read_bytes().split(b"_hparams_/experiment")[1]
+
+
+def test_a_config_that_was_parsed_is_saved_as_one_that_is_checked_again(run: Any) -> None:
+    dump, dumped = Parser.dump, []
+
+    def kept(parser: Parser, config: Any, **options: Any) -> str:
+        dumped.append((parser, config.clone(), options, dump(parser, config, **options)))
+        return dumped[-1][-1]
+
+    with pytest.MonkeyPatch.context() as watched:
+        watched.setattr(Parser, "dump", kept)
+        assert run("fit", "--config", str(DIGITS), NARROW, *SHORT).code == 0
+    whole = [of for of in dumped if "seed_everything" in of[1]]  # the others are of a class inside
+    assert len(whole) == 2  # for the hyperparameters and for the run folder
+    for parser, config, options, text in whole:
+        assert options["skip_validation"]
+        assert text == parser.dump(config, **{**options, "skip_validation": False})
+    assert next(Path("logs").rglob("config.yaml")).read_text() == whole[-1][-1]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch import Callback, Trainer
@@ -193,6 +194,13 @@ class CommandLine(LightningCLI):
         """What was given to the subcommand; None where options stand before it, whose places are not known."""
         subcommand, *options = self.arguments
         return merge_given(options) if subcommand in self._subcommand_parsers else None
+
+    def _dump_config(self) -> None:
+        """What a module may save as its hyperparameters; Lightning checks again what was just parsed, for long."""
+        if not hasattr(self, "config_dump"):
+            parser, config = self._parser(self.subcommand), self.config[self.subcommand]
+            text = parser.dump(config, skip_link_targets=False, skip_unset=False, skip_validation=True)
+            self.config_dump = yaml.safe_load(text)
 
     def _parse_ckpt_path(self) -> None:
         """Nothing, where Lightning would construct the classes that a checkpoint names: it is data."""
