@@ -69,8 +69,9 @@ def _take_names_as_text(figure: Figure) -> None:
     from matplotlib.axis import Tick
     from matplotlib.text import Text
 
-    scales = {label for tick in figure.findobj(Tick) for label in (tick.label1, tick.label2)}
-    for text in figure.findobj(Text):
+    parts = figure.findobj()  # once: every walk lays out the ticks of each axis anew
+    scales = {label for tick in parts if isinstance(tick, Tick) for label in (tick.label1, tick.label2)}
+    for text in parts:
         if isinstance(text, Text) and text not in scales:
             text.set_parse_math(False)
             (family, *_) = text.get_fontfamily()
