@@ -27,6 +27,9 @@ from .shown_files import shown_files
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # the workers already share the CPUs
     torch.set_num_threads(1)
+for devices in (torch.cuda, torch.xpu):  # where there are none, torch keeps each seed for them, with a printed stack
+    if not devices.device_count():
+        devices.manual_seed_all = lambda seed: None
 
 
 def pytest_collection_finish() -> None:
