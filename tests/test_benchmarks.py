@@ -52,8 +52,9 @@ def test_every_script_is_tested_and_stands_in_the_readme(root: Path) -> None:
 
 
 def narrow(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> None:
-    """Lets a benchmark of `SmallCNN` make a net of little width, in which nothing else is different."""
+    """Lets a benchmark make nets of little width, `SmallCNN` and `PreActResNet`, in which nothing else is different."""
     monkeypatch.setattr(module, "SmallCNN", lambda width: SmallCNN(width=4))
+    monkeypatch.setattr("touchstone.nets.preact_resnet.WIDTHS", (4, 4, 4, 4))
 
 
 def test_pgd_is_compared_with_its_floor_and_peers(
