@@ -156,6 +156,8 @@ def test_every_command_of_the_documents_is_understood(
     commands = train_commands(root)
     assert len(commands) >= 10
     for command, document in commands.items():
+        if any(other.startswith(f"{command} ") for other in commands):  # it is understood with what goes on from it
+            continue
         asks_for_help = ".help" in command
         arguments = [*shlex.split(command), *(() if asks_for_help else ("--print_config",))]
         assert train.main(arguments) == 0, (document, command, capsys.readouterr().err)
