@@ -70,7 +70,7 @@ def check_stopped_and_resumed(
         [{"step": 9}],  # in the middle of the second epoch
         # At the first step, in the validation that ends an epoch, and at the last step of one.
         [{"step": 0}, {"step": NUM_BATCHES, "in_validation": True}, {"step": 2 * NUM_BATCHES - 1}],
-        [{"step": 4}, {"step": 5}, {"step": 16}],
+        pytest.param([{"step": 4}, {"step": 5}, {"step": 16}], marks=pytest.mark.slow),
     ],
 )
 def test_a_run_stopped_once_or_often_ends_as_one_that_never_stopped(

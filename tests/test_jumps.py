@@ -95,7 +95,9 @@ def winners_take_all() -> nn.Module:
     return nn.Sequential(*layers).eval()
 
 
-@pytest.mark.parametrize("threat", [Linf(eps=0.03), L2(eps=0.2)], ids=["linf", "l2"])
+@pytest.mark.parametrize(
+    "threat", [Linf(eps=0.03), pytest.param(L2(eps=0.2), marks=pytest.mark.slow)], ids=["linf", "l2"]
+)
 def test_where_the_margin_jumps_a_black_box_searches(threat: Ball) -> None:
     net, x = winners_take_all(), images(96, shape=(1, 8, 8))
     pgd = PGD(threat=threat, num_steps=40, num_restarts=3, objective=Untargeted(loss=Margin()))

@@ -49,7 +49,7 @@ def saturated_net(unit: type[nn.Module]) -> nn.Sequential:
     return net
 
 
-@pytest.mark.parametrize("unit", [nn.Sigmoid, nn.Tanh])
+@pytest.mark.parametrize("unit", [nn.Sigmoid, pytest.param(nn.Tanh, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("threat", [Linf(eps=0.1), L2(eps=0.6), L1(eps=2.0)], ids=["linf", "l2", "l1"])
 def test_it_leaves_hardly_more_than_ten_restarts_of_pgd_for_less(threat: Ball, unit: type[nn.Module]) -> None:
     (x, y), net = digits(), saturated_net(unit)
