@@ -2,15 +2,15 @@
 
 Known parts: steps that fall from twice eps along a cosine, and momentum (Croce and Hein, 2020); effort where the margin
 is small (Gao et al., "Fast and reliable evaluation of adversarial robustness with minimum-margin attack", 2022); a ball
-that shrinks to the nearest point found (`cascade/shrinking.py`); but inside L1, classes in the order of what their own
-gradients promise (`Survivors.ask_each_class`); a black box where gradients are blind. Its own: a margin that is soft on
-the scale of each sample's own margin, the less the nearer it has come, so that it neither saturates nor depends on the
-scale of the logits; restarts where the ends of earlier climbs scatter, since where they all end alike another one ends
-there too; gradients that see units at rest, or beyond where they saturate, beside plain ones
-(`core/smooth_backward.py`, `core/past_saturation.py`); climbs of each class above the other wrong ones, where no class
-is nearer than another; climbs from beyond eps towards the nearest class; inside L2, L1 and L0 effort where the boundary
-is out of sight from inside; and inside L1 steps to the corners of ball and box, or along the gradient itself where the
-margin bends (`cascade/closing_in.py`).
+that shrinks to the nearest point found (`cascade/shrinking.py`); classes in the order of what their own gradients
+promise (`Survivors.ask_each_class`); a black box where gradients are blind. Its own: a margin that is soft on the scale
+of each sample's own margin, the less the nearer it has come, so that it neither saturates nor depends on the scale of
+the logits; restarts where the ends of earlier climbs scatter, since where they all end alike another one ends there
+too; gradients that see units at rest, or beyond where they saturate, beside plain ones (`core/smooth_backward.py`,
+`core/past_saturation.py`); climbs of each class above the other wrong ones, where no class is nearer than another;
+climbs from beyond eps towards the nearest class; inside L2, L1 and L0 effort where the boundary is out of sight from
+inside; and inside L1 steps to the corners of ball and box, or along the gradient itself where the margin bends
+(`cascade/closing_in.py`).
 
 What is spent on a sample depends on that sample alone, so that its verdict is the same in any batch.
 """
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from touchstone.options import check_counts
 
 from .cascade.climbs import Climbs
-from .cascade.gain import ANY, Gain
+from .cascade.gain import ANY, SHARP, Gain
 from .cascade.sight import Sight
 from .cascade.survivors import QUERIES_PER_PASS, Survivors, among, without
 from .core.attack import Attack
@@ -57,7 +57,7 @@ _BROUGHT_NEAR = 0.5  # the same where climbs along the gradient itself have led 
 _FAR = 8  # of eps: the first ball of a climb from afar
 _BEYOND = 2  # the same inside Linf, and where units saturate
 _FAR_CORNERS, _NEAR_CORNERS = 20, 3  # the same of climbs by corners, from afar and where the boundary is in sight
-_SMOOTH, _SHARP = Gain(smooth=True), Gain(sharp=True)
+_SMOOTH = Gain(smooth=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,13 +107,14 @@ class Strongest(Attack):
 
     L1
         - all: 5 steps by corners of ball and box
-        - where the margin bends: along the gradient itself; those whom that brings near 0.5 climb by nothing else
-        - in sight or torn: by corners towards each of 3 classes, from 3 eps; level: so each of 9 above the rest
-        - out of sight: by corners from 20 eps
+        - where the margin bends: along the gradient itself, and in sight, from 2 eps; those whom that brings near 0.5
+          climb by nothing else, near 0.3 towards each of the 2 classes whose own gradients promise most
+        - out of sight: by corners from 20 eps; if scattered near 0.7, twice more, towards any class and the nearest;
+          near 0.7, if out of sight yet, along the gradient itself from 2 eps
+        - in sight, near 0.25 and 0.15, or torn: by corners from 3 eps, towards the 1st, 2nd and 3rd class by what their
+          own gradients promise; level: so each of 9 above the rest
         - near 0.25 and 0.15: by ever fewer pixels, as in `APGD`
         - near 0.1: by corners from the best point
-        - scattered out of sight: by corners from 20 eps towards any class, later the nearest; between and after, near
-          0.07 towards each of 3 classes
         - blind, or at a tie: as inside Linf
         - `max_passes` >= 400: near 0.5, along the gradient itself; scattered, while the budget lasts, by the kinds of
           climbs that they have had; in sight, by corners towards each of 5 classes
@@ -224,32 +225,28 @@ class Strongest(Attack):
     def _inside_l1(self, survivors: Survivors, climbs: Climbs) -> None:
         """In L1 few pixels change, by as much as the box allows, but for those whom more of them bring near."""
         dense = _densely(survivors, climbs)
+        hidden = without(survivors.near(torch.inf), torch.cat([survivors.near(_IN_SIGHT), dense]))
 
         def near(share: float) -> Tensor:
             return without(survivors.near(share), dense)
 
-        for rank in range(_NUM_CLASSES):
-            rows = without(_in_sight_or_torn(survivors), dense)
-            climbs.by_corners(rows, num_steps=10, factor=_NEAR_CORNERS, gain=Gain(rank=rank, smooth=True))
+        # First who is out of sight, since some come into sight.
+        climbs.by_corners(hidden, num_steps=15, factor=_FAR_CORNERS, gain=_SMOOTH)
+        for num_steps, gain in ((15, _SMOOTH), (30, Gain(rank=0, smooth=True))):
+            rows = among(survivors.scattered(_HOPE_AT_ONCE, within=0.7), hidden)
+            climbs.by_corners(rows, num_steps=num_steps, factor=_FAR_CORNERS, gain=gain)
+        climbs.densely(among(without(near(0.7), near(_IN_SIGHT)), hidden), num_steps=10, factor=2)
+        survivors.ask_each_class(without(_in_sight_or_torn(survivors), dense))
+        for rank, share in enumerate((_IN_SIGHT, 0.25, 0.15)):
+            rows = without(_in_sight_or_torn(survivors, share), dense)
+            gain = Gain(rank=rank, promised=True, smooth=True)
+            climbs.by_corners(rows, num_steps=10, factor=_NEAR_CORNERS, gain=gain)
         for rank in range(_LEVEL_CLASSES):
             rows, gain = without(survivors.level(), dense), Gain(rank=rank, alone=True, smooth=True)
             climbs.by_corners(rows, num_steps=10, factor=_NEAR_CORNERS, gain=gain)
-        # Now who is out of sight.
-        not_from_afar = torch.cat([near(_IN_SIGHT), dense])
-        rows = without(survivors.near(torch.inf), not_from_afar)
-        climbs.by_corners(rows, num_steps=15, factor=_FAR_CORNERS, gain=_SMOOTH)
-        # From here on the nearest, and in between, by `hopeful`, who is out of sight.
         climbs.sparsely(near(0.25), num_steps=15, loss=CrossEntropy())
         climbs.sparsely(near(0.15), num_steps=15, loss=Margin(), smooth=True)
         climbs.by_corners(near(0.1), num_steps=10, factor=None, gain=_SMOOTH)
-        hopeful = partial(survivors.scattered, _HOPE_AT_ONCE, within=0.7)
-        climbs.by_corners(without(hopeful(), not_from_afar), num_steps=15, factor=_FAR_CORNERS, gain=_SMOOTH)
-        for rank in range(_NUM_CLASSES):
-            climbs.by_corners(near(0.07), num_steps=15, factor=_NEAR_CORNERS, gain=Gain(rank=rank))
-        gain = Gain(rank=0, smooth=True)
-        climbs.by_corners(without(hopeful(), not_from_afar), num_steps=30, factor=_FAR_CORNERS, gain=gain)
-        for rank in range(_NUM_CLASSES):
-            climbs.by_corners(near(0.07), num_steps=10, factor=None, gain=Gain(rank=rank, smooth=True))
         self._without_gradients(survivors, climbs)
         if self.max_passes >= _THOROUGH:
             _thoroughly_inside_l1(survivors, climbs, dense)
@@ -274,9 +271,9 @@ class Strongest(Attack):
         self._without_gradients(survivors, climbs)
         for gain in (Gain(rank=0, smooth=True), _SMOOTH):
             climbs.from_afar(outside(1.25), num_steps=30, factor=_FAR, gain=gain)
-        climbs.inside(near(0.2), num_steps=20, gain=_SHARP)
+        climbs.inside(near(0.2), num_steps=20, gain=SHARP)
         climbs.inside(near(0.1), num_steps=40, gain=Gain(rank=0))
-        climbs.inside(near(0.05), num_steps=60, gain=_SHARP)
+        climbs.inside(near(0.05), num_steps=60, gain=SHARP)
         survivors.ask_each_class(_in_sight_or_torn(survivors))
         for rank in range(_NUM_PROMISED):
             climbs.inside(survivors.promising(rank), num_steps=10, gain=Gain(rank=rank, promised=True))
@@ -290,9 +287,9 @@ class Strongest(Attack):
                 climbs.from_afar(survivors.standing(rows), num_steps=30, factor=None)
 
 
-def _in_sight_or_torn(survivors: Survivors) -> Tensor:
+def _in_sight_or_torn(survivors: Survivors, share: float = _IN_SIGHT) -> Tensor:
     """Those who may fall to one class alone: the nearest to any, and whom the nearest lead away from others."""
-    return torch.cat([survivors.near(_IN_SIGHT), survivors.torn()]).unique()
+    return torch.cat([survivors.near(share), survivors.torn()]).unique()
 
 
 def _towards_each(survivors: Survivors, climbs: Climbs) -> None:
@@ -305,9 +302,12 @@ def _densely(survivors: Survivors, climbs: Climbs) -> Tensor:
     """Where the margin bends, more pixels by less: the survivors whom that brings near, int64 `(M,)`."""
     dense = climbs.densely(survivors.bent(), num_steps=20, factor=1)
     climbs.densely(among(survivors.near(_IN_SIGHT), dense), num_steps=30, factor=2)
-    climbs.densely(among(survivors.near(0.3), dense), num_steps=30, factor=1, rank=0)
-    climbs.densely(among(survivors.near(0.3), dense), num_steps=40, factor=3, pixels_per_eps=15)
-    return among(survivors.near(_BROUGHT_NEAR), dense)
+    dense = among(survivors.near(_BROUGHT_NEAR), dense)
+    survivors.ask_each_class(among(survivors.near(0.3), dense))
+    for rank in range(_NUM_PROMISED):
+        rows, gain = among(survivors.near(0.3), dense), Gain(rank=rank, promised=True)
+        climbs.densely(rows, num_steps=15, factor=1, gain=gain)
+    return dense
 
 
 def _thoroughly_inside_l1(survivors: Survivors, climbs: Climbs, dense: Tensor) -> None:
@@ -327,5 +327,5 @@ def _thoroughly_inside_l1(survivors: Survivors, climbs: Climbs, dense: Tensor) -
         climbs.by_corners(survivors.standing(rows), num_steps=15, factor=None, gain=gain)
         gain = ANY if gain is _SMOOTH else _SMOOTH
     for rank in range(_MORE_CLASSES):
-        rows, gain = without(survivors.near(_IN_SIGHT), dense), Gain(rank=rank, smooth=rank % 2 == 0)
+        rows, gain = without(survivors.near(_IN_SIGHT), dense), Gain(rank=rank, promised=True, smooth=rank % 2 == 0)
         climbs.by_corners(rows, num_steps=20, factor=_NEAR_CORNERS, gain=gain)

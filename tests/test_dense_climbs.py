@@ -71,7 +71,9 @@ def test_a_dense_climb_begins_and_steps_as_asked_and_says_whom_it_has_brought_on
         return climb_closing_in(*args, **kwargs)
 
     monkeypatch.setattr(of_cascade, "climb_closing_in", climb)
-    brought_on = climbs.densely(everyone, num_steps=20, factor=factor, pixels_per_eps=pixels_per_eps, rank=rank)
+    brought_on = climbs.densely(
+        everyone, num_steps=20, factor=factor, pixels_per_eps=pixels_per_eps, gain=Gain(rank=rank, sharp=True)
+    )
     assert (given["threat"].pixels_per_eps, given["factor"]) == (pixels_per_eps, factor)
     distance = threat.distance(given["start"], x) / torch.as_tensor(eps)
     assert float(distance.max()) <= factor + 1e-5
@@ -80,7 +82,7 @@ def test_a_dense_climb_begins_and_steps_as_asked_and_says_whom_it_has_brought_on
     assert has_gained.any()
     assert brought_on.tolist() == (has_gained & ~survivors.fallen).nonzero()[:, 0].tolist()
     assert threat.contains(survivors.best, x).all()
-    assert not len(climbs.densely(everyone, num_steps=20, factor=1, rank=1))  # of two classes
+    assert not len(climbs.densely(everyone, num_steps=20, factor=1, gain=Gain(rank=1)))  # of two classes
     assert not len(climbs.densely(everyone, num_steps=60, factor=1))  # beyond the budget
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from touchstone.attacks import L2, Linf, Strongest, Threat, evaluate
+from touchstone.attacks import L1, L2, Linf, Strongest, Threat, evaluate
 
 EPS, NUM_PIXELS = 0.1, 64
 
@@ -24,7 +24,9 @@ def net_of_one_way_out() -> nn.Module:
 
 @pytest.mark.parametrize("max_passes", [200, 500])
 @pytest.mark.parametrize(
-    ("threat", "most"), [(Linf(eps=EPS), 100), (L2(eps=EPS * NUM_PIXELS**0.5), 150)], ids=["linf", "l2"]
+    ("threat", "most"),
+    [(Linf(eps=EPS), 100), (L2(eps=EPS * NUM_PIXELS**0.5), 150), (L1(eps=EPS * NUM_PIXELS), 100)],
+    ids=["linf", "l2", "l1"],
 )
 def test_a_class_is_found_that_lies_the_other_way_than_the_nearest_ones(
     threat: Threat, most: int, max_passes: int

@@ -17,7 +17,7 @@ from ..square import Square
 from ..threats.ball import Ball
 from ..threats.l1 import L1
 from .closing_in import along_gradient, climb_closing_in, to_corner
-from .gain import ANY, Gain
+from .gain import ANY, SHARP, Gain
 from .shrinking import climb_shrinking
 from .survivors import QUERIES_PER_PASS, Survivors
 
@@ -120,25 +120,25 @@ class Climbs:
         num_steps: int,
         factor: float,
         pixels_per_eps: int | None = None,
-        rank: int | None = None,
+        gain: Gain = SHARP,
     ) -> Tensor:
-        """Climbs a sharp margin inside L1 by more pixels than corners have, in a ball that shrinks to eps.
+        """Climbs inside L1 by more pixels than corners have, in a ball that shrinks to eps.
 
         Args:
             rows: who climbs, from a random start.
             num_steps: how many steps.
             factor: of eps, the radius of the first ball.
             pixels_per_eps: of the steps, as in `L1`; None for steps along the gradient itself.
-            rank: as in `Gain`.
+            gain: what is climbed.
         """
-        rows = self._survivors.affordable(rows, num_steps=num_steps, rank=rank)
+        rows = self._survivors.affordable(rows, num_steps=num_steps, rank=gain.rank)
         if not len(rows):
             return rows
         threat, x = self._survivors.threat.take(rows), self._survivors.x[rows]
         assert isinstance(threat, L1)
         threat = replace(threat, pixels_per_eps=pixels_per_eps)
         points = climb_closing_in(
-            self._survivors.measure(rows, Gain(rank=rank, sharp=True)),
+            self._survivors.measure(rows, gain),
             x,
             start=threat.resized(factor * threat.radii(x)).start(x, self._survivors.noise(rows)),
             threat=threat,

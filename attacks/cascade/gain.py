@@ -28,4 +28,4 @@ class Gain:
     wide: bool = False
 
 
-ANY = Gain()
+ANY, SHARP = Gain(), Gain(sharp=True)
