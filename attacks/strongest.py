@@ -70,8 +70,8 @@ class Strongest(Attack):
     some class fell back while others came nearer, or who have few features, so that one class may be reached by its own
     way alone; "level", those of whom all other classes are as near as each other, so that none is known to be next;
     "saturated", those who drive bounded units of some layer out to their flat ends; "scattered", those whose climbs
-    have ended at so unlike margins that another one may reach the boundary. Of classes the nearest come first. A black
-    box searches where the samples are images and the threat is not L0.
+    have ended at so unlike margins that another one may reach the boundary. Of classes the nearest come first where no
+    gradients were asked. A black box searches where the samples are images and the threat is not L0.
 
     Everywhere, after the first climb
         - saturated: along gradients that see beyond where units saturate, for 12 steps towards any class and then each

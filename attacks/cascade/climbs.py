@@ -146,7 +146,7 @@ class Climbs:
             step=along_gradient,
             num_steps=num_steps,
         )
-        return self._survivors.finish(rows, points)
+        return self._survivors.finish(rows, points, alone=gain.alone)
 
     def sparsely(self, rows: Tensor, *, num_steps: int, loss: Loss, smooth: bool = False) -> Tensor:
         """Climbs a loss inside L1 by ever fewer pixels, from a random start in a larger ball (`APGD`)."""
