@@ -14,7 +14,6 @@ from touchstone.attacks import dream, frozen_eval
 from touchstone.attacks.core.buffers import buffers_kept
 from touchstone.attacks.dream import start_of
 from touchstone.attacks.dreaming.layers import responses_to, select
-from touchstone.nets.last_layer import last_layer
 from touchstone.options import check_choice, check_count, check_names
 from touchstone.runs.of_trainer import callbacks_of
 from touchstone.runs.run_folder import run_folder
@@ -36,8 +35,8 @@ class DeepDream(Probe):
     """Shows for each layer a picture of what it responds to most, as `deepdream/LAYER` and in `figures/`.
 
     Each picture holds the start and the result, with the layer's response to both, and the name of the class where a
-    unit of the last layer was dreamt of. Drawn on rank zero alone, at
-    validations, tests, and at `predict`, whose batches hold the images first.
+    unit of the last layer was dreamt of. Drawn on rank zero alone, at validations, tests, and at `predict`, whose
+    batches hold the images first.
 
     Args:
         layers: layers, channels or units by name, as in `dream`: `features.7`, `layer3.1.conv2:64`, `fc:76`; the names
@@ -85,7 +84,6 @@ class DeepDream(Probe):
         check_dream_options("DeepDream(options=...)", options or {})
         self.layers, self.start, self.options, self.name = list(layers), start, dict(options or {}), name
         self._dreamt: list[Dreamt] = []
-        self._classes: dict[str, int] = {}
         self._draws = self._speaks = False
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -134,19 +132,6 @@ class DeepDream(Probe):
         for layer in self.layers:
             after = self._responses(model, [layer], results[layer])[layer]
             self._dreamt.append(Dreamt(layer, start.cpu(), results[layer].cpu(), before[layer].cpu(), after.cpu()))
-        self._classes = self._classes_of_units(model, start[:1])
-
-    def _classes_of_units(self, model: nn.Module, x: Tensor) -> dict[str, int]:
-        """By the name of a layer that is a unit of the net's last one, or of its output, the number of its class."""
-        units = {layer: chosen for layer in self.layers if len((chosen := select(model, layer)).index) == 1}
-        if not units:
-            return {}
-        try:
-            with buffers_kept(model), frozen_eval(model):
-                last, _ = last_layer(model, x)
-        except ValueError:  # nobody sees its layers: its output is still known
-            last = ""
-        return {layer: unit.index[0] for layer, unit in units.items() if unit.name in ("", last)}
 
     def _of_one_module(self, model: nn.Module) -> list[list[str]]:
         """The layers, those beside each other that are parts of one module: they share a pass, and waste none of it."""
@@ -170,9 +155,7 @@ class DeepDream(Probe):
             return
         folder = run_folder(trainer)
         for dreamt in self._dreamt:
-            number = self._classes.get(dreamt.layer)
-            if number is not None and (names := class_names(trainer, number + 1)) is not None:
-                dreamt = replace(dreamt, class_name=shown(names[number], MOST))
+            dreamt = replace(dreamt, class_name=_class_of(module, dreamt.layer, class_names(trainer, 0)))
             publish_picture(trainer, folder, self.tag(dreamt.layer), dream_picture(dreamt))
 
     def forget(self) -> None:
@@ -209,3 +192,14 @@ class DeepDream(Probe):
 
     def on_predict_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.conclude(trainer, pl_module, "predict", 0)
+
+
+def _class_of(model: nn.Module, layer: str, names: Sequence[str] | None) -> str | None:
+    """The class whose logit is dreamt of: a unit of the output, or of a last layer with one unit for each name."""
+    chosen = select(model, layer)
+    if names is None or len(chosen.index) != 1 or chosen.index[0] >= len(names):
+        return None
+    weights = {name: getattr(module, "weight", None) for name, module in model.named_modules()}
+    widths = {name: len(w) for name, w in weights.items() if isinstance(w, Tensor) and w.ndim >= 2}
+    is_last = bool(widths) and chosen.name == next(reversed(widths)) and widths[chosen.name] == len(names)
+    return shown(names[chosen.index[0]], MOST) if is_last or not chosen.name else None

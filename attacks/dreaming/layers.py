@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..core.logits import logits_as_float
 
-NUM_NAMED = 12  # layers that a message names
+NUM_NAMED = 30  # layers that a message names
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,6 @@ def dream_picture(dreamt: Dreamt) -> Figure:
             panel.imshow(for_display(picture), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
             panel.set_title(f"{name}: {value:.4g}", fontsize=11)
             panel.axis("off")
-    of_class = "" if dreamt.class_name is None else f" (class {dreamt.class_name})"
-    figure.suptitle(wrapped_title(f"what {dreamt.layer}{of_class} responds to", width), fontsize=12)
+    lines = [f"what {dreamt.layer} responds to", *([f"class {dreamt.class_name}"] if dreamt.class_name else [])]
+    figure.suptitle("\n".join(wrapped_title(line, width) for line in lines), fontsize=12)
     return figure
