@@ -23,10 +23,20 @@ NARROW = "--model.net.width=8"  # of the digits net: which figures it reaches do
 every_add_on = pytest.mark.parametrize("add_on", slow_where(lambda name: name == "black_box.yaml", ADD_ONS))
 
 
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The digits config without its pictures, which take nearly half the time of so short a fit."""
+    config = yaml.safe_load((ROOT / "configs/digits.yaml").read_text())
+    config["trainer"]["callbacks"][0]["init_args"]["num_images"] = 0
+    path = tmp_path_factory.mktemp("digits") / "digits.yaml"
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    return str(path)
+
+
 @after_two_steps
 @every_add_on
-def test_add_on_is_appended_to_a_run(root: Path, add_on: str, fits: Fits) -> None:
-    folder = fits("digits.yaml", f"callbacks/{add_on}", options=[NARROW])
+def test_add_on_is_appended_to_a_run(root: Path, add_on: str, fits: Fits, digits: str) -> None:
+    folder = fits(digits, f"callbacks/{add_on}", options=[NARROW])
     saved = yaml.safe_load(next(folder.rglob("config.yaml")).read_text())
     without = yaml.safe_load((root / "configs/digits.yaml").read_text())
     assert len(saved["trainer"]["callbacks"]) > len(without["trainer"]["callbacks"])
@@ -37,12 +47,10 @@ def test_add_on_is_appended_to_a_run(root: Path, add_on: str, fits: Fits) -> Non
 
 @after_two_steps
 @every_add_on
-def test_add_on_does_not_change_training(add_on: str, fits: Fits) -> None:
+def test_add_on_does_not_change_training(add_on: str, fits: Fits, digits: str) -> None:
     """Not even where the net of an attack draws random numbers before the model does."""
     alone, watched = (
-        torch.load(next(fits("digits.yaml", *more, options=[NARROW]).rglob("last.ckpt")), weights_only=True)[
-            "state_dict"
-        ]
+        torch.load(next(fits(digits, *more, options=[NARROW]).rglob("last.ckpt")), weights_only=True)["state_dict"]
         for more in ((), (f"callbacks/{add_on}",))
     )
     assert all(torch.equal(alone[name], watched[name]) for name in alone)
@@ -104,21 +112,24 @@ def test_another_way_to_learn_is_one_more_config(
 
 @after_two_steps
 def test_a_transfer_in_a_config_takes_the_weights_of_another_run(
-    root: Path, fits: Fits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    root: Path, fits: Fits, digits: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The YAML of docs/attacks.md, from a net that is the model itself: it does what the attack does."""
     monkeypatch.chdir(tmp_path)
-    trained = str(next(fits("digits.yaml", options=[NARROW]).rglob("last.ckpt")))
+    trained = str(next(fits(digits, options=[NARROW]).rglob("last.ckpt")))
     documented = re.findall(
         r"```yaml\n(class_path: touchstone.attacks.Transfer\n.*?)```", (root / "docs/attacks.md").read_text(), re.S
     )
     transfer = yaml.safe_load(documented[0])
     transfer["init_args"]["source"]["init_args"]["net"]["init_args"]["width"] = 8
     transfer["init_args"]["source"]["init_args"]["checkpoint"] = trained
-    entry = {"class_path": "touchstone.callbacks.RobustAccuracy", "init_args": {"attacks": {"transfer": transfer}}}
+    entry = {
+        "class_path": "touchstone.callbacks.RobustAccuracy",
+        "init_args": {"attacks": {"transfer": transfer}, "num_images": 0},
+    }
     (tmp_path / "transfer.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks+": [entry]}}))
     options = [NARROW, "--config", "transfer.yaml", "--ckpt_path", trained]
-    assert train.main(["test", *given("digits.yaml"), *options]) == 0
+    assert train.main(["test", *given(digits), *options]) == 0
     newest = max(tmp_path.rglob("verdicts.npz"), key=lambda path: path.stat().st_mtime)
     with np.load(newest) as verdicts:
         assert (verdicts["robust_transfer"] == verdicts["robust_pgd"]).all()

@@ -40,7 +40,7 @@ from touchstone.datamodules.augmentations import RandomFlip
 from touchstone.lightning_modules import LanguageModel
 from touchstone.nets import RecurrentLM, TransformerLM
 
-from .command_lines import NARROW
+from .command_lines import NARROW, SHORT, after_two_steps
 from .lightning_programs import Still, seen_tags, train_loader, trainer, val_loader
 from .oracles import small_net
 from .picture_folders import RED, Classes
@@ -75,6 +75,7 @@ def test_a_model_of_ones_own_is_attacked(folder: Path, capsys: pytest.CaptureFix
     assert re.search(r"clean \d+\.\d%, worst case 0\.0%", capsys.readouterr().out)
 
 
+@after_two_steps
 def test_an_attack_is_added_in_under_20_lines_and_one_entry(folder: Path, readme: dict[str, str]) -> None:
     import train
 
@@ -83,18 +84,19 @@ def test_an_attack_is_added_in_under_20_lines_and_one_entry(folder: Path, readme
     assert readme["blend.yaml"].count("class_path: blend.") == 1
     arguments = shlex.split(readme["command"])
     assert arguments[:2] == ["python", "train.py"]
-    assert train.main([*arguments[2:], NARROW]) == 0
+    assert train.main([*arguments[2:], NARROW, "--trainer.max_epochs=1"]) == 0
     verdicts = np.load(next(folder.rglob("verdicts.npz")))
     assert {"robust_blend", "robust_pgd"} <= set(verdicts)
     clean = verdicts["clean_prediction"] == verdicts["label"]
     assert verdicts["robust_blend"].sum() < clean.sum()
 
 
+@after_two_steps
 def test_a_measurement_is_added_in_one_method(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import train
 
     probe = "--trainer.callbacks+=confidence.Confidence"
-    assert train.main(["fit", "--config", "configs/digits.yaml", NARROW, "--trainer.max_epochs=1", probe]) == 0
+    assert train.main(["fit", "--config", "configs/digits.yaml", NARROW, *SHORT, probe]) == 0
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(next(folder.rglob("version_0"))))
@@ -206,11 +208,13 @@ def check_tags(documented: list[str], seen: set[str], *, elsewhere: Sequence[str
     assert not [tag for tag in seen if not any(re.fullmatch(pattern, tag) for pattern in known)]
 
 
+@after_two_steps
 def test_the_tags_of_the_document_are_the_tags_of_a_run(root: Path, folder: Path) -> None:
     import train
 
     config = ["--config", "configs/digits.yaml", NARROW]
-    assert train.main(["fit", *config, "--trainer.max_epochs=1"]) == 0
+    assert train.main(["fit", *config, *SHORT]) == 0
+    config += ["--trainer.limit_test_batches=1"]
     assert train.main(["test", *config, "--ckpt_path", str(next(folder.rglob("last.ckpt")))]) == 0
     check_tags(documented_tags(root, 0), seen_tags(folder))
 
