@@ -80,7 +80,7 @@ LAST = {"class_path": "ModelCheckpoint", "init_args": {"filename": "last", "enab
 def with_last(*loggers: str) -> Any:
     """The tiny config that keeps its last checkpoint, and logs by these."""
     config = copy.deepcopy(TINY)
-    config["trainer"]["callbacks"].append(LAST)
+    config["trainer"]["callbacks"] = [*config["trainer"]["callbacks"][1:], LAST]  # without attacks: a third of the time
     if loggers:
         options = {"save_dir": "logs", "name": "tiny"}
         config["trainer"]["logger"] = [{"class_path": name, "init_args": options} for name in loggers]
