@@ -66,7 +66,7 @@ def largest_margin(net: nn.Sequential, x: Tensor, label: int, eps: float) -> flo
 def known() -> list[tuple[nn.Sequential, Tensor, Tensor, Tensor]]:
     """Nets with samples, their classes, and the largest margin within eps."""
     found = []
-    for seed in range(2):
+    for seed in range(3):
         net, x = relu_net(seed), images(40, seed=seed, shape=SHAPE, dtype=torch.float64)
         y = own_labels(net, x)
         margins = [largest_margin(net, image, int(label), EPS) for image, label in zip(x, y, strict=True)]
