@@ -14,6 +14,7 @@ from touchstone.attacks import dream, frozen_eval
 from touchstone.attacks.core.buffers import buffers_kept
 from touchstone.attacks.dream import start_of
 from touchstone.attacks.dreaming.layers import responses_to, select
+from touchstone.nets.new_head import head_of
 from touchstone.options import check_choice, check_count, check_names
 from touchstone.runs.of_trainer import callbacks_of
 from touchstone.runs.run_folder import run_folder
@@ -199,7 +200,6 @@ def _class_of(model: nn.Module, layer: str, names: Sequence[str] | None) -> str 
     chosen = select(model, layer)
     if names is None or len(chosen.index) != 1 or chosen.index[0] >= len(names):
         return None
-    weights = {name: getattr(module, "weight", None) for name, module in model.named_modules()}
-    widths = {name: len(w) for name, w in weights.items() if isinstance(w, Tensor) and w.ndim >= 2}
-    is_last = bool(widths) and chosen.name == next(reversed(widths)) and widths[chosen.name] == len(names)
+    last = head_of(model)
+    is_last = last is not None and chosen.name == last[0] and len(last[1].weight) == len(names)
     return shown(names[chosen.index[0]], MOST) if is_last or not chosen.name else None

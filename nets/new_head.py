@@ -57,14 +57,14 @@ class NewHead(nn.Module):
         return self.net(x)
 
 
-def head_of(net: nn.Module) -> tuple[str, nn.Module] | None:
+def head_of(net: nn.Module) -> tuple[str, nn.Linear | nn.Conv2d] | None:
     """The layer that gives the logits, with its name: that of a `NewHead`, else the last one that is registered.
 
     None where there is no linear layer and no convolution.
     """
     for name, part in net.named_modules():
         if isinstance(part, NewHead):
-            return f"{name}.net.{part.head}".lstrip("."), part.net.get_submodule(part.head)
+            return f"{name}.net.{part.head}".lstrip("."), _layers(part.net)[part.head]
     return next(reversed(_layers(net).items()), None)
 
 

@@ -36,18 +36,18 @@ def check(attack: Attack, net: nn.Module, last_bias: Tensor, x: Tensor, case: st
         elif case == "none falls":
             last_bias[1] += FAR
             y = torch.ones_like(y)
-    evaluate(net, x, y, {"a": attack})
+    evaluate(net, x, y, {"a": attack}, batch_size=5)
 
 
 @every_case
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS.keys())
 def test_no_attack_asks_about_no_images(attack: Attack, case: str) -> None:
     net = small_net().eval()
-    check(attack, net, net[-1].bias, images(5), case)
+    check(attack, net, net[-1].bias, images(7), case)
 
 
 @every_case
 @pytest.mark.parametrize("attack", TOKEN_ATTACKS.values(), ids=TOKEN_ATTACKS.keys())
 def test_no_attack_asks_about_no_texts(attack: Attack, case: str) -> None:
     net = text_net()
-    check(attack, net, net.read_out.bias, texts(5), case)
+    check(attack, net, net.read_out.bias, texts(7), case)

@@ -13,7 +13,6 @@ from ..core.sample_rng import SampleRng
 from ..core.smooth_backward import smooth_backward
 from ..core.threat import Threat
 from ..threats.ball import Ball
-from ..threats.l1 import L1
 from .first_climb import FirstClimb
 from .gain import ANY, Gain
 from .scatter import Scatter
@@ -166,11 +165,7 @@ class Survivors:
             leaf = x.clone().requires_grad_()
             gap = self.gaps(leaf, rows).gather(1, target[:, None])[:, 0]
             grad = gradient_of(gap, leaf)
-            if isinstance(threat, L1):
-                farthest = threat.corner(grad, x)
-            else:
-                farthest = threat.project(x + 2 * threat.radius(x) * threat.direction(grad), x)
-            self.promised[rows, target] = gap.detach() + (grad * (farthest - x)).flatten(1).sum(1)
+            self.promised[rows, target] = gap.detach() + (grad * (threat.farthest(grad, x) - x)).flatten(1).sum(1)
         self.num_passes[rows] += number
 
     def promising(self, rank: int) -> Tensor:

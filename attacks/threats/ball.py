@@ -81,6 +81,15 @@ class Ball(Threat):
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         return self._project(self.masked(x_adv, x), x)
 
+    def farthest(self, grad: Tensor, x: Tensor) -> Tensor:
+        """About the point of ball and box that lies farthest along a gradient, both `(N, ...)`: `(N, ...)`.
+
+        Args:
+            grad: float `(N, ...)`.
+            x: the centres of the balls, like `grad`.
+        """
+        return self.project(x + 2 * self.radius(x) * self.direction(grad), x)
+
     @abstractmethod
     def _noise(self, x: Tensor, rng: SampleRng) -> Tensor:
         """A change drawn uniformly from the ball without its box, with the mask: like `x`."""

@@ -94,6 +94,10 @@ class L1(Ball):
         moved = torch.minimum(room, (eps - (room.cumsum(1) - room)).clamp_min(0))
         return self.clip(x + (torch.zeros_like(pixels).scatter(1, order, moved) * grad.sign()).reshape(x.shape))
 
+    def farthest(self, grad: Tensor, x: Tensor) -> Tensor:
+        """`corner`: along a direction of few pixels the box would stop it before."""
+        return self.corner(grad, x)
+
     def _project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         # In float64, and rounded towards x: float32's rounding, summed over all pixels, would leave the ball.
         wide = widest(x.device)
